@@ -1,0 +1,71 @@
+"""The losses of a run, step by step, in a file that anything can plot."""
+
+import csv
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from monai_cl._files import atomic_write
+from monai_cl.engine.progress import scalars
+
+
+class History:
+    """Average the named losses over ``every`` steps and keep them in a CSV (``step``, then a column a name).
+
+    A resumed run drops the rows after the step it goes on from. Use it on rank 0, after the checkpoint handler.
+
+    Args:
+        path: The CSV file.
+        every: Steps a row.
+    """
+
+    def __init__(self, path: str | Path, *, every: int = 10) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1 step, got {every!r}")
+        self.path = Path(path)
+        self.every = every
+        self._rows: list[dict[str, float]] = []
+        self._sums: dict[str, list[float]] = defaultdict(list)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        step = engine.state.iteration
+        self._rows = [row for row in read_history(self.path) if row["step"] <= step] if step else []
+
+    def _collect(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        if isinstance(output, list) and output:
+            output = output[0]
+        for name, value in scalars(output).items():
+            self._sums[name].append(value)
+        if engine.state.iteration % self.every == 0:
+            means = {name: math.fsum(values) / len(values) for name, values in self._sums.items()}
+            self._rows.append({"step": engine.state.iteration, **means})
+            self._sums.clear()
+
+    def _write(self, engine: Engine) -> None:
+        if not self._rows:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        names = list(dict.fromkeys(name for row in self._rows for name in row))
+        with atomic_write(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+def read_history(path: str | Path) -> list[dict[str, float]]:
+    """Rows of a :class:`History` file; none where there is no file."""
+    if not Path(path).exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]

@@ -1,0 +1,92 @@
+"""One line that says how a run is going."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ignite.engine import Engine, Events
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+class ProgressLine:
+    """A progress bar with the named losses in a terminal, a log line an epoch elsewhere.
+
+    Works on any ignite engine: the trainers and the evaluators alike. Use it on rank 0.
+
+    Args:
+        title: What is running.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._progress: Progress | None = None
+        self._since = (0.0, 0)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an engine."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._log)
+        engine.add_event_handler(Events.COMPLETED, self._stop)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
+
+    def _start(self, engine: Engine) -> None:
+        console = Console(stderr=True)
+        self._since = (time.perf_counter(), engine.state.iteration)
+        if not console.is_terminal:
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=console,
+        )
+        self._task = self._progress.add_task(self.title, total=_total(engine), losses="")
+        self._progress.start()
+
+    def _update(self, engine: Engine) -> None:
+        if self._progress is not None:
+            done = engine.state.iteration
+            self._progress.update(self._task, completed=done, losses=describe(engine.state.output))
+
+    def _log(self, engine: Engine) -> None:
+        if self._progress is None:
+            then, step = self._since
+            pace = (time.perf_counter() - then) / max(engine.state.iteration - step, 1)
+            text = describe(engine.state.output)
+            logger.info("%s %d/%d %s %.2f s/step", self.title, engine.state.iteration, _total(engine), text, pace)
+
+    def _stop(self, engine: Engine) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _fail(self, engine: Engine, error: BaseException) -> None:
+        self._stop(engine)
+        raise error
+
+
+def describe(output: Any) -> str:
+    """Named scalars of an engine's output in one line, the total first."""
+    if isinstance(output, list) and output:
+        output = output[0]  # MONAI decollates: every item carries the loss of its batch
+    return "  ".join(f"{name} {value:.4g}" for name, value in scalars(output).items())
+
+
+def scalars(output: Any) -> dict[str, float]:
+    """The 0-dim entries of an engine's output as numbers."""
+    if not isinstance(output, Mapping):
+        return {}
+    values = {str(k): v for k, v in output.items()}
+    return {k: float(v) for k, v in values.items() if isinstance(v, float) or (isinstance(v, Tensor) and v.numel() == 1)}
+
+
+def _total(engine: Engine) -> int:
+    return int((engine.state.epoch_length or 0) * (engine.state.max_epochs or 1))

@@ -1,0 +1,64 @@
+"""Stopping cleanly when asked to."""
+
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from ignite.engine import Events
+
+from monai_cl.engine.checkpoint import Checkpoint
+from monai_cl.engine.distributed import any_process
+from monai_cl.engine.trainer import PretrainTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class GracefulStop:
+    """On SIGTERM finish the step, write a checkpoint in every sense complete, and end the run.
+
+    The same command then goes on from there. With several processes all of them stop at the same step, whichever
+    was signalled.
+
+    Args:
+        checkpoint: The handler that writes.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.requested = False
+        self._previous: Any = None
+
+    def attach(self, engine: PretrainTrainer) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._listen)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
+        engine.add_event_handler(Events.COMPLETED, self._restore)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
+
+    def _listen(self, engine: PretrainTrainer) -> None:
+        if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
+            self._previous = signal.signal(signal.SIGTERM, self._request)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+    def _check(self, engine: PretrainTrainer) -> None:
+        if any_process(self.requested, engine.state.device):
+            self.checkpoint.save(engine)
+            logger.warning(
+                "asked to stop: step %d of %d is in %s; the same command goes on from there",
+                engine.state.iteration,
+                engine.total_steps,
+                self.checkpoint.path,
+            )
+            engine.terminate()
+
+    def _restore(self, engine: PretrainTrainer) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _fail(self, engine: PretrainTrainer, error: BaseException) -> None:
+        self._restore(engine)
+        raise error

@@ -1,0 +1,6 @@
+"""Pretraining methods, one a file."""
+
+from monai_cl.methods.base import Method
+from monai_cl.methods.volume_contrast import VolumeContrast
+
+__all__ = ["Method", "VolumeContrast"]

@@ -1,0 +1,30 @@
+"""What a pretraining method is."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Method(nn.Module, ABC):
+    """Network, heads and loss of one way of pretraining, in one module.
+
+    ``network`` is the very network that will be fine-tuned; its state dict is what pretraining hands over. Heads and
+    teachers live beside it, so a checkpoint of the method holds everything that learns.
+
+    Attributes:
+        network: A stock MONAI segmentation network.
+    """
+
+    network: nn.Module
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Named losses of a batch: ``"loss"`` is optimised, the others are logged. All 0-dim."""
+
+    def after_step(self, progress: float) -> None:  # noqa: B027 - optional
+        """Called once after each optimiser step with the share of training that is done; updates teachers."""
+
+    def touched(self) -> list[str]:
+        """Names of the network's parameters that pretraining changes."""
+        return [name for name, p in self.network.named_parameters() if p.requires_grad]

@@ -1,0 +1,51 @@
+"""Heads that turn feature maps into embeddings."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def pool_pyramid(maps: Sequence[Tensor], size: int) -> Tensor:
+    """Average each map to ``size`` cells an axis and join them: (B, C_l, *S_l) for each level -> (B, sum C_l size^nd).
+
+    ``size=1`` is global average pooling. After instance normalisation a global average is (nearly) the same for
+    every image; two cells an axis keep the coarse layout and with it the information.
+    """
+    pools = {3: F.adaptive_avg_pool1d, 4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}
+    return torch.cat([pools[m.ndim](m, [size] * (m.ndim - 2)).flatten(1) for m in maps], dim=1)
+
+
+class Projector(nn.Sequential):
+    """Three-layer perceptron from pooled features to the space in which embeddings are compared.
+
+    Args:
+        in_features: Width of the pooled features.
+        hidden: Width of the two hidden layers.
+        out_features: Width of the embedding.
+        norm: ``"batch"`` (statistics of the batch at hand, always, without affine parameters) or ``"layer"``
+            (independent of the batch: for batches of one volume, and for equal results across processes).
+
+    Raises:
+        ValueError: If ``norm`` is neither.
+    """
+
+    def __init__(self, in_features: int, hidden: int, out_features: int, *, norm: str = "batch") -> None:
+        if norm not in ("batch", "layer"):
+            raise ValueError(f"norm must be 'batch' or 'layer', got {norm!r}")
+
+        def normalise() -> nn.Module:
+            if norm == "layer":
+                return nn.LayerNorm(hidden)
+            return nn.BatchNorm1d(hidden, affine=False, track_running_stats=False)
+
+        super().__init__(
+            nn.Linear(in_features, hidden),
+            normalise(),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            normalise(),
+            nn.ReLU(),
+            nn.Linear(hidden, out_features),
+        )

@@ -1,0 +1,24 @@
+"""MONAI transforms: array and dictionary form of each."""
+
+from monai_cl.transforms.load import LoadVolume, LoadVolumed, LoadVolumeD, LoadVolumeDict
+from monai_cl.transforms.overlap import overlap_fractions
+from monai_cl.transforms.volume_contrast_crops import (
+    CropPlan,
+    VolumeContrastCrops,
+    VolumeContrastCropsd,
+    VolumeContrastCropsD,
+    VolumeContrastCropsDict,
+)
+
+__all__ = [
+    "CropPlan",
+    "LoadVolume",
+    "LoadVolumeD",
+    "LoadVolumeDict",
+    "LoadVolumed",
+    "VolumeContrastCrops",
+    "VolumeContrastCropsD",
+    "VolumeContrastCropsDict",
+    "VolumeContrastCropsd",
+    "overlap_fractions",
+]

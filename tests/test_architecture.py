@@ -1,0 +1,64 @@
+"""Who may import whom, and what importing the package must not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "monai_cl"
+LEVEL = {
+    "losses": 0, "qmri": 0, "transforms": 1, "networks": 1, "metrics": 1, "data": 1,
+    "methods": 2, "engine": 3, "evaluation": 4, "report": 5, "demo": 5, "cli": 6,
+}  # fmt: skip
+LEAVES = {"recipes", "bundles", "weights", "_files"}
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update([node.module] if node.module != "monai_cl" else [f"monai_cl.{a.name}" for a in node.names])
+    return names
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_imports_upward(path: Path) -> None:
+    here = room(path)
+    for name in imports(path):
+        if not name.startswith("monai_cl."):
+            continue
+        there = name.split(".")[1]
+        if there in LEAVES or there == here:
+            continue
+        assert here not in LEAVES, f"{here} is a leaf but imports {there}"
+        assert LEVEL[there] <= LEVEL[here], f"{here} imports upward: {there}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "losses").glob("*.py")), ids=lambda p: p.name)
+def test_losses_need_torch_alone(path: Path) -> None:
+    allowed = ("torch", "monai_cl.losses", "math", "collections", "typing")
+    assert all(name.startswith(allowed) for name in imports(path))
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        "import sys, monai_cl\n"
+        "heavy = {'torch', 'monai', 'matplotlib', 'pydicom', 'SimpleITK', 'nilearn', 'IPython'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or None)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).returncode == 0
+
+
+def test_losses_load_no_monai() -> None:
+    code = "import sys, monai_cl.losses\nsys.exit('monai is loaded' if 'monai' in sys.modules else None)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, MapTransform, Randomizable
+
+from monai_cl.transforms import (
+    VolumeContrastCrops,
+    VolumeContrastCropsd,
+    VolumeContrastCropsD,
+    VolumeContrastCropsDict,
+    overlap_fractions,
+)
+
+PLAIN = {"flip_prob": 0.0, "intensity_prob": 0.0}
+
+
+def coordinates(shape: tuple[int, ...]) -> torch.Tensor:
+    """A volume whose channels hold each voxel's own index."""
+    return torch.stack(torch.meshgrid(*[torch.arange(float(n)) for n in shape], indexing="ij"))
+
+
+@pytest.mark.parametrize(
+    ("grid", "size", "shape"),
+    [((3, 3, 2), (4, 5, 6), (14, 18, 15)), ((4, 4, 1), (4, 4, 8), (16, 16, 8)), ((2, 3), (6, 4), (13, 20))],
+)
+def test_views_are_windows_of_the_volume_at_the_recorded_places(
+    grid: tuple[int, ...], size: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    transform = VolumeContrastCrops(grid, size, 5, **PLAIN).set_random_state(seed=3)
+    views = transform(coordinates(shape))
+    for name in ("crops", "bases"):
+        centers = views[name].flatten(2).mean(-1)  # a view of coordinates averages to its own centre
+        torch.testing.assert_close(centers, views[f"{name[:-1]}_centers"])
+        assert views[name].shape[2:] == size
+
+
+def test_bases_tile_the_canvas_with_the_last_axis_fastest() -> None:
+    views = VolumeContrastCrops((2, 2, 3), (4, 4, 4), 1, **PLAIN)(coordinates((8, 8, 12)))
+    expected = [[4 * i, 4 * j, 4 * k] for i in range(2) for j in range(2) for k in range(3)]
+    assert views["bases"][:, :, 0, 0, 0].tolist() == expected
+
+
+def test_overlap_agrees_with_the_centres() -> None:
+    views = VolumeContrastCrops((3, 2, 2), (5, 4, 6), 7, **PLAIN)(torch.rand(1, 15, 8, 12))
+    torch.testing.assert_close(
+        views["overlap"], overlap_fractions(views["crop_centers"] + 0.5, (3, 2, 2), (5, 4, 6)), atol=1e-5, rtol=0
+    )
+
+
+def test_both_ends_of_the_range_are_drawn() -> None:
+    transform = VolumeContrastCrops((2, 1), (4, 4), 400, **PLAIN).set_random_state(seed=0)
+    starts = transform.randomize((8, 4)).crop_starts[:, 0]
+    assert set(starts) == set(range(5))
+
+
+def test_the_canvas_reaches_both_ends_of_a_larger_volume() -> None:
+    transform = VolumeContrastCrops((2,), (4,), 1, **PLAIN).set_random_state(seed=0)
+    assert {int(transform.randomize((10,)).canvas_start[0]) for _ in range(100)} == {0, 1, 2}
+
+
+def test_a_plan_replays_exactly() -> None:
+    transform = VolumeContrastCrops((2, 2, 2), (6, 6, 6), 3).set_random_state(seed=5)
+    image = torch.rand(2, 10, 16, 14)
+    plan = transform.randomize(image.shape[1:])
+    first, second = transform.apply(image, plan), transform.apply(image, plan)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_same_seed_gives_the_same_views_and_another_seed_others() -> None:
+    image = torch.rand(1, 20, 20, 20)
+    make = lambda seed: VolumeContrastCrops((2, 2, 2), (8, 8, 8), 4).set_random_state(seed=seed)(image)  # noqa: E731
+    assert torch.equal(make(1)["crops"], make(1)["crops"])
+    assert not torch.equal(make(1)["crops"], make(2)["crops"])
+
+
+def test_augmentation_equals_flipping_and_scaling_one_view_at_a_time() -> None:
+    transform = VolumeContrastCrops((2, 2, 1), (5, 5, 4), 6, flip_prob=0.5, intensity_prob=1.0).set_random_state(0)
+    image = torch.rand(1, 10, 10, 4)
+    plan = transform.randomize(image.shape[1:])
+    views = transform.apply(image, plan)
+    for n in range(6):
+        window = tuple(
+            slice(int(a), int(a) + r) for a, r in zip(plan.crop_starts[n], transform.crop_size, strict=True)
+        )
+        expected = image[(slice(None), *window)]
+        for axis in range(3):
+            if plan.flips[n, axis]:
+                expected = expected.flip(axis + 1)
+        torch.testing.assert_close(views["crops"][n], expected * float(plan.scales[n]) + float(plan.shifts[n]))
+
+
+def test_a_short_volume_is_padded_with_the_background_and_never_resized() -> None:
+    image = torch.full((1, 5, 12), 3.0)
+    image[0, 0, 0] = -2.0
+    views = VolumeContrastCrops((2, 2), (4, 6), 30, min_foreground=0.5, **PLAIN).set_random_state(seed=1)(image)
+    assert set(views["bases"].unique().tolist()) == {-2.0, 3.0}
+    inside = (views["crops"] == 3.0).flatten(1).float().mean(1)
+    assert float(inside.min()) >= 0.5 - 1 / 24
+
+
+def test_world_centres_go_through_the_affine() -> None:
+    affine = torch.tensor([[0.0, 2.0, 0.0, 5.0], [1.5, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 1.0], [0.0, 0.0, 0.0, 1.0]])
+    transform = VolumeContrastCrops((2, 2, 2), (4, 4, 4), 3, **PLAIN).set_random_state(seed=2)
+    image = MetaTensor(coordinates((10, 9, 8)), affine=affine)
+    views = transform(image)
+    index = views["crops"].flatten(2).mean(-1)
+    torch.testing.assert_close(views["crop_centers"], index @ affine[:3, :3].T + affine[:3, 3])
+
+
+def test_numpy_tensor_and_metatensor_give_the_same_plain_tensors() -> None:
+    image = torch.rand(1, 12, 12, 12)
+    results = []
+    for form in (image, image.numpy(), MetaTensor(image)):
+        results.append(VolumeContrastCrops((2, 2, 2), (6, 6, 6), 2).set_random_state(seed=0)(form))
+    for result in results[1:]:
+        assert all(torch.equal(results[0][name], result[name]) for name in result)
+    assert not isinstance(results[2]["crops"], MetaTensor)
+
+
+def test_crops_and_bases_may_differ_in_size() -> None:
+    views = VolumeContrastCrops((2, 2), (6, 6), 2, base_size=(8, 8), **PLAIN)(torch.rand(1, 16, 16))
+    assert views["crops"].shape == (2, 1, 6, 6)
+    assert views["bases"].shape == (4, 1, 8, 8)
+    torch.testing.assert_close(views["overlap"].sum(1), torch.ones(2))
+
+
+def test_dictionary_form_follows_the_contract() -> None:
+    assert VolumeContrastCropsD is VolumeContrastCropsDict is VolumeContrastCropsd
+    assert issubclass(VolumeContrastCropsd, MapTransform)
+    assert issubclass(VolumeContrastCropsd, Randomizable)
+    transform = VolumeContrastCropsd(["image", "other"], (2, 2), (4, 4), 3, allow_missing_keys=True, **PLAIN)
+    data = {"image": torch.rand(1, 8, 8), "case": "a"}
+    result = transform.set_random_state(seed=0)(data)
+    assert result["case"] == "a"
+    assert result["image"]["crops"].shape == (3, 1, 4, 4)
+    assert data["image"].shape == (1, 8, 8)
+    with pytest.raises(KeyError, match="other"):
+        VolumeContrastCropsd(["image", "other"], (2, 2), (4, 4))(data)
+
+
+def test_all_keys_share_one_plan() -> None:
+    image = torch.rand(1, 12, 12)
+    result = VolumeContrastCropsd(["a", "b"], (2, 2), (4, 4), 3)({"a": image, "b": image})
+    assert torch.equal(result["a"]["crops"], result["b"]["crops"])
+    with pytest.raises(ValueError, match="all keys must have one spatial shape"):
+        VolumeContrastCropsd(["a", "b"], (2, 2), (4, 4), 3)({"a": image, "b": image[:, :-1]})
+
+
+def test_a_seeded_compose_seeds_it() -> None:
+    chain = Compose([VolumeContrastCropsd("image", (2, 2), (4, 4), 3)])
+    image = torch.rand(1, 12, 12)
+    first = chain.set_random_state(seed=4)({"image": image})["image"]["crops"]
+    assert torch.equal(first, chain.set_random_state(seed=4)({"image": image})["image"]["crops"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((2, 2), (4, 4, 4)), "must have the same 1 to 3 axes"),
+        (((2, 0), (4, 4)), "must be at least 1"),
+        (((2, 2), (4, 4), 0), "must be at least 1"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VolumeContrastCrops(*arguments)
+
+
+def test_a_crop_larger_than_the_canvas_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"crop_size must be at most the canvas \(8, 8\).*choose a smaller crop"):
+        VolumeContrastCrops((2, 2), (9, 4), base_size=(4, 4))
+
+
+def test_a_volume_of_another_dimension_is_refused() -> None:
+    with pytest.raises(ValueError, match="channel-first with 3 spatial axes"):
+        VolumeContrastCrops((2, 2, 2), (4, 4, 4))(torch.rand(8, 8, 8))
+
+
+def test_probabilities_are_checked() -> None:
+    with pytest.raises(ValueError, match="flip_prob must be between 0 and 1, got 1.5"):
+        VolumeContrastCrops((2, 2), (4, 4), flip_prob=1.5)
+
+
+def test_arrays_of_the_plan_are_plain_numpy() -> None:
+    plan = VolumeContrastCrops((2, 2), (4, 4)).randomize((9, 9))
+    assert all(isinstance(value, np.ndarray) for value in vars(plan).values())

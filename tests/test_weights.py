@@ -1,0 +1,141 @@
+from pathlib import Path
+
+import pytest
+import torch
+from monai.networks.nets import SegResNet
+from torch import nn
+
+from monai_cl.weights import (
+    Receipt,
+    WeightsMismatchError,
+    load_network,
+    read_contract,
+    save_network,
+    start_from,
+    transfer,
+)
+
+
+def networks() -> tuple[SegResNet, SegResNet]:
+    torch.manual_seed(0)
+    return SegResNet(out_channels=3), SegResNet(out_channels=3)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "backbone.", "module.student.network."])
+@pytest.mark.parametrize("container", [None, "state_dict", "model", "network"])
+def test_wrappers_are_taken_off(prefix: str, container: str | None) -> None:
+    source, target = networks()
+    state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
+    receipt = transfer(target, state if container is None else {container: state, "epoch": 3})
+    assert same(source, target)
+    assert receipt.share == 1.0
+    assert not receipt.missing
+    assert not receipt.unexpected
+
+
+def test_another_head_keeps_its_values_and_is_named() -> None:
+    source = SegResNet(out_channels=5)
+    _, target = networks()
+    head = target.conv_final[2].conv.weight.clone()
+    receipt = transfer(target, source.state_dict())
+    assert [name for name, _, _ in receipt.wrong_shape] == ["conv_final.2.conv.weight", "conv_final.2.conv.bias"]
+    assert torch.equal(head, target.conv_final[2].conv.weight)
+    assert torch.equal(source.convInit.conv.weight, target.convInit.conv.weight)
+    assert "conv_final.2.conv.weight [3, 8, 1, 1, 1] <- [5, 8, 1, 1, 1]" in str(receipt)
+
+
+def test_the_checkpoint_of_another_network_changes_nothing() -> None:
+    _, target = networks()
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    with pytest.raises(WeightsMismatchError, match=r"at least 90 % of the parameters of SegResNet.*got 0\.0 %") as error:
+        transfer(target, nn.Linear(3, 3).state_dict())
+    assert error.value.receipt.unexpected == ("weight", "bias")
+    assert all(torch.equal(before[k], v) for k, v in target.state_dict().items())
+
+
+def test_the_floor_is_a_share_of_parameters() -> None:
+    source, target = networks()
+    encoder = {k: v for k, v in source.state_dict().items() if k.startswith(("convInit", "down"))}
+    share = sum(v.numel() for v in encoder.values()) / sum(p.numel() for p in target.parameters())
+    receipt = transfer(target, encoder, min_matched=share - 1e-6)
+    assert receipt.share == pytest.approx(share)
+    with pytest.raises(WeightsMismatchError, match="must match"):
+        transfer(target, encoder, min_matched=share + 1e-6)
+
+
+def test_files_are_read_restricted(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (print, ("code from a checkpoint",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="cannot be read as weights"):
+        transfer(networks()[0], tmp_path / "evil.pt")
+
+
+def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
+    source, target = networks()
+    save_network(source, tmp_path / "a.pt")
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"cut\.pt cannot be read as weights.*is it complete"):
+        transfer(target, tmp_path / "cut.pt")
+
+
+def test_absent_and_empty_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file of weights at"):
+        transfer(networks()[0], tmp_path / "absent.pt")
+    torch.save({"epoch": 3}, tmp_path / "empty.pt")
+    with pytest.raises(ValueError, match=r"holds no tensors; its entries are \['epoch'\]"):
+        transfer(networks()[0], tmp_path / "empty.pt")
+    torch.save([1], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="must hold a state dict, got list"):
+        transfer(networks()[0], tmp_path / "list.pt")
+
+
+def test_saved_networks_come_back_whole_with_their_contract(tmp_path: Path) -> None:
+    source, target = networks()
+    path = tmp_path / "models" / "model.pt"
+    save_network(source, path, contract={"recipe": "small_mr"})
+    assert read_contract(path) == {"recipe": "small_mr"}
+    assert same(load_network(target, path), source)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["model.json", "model.pt"]
+    assert set(torch.load(path, weights_only=True)) == set(source.state_dict())
+
+
+def test_a_trained_network_must_fit_entirely(tmp_path: Path) -> None:
+    save_network(SegResNet(out_channels=5), tmp_path / "m.pt", contract={"out_channels": 5})
+    with pytest.raises(WeightsMismatchError, match=r"does not fill the network(.|\n)*out_channels=5"):
+        load_network(networks()[1], tmp_path / "m.pt")
+
+
+def test_receipts_count_what_pretraining_touched(tmp_path: Path) -> None:
+    source, target = networks()
+    touched = [n for n, _ in source.named_parameters() if n.startswith(("convInit", "down"))]
+    save_network(source, tmp_path / "m.pt", contract={"touched": touched})
+    receipt = transfer(target, tmp_path / "m.pt")
+    assert receipt.touched == tuple(touched)
+    assert f"{len(touched)} of the" in str(receipt)
+
+
+@pytest.mark.parametrize("nothing", [None, "none", "None", "null"])
+def test_from_scratch_loads_nothing(nothing: str | None) -> None:
+    assert start_from(networks()[0], nothing) is None
+
+
+def test_starting_from_weights_logs_the_receipt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source, target = networks()
+    save_network(source, tmp_path / "m.pt")
+    with caplog.at_level("INFO", logger="monai_cl.weights"):
+        receipt = start_from(target, tmp_path / "m.pt")
+    assert isinstance(receipt, Receipt)
+    assert "100.0 % of parameters" in caplog.text
+
+
+def test_the_floor_must_be_a_share() -> None:
+    with pytest.raises(ValueError, match="min_matched must be between 0 and 1, got 90"):
+        transfer(networks()[0], {}, min_matched=90)
