@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -48,7 +49,7 @@ class ProgressLine:
             TextColumn("{task.fields[losses]}"),
             console=console,
         )
-        self._task = self._progress.add_task(self.title, total=_total(engine), losses="")
+        self._task = self._progress.add_task(self.title, total=_total(engine) or None, losses="")
         self._progress.start()
 
     def _update(self, engine: Engine) -> None:
@@ -60,8 +61,9 @@ class ProgressLine:
         if self._progress is None:
             then, step = self._since
             pace = (time.perf_counter() - then) / max(engine.state.iteration - step, 1)
-            text = describe(engine.state.output)
-            logger.info("%s %d/%d %s %.2f s/step", self.title, engine.state.iteration, _total(engine), text, pace)
+            parts = (describe(engine.state.output), describe(engine.state.metrics), f"{pace:.2f} s/step")
+            text = "  ".join(part for part in parts if part)
+            logger.info("%s %d/%d %s", self.title, engine.state.iteration, _total(engine), text)
 
     def _stop(self, engine: Engine) -> None:
         if self._progress is not None:
@@ -89,4 +91,6 @@ def scalars(output: Any) -> dict[str, float]:
 
 
 def _total(engine: Engine) -> int:
-    return int((engine.state.epoch_length or 0) * (engine.state.max_epochs or 1))
+    # an evaluator's max_epochs is the epoch of the trainer that calls it, not a number of passes
+    epochs = 1 if isinstance(engine, Evaluator) else engine.state.max_epochs or 1
+    return int((engine.state.epoch_length or engine.state.iteration) * epochs)

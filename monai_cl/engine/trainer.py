@@ -101,7 +101,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         except NonFiniteError as error:
             raise self._not_finite(str(error), original) from error
         if not bool(losses["loss"].isfinite()):
-            bad = ", ".join(f"{name}={float(v):g}" for name, v in losses.items())
+            bad = ", ".join(f"{name}={float(v.detach()):g}" for name, v in losses.items())
             raise self._not_finite(f"the loss must be finite, got {bad}", original)
         return losses
 

@@ -1,0 +1,27 @@
+"""Data: scanning folders, datalists, prepared volumes, batches of views, phantoms."""
+
+from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
+from monai_cl.data.phantom import write_brain_dataset
+from monai_cl.data.prepared import PreparedDataset, PreparedStream, TooManyFaultsError
+from monai_cl.data.sampling import StepSampler, ViewDataset, view_loader
+from monai_cl.data.scan import ScanResult, scan
+from monai_cl.data.study import check_study, class_names, digest, find_images
+
+__all__ = [
+    "PreparedDataset",
+    "PreparedStream",
+    "ScanResult",
+    "StepSampler",
+    "TooManyFaultsError",
+    "ViewDataset",
+    "check_study",
+    "class_names",
+    "digest",
+    "few_labels",
+    "find_images",
+    "load_datalist",
+    "scan",
+    "shared_subjects",
+    "view_loader",
+    "write_brain_dataset",
+]

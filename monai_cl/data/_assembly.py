@@ -1,0 +1,171 @@
+"""From claims about files to items of a datalist: each image and label is checked against what is on disk."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from monai_cl.data._findings import Findings, Grid, Item
+from monai_cl.data.datalist import shared_subjects
+from monai_cl.data.decathlon import Claim, same_person, subjects_by_name
+from monai_cl.data.dicom import Series, pseudonyms
+from monai_cl.data.nifti import check_same_grid, stem
+from monai_cl.transforms._dicom import UnusableImageError
+
+_ABSENT = "named in dataset.json but absent"
+_ORPHAN = "label without image"
+_UNLABELLED = "image without label, kept as unlabelled"
+_NOT_HOUNSFIELD = "CT that cannot hold negative values, so not in Hounsfield units"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was read from disk.
+
+    Args:
+        grids: Usable NIfTI files.
+        unusable: Other volume files, already reported, with the reason.
+        series: Usable DICOM series.
+    """
+
+    grids: Mapping[str, Grid]
+    unusable: Mapping[str, str]
+    series: Sequence[Series]
+
+
+def assemble(claims: Sequence[Claim], known: Known, findings: Findings) -> None:
+    """Add an item for each claim that holds and for each DICOM series nobody claims.
+
+    Args:
+        claims: Images with their labels and sections.
+        known: What was read from disk.
+        findings: Receives items, what is left out, and notes.
+    """
+    by_image = {_key(one.image): one for one in known.series}
+    names = subjects_by_name(claim.image for claim in claims if isinstance(claim.image, str))
+    labelled = {_place(claim) for claim in claims if claim.label}
+    subjects: dict[str, str] = {}  # of patients that a dataset.json names
+    claimed = set()
+    for claim in claims:
+        series = by_image.get(_key(claim.image))
+        grid = series.grid if series else known.grids.get(str(claim.image))
+        if grid is None:
+            _report_image(claim, known, findings)
+            continue
+        claimed.add(_key(claim.image))
+        try:
+            label = _usable_label(claim, grid, known, findings)
+        except UnusableImageError as error:
+            findings.leave_out([_first(claim.image), str(claim.label)], error.reason, error.detail)
+            continue
+        item = _item(claim, label, names.get(str(claim.image), ""), series)
+        if series:
+            subjects.setdefault(series.patient, item["subject"])
+        _note_values(claim, series, grid, findings)
+        findings.add(_section(claim, label, _place(claim) in labelled, findings), item)
+    rest = [one for one in known.series if _key(one.image) not in claimed]
+    _add_series(rest, subjects, findings)
+    _note_possible_masks(known.grids, findings)
+    _note_shared_subjects(findings)
+
+
+def _item(claim: Claim, label: str | None, name: str, series: Series | None) -> Item:
+    item: Item = {"image": claim.image}
+    if label:
+        item["label"] = label
+    item["subject"] = claim.fields.get("subject", name or _first(claim.image))
+    if series:
+        item["modality"] = series.modality
+    return item | {key: value for key, value in claim.fields.items() if key != "subject"}
+
+
+def _place(claim: Claim) -> str:
+    return posixpath.dirname(_first(claim.image))
+
+
+def _note_values(claim: Claim, series: Series | None, grid: Grid, findings: Findings) -> None:
+    modality = series.modality if series else claim.modality
+    if modality == "CT" and not grid.may_be_negative:
+        findings.note(_NOT_HOUNSFIELD, _first(claim.image))
+
+
+def _report_image(claim: Claim, known: Known, findings: Findings) -> None:
+    """Say why a claimed image is not usable; a file that could not be read is on the list already."""
+    image = _first(claim.image)
+    if image not in known.unusable:
+        findings.leave_out([image], _ABSENT, "no such NIfTI file or DICOM series; check its name, or copy it again")
+    if claim.label in known.grids:
+        findings.leave_out([str(claim.label)], _ORPHAN, f"its image {image} is absent or left out")
+
+
+def _usable_label(claim: Claim, grid: Grid, known: Known, findings: Findings) -> str | None:
+    """The label if it is there and readable; raises where it does not fit the image."""
+    if claim.label is None:
+        return None
+    if claim.label in known.grids:
+        check_same_grid(grid, known.grids[claim.label])
+        return claim.label
+    if claim.label not in known.unusable:
+        findings.leave_out([claim.label], _ABSENT, f"the label of {_first(claim.image)}; copy it again")
+    return None
+
+
+def _section(claim: Claim, label: str | None, labelled: bool, findings: Findings) -> str:
+    """The section of an item: without a label nothing is left for training or validation with labels."""
+    if label or claim.section not in ("training", "validation"):
+        return claim.section
+    if labelled:
+        findings.note(_UNLABELLED, _first(claim.image))
+    return "unlabelled"
+
+
+def _add_series(series: Sequence[Series], subjects: Mapping[str, str], findings: Findings) -> None:
+    """Add unclaimed series; a patient keeps the subject that a dataset.json gave, or gets a pseudonym."""
+    taken = {str(item["subject"]) for items in findings.sections.values() for item in items}
+    new = pseudonyms((one for one in series if one.patient not in subjects), taken)
+    for one in series:
+        subject = subjects.get(one.patient) or new[one.patient]
+        _note_values(Claim("unlabelled", one.image), one, one.grid, findings)
+        findings.add("unlabelled", {"image": one.image, "subject": subject, "modality": one.modality})
+
+
+def _note_possible_masks(grids: Mapping[str, Grid], findings: Findings) -> None:
+    """Point at unlabelled files that lie on the grid of a file whose name they extend."""
+    for item in findings.sections.get("unlabelled", []):
+        path = str(item["image"])
+        base = stem(path).rpartition("_")[0]
+        for suffix in (".nii.gz", ".nii"):
+            other = posixpath.join(posixpath.dirname(path), base + suffix)
+            if (
+                path in grids
+                and other in grids
+                and not same_person(base, stem(path))
+                and _same(grids[path], grids[other])
+            ):
+                findings.note("may be a mask of another file: ends of a label's name are _seg, _label, _mask", path)
+
+
+def _same(one: Grid, other: Grid) -> bool:
+    try:
+        check_same_grid(one, other)
+    except UnusableImageError:
+        return False
+    return True
+
+
+def _note_shared_subjects(findings: Findings) -> None:
+    for one, other in combinations(sorted(findings.sections), 2):
+        if {one, other} & {"validation", "test"}:
+            for subject in shared_subjects(findings.sections[one], findings.sections[other]):
+                findings.note(f"subject both in {one} and in {other}", subject)
+
+
+def _key(image: str | list[str]) -> str:
+    return json.dumps(image if isinstance(image, str) else sorted(image))
+
+
+def _first(image: str | list[str]) -> str:
+    return image if isinstance(image, str) else image[0]

@@ -1,0 +1,63 @@
+"""What scanning a folder hands from one step to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the voxels of a volume lie.
+
+    Args:
+        shape: Voxels along the three axes.
+        affine: ``(4, 4)``, voxel to mm in RAS.
+        may_be_negative: Whether its type and scaling can hold values below 0, as Hounsfield units need.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    may_be_negative: bool = True
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """One image, label or series that did not enter the datalist.
+
+    Args:
+        paths: Its files, or its directory, relative to the scanned folder.
+        reason: Short category.
+        detail: What was found and what can be done.
+    """
+
+    paths: tuple[str, ...]
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class Findings:
+    """Items by section, what was left out, and notes with the paths they concern."""
+
+    sections: dict[str, list[Item]] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, section: str, item: Item) -> None:
+        """Append an item to a section."""
+        self.sections.setdefault(section, []).append(item)
+
+    def leave_out(self, paths: Iterable[str], reason: str, detail: str = "") -> None:
+        """Record what is not used, and why."""
+        self.left_out.append(LeftOut(tuple(paths), reason, detail))
+
+    def note(self, text: str, path: str) -> None:
+        """Record something worth a look about an item that is used."""
+        self.notes.setdefault(text, []).append(path)

@@ -1,0 +1,236 @@
+"""Reading datalists: sections with resolved paths, nested subsets of few labels, the guard against shared patients."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_cl.data.nifti import stem
+
+Item = dict[str, Any]
+_FILE_KEYS = ("image", "label")
+_VOLUME_SUFFIXES = (".dcm", ".ima", ".nrrd", ".mha", ".mhd", ".npy", ".npz", ".pt")
+
+
+def load_datalist(
+    path: str | os.PathLike[str],
+    sections: str | Sequence[str] = "training",
+    *,
+    dataset_dir: str | os.PathLike[str] | None = None,
+    labelled: bool | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Item]:
+    """Read sections of a Decathlon-style datalist.
+
+    Each item keeps its fields and gains ``"case"``, a name for logs: the file stem, or the relative path where stems
+    collide. An image that comes twice is kept once.
+
+    Args:
+        path: The JSON file.
+        sections: A section, several joined by ``+`` (``"training+unlabelled"``), or a list of them.
+        dataset_dir: Folder that relative paths start from; by default that of the JSON file.
+        labelled: ``True`` requires a label in each item, ``False`` takes labels away, ``None`` leaves them be.
+        limit: Keep this many items, patient by patient, by :func:`few_labels`; ``None`` keeps all.
+        seed: Seed of the order in which ``limit`` takes patients.
+
+    Returns:
+        Items with absolute paths where ``dataset_dir`` is absolute.
+
+    Raises:
+        FileNotFoundError: If the JSON, or any file it names in these sections, is absent.
+        ValueError: If the JSON is malformed, a section is unknown or empty, or a required label is missing.
+    """
+    source = Path(path)
+    content = _read(source)
+    folder = source.parent if dataset_dir is None else Path(dataset_dir)
+    names = _section_names(content, sections, source)
+    items = _distinct([_entry(entry, name, source) for name in names for entry in content[name]])
+    if not items:
+        raise ValueError(f"section {'+'.join(names)!r} of {source} is empty; choose from {_filled(content)}")
+    items = _labelled(items, labelled, source)
+    resolved = [_resolve(item, folder) | {"case": case} for item, case in zip(items, _cases(items), strict=True)]
+    _check_files(resolved, source, folder)
+    return resolved if limit is None else few_labels(resolved, limit, seed=seed)
+
+
+def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list[Item]:
+    """Draw ``n`` items, patient by patient, so that the draw of ``n`` is the start of the draw of ``n + 1``.
+
+    Patients are put in an order that depends on ``seed`` and their name alone: neither the order of the items nor other
+    patients change it. Their items are taken in turn, by image path.
+
+    Args:
+        items: Items with ``"subject"``; one without counts as a patient of its own.
+        n: Number of items, at least 1.
+        seed: Seed of the order of patients.
+
+    Returns:
+        ``n`` items.
+
+    Raises:
+        ValueError: If ``n`` is not positive or larger than the number of items.
+
+    Example:
+        >>> items = [{"image": f"{s}_{v}.nii.gz", "subject": s} for s in "abc" for v in (1, 2)]
+        >>> few_labels(items, 2, seed=0) == few_labels(items[::-1], 3, seed=0)[:2]
+        True
+    """
+    pool = [dict(item) for item in items]
+    if not 1 <= n <= len(pool):
+        patients = len({subject_of(item) for item in pool})
+        raise ValueError(f"n must be between 1 and {len(pool)} ({len(pool)} items of {patients} subjects), got {n}")
+    return sorted(pool, key=lambda item: (_draw(subject_of(item), seed), _image_key(item)))[:n]
+
+
+def shared_subjects(a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Subjects that occur in both lists, sorted: training and validation must have none in common.
+
+    Example:
+        >>> shared_subjects([{"image": "x", "subject": 1}], [{"image": "y", "subject": "1"}])
+        ['1']
+    """
+    return sorted({subject_of(item) for item in a} & {subject_of(item) for item in b})
+
+
+def subject_of(item: Mapping[str, Any]) -> str:
+    """The patient of an item, as text: its ``"subject"``, else its image."""
+    subject = item.get("subject")
+    return _image_key(item) if subject is None else str(subject)
+
+
+def _draw(subject: str, seed: int) -> str:
+    """A pseudo-random sort key that no other patient influences."""
+    return hashlib.sha256(f"{seed}:{subject}".encode()).hexdigest()
+
+
+def _image_key(item: Mapping[str, Any]) -> str:
+    return "|".join(_paths(item.get("image")))
+
+
+def _paths(value: Any) -> list[str]:
+    return [str(part) for part in value] if isinstance(value, (list, tuple)) else [str(value)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such datalist: {path}; `monai-cl scan FOLDER --out {path.name}` writes one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}; repair it or scan the folder again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object of sections, got a {type(content).__name__}")
+    return content
+
+
+def _is_section(name: str, value: Any) -> bool:
+    # Decathlon lists test images as bare strings; a list of strings under another name may be anything.
+    kinds = (dict, str) if name == "test" else (dict,)
+    return isinstance(value, list) and all(isinstance(entry, kinds) for entry in value)
+
+
+def _filled(content: Mapping[str, Any]) -> str:
+    return (
+        ", ".join(f"{name} ({len(value)})" for name, value in content.items() if _is_section(name, value))
+        or "no sections"
+    )
+
+
+def _section_names(content: Mapping[str, Any], sections: str | Sequence[str], source: Path) -> list[str]:
+    wanted = sections.split("+") if isinstance(sections, str) else list(sections)
+    if not wanted:
+        raise ValueError(f"sections must name at least one section, got {sections!r}; choose from {_filled(content)}")
+    valid = [name for name, value in content.items() if _is_section(name, value)]
+    for name in wanted:
+        if name not in valid:
+            close = difflib.get_close_matches(str(name), valid, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"{source} has no section {name!r}; {hint}valid are: {_filled(content)}")
+    return list(dict.fromkeys(wanted))
+
+
+def _entry(entry: Any, section: str, source: Path) -> Item:
+    item: Item = {"image": entry} if isinstance(entry, str) else dict(entry)
+    for key in _FILE_KEYS:
+        value = item.get(key)
+        listed = value if isinstance(value, list) else [value]
+        if (key == "image" and not value) or (value is not None and not all(isinstance(part, str) for part in listed)):
+            raise ValueError(f"each entry of {section!r} in {source} needs a path as {key!r}, got {entry!r}")
+    return item
+
+
+def _distinct(items: Sequence[Item]) -> list[Item]:
+    first: dict[str, Item] = {}
+    for item in items:
+        first.setdefault(os.path.normpath(_image_key(item)), item)
+    return list(first.values())
+
+
+def _labelled(items: list[Item], labelled: bool | None, source: Path) -> list[Item]:
+    if labelled is False:
+        return [{key: value for key, value in item.items() if key != "label"} for item in items]
+    bare = [_image_key(item) for item in items if not item.get("label")]
+    if labelled and bare:
+        raise ValueError(
+            f"{len(bare)} of {len(items)} items of {source} have no label, such as {', '.join(bare[:5])}; "
+            "choose a labelled section"
+        )
+    return items
+
+
+def _cases(items: Sequence[Item]) -> list[str]:
+    """Short unique names: the stem where only one item has it, else the relative path, if need be with its suffix."""
+    short, long = [_short(item) for item in items], [_long(item) for item in items]
+    how_often, how_often_long = Counter(short), Counter(long)
+    return [
+        name if how_often[name] == 1 else path if how_often_long[path] == 1 else _image_key(item)
+        for name, path, item in zip(short, long, items, strict=True)
+    ]
+
+
+def _short(item: Item) -> str:
+    """File stem, directory name of a series, or the directory of the files of a series."""
+    image = item["image"]
+    if isinstance(image, str):
+        return "series" if image == "." else _bare(image)  # "." is a series that fills the data folder
+    return os.path.basename(os.path.dirname(os.path.normpath(image[0]))) or _bare(image[0])
+
+
+def _long(item: Item) -> str:
+    first = os.path.normpath(_paths(item["image"])[0])
+    return Path(os.path.dirname(first), _bare(first)).as_posix()
+
+
+def _bare(path: str) -> str:
+    """Name without the suffixes of a volume; other dots belong to the name, as in ``1.2.840`` or ``scan.v2``."""
+    name = stem(os.path.normpath(path))
+    start, suffix = os.path.splitext(name)
+    return start if suffix.lower() in _VOLUME_SUFFIXES else name
+
+
+def _resolve(item: Item, folder: Path) -> Item:
+    resolved = dict(item)
+    for key in _FILE_KEYS:
+        value = item.get(key)
+        if isinstance(value, list):
+            resolved[key] = [os.path.normpath(folder / part) for part in value]
+        elif value is not None:
+            resolved[key] = os.path.normpath(folder / value)
+    return resolved
+
+
+def _check_files(items: Sequence[Item], source: Path, folder: Path) -> None:
+    paths = [path for item in items for key in _FILE_KEYS if item.get(key) for path in _paths(item[key])]
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(paths)} files that {source} names are absent, such as {', '.join(missing[:5])}; "
+            f"paths start from {folder}, set dataset_dir if the data lie elsewhere"
+        )

@@ -1,0 +1,142 @@
+"""Headers of NIfTI files: is this one complete 3-D volume, and where does it lie."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_cl.data._findings import Grid
+from monai_cl.transforms._dicom import UnusableImageError
+
+SUFFIXES = (".nii.gz", ".nii")
+_AFFINE_TOLERANCE = 1e-3
+_CHUNK = 1 << 20
+
+
+def is_nifti(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is named as NIfTI."""
+    return os.fspath(path).lower().endswith(SUFFIXES)
+
+
+def stem(path: str | os.PathLike[str]) -> str:
+    """Name of a file without folder and without ``.nii`` or ``.nii.gz``."""
+    name = os.path.basename(os.fspath(path))
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
+
+
+def read_grid(path: str | os.PathLike[str]) -> Grid:
+    """Read the header of a NIfTI file and check that the voxels it announces are there.
+
+    Args:
+        path: A ``.nii`` or ``.nii.gz`` file.
+
+    Returns:
+        Shape and affine of the volume; trailing axes of length 1 are dropped.
+
+    Raises:
+        UnusableImageError: If the file is unreadable, cut short, or not one grey 3-D volume.
+    """
+    import nibabel
+
+    source = Path(path)
+    try:
+        if source.stat().st_size == 0:
+            raise UnusableImageError("zero bytes", "the file is empty; copy it again")
+        image = nibabel.load(source)
+    except EOFError:
+        raise UnusableImageError("cut short", "the file ends inside the header; copy it again") from None
+    except UnusableImageError:
+        raise
+    except Exception as error:  # nibabel, gzip and the file system raise many types
+        raise UnusableImageError(
+            "unreadable", f"not a NIfTI file that nibabel reads ({type(error).__name__})"
+        ) from None
+    shape = _volume_shape(tuple(int(size) for size in image.shape))
+    if image.get_data_dtype().names:
+        raise UnusableImageError("colour image", f"voxels of type {image.get_data_dtype()}, only grey images are read")
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+        raise UnusableImageError("invalid affine", "the affine is not finite or not invertible; repair the header")
+    _check_complete(source, image)
+    intercept = image.dataobj.inter
+    return Grid(shape, affine, image.get_data_dtype().kind != "u" or intercept < 0)
+
+
+def check_same_grid(image: Grid, label: Grid) -> None:
+    """Check that an image and its label have the same shape and, to rounding, the same affine.
+
+    Entries of the affines may differ by 1e-3, as long as no corner moves by more than a tenth of the smallest voxel
+    side: rounded rotations pass, shifts do not.
+
+    Raises:
+        UnusableImageError: If they differ.
+    """
+    if image.shape != label.shape:
+        raise UnusableImageError(
+            "image and label differ in shape", f"image {_by(image.shape)}, label {_by(label.shape)} voxels"
+        )
+    difference = image.affine - label.affine
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in image.shape))])
+    moved = float(np.linalg.norm(corners @ difference[:3].T, axis=1).max())
+    side = float(np.linalg.norm(image.affine[:3, :3], axis=0).min())
+    largest = float(np.abs(difference).max())
+    if largest > _AFFINE_TOLERANCE or moved > 0.1 * side:
+        raise UnusableImageError(
+            "image and label differ in affine", f"entries by up to {largest:.4g}, voxels by up to {moved:.4g} mm"
+        )
+
+
+def _volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if not shape or min(shape) <= 0:
+        raise UnusableImageError("empty header", f"dimensions {_by(shape) or 'none'}")
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 3:
+        raise UnusableImageError("4-D", f"{_by(shape)} voxels; split it into 3-D files")
+    if len(shape) < 3 or 1 in shape:
+        raise UnusableImageError("2-D", f"{_by(shape)} voxels, a volume is needed")
+    if min(shape) < 3:
+        raise UnusableImageError("too few slices", f"{_by(shape)} voxels, at least 3 along each axis are needed")
+    return shape[0], shape[1], shape[2]
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(size) for size in shape)
+
+
+def _check_complete(path: Path, image: Any) -> None:
+    """Compare the length of the file with what its header announces."""
+    expected = int(image.dataobj.offset) + math.prod(image.shape) * int(image.get_data_dtype().itemsize)
+    compressed = path.name.lower().endswith(".gz")
+    found = _uncompressed_size(path, expected) if compressed else path.stat().st_size
+    if found < expected:
+        raise UnusableImageError("cut short", f"{found} of {expected} bytes; copy the file again")
+
+
+def _uncompressed_size(path: Path, expected: int) -> int:
+    """Uncompressed length of a gzip file, read from its last four bytes where they agree with ``expected``.
+
+    The trailer holds the length modulo 2^32 of the last member only, so a disagreement is settled by decompression.
+    """
+    with open(path, "rb") as stream:
+        stream.seek(-4, os.SEEK_END)
+        if int.from_bytes(stream.read(4), "little") == expected % (1 << 32):
+            return expected
+    size = 0
+    try:
+        with gzip.open(path) as stream:
+            while block := stream.read(_CHUNK):
+                size += len(block)
+    except EOFError:
+        return min(size, expected - 1)  # the compressed stream itself ends early
+    except (OSError, zlib.error) as error:
+        if size < expected:
+            raise UnusableImageError("unreadable", f"damaged gzip data ({type(error).__name__})") from None
+    return size

@@ -1,0 +1,193 @@
+"""Recipes: the ready-made chains of deterministic preparation in ``transforms/*.yaml``, found, checked and built.
+
+A recipe is a MONAI configuration with a ``purpose``, parameters, and ``preprocessing``, a ``Compose`` over the keys
+``image`` and ``label``. A label may be missing, so one recipe serves pretraining, fine-tuning and inference.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose
+    from torch import Tensor
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+_NOT_PARAMETERS = ("purpose", "imports", "preprocessing")
+_SEARCH = (
+    Path(__file__).parent / "_share" / "transforms",  # in the wheel
+    Path(__file__).parent.parent / "transforms",  # in a checkout
+)
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with the package, sorted."""
+    return sorted(file.stem for file in _folder().glob("*.yaml"))
+
+
+def path(name: str) -> Path:
+    """File of a recipe, to read or to copy.
+
+    Args:
+        name: Name of a recipe that comes with the package.
+
+    Raises:
+        ValueError: If there is no such recipe; the message names the closest and all.
+    """
+    if name not in names():
+        raise ValueError(f"unknown recipe {name!r}{_suggestion(name, names())}; give one of these or a path to a file")
+    return _folder() / f"{name}.yaml"
+
+
+def purpose(name: str | Path) -> str:
+    """The line in which a recipe says what it is for.
+
+    Args:
+        name: Name of a recipe, or path of a recipe file.
+
+    Raises:
+        ValueError: If there is no such recipe, or the file has no purpose.
+    """
+    return str(_read(name)["purpose"])
+
+
+def parameters(name: str | Path) -> dict[str, Any]:
+    """The parameters of a recipe that :func:`load` lets one override, with their defaults.
+
+    Args:
+        name: Name of a recipe, or path of a recipe file.
+
+    Raises:
+        ValueError: If there is no such recipe, or the file is not a recipe.
+    """
+    return {key: value for key, value in _read(name).items() if key not in _NOT_PARAMETERS}
+
+
+def load(name: str | Path, **overrides: Any) -> Compose:
+    """Build the transform of a recipe.
+
+    Args:
+        name: Name of a recipe, or path of a recipe file (``.yaml``, ``.yml``, ``.json``).
+        **overrides: New values for parameters of the recipe, such as ``spacing=2.0``: numbers, texts, lists or
+            ``None``.
+
+    Returns:
+        A ``Compose`` from ``{"image": file}`` or ``{"image": file, "label": file}`` to channel-first tensors.
+
+    Raises:
+        ValueError: If there is no such recipe or parameter (the message names the closest and all), or a spacing is
+            neither ``None``, nor a positive number, nor three numbers that are not negative.
+
+    Example:
+        >>> from monai_cl import recipes
+        >>> prepare = recipes.load("ct_abdomen", spacing=2.0)  # doctest: +SKIP
+    """
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(_resolved(name, overrides))
+    # The lists of a configuration come back as they are; a Compose is built from `_target_`.
+    return parser.get_parsed_content("preprocessing")
+
+
+def digest(name: str | Path, **overrides: Any) -> str:
+    """SHA-256 of a recipe with its overrides, to name caches by.
+
+    It covers everything that acts: values and operators, not the purpose, comments or the order of keys.
+
+    Args:
+        name: Name of a recipe, or path of a recipe file.
+        **overrides: As for :func:`load`.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: As for :func:`load`.
+    """
+    content = {key: value for key, value in _resolved(name, overrides).items() if key != "purpose"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def bright_region(image: Tensor) -> Tensor:
+    """Where the mean over 3 voxels along each axis is above the mean of the image: a head in air, noisy or zero.
+
+    The local mean keeps single voxels of noise out.
+
+    Args:
+        image: Channel-first image of shape ``(C, X, Y)`` or ``(C, X, Y, Z)``.
+
+    Returns:
+        Boolean mask of the same shape.
+    """
+    from torch.nn import functional
+
+    average = functional.avg_pool3d if image.ndim == 4 else functional.avg_pool2d
+    smooth: Tensor = average(image.float(), 3, stride=1, padding=1, count_include_pad=False)
+    return smooth > image.float().mean()
+
+
+def _folder() -> Path:
+    for folder in _SEARCH:
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"the recipes must lie in {_SEARCH[0]} (wheel) or {_SEARCH[1]} (checkout), neither is there; reinstall monai_cl"
+    )
+
+
+def _suggestion(name: str, valid: Iterable[str]) -> str:
+    options = sorted(valid)
+    close = difflib.get_close_matches(name, options, n=1)
+    return (f", did you mean {close[0]!r}?" if close else "") + f" (valid: {', '.join(options) or 'none'})"
+
+
+def _read(name: str | Path) -> dict[str, Any]:
+    file = Path(name) if isinstance(name, Path) or str(name).endswith(_SUFFIXES) else path(name)
+    if not file.is_file():
+        raise ValueError(f"a recipe given as a path must be a file, {file} is none; built in are: {', '.join(names())}")
+    content = yaml.safe_load(file.read_text("utf-8"))
+    missing = [key for key in ("purpose", "preprocessing") if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(f"a recipe needs the keys purpose and preprocessing, {file} lacks {', '.join(missing)}")
+    return dict(content)
+
+
+def _resolved(name: str | Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The content of a recipe with overrides in place, in plain JSON types."""
+    content = _read(name)
+    valid = [key for key in content if key not in _NOT_PARAMETERS]
+    for key, value in overrides.items():
+        if key not in valid:
+            raise ValueError(f"recipe {str(name)!r} has no parameter {key!r}{_suggestion(key, valid)}")
+        content[key] = _plain(key, value)
+    if "spacing" in content:
+        _check_spacing(content["spacing"])
+    return content
+
+
+def _plain(key: str, value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"parameter {key!r} must be a finite number, a text, a list of these or None, got {value!r}"
+        ) from error
+
+
+def _check_spacing(spacing: Any) -> None:
+    """MONAI pads a short spacing with 1 mm and reads one number for the first axis alone: refuse what is not meant."""
+    values = spacing if isinstance(spacing, list) else [spacing] * 3
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and v >= 0 for v in values)
+    if spacing is None or (numbers and len(values) == 3 and spacing != 0):
+        return
+    raise ValueError(
+        "spacing must be a positive number of mm, three numbers (0 keeps that axis) or None to keep the grid, "
+        f"got {spacing!r}"
+    )

@@ -1,0 +1,240 @@
+"""Loading one 3-D volume from DICOM, NIfTI or any other format MONAI reads."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor, get_track_meta
+from monai.transforms import LoadImage, MapTransform, Transform
+from monai.utils import SpaceKeys, TransformBackends
+from numpy.typing import NDArray
+
+from monai_cl.transforms._dicom import (
+    SliceHeader,
+    check_pixels,
+    check_single_image,
+    is_dicom,
+    read_slice_header,
+    stack,
+)
+
+PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+# Everything else a header holds stays out of the image: NIfTI text fields can name a patient as DICOM tags do.
+_KEPT_META = ("filename_or_obj", "affine", "original_affine", "spatial_shape", "space", "original_channel_dim")
+_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+_READER_PACKAGES = {".nrrd": "pynrrd", ".mha": "itk", ".mhd": "itk"}
+
+
+class LoadVolume(Transform):  # type: ignore[misc]
+    """Read one volume as a channel-first float32 ``MetaTensor`` ``(1, *S)`` with an affine in RAS mm.
+
+    DICOM is decoded by SimpleITK, with rescale slope and intercept applied; its geometry comes from image position,
+    orientation and pixel spacing alone, so gaps between slices and oblique stacks are right. All other formats go to
+    the reader that :class:`monai.transforms.LoadImage` selects by file name. No header text enters the metadata.
+
+    The call takes a file, a directory holding exactly one DICOM image series, or a list of the DICOM files of one
+    series in any order. ``filename_or_obj`` is the file, the directory, or the first file along the slice normal.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the input cannot be read, is 4-D or colour, or is not exactly one complete, evenly spaced series.
+
+    Example:
+        >>> import nibabel, numpy, tempfile
+        >>> path = f"{tempfile.mkdtemp()}/scan.nii.gz"
+        >>> nibabel.save(nibabel.Nifti1Image(numpy.ones((4, 5, 6), "float32"), numpy.diag([2.0, 2.0, 3.0, 1.0])), path)
+        >>> volume = LoadVolume()(path)
+        >>> tuple(volume.shape), volume.pixdim.tolist()
+        ((1, 4, 5, 6), [2.0, 2.0, 3.0])
+    """
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 - the attribute as MONAI declares it
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            # MONAI probes for a GPU decoder of DICOM; it is never used here, so its absence is no news.
+            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=UserWarning)
+            self._load_image = LoadImage(reader=None, image_only=True, dtype=np.float32, ensure_channel_first=True)
+
+    def __call__(self, path: PathOrPaths) -> torch.Tensor:
+        """Read the volume at ``path``.
+
+        Args:
+            path: A file, a directory with one DICOM series, or a list of DICOM files of one series.
+
+        Returns:
+            The volume; a plain tensor where MONAI's metadata tracking is switched off.
+        """
+        if not isinstance(path, (str, os.PathLike)):
+            return self._load_list([Path(part).expanduser() for part in path])
+        source = Path(path).expanduser()
+        if not source.exists():
+            raise FileNotFoundError(f"no such file or directory: {source}")
+        if source.is_dir():
+            return _load_series(_slices_below(source), source)
+        if is_dicom(source):
+            return _load_series([_slice_of(source)], source)
+        return self._load_other(source)
+
+    def _load_list(self, paths: list[Path]) -> torch.Tensor:
+        if not paths:
+            raise ValueError("the list of DICOM files is empty; give at least one file")
+        if len(paths) == 1:
+            return self(paths[0])
+        for path in paths:
+            if not path.is_file():
+                raise FileNotFoundError(f"no such file: {path}")
+            if not is_dicom(path):
+                raise ValueError(f"a list must hold DICOM files of one series, but {path} is not DICOM; load it alone")
+        return _load_series([_slice_of(path) for path in paths], None)
+
+    def _load_other(self, path: Path) -> torch.Tensor:
+        """Read with MONAI; whatever its readers raise becomes one error that names the file."""
+        try:
+            image: torch.Tensor = self._load_image(path)
+        except Exception as error:
+            raise ValueError(f"cannot read {path}: {_explain(path, error)}") from error
+        if image.dim() not in (3, 4) or image.shape[0] != 1:
+            raise ValueError(
+                f"expected one 3-D volume, but {path} has shape {tuple(image.shape)} (channels or time points first); "
+                "split it into 3-D files"
+            )
+        return _with_meta(image, image.meta) if isinstance(image, MetaTensor) else image
+
+
+class LoadVolumed(MapTransform):  # type: ignore[misc]
+    """Dictionary version of :class:`LoadVolume`.
+
+    Args:
+        keys: Keys of the items to read: each a file, a directory with one DICOM series, or a list of DICOM files.
+        allow_missing_keys: Whether a missing key is passed over.
+    """
+
+    backend = LoadVolume.backend
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.load = LoadVolume()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each path by its volume."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.load(result[key])
+        return result
+
+
+LoadVolumeD = LoadVolumeDict = LoadVolumed
+
+
+def _explain(path: Path, error: Exception) -> str:
+    if path.stat().st_size == 0:
+        return "the file is empty; copy it again"
+    suffix = path.suffix.lower()
+    if suffix in _READER_PACKAGES:
+        return f"{suffix} needs a reader for MONAI: pip install {_READER_PACKAGES[suffix]}, or convert to NIfTI"
+    text = str(error).strip().splitlines()
+    return (
+        f"{type(error).__name__}: {text[0] if text else 'no message'}; the file may be damaged, cut short or no image"
+    )
+
+
+def _slice_of(path: Path) -> SliceHeader:
+    """Header of a file that must be one slice."""
+    header = _read(path)
+    try:
+        check_single_image(header)
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+    return header
+
+
+def _read(path: Path) -> SliceHeader:
+    try:
+        return read_slice_header(path)
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+
+
+def _slices_below(folder: Path) -> list[SliceHeader]:
+    """Headers of the images in a directory; DICOM objects without a picture (an index, a report) are passed over."""
+    headers = []
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+        if is_dicom(path):
+            header = _read(path)
+            headers += [_slice_of(path)] if header.pixels != "none" else []
+        elif path.suffix.lower() in _DICOM_SUFFIXES:
+            raise ValueError(
+                f"cannot read {path}: named as DICOM but without a DICOM header; remove it or copy it again"
+            )
+    if not headers:
+        raise ValueError(f"expected a directory with one DICOM image series, but {folder} holds no DICOM image")
+    return headers
+
+
+def _load_series(headers: list[SliceHeader], source: Path | None) -> torch.Tensor:
+    """Check, sort and decode the slices of one series; ``source`` is what the metadata names."""
+    where = source or headers[0].path.parent
+    series = {header.series for header in headers}
+    if len(series) > 1:
+        raise ValueError(
+            f"expected exactly one DICOM image series, but {where} holds {len(series)} in {len(headers)} files; "
+            "give the files of one series as a list (`monai-cl scan` writes such lists)"
+        )
+    try:
+        check_pixels(headers)
+        ordered, affine = stack(headers)
+    except ValueError as error:
+        raise ValueError(f"cannot read the DICOM series at {where}: {error}") from None
+    pixels = torch.from_numpy(_decode(ordered))
+    if not get_track_meta():
+        return pixels
+    meta = {
+        "filename_or_obj": str(source or ordered[0].path),
+        "affine": affine,
+        "original_affine": affine.copy(),
+        "spatial_shape": pixels.shape[1:],
+        "space": SpaceKeys.RAS,
+        "original_channel_dim": float("nan"),
+    }
+    return _with_meta(pixels, meta)
+
+
+def _decode(ordered: list[SliceHeader]) -> NDArray[np.float32]:
+    """Rescaled values as ``(1, columns, rows, slices)``.
+
+    Slices are read one by one: each keeps its own rescale, and an error names its file.
+    """
+    import SimpleITK as sitk
+
+    first = ordered[0]
+    volume = np.empty((1, first.columns, first.rows, len(ordered)), dtype=np.float32)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    for index, header in enumerate(ordered):
+        reader.SetFileName(str(header.path))
+        try:
+            image = reader.Execute()
+        except RuntimeError:  # the text of ITK may quote header values
+            raise ValueError(f"cannot decode the pixel data of {header.path}; the file may be damaged") from None
+        volume[0, :, :, index] = sitk.GetArrayViewFromImage(image)[0].T  # (slice, row, column) in SimpleITK
+    return volume
+
+
+def _with_meta(image: torch.Tensor, meta: dict[str, Any]) -> torch.Tensor:
+    """Attach the part of ``meta`` that MONAI's transforms use, under plain string keys."""
+    kept = {key: meta[key] for key in _KEPT_META if key in meta}
+    kept["spatial_shape"] = np.asarray(kept["spatial_shape"], dtype=np.int64)
+    affine = torch.as_tensor(kept.pop("affine"), dtype=torch.float64)
+    tensor = image.as_tensor() if isinstance(image, MetaTensor) else image
+    result: torch.Tensor = MetaTensor(tensor.contiguous(), affine=affine, meta=kept)
+    return result

@@ -1,0 +1,39 @@
+"""Fixtures: tiny studies on disk."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_volume(path: Path, seed: int, *, label: bool = False, shape: tuple[int, ...] = (20, 22, 18)) -> None:
+    """A blob in noise, or the mask of the blob: two classes by its halves."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    center = np.array(shape) / 2 + rng.uniform(-2, 2, len(shape))
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    inside = np.linalg.norm(index - center, axis=-1) < 5
+    data = inside * (1 + (index[..., 0] > center[0])) if label else inside * 100.0 + rng.normal(20, 5, shape)
+    nib.save(nib.Nifti1Image(data.astype(np.uint8 if label else np.float32), np.diag([-1.0, 1.0, 1.2, 1.0])), path)
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 4 labelled training, 2 validation and 2 unlabelled volumes, and their ``datalist.json``."""
+    root = tmp_path_factory.mktemp("study")
+    sections: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "unlabelled": []}
+    for number, section in enumerate(["training"] * 4 + ["validation"] * 2 + ["unlabelled"] * 2):
+        name = f"case_{number}.nii.gz"
+        item = {"image": f"images/{name}", "subject": f"s{number}"}
+        write_volume(root / item["image"], number)
+        if section != "unlabelled":
+            item["label"] = f"labels/{name}"
+            write_volume(root / item["label"], number, label=True)
+        sections[section].append(item)
+    content = {"name": "tiny", "labels": {"0": "background", "1": "left", "2": "right"}, **sections}
+    (root / "datalist.json").write_text(json.dumps(content))
+    return root

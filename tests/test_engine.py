@@ -1,0 +1,287 @@
+import logging
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.networks.nets import SegResNet
+from torch import Tensor, nn
+
+from monai_cl.data.sampling import ViewDataset, view_loader
+from monai_cl.engine import (
+    Checkpoint,
+    CheckpointMismatchError,
+    GracefulStop,
+    History,
+    NonFiniteLossError,
+    PretrainTrainer,
+    ProgressLine,
+    adamw,
+    read_history,
+    warmup_cosine,
+)
+from monai_cl.engine.precision import choose_precision
+from monai_cl.methods import Method, VolumeContrast
+from monai_cl.transforms import VolumeContrastCropsd
+
+STEPS, EPOCH = 12, 4
+
+
+class At:
+    """Call something when a step is done."""
+
+    def __init__(self, step: int, action: Any) -> None:
+        self.step, self.action = step, action
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=self.step), self.action)
+
+
+def data() -> list[dict[str, Any]]:
+    g = torch.Generator().manual_seed(0)
+    return [{"image": torch.rand(1, 20, 20, 12, generator=g), "case": f"v{i}"} for i in range(5)]
+
+
+def build(folder: Path, *handlers: Any, resume: bool = True, epochs: int = STEPS // EPOCH, **settings: Any) -> PretrainTrainer:
+    torch.manual_seed(7)
+    views = ViewDataset(data(), VolumeContrastCropsd("image", (2, 2, 1), (8, 8, 8), 2), keys=["image"])  # type: ignore[arg-type]
+    loader = view_loader(views, 5, batch_size=2, steps=epochs * EPOCH, seed=1)
+    method = VolumeContrast(SegResNet(out_channels=2, blocks_down=(1, 1), blocks_up=(1,)), 8, hidden=16, embedding=8)
+    optimizer = adamw(method, 1e-3)
+    checkpoint = Checkpoint(folder, folder / "network.pt", resume=resume, settings=settings)
+    return PretrainTrainer(
+        "cpu",
+        epochs,
+        loader,
+        method,
+        optimizer,
+        epoch_length=EPOCH,
+        scheduler=warmup_cosine(optimizer, epochs * EPOCH),
+        train_handlers=[checkpoint, GracefulStop(checkpoint), History(folder / "history.csv", every=1), *handlers],
+    )
+
+
+def state(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return content
+
+
+def identical(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return bool(torch.equal(a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(identical(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(identical(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    build(folder).run()
+    return folder
+
+
+def crash(engine: Engine) -> None:
+    raise KeyError("power cut")
+
+
+@pytest.mark.parametrize("step", [5, 8, 11])
+def test_a_run_that_died_and_went_on_equals_an_uninterrupted_one(step: int, tmp_path: Path, uninterrupted: Path) -> None:
+    with pytest.raises(KeyError, match="power cut"):
+        build(tmp_path, At(step, crash)).run()
+    assert state(tmp_path)["step"] == (step - 1) // EPOCH * EPOCH
+    torch.rand(100)  # whatever happened to the generators in between
+    build(tmp_path).run()
+    assert identical(state(tmp_path), state(uninterrupted))
+    assert read_history(tmp_path / "history.csv") == read_history(uninterrupted / "history.csv")
+
+
+def test_sigterm_saves_the_very_step_and_ends_the_run(tmp_path: Path, uninterrupted: Path) -> None:
+    build(tmp_path, At(6, lambda engine: os.kill(os.getpid(), signal.SIGTERM))).run()
+    assert state(tmp_path)["step"] in (6, 7)  # the signal may be seen a step later
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    build(tmp_path).run()
+    assert identical(state(tmp_path), state(uninterrupted))
+
+
+def test_a_checkpoint_holds_everything_and_loads_restricted(uninterrupted: Path) -> None:
+    content = state(uninterrupted)
+    assert {"method", "optimizer", "scheduler", "grad_scaler", "random", "step", "settings"} <= set(content)
+    assert any(name.startswith("teacher.") for name in content["method"])
+    assert any(name.startswith("student.projector.") for name in content["method"])
+
+
+def test_the_network_is_handed_over_as_a_plain_state_dict(uninterrupted: Path) -> None:
+    network = SegResNet(out_channels=2, blocks_down=(1, 1), blocks_up=(1,))
+    network.load_state_dict(torch.load(uninterrupted / "network.pt", weights_only=True))
+
+
+def test_no_partial_file_remains(uninterrupted: Path) -> None:
+    assert sorted(p.name for p in uninterrupted.iterdir()) == [
+        "checkpoint.pt", "history.csv", "network.json", "network.pt",
+    ]  # fmt: skip
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path, epochs=1).run()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    trainer = build(tmp_path, epochs=2)
+
+    def disk_full(content: Any, path: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        trainer.run()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    build(tmp_path).run()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    build(tmp_path).run()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_other_settings_are_named_instead_of_mixed(tmp_path: Path) -> None:
+    build(tmp_path, epochs=1, grid=[2, 2, 1]).run()
+    with pytest.raises(CheckpointMismatchError, match=r"grid: \[2, 2, 1\] -> \[3, 3, 1\].*--resume false"):
+        build(tmp_path, epochs=2, grid=(3, 3, 1)).run()
+    build(tmp_path, epochs=2, grid=(2, 2, 1)).run()  # a tuple is no other grid
+    assert state(tmp_path)["step"] == 2 * EPOCH
+
+
+def test_a_shorter_run_than_was_done_is_refused(tmp_path: Path) -> None:
+    build(tmp_path, epochs=2).run()
+    with pytest.raises(CheckpointMismatchError, match="at step 8, beyond the 4 asked for"):
+        build(tmp_path, epochs=1).run()
+
+
+def test_starting_over_ignores_the_checkpoint(tmp_path: Path, uninterrupted: Path) -> None:
+    build(tmp_path, epochs=1, other=1).run()
+    build(tmp_path, resume=False).run()
+    assert identical(state(tmp_path)["method"], state(uninterrupted)["method"])
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt cannot be read as a checkpoint.*--resume false"):
+        build(tmp_path).run()
+
+
+class Toy(Method):
+    """A method whose loss can be spoiled."""
+
+    def __init__(self, bad_from: int = 10**9, what: str = "loss") -> None:
+        super().__init__()
+        self.network = nn.Linear(2, 1)
+        self.calls, self.bad_from, self.what = 0, bad_from, what
+        self.progress: list[float] = []
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        self.calls += 1
+        loss = self.network(batch["x"]).square().mean()
+        if self.calls >= self.bad_from:
+            loss = loss * float("nan") if self.what == "loss" else loss + 0 * (self.network.weight.sum() * 0).sqrt()
+        return {"loss": loss, "twice": 2 * loss}
+
+    def after_step(self, progress: float) -> None:
+        self.progress.append(progress)
+
+
+def toy(method: Toy, **options: Any) -> PretrainTrainer:
+    batches = [{"x": torch.full((2, 2), float(i)), "case": [f"a{i}", f"b{i}"]} for i in range(6)]
+    return PretrainTrainer("cpu", 2, batches, method, adamw(method, 0.1), epoch_length=3, **options)
+
+
+def test_the_teacher_moves_once_a_step_with_the_share_done() -> None:
+    method = Toy()
+    toy(method).run()
+    assert method.progress == pytest.approx([i / 6 for i in range(1, 7)])
+
+
+@pytest.mark.parametrize(("what", "message"), [("loss", "the loss must be finite"), ("gradient", "the gradient's norm must be finite")])
+def test_a_value_that_is_not_finite_stops_with_names_and_checkpoint(what: str, message: str, tmp_path: Path) -> None:
+    method = Toy(5, what)
+    checkpoint = Checkpoint(tmp_path, tmp_path / "n.pt")
+    with pytest.raises(NonFiniteLossError, match=rf"step 5: {message}(.|\n)*a4, b4.*{tmp_path}/checkpoint\.pt"):
+        toy(method, train_handlers=[checkpoint, GracefulStop(checkpoint)]).run()
+    assert all(bool(p.isfinite().all()) for p in method.parameters())
+    assert state(tmp_path)["step"] == 3
+
+
+def test_a_broken_image_is_named_before_it_spoils_the_weights(tmp_path: Path) -> None:
+    trainer = build(tmp_path)
+    trainer.data_loader.dataset.data[3]["image"][:] = float("nan")  # type: ignore[attr-defined]
+    with pytest.raises(NonFiniteLossError, match="crops must be finite(.|\n)*v3(.|\n)*none was written yet"):
+        trainer.run()
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    method = Toy()
+    norms: list[float] = []
+    trainer = toy(method, max_grad_norm=1e-3)
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED,
+        lambda engine: norms.append(math.sqrt(sum(float(p.grad.square().sum()) for p in method.parameters()))),  # type: ignore[union-attr]
+    )
+    trainer.run()
+    assert max(norms) <= 1e-3 * (1 + 1e-4)
+
+
+def test_progress_names_the_losses(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="monai_cl.engine.progress"):
+        toy(Toy(), train_handlers=[ProgressLine("toy")]).run()
+    lines = [r.message for r in caplog.records]
+    assert lines[0].startswith("toy 3/6 loss ")
+    assert "twice " in lines[-1]
+    assert "s/step" in lines[-1]
+
+
+def test_history_averages_over_its_interval(tmp_path: Path) -> None:
+    seen: list[float] = []
+    trainer = toy(Toy(), train_handlers=[History(tmp_path / "h.csv", every=2)])
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: seen.append(float(e.state.output["loss"])))
+    trainer.run()
+    rows = read_history(tmp_path / "h.csv")
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert [row["loss"] for row in rows] == pytest.approx([sum(seen[i : i + 2]) / 2 for i in (0, 2, 4)])
+
+
+def test_warm_up_then_cosine_to_zero() -> None:
+    optimizer = adamw(nn.Linear(2, 2), 1.0)
+    schedule = warmup_cosine(optimizer, 100, warmup=0.1)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:11] == pytest.approx([i / 10 for i in range(11)])
+    assert rates[55] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.5)))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        warmup_cosine(optimizer, 0)
+
+
+def test_biases_and_norms_are_not_decayed_and_frozen_parameters_left_out() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2).requires_grad_(False))
+    groups = adamw(module, 0.1, weight_decay=0.3).param_groups
+    assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.3, 1), (0.0, 3)]
+    with pytest.raises(ValueError, match="no parameter of the module requires a gradient"):
+        adamw(nn.Linear(1, 1).requires_grad_(False), 0.1)
+
+
+def test_precision_is_full_on_a_cpu_and_says_so() -> None:
+    assert choose_precision("auto", torch.device("cpu")).name == "fp32"
+    with pytest.raises(ValueError, match="precision on a CPU must be 'fp32' or 'auto', got 'bf16'"):
+        choose_precision("bf16", torch.device("cpu"))
+    with pytest.raises(ValueError, match="precision must be one of"):
+        choose_precision("fp8", torch.device("cpu"))
