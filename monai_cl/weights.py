@@ -68,13 +68,13 @@ class Receipt:
         ]
         if self.touched:
             carried = sum(name in set(self.touched) for name in self.matched)
-            rows.append(("pretrained", f"{carried} of the {len(self.matched)} matched tensors; the rest is as initialised"))
+            rows.append(
+                ("pretrained", f"{carried} of the {len(self.matched)} matched tensors; the rest is as initialised")
+            )
         return "\n".join(f"{name:<12} {text}" for name, text in rows)
 
 
-def transfer(
-    network: nn.Module, checkpoint: str | Path | Mapping[str, Any], *, min_matched: float = 0.9
-) -> Receipt:
+def transfer(network: nn.Module, checkpoint: str | Path | Mapping[str, Any], *, min_matched: float = 0.9) -> Receipt:
     """Load what fits of a checkpoint into ``network`` and say what did.
 
     Containers (``{"state_dict": ...}``) are opened and prefixes such as ``module.`` removed; no other name is

@@ -46,7 +46,9 @@ def data() -> list[dict[str, Any]]:
     return [{"image": torch.rand(1, 20, 20, 12, generator=g), "case": f"v{i}"} for i in range(5)]
 
 
-def build(folder: Path, *handlers: Any, resume: bool = True, epochs: int = STEPS // EPOCH, **settings: Any) -> PretrainTrainer:
+def build(
+    folder: Path, *handlers: Any, resume: bool = True, epochs: int = STEPS // EPOCH, **settings: Any
+) -> PretrainTrainer:
     torch.manual_seed(7)
     views = ViewDataset(data(), VolumeContrastCropsd("image", (2, 2, 1), (8, 8, 8), 2), keys=["image"])  # type: ignore[arg-type]
     loader = view_loader(views, 5, batch_size=2, steps=epochs * EPOCH, seed=1)
@@ -92,7 +94,9 @@ def crash(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("step", [5, 8, 11])
-def test_a_run_that_died_and_went_on_equals_an_uninterrupted_one(step: int, tmp_path: Path, uninterrupted: Path) -> None:
+def test_a_run_that_died_and_went_on_equals_an_uninterrupted_one(
+    step: int, tmp_path: Path, uninterrupted: Path
+) -> None:
     with pytest.raises(KeyError, match="power cut"):
         build(tmp_path, At(step, crash)).run()
     assert state(tmp_path)["step"] == (step - 1) // EPOCH * EPOCH
@@ -208,7 +212,9 @@ def test_the_teacher_moves_once_a_step_with_the_share_done() -> None:
     assert method.progress == pytest.approx([i / 6 for i in range(1, 7)])
 
 
-@pytest.mark.parametrize(("what", "message"), [("loss", "the loss must be finite"), ("gradient", "the gradient's norm must be finite")])
+@pytest.mark.parametrize(
+    ("what", "message"), [("loss", "the loss must be finite"), ("gradient", "the gradient's norm must be finite")]
+)
 def test_a_value_that_is_not_finite_stops_with_names_and_checkpoint(what: str, message: str, tmp_path: Path) -> None:
     method = Toy(5, what)
     checkpoint = Checkpoint(tmp_path, tmp_path / "n.pt")
@@ -221,7 +227,7 @@ def test_a_value_that_is_not_finite_stops_with_names_and_checkpoint(what: str, m
 def test_a_broken_image_is_named_before_it_spoils_the_weights(tmp_path: Path) -> None:
     trainer = build(tmp_path)
     trainer.data_loader.dataset.data[3]["image"][:] = float("nan")  # type: ignore[attr-defined]
-    with pytest.raises(NonFiniteLossError, match="crops must be finite(.|\n)*v3(.|\n)*none was written yet"):
+    with pytest.raises(NonFiniteLossError, match=r"crops must be finite(.|\n)*v3(.|\n)*none was written yet"):
         trainer.run()
 
 

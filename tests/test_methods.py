@@ -23,7 +23,9 @@ def test_losses_are_named_and_only_encoder_and_projector_learn() -> None:
     assert with_gradient == {n for n, p in method.named_parameters() if p.requires_grad}
     assert all(n.startswith("student.") for n in with_gradient)
     assert not any("up_layers" in n or "conv_final" in n for n in with_gradient)
-    assert set(method.touched()) == {n for n, _ in method.network.named_parameters() if n.startswith(("convInit", "down"))}
+    assert set(method.touched()) == {
+        n for n, _ in method.network.named_parameters() if n.startswith(("convInit", "down"))
+    }
 
 
 def test_the_network_is_the_one_that_was_given() -> None:
@@ -86,7 +88,10 @@ def test_position_accuracy_rises_well_above_chance_on_structured_volumes() -> No
     optimizer = adamw(method, 1e-3)
     scores = []
     for step in range(150):
-        volumes = [sum(a * w for a, w in zip(axes, (3, 2, 1), strict=True))[None] + 0.1 * torch.randn(1, 40, 40, 24) for _ in range(4)]
+        volumes = [
+            sum(a * w for a, w in zip(axes, (3, 2, 1), strict=True))[None] + 0.1 * torch.randn(1, 40, 40, 24)
+            for _ in range(4)
+        ]
         items = [crops(v) for v in volumes]
         losses = method({"image": {k: torch.stack([i[k] for i in items]) for k in items[0]}})
         optimizer.zero_grad()

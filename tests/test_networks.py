@@ -102,7 +102,7 @@ def test_teacher_has_no_gradient_stays_in_evaluation_and_copies_buffers() -> Non
     assert not any(p.requires_grad for p in teacher.parameters())
     assert not teacher(torch.rand(2, 3)).requires_grad
     torch.testing.assert_close(teacher.module[1].running_mean, student[1].running_mean)
-    with pytest.raises(ValueError, match="momentum must be between 0 and 1, got 1.1"):
+    with pytest.raises(ValueError, match=r"momentum must be between 0 and 1, got 1.1"):
         teacher.update(student, 1.1)
 
 

@@ -16,7 +16,7 @@ def items(sampler: StepSampler) -> list[list[int]]:
 
 def test_each_pass_shows_every_item_once_in_a_new_order() -> None:
     batches = items(StepSampler(6, 2, 9, seed=1))
-    passes = [sum(batches[i : i + 3], []) for i in (0, 3, 6)]
+    passes = [[item for batch in batches[i : i + 3] for item in batch] for i in (0, 3, 6)]
     assert all(sorted(p) == list(range(6)) for p in passes)
     assert len({tuple(p) for p in passes}) == 3
 
@@ -123,7 +123,9 @@ def test_prepared_volumes_keep_their_affine_at_every_reading(tmp_path: Path) -> 
     from monai_cl.transforms import LoadVolumed
 
     affine = np.diag([-2.0, 1.0, 3.0, 1.0])
-    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((8, 9, 7), dtype=np.float32), affine), tmp_path / "a.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.random.default_rng(0).random((8, 9, 7), dtype=np.float32), affine), tmp_path / "a.nii.gz"
+    )
     chain = Compose(
         [LoadVolumed("image"), Orientationd("image", "RAS", labels=None), Spacingd("image", (1.0, 1.0, 1.0))]
     )

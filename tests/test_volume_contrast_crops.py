@@ -6,8 +6,8 @@ from monai.transforms import Compose, MapTransform, Randomizable
 
 from monai_cl.transforms import (
     VolumeContrastCrops,
-    VolumeContrastCropsd,
     VolumeContrastCropsD,
+    VolumeContrastCropsd,
     VolumeContrastCropsDict,
     overlap_fractions,
 )
@@ -80,9 +80,7 @@ def test_augmentation_equals_flipping_and_scaling_one_view_at_a_time() -> None:
     plan = transform.randomize(image.shape[1:])
     views = transform.apply(image, plan)
     for n in range(6):
-        window = tuple(
-            slice(int(a), int(a) + r) for a, r in zip(plan.crop_starts[n], transform.crop_size, strict=True)
-        )
+        window = tuple(slice(int(a), int(a) + r) for a, r in zip(plan.crop_starts[n], transform.crop_size, strict=True))
         expected = image[(slice(None), *window)]
         for axis in range(3):
             if plan.flips[n, axis]:
@@ -178,7 +176,7 @@ def test_a_volume_of_another_dimension_is_refused() -> None:
 
 
 def test_probabilities_are_checked() -> None:
-    with pytest.raises(ValueError, match="flip_prob must be between 0 and 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"flip_prob must be between 0 and 1, got 1.5"):
         VolumeContrastCrops((2, 2), (4, 4), flip_prob=1.5)
 
 

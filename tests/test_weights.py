@@ -25,7 +25,9 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "backbone.", "module.student.network."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "backbone.", "module.student.network."]
+)
 @pytest.mark.parametrize("container", [None, "state_dict", "model", "network"])
 def test_wrappers_are_taken_off(prefix: str, container: str | None) -> None:
     source, target = networks()
@@ -51,7 +53,9 @@ def test_another_head_keeps_its_values_and_is_named() -> None:
 def test_the_checkpoint_of_another_network_changes_nothing() -> None:
     _, target = networks()
     before = {k: v.clone() for k, v in target.state_dict().items()}
-    with pytest.raises(WeightsMismatchError, match=r"at least 90 % of the parameters of SegResNet.*got 0\.0 %") as error:
+    with pytest.raises(
+        WeightsMismatchError, match=r"at least 90 % of the parameters of SegResNet.*got 0\.0 %"
+    ) as error:
         transfer(target, nn.Linear(3, 3).state_dict())
     assert error.value.receipt.unexpected == ("weight", "bias")
     assert all(torch.equal(before[k], v) for k, v in target.state_dict().items())

@@ -77,7 +77,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
         item, seed = index
         volume = self.data[item]
         self.transform.set_random_state(seed=seed)
-        views: Any = self.transform(volume)  # type: ignore[operator]
+        views: Any = self.transform(volume)
         return {**{key: views[key] for key in self.keys}, "case": str(volume.get("case", item))}
 
 

@@ -87,7 +87,9 @@ def scalars(output: Any) -> dict[str, float]:
     if not isinstance(output, Mapping):
         return {}
     values = {str(k): v for k, v in output.items()}
-    return {k: float(v) for k, v in values.items() if isinstance(v, float) or (isinstance(v, Tensor) and v.numel() == 1)}
+    return {
+        k: float(v) for k, v in values.items() if isinstance(v, float) or (isinstance(v, Tensor) and v.numel() == 1)
+    }
 
 
 def _total(engine: Engine) -> int:

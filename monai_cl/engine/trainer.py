@@ -21,7 +21,7 @@ class NonFiniteLossError(RuntimeError):
     """Training met a loss or gradient that is NaN or infinite."""
 
 
-class PretrainTrainer(Trainer):  # type: ignore[misc]
+class PretrainTrainer(Trainer):
     """Optimise a :class:`monai_cl.methods.Method`: forward, backward, clip, step, schedule, teacher.
 
     ``state.output`` holds the method's named losses as detached 0-dim tensors, with ``learning_rate``.

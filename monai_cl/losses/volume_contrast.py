@@ -118,8 +118,7 @@ class VolumeContrastLoss(nn.Module):
     def _check(self, crops: Tensor, bases: Tensor, overlap: Tensor, tc: Tensor | None, tb: Tensor | None) -> None:
         if crops.ndim != 3 or bases.ndim != 3:
             raise ValueError(
-                "crops must be (B, S, D) and bases (B, K, D), "
-                f"got shapes {tuple(crops.shape)} and {tuple(bases.shape)}"
+                f"crops must be (B, S, D) and bases (B, K, D), got shapes {tuple(crops.shape)} and {tuple(bases.shape)}"
             )
         b, s, d = crops.shape
         require_shape("bases", bases, (b, bases.shape[1], d))

@@ -22,7 +22,7 @@ class Method(nn.Module, ABC):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Named losses of a batch: ``"loss"`` is optimised, the others are logged. All 0-dim."""
 
-    def after_step(self, progress: float) -> None:  # noqa: B027 - optional
+    def after_step(self, progress: float) -> None:
         """Called once after each optimiser step with the share of training that is done; updates teachers."""
 
     def touched(self) -> list[str]:

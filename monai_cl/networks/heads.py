@@ -1,6 +1,6 @@
 """Heads that turn feature maps into embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,12 @@ def pool_pyramid(maps: Sequence[Tensor], size: int) -> Tensor:
     ``size=1`` is global average pooling. After instance normalisation a global average is (nearly) the same for
     every image; two cells an axis keep the coarse layout and with it the information.
     """
-    pools = {3: F.adaptive_avg_pool1d, 4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}
-    return torch.cat([pools[m.ndim](m, [size] * (m.ndim - 2)).flatten(1) for m in maps], dim=1)
+    pools: dict[int, Callable[[Tensor, int], Tensor]] = {
+        3: F.adaptive_avg_pool1d,
+        4: F.adaptive_avg_pool2d,
+        5: F.adaptive_avg_pool3d,
+    }
+    return torch.cat([pools[m.ndim](m, size).flatten(1) for m in maps], dim=1)
 
 
 class Projector(nn.Sequential):

@@ -54,7 +54,8 @@ class MomentumTeacher(nn.Module):
         """
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must be between 0 and 1, got {momentum!r}")
-        mine, theirs = list(self.module.parameters()), [p.detach() for p in student.parameters()]
+        mine = [p.data for p in self.module.parameters()]
+        theirs = [p.data for p in student.parameters()]
         torch._foreach_lerp_(mine, theirs, 1 - momentum)
         for own, other in zip(self.module.buffers(), student.buffers(), strict=True):
             own.copy_(other)

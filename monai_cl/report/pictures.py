@@ -33,9 +33,19 @@ def save(figure: "Figure", path: str | Path) -> Path:
 
 
 def show_slice(ax: "Axes", image: np.ndarray, mask: np.ndarray | None = None, *, title: str = "") -> None:
-    """Draw a slice (x, y) seen from the feet, right of the patient on the left, with the mask's outlines and tint."""
+    """Draw an axial slice (x, y) of a RAS volume as radiologists see it, the patient's right at the left.
+
+    Args:
+        ax: Where to draw.
+        image: The slice.
+        mask: Classes to outline and tint; 0 is background.
+        title: Text above.
+    """
+    image = image[::-1]
+    mask = None if mask is None else mask[::-1]
     ax.imshow(image.T, cmap="gray", origin="lower", interpolation="nearest")
-    for label in np.unique(mask)[1:] if mask is not None else ():
+    labels = np.unique(mask) if mask is not None else np.zeros(0)
+    for label in labels[labels > 0]:
         colour = COLOURS[(int(label) - 1) % len(COLOURS)]
         inside = (mask == label).T.astype(float)
         ax.contourf(inside, levels=[0.5, 1.5], colors=[colour], alpha=0.35)

@@ -1,12 +1,12 @@
 """MONAI transforms: array and dictionary form of each."""
 
-from monai_cl.transforms.load import LoadVolume, LoadVolumed, LoadVolumeD, LoadVolumeDict
+from monai_cl.transforms.load import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
 from monai_cl.transforms.overlap import overlap_fractions
 from monai_cl.transforms.volume_contrast_crops import (
     CropPlan,
     VolumeContrastCrops,
-    VolumeContrastCropsd,
     VolumeContrastCropsD,
+    VolumeContrastCropsd,
     VolumeContrastCropsDict,
 )
 

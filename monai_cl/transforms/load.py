@@ -33,7 +33,7 @@ _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 _READER_PACKAGES = {".nrrd": "pynrrd", ".mha": "itk", ".mhd": "itk"}
 
 
-class LoadVolume(Transform):  # type: ignore[misc]
+class LoadVolume(Transform):
     """Read one volume as a channel-first float32 ``MetaTensor`` ``(1, *S)`` with an affine in RAS mm.
 
     DICOM is decoded by SimpleITK, with rescale slope and intercept applied; its geometry comes from image position,
@@ -110,7 +110,7 @@ class LoadVolume(Transform):  # type: ignore[misc]
         return _with_meta(image, image.meta) if isinstance(image, MetaTensor) else image
 
 
-class LoadVolumed(MapTransform):  # type: ignore[misc]
+class LoadVolumed(MapTransform):
     """Dictionary version of :class:`LoadVolume`.
 
     Args:

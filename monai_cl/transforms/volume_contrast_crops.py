@@ -199,7 +199,8 @@ class VolumeContrastCrops(Randomizable, Transform):
             value = float(data.min()) if self.background is None else self.background
             data = F.pad(data, [int(p) for p in plan.padding[::-1].ravel()], value=value)
         window = [slice(int(s), int(s) + m) for s, m in zip(plan.canvas_start, self.canvas_size, strict=True)]
-        return data[(slice(None), *window)]
+        index = (slice(None), *window)
+        return data[index]
 
     def _base_centers(self) -> Tensor:
         axes = [(torch.arange(n) + 0.5) * b for n, b in zip(self.grid, self.base_size, strict=True)]
@@ -274,8 +275,8 @@ def _gather_crops(canvas: Tensor, starts: Tensor, size: Sequence[int]) -> Tensor
     windows = canvas
     for axis, r in enumerate(size):
         windows = windows.unfold(axis + 1, r, 1)
-    picked = windows[(slice(None), *starts.unbind(1))]  # (C, S, *size)
-    return picked.movedim(1, 0)
+    index: tuple[slice | Tensor, ...] = (slice(None), *starts.unbind(1))
+    return windows[index].movedim(1, 0)  # (C, S, *size) -> (S, C, *size)
 
 
 def _tile(canvas: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
