@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 from collections.abc import Iterator
@@ -32,3 +33,14 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what processes that were killed while they wrote to ``path`` have left beside it.
+
+    Args:
+        path: Target of :func:`atomic_write`, which no other process may be writing now.
+    """
+    target = Path(path)
+    for leftover in target.parent.glob(f".{'[0-9a-f]' * 16}.{glob.escape(target.name)}"):
+        leftover.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """Bundles that travel with the package: list them, copy them, and check what a bundle needs before it runs.
 
 MONAI checks neither the version of the packages a bundle needs nor the names of the values one overrides on the
-command line; :func:`require_version` and :func:`check_command_line` do, from a bundle's ``initialize``.
+command line, and it hides the reason of an error behind its own; :func:`require_version`, :func:`check_command_line`
+and :func:`plain_errors` mend that, from a bundle's ``initialize``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
@@ -26,6 +28,8 @@ _SEARCH = (
     Path(__file__).parent.parent / "bundles",  # in a checkout
 )
 _COPIED = ("configs", "docs", "LICENSE")
+# what MONAI raises around an error of a config expression, a component, a transform
+_WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")
 
 
 def names() -> list[str]:
@@ -129,6 +133,34 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"an override must name an id of the config files, unknown: {listed}")
 
 
+def plain_errors() -> None:
+    """Let a bundle that stops say why in its last lines: ``error: <message>``, after the usual traceback.
+
+    MONAI wraps whatever an expression of a config raises, so that the last line of a traceback is its own ``Failed to
+    evaluate ...``. Installs a ``sys.excepthook`` that looks behind those wrappers; a keyboard interrupt is left as it
+    is. In a process that is not ``python -m monai.bundle`` nothing is done.
+    """
+    if not _is_bundle_process(sys.argv) or getattr(sys.excepthook, "plain", False):
+        return
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        usual(kind, error, traceback)
+        if isinstance(error, Exception):
+            print(f"\nerror: {_reason(error)}", file=sys.stderr)  # noqa: T201 - the last word to the user
+
+    hook.plain = True  # type: ignore[attr-defined]
+    sys.excepthook = hook
+
+
+def _reason(error: BaseException) -> str:
+    """Message of what MONAI wrapped; with its type where the message is a mere word, as that of a ``KeyError``."""
+    while error.__cause__ is not None and type(error) is RuntimeError and str(error).startswith(_WRAPPERS):
+        error = error.__cause__
+    text = str(error)
+    return text if " " in text else f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def _folder() -> Path:
     for folder in _SEARCH:
         if folder.is_dir():
@@ -159,12 +191,12 @@ def _suggestion(name: str, valid: Iterable[str]) -> str:
     return f", did you mean {' or '.join(best)}?" if best else ""
 
 
+def _is_bundle_process(arguments: Sequence[str]) -> bool:
+    return bool(arguments) and Path(arguments[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
+
+
 def _is_bundle_run(arguments: Sequence[str]) -> bool:
-    return (
-        len(arguments) > 1
-        and Path(arguments[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
-        and (arguments[1] == "run")
-    )
+    return _is_bundle_process(arguments) and len(arguments) > 1 and arguments[1] == "run"
 
 
 def _options(arguments: Sequence[str]) -> dict[str, Any]:

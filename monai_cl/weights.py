@@ -134,8 +134,9 @@ def save_network(network: nn.Module, path: str | Path, *, contract: Mapping[str,
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path.with_suffix(".json")) as temporary:
         Path(temporary).write_text(json.dumps(dict(contract or {}), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    with atomic_write(path) as temporary:
-        torch.save({name: t.detach().cpu() for name, t in network.state_dict().items()}, temporary)
+    # an open file: given a path, torch.save puts the temporary name into the file, and no two were alike
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        torch.save({name: t.detach().cpu() for name, t in network.state_dict().items()}, file)
 
 
 def load_network(network: nn.Module, path: str | Path) -> nn.Module:
@@ -178,7 +179,9 @@ def _load(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
         return checkpoint
     path = Path(checkpoint)
     if not path.is_file():
-        raise FileNotFoundError(f"no file of weights at {path}; pretrain first or give another path")
+        raise FileNotFoundError(
+            f"no file of weights at {path}; run the step that writes it first, or give another path"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

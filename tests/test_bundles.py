@@ -243,6 +243,73 @@ def test_a_bundle_run_stops_on_a_misspelt_override(tmp_path, override, code):
     assert ("value is 2" in result.stdout) == (not code)
 
 
+# --- plain errors
+
+
+@pytest.fixture
+def hook(monkeypatch):
+    """Installed in what looks like a bundle process, over a hook that prints one word."""
+    monkeypatch.setattr(sys, "argv", [PROGRAM, "run"])
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: sys.stderr.write("traceback\n"))
+    bundles.plain_errors()
+    return lambda error: sys.excepthook(type(error), error, None)
+
+
+def wrapped(error, *texts):
+    for text in texts:
+        outer = RuntimeError(text)
+        outer.__cause__ = error
+        error = outer
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("batch_size must be positive"), "batch_size must be positive"),
+        (KeyError("image"), "KeyError: 'image'"),
+        (NotImplementedError(), "NotImplementedError"),
+        (OSError(2, "No such file", "a.json"), "[Errno 2] No such file: 'a.json'"),
+        (wrapped(ValueError("too few scans"), "someone else's words"), "someone else's words"),
+    ],
+)
+@pytest.mark.parametrize(
+    "wrappers",
+    [
+        (),
+        ("Failed to evaluate x",),
+        ("applying transform <y>", "Failed to instantiate component 'z'", "Failed to evaluate x"),
+    ],
+)
+def test_the_last_line_is_what_monai_wrapped(hook, capsys, error, said, wrappers):
+    hook(wrapped(error, *wrappers))
+    assert capsys.readouterr().err == f"traceback\n\nerror: {said}\n"
+
+
+def test_a_wrapper_around_nothing_is_the_reason(hook, capsys):
+    hook(RuntimeError("Failed to evaluate x"))
+    assert capsys.readouterr().err.endswith("error: Failed to evaluate x\n")
+
+
+def test_a_keyboard_interrupt_is_left_as_it_is(hook, capsys):
+    hook(KeyboardInterrupt())
+    assert capsys.readouterr().err == "traceback\n"
+
+
+def test_asked_twice_the_reason_comes_once(hook, capsys):
+    bundles.plain_errors()
+    hook(ValueError("a b"))
+    assert capsys.readouterr().err.count("error:") == 1
+
+
+@pytest.mark.parametrize("argv", [["pytest"], [], ["monai-cl", "demo"]])
+def test_elsewhere_the_hook_stays(monkeypatch, argv):
+    monkeypatch.setattr(sys, "argv", argv)
+    before = sys.excepthook
+    bundles.plain_errors()
+    assert sys.excepthook is before
+
+
 def test_finding_bundles_imports_no_monai():
     code = (
         "import sys; from monai_cl import bundles; bundles.names();"

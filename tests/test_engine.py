@@ -137,8 +137,8 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: p
     before = (tmp_path / "checkpoint.pt").read_bytes()
     trainer = build(tmp_path, epochs=2)
 
-    def disk_full(content: Any, path: Any) -> None:
-        Path(path).write_bytes(b"half")
+    def disk_full(content: Any, file: Any) -> None:
+        file.write(b"half")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", disk_full)

@@ -5,7 +5,7 @@ from monai_cl.data.phantom import write_brain_dataset
 from monai_cl.data.prepared import PreparedDataset, PreparedStream, TooManyFaultsError
 from monai_cl.data.sampling import StepSampler, ViewDataset, view_loader
 from monai_cl.data.scan import ScanResult, scan
-from monai_cl.data.study import check_study, class_names, digest, find_images
+from monai_cl.data.study import check_labels, check_study, class_names, digest, find_images
 
 __all__ = [
     "PreparedDataset",
@@ -14,6 +14,7 @@ __all__ = [
     "StepSampler",
     "TooManyFaultsError",
     "ViewDataset",
+    "check_labels",
     "check_study",
     "class_names",
     "digest",

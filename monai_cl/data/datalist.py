@@ -48,7 +48,7 @@ def load_datalist(
         ValueError: If the JSON is malformed, a section is unknown or empty, or a required label is missing.
     """
     source = Path(path)
-    content = _read(source)
+    content = read_datalist(source)
     folder = source.parent if dataset_dir is None else Path(dataset_dir)
     names = _section_names(content, sections, source)
     items = _distinct([_entry(entry, name, source) for name in names for entry in content[name]])
@@ -118,7 +118,14 @@ def _paths(value: Any) -> list[str]:
     return [str(part) for part in value] if isinstance(value, (list, tuple)) else [str(value)]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a datalist as it is.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a JSON object.
+    """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such datalist: {path}; `monai-cl scan FOLDER --out {path.name}` writes one")
     try:

@@ -1,13 +1,16 @@
 """Questions that a run asks about its data before it starts."""
 
 import hashlib
-import json
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data.datalist import load_datalist, shared_subjects
+import torch
+from torch.utils.data import Dataset
+
+from monai_cl.data.datalist import load_datalist, read_datalist, shared_subjects
 from monai_cl.data.scan import scan
 
 logger = logging.getLogger(__name__)
@@ -25,7 +28,7 @@ def check_study(datalist: str | Path, *, out_channels: int) -> None:
         ValueError: If the datalist's ``labels`` need another number of output channels, or a patient is in both
             ``training`` and ``validation`` (or ``test``).
     """
-    content: dict[str, Any] = json.loads(Path(datalist).read_text(encoding="utf-8"))
+    content = read_datalist(datalist)
     labels = content.get("labels") or {}
     needed = max((int(label) for label in labels), default=out_channels - 1) + 1
     if needed != out_channels:
@@ -34,7 +37,7 @@ def check_study(datalist: str | Path, *, out_channels: int) -> None:
             f"got {out_channels}; add `--out_channels {needed}`"
         )
     for held_out in ("validation", "test"):
-        both = shared_subjects(content.get("training", []), content.get(held_out, []))
+        both = shared_subjects(_items(content, "training"), _items(content, held_out))
         if both:
             raise ValueError(
                 f"no patient may be in both training and {held_out}, got {len(both)} ({', '.join(map(str, both[:5]))})"
@@ -42,9 +45,34 @@ def check_study(datalist: str | Path, *, out_channels: int) -> None:
             )
 
 
+def check_labels(volumes: Dataset[Mapping[str, Any]], *, out_channels: int) -> None:
+    """Refuse prepared volumes with labels that the network has no channel for, whatever the datalist says of them.
+
+    Raises:
+        ValueError: If a label is below 0 or not below ``out_channels``; names the volumes.
+    """
+    wrong: dict[str, list[int]] = {}
+    for index in range(len(volumes)):  # type: ignore[arg-type]
+        volume = volumes[index]
+        values = [int(value) for value in torch.unique(torch.as_tensor(volume["label"])).tolist()]
+        if not all(0 <= value < out_channels for value in values):
+            wrong[str(volume.get("case", index))] = values
+    if wrong:
+        listed = "; ".join(
+            f"{case} has {', '.join(map(str, values[:9]))}" for case, values in sorted(wrong.items())[:5]
+        )
+        most = max(value for values in wrong.values() for value in values)
+        raise ValueError(
+            f"labels must be 0 to {out_channels - 1} for {out_channels} output channels, {len(wrong)} of "
+            f"{len(volumes)} volumes have others ({listed}); "  # type: ignore[arg-type]
+            + (f"add `--out_channels {most + 1}` or mend" if most >= out_channels else "mend")
+            + " the masks"
+        )
+
+
 def class_names(datalist: str | Path) -> dict[int, str]:
     """Names of the classes above background that a datalist gives."""
-    labels = json.loads(Path(datalist).read_text(encoding="utf-8")).get("labels") or {}
+    labels = read_datalist(datalist).get("labels") or {}
     return {int(label): str(name) for label, name in labels.items() if int(label) > 0}
 
 
@@ -68,3 +96,8 @@ def find_images(path: str | Path) -> list[dict[str, Any]]:
             logger.warning("left out %s: %s, %s", left_out.paths[0], left_out.reason, left_out.detail)
         sections = [name for name, count in result.counts.items() if count]
         return load_datalist(Path(folder) / "datalist.json", sections, dataset_dir=path, labelled=False)
+
+
+def _items(content: Mapping[str, Any], section: str) -> list[Mapping[str, Any]]:
+    # Decathlon lists test images as bare strings
+    return [{"image": item} if isinstance(item, str) else item for item in content.get(section, [])]

@@ -8,7 +8,7 @@ import torch
 from ignite.engine import Events
 
 from monai_cl import weights
-from monai_cl._files import atomic_write
+from monai_cl._files import atomic_write, remove_leftovers
 from monai_cl.data.sampling import StepSampler
 from monai_cl.engine import random_state
 from monai_cl.engine.distributed import gather_objects, rank, unwrap, world_size
@@ -70,6 +70,9 @@ class Checkpoint:
 
     def start(self, engine: PretrainTrainer) -> None:
         """Load the checkpoint, if the run is to go on from one."""
+        if rank() == 0:
+            for file in (self.path, self.network_file, self.network_file.with_suffix(".json")):
+                remove_leftovers(file)
         if not self.path.exists():
             return
         if not self.resume:
@@ -99,8 +102,8 @@ class Checkpoint:
             "settings": self.settings,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.path) as temporary:
-            torch.save(content, temporary)
+        with atomic_write(self.path) as temporary, open(temporary, "wb") as file:
+            torch.save(content, file)
         contract = {**self.contract, "steps": engine.state.iteration, "touched": method.touched()}
         weights.save_network(method.network, self.network_file, contract=contract)
 

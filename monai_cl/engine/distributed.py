@@ -43,8 +43,13 @@ def start(timeout_minutes: float = 30.0) -> torch.device:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one, once every process is done.
+
+    A process that ended at once after a collective was aborted now and then, since a thread of gloo was still letting
+    go of the tensors; what ``torchrun`` then does is to stop the others, which may be writing.
+    """
     if dist.is_available() and dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

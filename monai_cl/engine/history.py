@@ -15,7 +15,8 @@ from monai_cl.engine.progress import scalars
 class History:
     """Average the named losses over ``every`` steps and keep them in a CSV (``step``, then a column a name).
 
-    A resumed run drops the rows after the step it goes on from. Use it on rank 0, after the checkpoint handler.
+    The last row of a run may average fewer. A resumed run drops the rows after the step it goes on from. Use it on
+    rank 0, after the checkpoint handler.
 
     Args:
         path: The CSV file.
@@ -35,7 +36,7 @@ class History:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
-        engine.add_event_handler(Events.COMPLETED, self._write)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
         step = engine.state.iteration
@@ -48,9 +49,18 @@ class History:
         for name, value in scalars(output).items():
             self._sums[name].append(value)
         if engine.state.iteration % self.every == 0:
-            means = {name: math.fsum(values) / len(values) for name, values in self._sums.items()}
-            self._rows.append({"step": engine.state.iteration, **means})
-            self._sums.clear()
+            self._close_row(engine)
+
+    def _close_row(self, engine: Engine) -> None:
+        means = {name: math.fsum(values) / len(values) for name, values in self._sums.items()}
+        self._rows.append({"step": engine.state.iteration, **means})
+        self._sums.clear()
+
+    def _finish(self, engine: Engine) -> None:
+        state = engine.state
+        if self._sums and state.iteration >= state.max_epochs * state.epoch_length:  # not for a run that was stopped
+            self._close_row(engine)
+        self._write(engine)
 
     def _write(self, engine: Engine) -> None:
         if not self._rows:

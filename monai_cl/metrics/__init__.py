@@ -1,0 +1,55 @@
+"""Health of a representation: alignment, uniformity, rank, probes, position; on a batch or over an epoch."""
+
+from monai_cl.metrics.alignment import (
+    DenseAlignmentMetric,
+    InstanceAlignmentMetric,
+    alignment,
+    dense_alignment,
+    nearest_matches,
+)
+from monai_cl.metrics.collapse import BufferedCollapseMetric
+from monai_cl.metrics.position import PositionMetric, position_error
+from monai_cl.metrics.probes import (
+    KNNProbeMetric,
+    LinearProbeMetric,
+    RetrievalMetric,
+    cross_validated_probe_accuracy,
+    knn_accuracy,
+    leave_one_out_knn_accuracy,
+    linear_probe_accuracy,
+    retrieval_at_k,
+)
+from monai_cl.metrics.rank import DeadDimensionsMetric, EffectiveRankMetric, dead_dimensions, effective_rank
+from monai_cl.metrics.uniformity import (
+    DenseUniformityMetric,
+    InstanceUniformityMetric,
+    dense_uniformity,
+    uniformity,
+)
+
+__all__ = [
+    "BufferedCollapseMetric",
+    "DeadDimensionsMetric",
+    "DenseAlignmentMetric",
+    "DenseUniformityMetric",
+    "EffectiveRankMetric",
+    "InstanceAlignmentMetric",
+    "InstanceUniformityMetric",
+    "KNNProbeMetric",
+    "LinearProbeMetric",
+    "PositionMetric",
+    "RetrievalMetric",
+    "alignment",
+    "cross_validated_probe_accuracy",
+    "dead_dimensions",
+    "dense_alignment",
+    "dense_uniformity",
+    "effective_rank",
+    "knn_accuracy",
+    "leave_one_out_knn_accuracy",
+    "linear_probe_accuracy",
+    "nearest_matches",
+    "position_error",
+    "retrieval_at_k",
+    "uniformity",
+]

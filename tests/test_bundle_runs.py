@@ -1,0 +1,432 @@
+"""Every bundle runs as its users run it: in order, interrupted, in two processes, with mistakes.
+
+What is called here ``user sees`` is the last line of a run, see :func:`monai_cl.bundles.plain_errors`.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from bundle_gate import STEPS, config_files, network
+from conftest import write_volume
+from monai.bundle import ConfigParser
+from monai.utils import set_determinism
+
+from monai_cl import bundles, weights
+from monai_cl.engine import random_state, read_history
+
+# Small enough for seconds on one core; an id that the configs of a step do not have is left out.
+TINY: dict[str, Any] = {
+    "recipe": "small_mr",
+    "grid": [2, 2, 2],
+    "crop_size": [8, 8, 8],
+    "num_crops": 2,
+    "batch_size": 2,
+    "max_epochs": 1,
+    "epoch_length": 1,
+    "roi_size": [16, 16, 16],
+    "finetune_batch_size": 2,
+    "finetune_epochs": 1,
+    "finetune_epoch_length": 1,
+    "num_workers": 0,
+    "in_channels": 1,
+    "out_channels": 3,
+    "init_filters": 8,
+}
+LONG = {"max_epochs": 12, "epoch_length": 3}  # long enough to be interrupted
+
+
+def options(root: Path, step: str, study: Path, overlays: tuple[str, ...] = (), **overrides: Any) -> dict[str, Any]:
+    """Arguments of ``monai.bundle run``."""
+    files = config_files(root, *STEPS[step][1], *overlays)
+    where = {"bundle_root": str(root), "dataset_dir": str(study), "datalist": str(study / "datalist.json")}
+    if step == "inference":
+        where["dataset_dir"] = str(study / "images")
+    parser = ConfigParser()
+    parser.read_config(files)
+    values = {key: value for key, value in (where | TINY).items() if key in parser}
+    return {"config_file": files, **values, **overrides}
+
+
+def run(root: Path, step: str, study: Path, overlays: tuple[str, ...] = (), **overrides: Any) -> None:
+    """Run a step in this process; logging is left to the test."""
+    monai.bundle.run(logging_file=False, **options(root, step, study, overlays, **overrides))
+
+
+def command(root: Path, step: str, study: Path, overlays: tuple[str, ...] = (), **overrides: Any) -> list[str]:
+    """The same as a command."""
+    given = options(root, step, study, overlays, **overrides)
+    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
+    return ["-m", "monai.bundle", "run", *(part for key, value in text.items() for part in (f"--{key}", value))]
+
+
+def launch(arguments: list[str], folder: Path) -> "subprocess.Popen[str]":
+    """Start Python with what it says going to ``folder/log.txt``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log.txt", "a") as log:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def finish(process: "subprocess.Popen[str]", folder: Path, *, timeout: float = 120) -> str:
+    """Wait for a success and return what was said."""
+    try:
+        code = process.wait(timeout)
+    finally:
+        process.kill()
+    log = (folder / "log.txt").read_text()
+    assert code == 0, log
+    return log
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]", *, timeout: float = 60) -> None:
+    end = time.monotonic() + timeout
+    while not path.exists():
+        assert process.poll() is None, f"the process ended with {process.returncode} before it wrote {path}"
+        assert time.monotonic() < end, f"{path} was not written within {timeout} s"
+        time.sleep(0.02)
+
+
+def two_processes(arguments: list[str]) -> list[str]:
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *arguments]
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def checkpoint(root: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(root / "runs" / "pretrain" / "checkpoint.pt", weights_only=True)
+    return content
+
+
+def identical(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return bool(torch.equal(a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(identical(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(identical, a, b))
+    return bool(a == b)
+
+
+@pytest.fixture(scope="module", params=bundles.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def undisturbed(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Runs seed every generator and prepend to the path; later tests shall not notice."""
+    caplog.set_level(logging.INFO, "monai_cl")
+    states, path = random_state.capture(), list(sys.path)
+    yield
+    set_determinism(seed=None)
+    random_state.restore(states)
+    sys.path[:] = path
+
+
+@pytest.fixture
+def bundle(name: str, tmp_path: Path) -> Path:
+    return bundles.copy(name, tmp_path / "bundle")
+
+
+@pytest.fixture
+def own_study(study: Path, tmp_path: Path) -> Path:
+    """A copy of the study, to spoil."""
+    return Path(shutil.copytree(study, tmp_path / "study"))
+
+
+def edit(study: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads((study / "datalist.json").read_text())
+    change(content)
+    (study / "datalist.json").write_text(json.dumps(content))
+
+
+# --- in order
+
+
+def test_pretrain_train_evaluate_infer(bundle: Path, study: Path) -> None:
+    shipped = files(bundle)
+    run(bundle, "pretrain", study)
+    assert {"models/pretrained.pt", "models/pretrained.json", "runs/pretrain/checkpoint.pt"} <= files(bundle) - shipped
+    assert [row["step"] for row in read_history(bundle / "runs" / "pretrain" / "history.csv")] == [1]
+
+    run(bundle, "train", study)
+    net = network(bundle).eval()
+    state = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    pretrained = torch.load(bundle / "models" / "pretrained.pt", weights_only=True)
+    assert state.keys() == pretrained.keys() == net.state_dict().keys()
+
+    run(bundle, "evaluate", study)
+    made = bundle / "runs" / "evaluate"
+    assert "val_mean_dice" in (made / "metrics.csv").read_text()
+    assert "case_4" in (made / "val_mean_dice_raw.csv").read_text()
+    assert (made / "predictions.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+    run(bundle, "inference", study)
+    masks = sorted((bundle / "runs" / "inference").rglob("*.nii.gz"))
+    assert len(masks) == 8
+    for mask in masks:
+        check_mask(mask, study / "images" / mask.name.replace("_seg", ""), classes=TINY["out_channels"])
+    assert not [path for path in files(bundle) if Path(path).name.startswith(".")]
+
+
+def check_mask(mask: Path, image: Path, *, classes: int) -> None:
+    found, source = nib.load(mask), nib.load(image)
+    assert found.shape == source.shape
+    np.testing.assert_allclose(found.affine, source.affine, atol=1e-5)
+    assert found.get_data_dtype() == np.uint8
+    values = np.asarray(found.dataobj)
+    assert values.dtype == np.uint8
+    assert values.max() < classes
+
+
+def test_the_same_run_gives_the_same_files_and_removes_what_a_kill_left(bundle: Path, study: Path) -> None:
+    leftover = bundle / "runs" / "pretrain" / ".0123456789abcdef.checkpoint.pt"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    run(bundle, "pretrain", study)
+    assert not leftover.exists()
+    first = {path: path.read_bytes() for path in bundle.rglob("*.pt")}
+    shutil.rmtree(bundle / "runs")
+    run(bundle, "pretrain", study)
+    assert {path.name for path in first} == {"checkpoint.pt", "pretrained.pt"}
+    assert all(path.read_bytes() == content for path, content in first.items())
+
+
+def test_from_scratch_needs_no_pretraining(bundle: Path, study: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(bundle, "train", study, pretrained="none")
+    assert "from scratch: no pretrained weights were asked for" in caplog.text
+    assert (bundle / "models" / "model.pt").is_file()
+
+
+def test_crops_larger_than_the_volumes_are_padded(bundle: Path, study: Path) -> None:
+    run(bundle, "pretrain", study, crop_size=[24, 24, 24])
+    run(bundle, "train", study, roi_size=[32, 32, 32])
+    run(bundle, "inference", study, roi_size=[32, 32, 32])
+    (mask,) = (bundle / "runs" / "inference").rglob("case_0_seg.nii.gz")
+    check_mask(mask, study / "images" / "case_0.nii.gz", classes=3)
+
+
+# --- interrupted
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(name: str, study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    root = bundles.copy(name, folder / "bundle")
+    finish(launch(command(root, "pretrain", study, **LONG), folder), folder)
+    return root
+
+
+def test_a_killed_run_goes_on_to_the_same_end(bundle: Path, study: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    arguments = command(bundle, "pretrain", study, **LONG)
+    process = launch(arguments, tmp_path)
+    wait_for(bundle / "runs" / "pretrain" / "checkpoint.pt", process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    log = finish(launch(arguments, tmp_path), tmp_path)
+    assert re.search(r"resumed .*checkpoint\.pt at step \d+ of 36", log)
+    assert identical(checkpoint(bundle), checkpoint(uninterrupted))
+    ours, theirs = (root / "models" / "pretrained.pt" for root in (bundle, uninterrupted))
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert not list(bundle.rglob(".*.pt"))  # the kill may have left one half written
+
+
+def test_a_run_asked_to_stop_stops_cleanly_and_goes_on(
+    bundle: Path, study: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    arguments = command(bundle, "pretrain", study, **LONG)
+    process = launch(arguments, tmp_path)
+    wait_for(bundle / "runs" / "pretrain" / "checkpoint.pt", process)
+    process.terminate()
+    log = finish(process, tmp_path)
+    step = checkpoint(bundle)["step"]
+    assert 3 <= step < 36
+    assert f"asked to stop: step {step} of 36 is in" in log
+    assert not [path for path in files(bundle) if Path(path).name.startswith(".")]
+    finish(launch(arguments, tmp_path), tmp_path)
+    assert identical(checkpoint(bundle), checkpoint(uninterrupted))
+
+
+# --- two processes
+
+
+def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path, tmp_path: Path) -> None:
+    overlays = ("multi_gpu.yaml",)
+    shipped = files(bundle)
+    arguments = two_processes(command(bundle, "pretrain", study, overlays, max_epochs=20, epoch_length=10))
+    process = launch(arguments, tmp_path)
+    wait_for(bundle / "runs" / "pretrain" / "checkpoint.pt", process)
+    process.terminate()  # torchrun hands it on
+    process.wait(60)
+    then = checkpoint(bundle)
+    epochs = then["step"] // 10 + 2
+    log = finish(launch([*arguments, "--max_epochs", str(epochs)], tmp_path), tmp_path)
+    assert f"at step {then['step']} of {10 * epochs}" in log
+    content = checkpoint(bundle)
+    assert content["step"] == 10 * epochs
+    assert len(content["random"]) == 2
+    assert not identical(content["random"][0]["torch"], content["random"][1]["torch"])
+    assert not identical(content["method"], then["method"])
+    steps = [row["step"] for row in read_history(bundle / "runs" / "pretrain" / "history.csv")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 10 * epochs
+    assert log.count(f"pretrain {10 * epochs}/{10 * epochs}") == 1
+
+    finish(launch(two_processes(command(bundle, "train", study, overlays)), tmp_path), tmp_path)
+    log = finish(launch(two_processes(command(bundle, "evaluate", study, overlays)), tmp_path), tmp_path)
+    assert log.count("evaluate 1/1") == 1
+    table = (bundle / "runs" / "evaluate" / "val_mean_dice_raw.csv").read_text()
+    assert all(table.count(case) == 1 for case in ("case_4", "case_5"))
+    made = files(bundle) - shipped
+    assert not [path for path in made if Path(path).name.startswith(".")]
+    assert len([path for path in made if path.startswith("runs/train/tensorboard")]) == 1
+    names = sorted(path for path in made if "tensorboard" not in path)
+    assert names == [
+        "models/model.json",
+        "models/model.pt",
+        "models/pretrained.json",
+        "models/pretrained.pt",
+        "runs/evaluate/metrics.csv",
+        "runs/evaluate/predictions.png",
+        "runs/evaluate/val_mean_dice_raw.csv",
+        "runs/evaluate/val_mean_dice_summary.csv",
+        "runs/pretrain/checkpoint.pt",
+        "runs/pretrain/history.csv",
+        "runs/train/history.csv",
+    ]
+
+
+# --- with mistakes
+
+
+def test_the_last_line_of_a_failed_command_is_the_reason(bundle: Path, study: Path, tmp_path: Path) -> None:
+    before = files(bundle)
+    process = launch(command(bundle, "pretrain", study, crop_sizes=[4, 4, 4]), tmp_path)
+    assert process.wait(60) == 1
+    lines = (tmp_path / "log.txt").read_text().strip().splitlines()
+    assert lines[-1].startswith("error: an override must name an id of the config files, unknown: --crop_sizes, did")
+    assert any(line.startswith("Traceback") for line in lines)
+    assert files(bundle) == before
+
+
+def user_sees(bundle: Path, step: str, study: Path, overlays: tuple[str, ...] = (), **overrides: Any) -> str:
+    """The reason with which a run fails, having written nothing that could be taken for a result."""
+    before = files(bundle)
+    with pytest.raises(RuntimeError, match=r"^Failed to (evaluate|instantiate) ") as caught:  # MONAI's words
+        run(bundle, step, study, overlays, **overrides)
+    left = {path for path in files(bundle) - before if "tensorboard" not in path}
+    assert left == set()
+    return bundles._reason(caught.value)
+
+
+MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "recipe": ("pretrain", {"recipe": "smal_mr"}, r"unknown recipe 'smal_mr', did you mean 'small_mr'\? \(valid: "),
+    "recipe option": ("pretrain", {"recipe_options": {"spacin": 1}}, r"no parameter 'spacin', did you mean 'spacing'"),
+    "section": ("pretrain", {"sections": "unlabeled"}, r"has no section 'unlabeled'; did you mean 'unlabelled'\?"),
+    "no datalist": ("pretrain", {"datalist": "none.json"}, r"no such datalist: none\.json; `monai-cl scan FOLDER"),
+    "no datalist to train": ("train", {"datalist": "none.json"}, r"no such datalist: none\.json; `monai-cl scan"),
+    "no datalist to evaluate": ("evaluate", {"datalist": "none.json"}, r"no such datalist: none\.json; `monai-cl"),
+    "batch": ("pretrain", {"batch_size": 7}, r"batch_size must be between 1 and the number of volumes \(6\), got 7; "),
+    "flat crop": ("pretrain", {"crop_size": [8, 8]}, r"grid, crop_size .*must have the same 1 to 3 axes, got"),
+    "precision": ("pretrain", {"precision": "bf16"}, r"precision on a CPU must be 'fp32' or 'auto', got 'bf16'"),
+    "no pretraining": ("train", {}, r"no file of weights at .*pretrained\.pt; run the step that writes it first, or "),
+    "labels": ("train", {"labels": 9, "pretrained": "none"}, r"between 1 and 4 \(4 items of 4 subjects\), got 9"),
+    "too few channels": ("train", {"out_channels": 2}, r"out_channels must be 3 for the .*\(background, left, right\)"),
+    "no model": ("evaluate", {}, r"no file of weights at .*model\.pt"),
+    "no model to infer": ("inference", {}, r"no file of weights at .*model\.pt"),
+    "one process": ("pretrain", {"overlays": ("multi_gpu.yaml",)}, r"needs the environment of torchrun, .*`torchrun "),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_with_what_is_allowed_and_what_to_do(mistake: str, bundle: Path, study: Path) -> None:
+    step, overrides, answer = MISTAKES[mistake]
+    said = user_sees(bundle, step, study, **overrides)
+    assert re.search(answer, said), said
+
+
+def test_the_weights_of_another_network_are_refused(bundle: Path, study: Path) -> None:
+    (bundle / "models").mkdir()
+    weights.save_network(network(bundle, "train"), bundle / "models" / "other.pt", contract={"init_filters": 16})
+    other = str(bundle / "models" / "other.pt")
+    said = user_sees(bundle, "train", study, pretrained=other)
+    assert re.search(r"at least 90 % of the parameters of \w+ must match, got \d.*another network or conf", said), said
+    for step in ("evaluate", "inference"):
+        said = user_sees(bundle, step, study, model=other)
+        assert "other.pt does not fill the network" in said
+        assert "The file was written with init_filters=16; pass the same settings and overlays" in said
+
+
+def test_a_folder_without_scans_is_refused(bundle: Path, study: Path, tmp_path: Path) -> None:
+    run(bundle, "train", study, pretrained="none")
+    said = user_sees(bundle, "inference", study, dataset_dir="nowhere")
+    assert said == "no scan, series or folder at nowhere; give an existing one as dataset_dir"
+    (tmp_path / "empty").mkdir()
+    said = user_sees(bundle, "inference", study, dataset_dir=str(tmp_path / "empty"))
+    assert "empty" in said
+
+
+def test_a_patient_on_both_sides_is_refused(bundle: Path, own_study: Path) -> None:
+    edit(own_study, lambda content: content["validation"][0].update(subject="s1"))
+    said = user_sees(bundle, "train", own_study, pretrained="none")
+    assert re.search(r"no patient may be in both training and validation, got 1 \(s1\).*; move all volumes", said)
+
+
+def test_labels_beyond_the_channels_are_refused(bundle: Path, own_study: Path) -> None:
+    edit(own_study, lambda content: content.pop("labels"))
+    said = user_sees(bundle, "train", own_study, pretrained="none", out_channels=2)
+    assert re.search(r"labels must be 0 to 1 for 2 output channels, 4 of 4 volumes have others \(case_0 has", said), (
+        said
+    )
+    assert "add `--out_channels 3` or mend the masks" in said
+
+
+def test_test_images_may_be_listed_as_bare_paths(bundle: Path, own_study: Path) -> None:
+    edit(own_study, lambda content: content.update(test=["images/case_7.nii.gz"]))
+    run(bundle, "train", own_study, pretrained="none")
+
+
+def test_a_truncated_file_is_named_and_left_out_or_stops_the_run(
+    bundle: Path, own_study: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = own_study / "images" / "case_1.nii.gz"
+    file.write_bytes(file.read_bytes()[:2000])
+    said = user_sees(bundle, "pretrain", own_study, max_faults=0.05)
+    assert re.search(r"at most 5 % of the volumes may fail \(max_faults\), got 1 of 6; mend or remove", said), said
+    assert re.search(r"case_1: .*case_1\.nii\.gz", said), said
+    caplog.clear()
+    run(bundle, "pretrain", own_study, max_faults=0.2)
+    assert re.search(r"left out case_1: .*case_1\.nii\.gz", caplog.text)
+    assert (bundle / "models" / "pretrained.pt").is_file()
+
+
+def test_a_fresh_volume_that_cannot_be_read_is_left_out_of_inference(bundle: Path, own_study: Path) -> None:
+    run(bundle, "train", own_study, pretrained="none")
+    write_volume(own_study / "images" / "new.nii.gz", 9)
+    file = own_study / "images" / "new.nii.gz"
+    file.write_bytes(file.read_bytes()[:2000])
+    run(bundle, "inference", own_study, max_faults=0.2)
+    assert len(list((bundle / "runs" / "inference").rglob("*.nii.gz"))) == 8

@@ -1,0 +1,110 @@
+"""The notebooks run from top to bottom, and are kept with pictures and without traces of a machine.
+
+``python tests/test_tutorials.py`` runs them and writes their outputs anew.
+"""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parents[1] / "tutorials"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+MAX_BYTES = 1_500_000
+# an absolute path of at least one folder, but no closing tag, fraction or address
+ABSOLUTE_PATH = re.compile(r"(?<![\w.<:/-])/(?:[\w.-]+/)+[\w.-]*|\b[A-Za-z]:\\\w")
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)
+
+
+def execute(path: Path, scratch: Path, *, timeout: int = 600) -> Any:
+    """The notebook, run in a new kernel that starts in ``scratch`` and keeps its own files there."""
+    notebook = read(path)
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(scratch)}},
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "IPYTHONDIR": str(scratch / "ipython")}
+    client.execute(env=environment)
+    notebook.metadata.language_info = {"name": "python"}  # not the version that happened to run it
+    return notebook
+
+
+def outputs(notebook: Any) -> list[Any]:
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def texts(notebook: Any) -> list[str]:
+    found = [output.text for output in outputs(notebook) if output.output_type == "stream"]
+    data = [output.get("data", {}) for output in outputs(notebook)]
+    return found + [str(value) for one in data for kind, value in one.items() if not kind.startswith("image/")]
+
+
+def problems(notebook: Any) -> list[str]:
+    """What keeps a notebook with outputs from being committed."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    found = [f"error output: {output.evalue}" for output in outputs(notebook) if output.output_type == "error"]
+    found += [f"on stderr: {o.text}" for o in outputs(notebook) if o.output_type == "stream" and o.name == "stderr"]
+    found += [f"path of a machine: {path}" for text in texts(notebook) for path in ABSOLUTE_PATH.findall(text)]
+    found += [f"metadata of cell {cell.id}: {dict(cell.metadata)}" for cell in notebook.cells if cell.metadata]
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        found.append("cells were not run once each, from top to bottom")
+    if not any("image/png" in output.get("data", {}) for output in outputs(notebook)):
+        found.append("no pictures")
+    return found
+
+
+def test_there_are_notebooks_and_the_page_names_each() -> None:
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert NOTEBOOKS
+    assert [path.name for path in NOTEBOOKS if f"]({path.name})" not in page] == []
+
+
+@every_notebook
+def test_a_committed_notebook_shows_its_pictures_and_no_machine(path: Path) -> None:
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert problems(notebook) == []
+    assert path.stat().st_size < MAX_BYTES
+
+
+@pytest.mark.timeout(900)
+@every_notebook
+def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    notebook = execute(path, scratch)
+    assert problems(notebook) == []
+    assert [each.name for each in scratch.iterdir() if each.name != "ipython"] == []  # it cleans up, or works elsewhere
+
+
+@pytest.mark.parametrize("text", ["in /work/main", "'/tmp/x/y.png'", "--model=/home/me/m.pt", r"C:\scans", ">/a/b<"])
+def test_paths_of_a_machine_are_found(text: str) -> None:
+    assert ABSOLUTE_PATH.search(text)
+
+
+@pytest.mark.parametrize("text", ["runs/train/history.csv", "</span>", "20/80", "0/1", "https://monai.io/a/b", "a / b"])
+def test_relative_paths_and_tags_are_no_paths_of_a_machine(text: str) -> None:
+    assert not ABSOLUTE_PATH.search(text)
+
+
+if __name__ == "__main__":
+    for each in NOTEBOOKS:
+        with tempfile.TemporaryDirectory() as folder:
+            done = execute(each, Path(folder))
+        nbformat.write(done, each)
