@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 Array = npt.NDArray[np.float64]
 Draws = dict[str, Array]  # weights of a factor's levels, (T, levels), rows summing to one
