@@ -3,7 +3,8 @@
 from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
 from monai_cl.data.phantom import write_brain_dataset
 from monai_cl.data.prepared import PreparedDataset, PreparedStream, TooManyFaultsError
-from monai_cl.data.sampling import StepSampler, ViewDataset, view_loader
+from monai_cl.data.probing import probe_batches, split_for_probe
+from monai_cl.data.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
 from monai_cl.data.scan import ScanResult, scan
 from monai_cl.data.study import check_labels, check_study, class_names, digest, find_images
 
@@ -20,9 +21,12 @@ __all__ = [
     "digest",
     "few_labels",
     "find_images",
+    "fixed_batches",
     "load_datalist",
+    "probe_batches",
     "scan",
     "shared_subjects",
+    "split_for_probe",
     "view_loader",
     "write_brain_dataset",
 ]

@@ -111,3 +111,16 @@ def view_loader(
         # a generator of its own: the global one belongs to the model, and its draws must not depend on the loader
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def fixed_batches(dataset: ViewDataset, num_volumes: int, *, batch_size: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Batches of views of each volume, drawn once: what a probe looks at again and again.
+
+    Args:
+        dataset: Views of volumes.
+        num_volumes: Number of volumes behind it.
+        batch_size: Volumes a batch; the last one may be smaller.
+        seed: Seed of the draws.
+    """
+    views = [dataset[item, seed + item] for item in range(num_volumes)]
+    return [default_collate(views[i : i + batch_size]) for i in range(0, num_volumes, batch_size)]

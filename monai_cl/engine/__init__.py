@@ -2,6 +2,7 @@
 
 from monai_cl.engine.checkpoint import Checkpoint, CheckpointMismatchError
 from monai_cl.engine.finetuning import FiniteLoss, SaveNetwork
+from monai_cl.engine.health import CollapseError, HealthProbe
 from monai_cl.engine.history import History, read_history
 from monai_cl.engine.optimisation import adamw, warmup_cosine
 from monai_cl.engine.progress import ProgressLine, scalars
@@ -11,8 +12,10 @@ from monai_cl.engine.trainer import NonFiniteLossError, PretrainTrainer
 __all__ = [
     "Checkpoint",
     "CheckpointMismatchError",
+    "CollapseError",
     "FiniteLoss",
     "GracefulStop",
+    "HealthProbe",
     "History",
     "NonFiniteLossError",
     "PretrainTrainer",

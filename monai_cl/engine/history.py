@@ -3,6 +3,7 @@
 import csv
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,20 @@ class History:
         self._write(engine)
 
     def _write(self, engine: Engine) -> None:
-        if not self._rows:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        names = list(dict.fromkeys(name for row in self._rows for name in row))
-        with atomic_write(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self._rows)
+        write_history(self.path, self._rows)
+
+
+def write_history(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write rows with a ``step`` as CSV, whole or not at all; no rows, no file."""
+    if not rows:
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:

@@ -86,7 +86,7 @@ class PretrainTrainer(Trainer):
         if not isinstance(method, Method):
             raise TypeError(f"method must be a monai_cl.methods.Method, got {type(method).__name__}")
         self.method.train()
-        losses = self._forward(_to_device(batchdata, self.state.device), batchdata)
+        losses = self._forward(to_device(batchdata, self.state.device), batchdata)
         self._step(losses["loss"], batchdata)
         method.after_step(self.state.iteration / self.total_steps)
         rate = torch.tensor(self.optimizer.param_groups[0]["lr"])
@@ -128,9 +128,10 @@ class PretrainTrainer(Trainer):
         )
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
+    """Tensors of a nested batch on ``device``; all else as it is."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
-        return {key: _to_device(item, device) for key, item in value.items()}
+        return {key: to_device(item, device) for key, item in value.items()}
     return value

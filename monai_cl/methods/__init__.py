@@ -1,6 +1,7 @@
 """Pretraining methods, one a file."""
 
 from monai_cl.methods.base import Method
+from monai_cl.methods.masked_reconstruction import MaskedReconstruction
 from monai_cl.methods.volume_contrast import VolumeContrast
 
-__all__ = ["Method", "VolumeContrast"]
+__all__ = ["MaskedReconstruction", "Method", "VolumeContrast"]

@@ -1,6 +1,7 @@
 """What a pretraining method is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +25,18 @@ class Method(nn.Module, ABC):
 
     def after_step(self, progress: float) -> None:
         """Called once after each optimiser step with the share of training that is done; updates teachers."""
+
+    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
+        """Health of the representation on batches that are not trained on; nothing where a method has no embedding.
+
+        Runs on the weights that will be handed over or their teacher, in evaluation mode, without gradient. Every
+        process must call it with batches of its own.
+        """
+        return {}
+
+    def causes_of_collapse(self) -> list[str]:
+        """What in this method's settings may make all embeddings alike, likeliest first."""
+        return []
 
     def touched(self) -> list[str]:
         """Names of the network's parameters that pretraining changes."""

@@ -1,5 +1,6 @@
 """Volume contrast as a pretraining method."""
 
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -10,6 +11,13 @@ from torch import Tensor, nn
 
 from monai_cl.losses import VolumeContrastLoss
 from monai_cl.methods.base import Method
+from monai_cl.metrics import (
+    DeadDimensionsMetric,
+    EffectiveRankMetric,
+    InstanceAlignmentMetric,
+    InstanceUniformityMetric,
+    PositionMetric,
+)
 from monai_cl.networks import (
     MomentumTeacher,
     Projector,
@@ -114,6 +122,50 @@ class VolumeContrast(Method):
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the student."""
         self.teacher.update(self.student, cosine_momentum(progress, self.momentum))
+
+    @torch.no_grad()
+    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
+        """Position accuracy and error, and the spread of the teacher's embeddings.
+
+        Returns:
+            ``position_accuracy`` and ``position_error_mm`` beside what a blind guess gives (``chance_accuracy``,
+            ``chance_error_mm``); ``alignment`` (squared distance between a crop and its brightened, stretched copy),
+            ``uniformity`` (lower is more spread, 0 is collapse), ``effective_rank`` and ``dead_dimensions`` of the
+            bases' embeddings.
+        """
+        position, alignment, uniformity = PositionMetric(), InstanceAlignmentMetric(), InstanceUniformityMetric()
+        rank, dead = EffectiveRankMetric(), DeadDimensionsMetric()
+        for batch in batches:
+            views = batch[self.key]
+            x, z = self._embed(self.teacher, views["crops"], views["bases"])
+            changed, _ = self._embed(self.teacher, 1.1 * views["crops"] + 0.05, views["bases"])
+            position(x, z, overlap=views["overlap"], centers=views["base_centers"])
+            alignment(x.flatten(0, 1), changed.flatten(0, 1))
+            for metric in (uniformity, rank, dead):
+                metric(z.flatten(0, 1))
+        where = position.aggregate()
+        values = {
+            "position_accuracy": where["accuracy"],
+            "chance_accuracy": where["chance_accuracy"],
+            "position_error_mm": where["distance_mm"],
+            "chance_error_mm": where["chance_distance_mm"],
+            "alignment": alignment.aggregate(),
+            "uniformity": uniformity.aggregate(),
+            "effective_rank": rank.aggregate(),
+            "dead_dimensions": dead.aggregate(),
+        }
+        return {name: float(value) for name, value in values.items()}
+
+    def causes_of_collapse(self) -> list[str]:
+        """Settings of this method under which embeddings become alike."""
+        causes = []
+        if self.student.pool_size == 1:
+            causes.append(
+                "pool_size=1: the global average of a normalised map is nearly the same for every crop; use 2"
+            )
+        if self.loss.regularizer_weight == 0:
+            causes.append("regularizer_weight=0: nothing spreads the bases of a volume apart")
+        return causes
 
     def _embed(self, embedder: nn.Module, crops: Tensor, bases: Tensor) -> tuple[Tensor, Tensor]:
         b, s, k = crops.shape[0], crops.shape[1], bases.shape[1]

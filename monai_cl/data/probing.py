@@ -1,0 +1,85 @@
+"""Volumes set aside to look at a representation while it is learned."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import Randomizable
+
+from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
+from monai_cl.data.prepared import PreparedDataset
+from monai_cl.data.sampling import ViewDataset, fixed_batches
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT_SHARE = 0.1  # at most, of the volumes for pretraining, when the datalist sets none apart
+
+
+def split_for_probe(
+    datalist: str | Path,
+    sections: str | Sequence[str],
+    probe_section: str,
+    *,
+    dataset_dir: str | Path | None = None,
+    count: int = 8,
+    seed: int = 0,
+) -> dict[str, list[dict[str, Any]]]:
+    """Items to pretrain on and ``count`` items to probe with, labels taken away from both.
+
+    The probe's come from ``probe_section``; where that is absent or empty, whole patients are held out from
+    ``sections``, up to a tenth of the volumes. With too few volumes for that there is no probe, and the log says so.
+
+    Args:
+        datalist: The JSON file.
+        sections: Sections to pretrain on, as for :func:`monai_cl.data.load_datalist`.
+        probe_section: Section to probe on.
+        dataset_dir: Folder that relative paths start from.
+        count: Most items to probe with; 0 for none.
+        seed: Seed of the choice.
+
+    Returns:
+        Lists ``"train"`` and ``"probe"``.
+    """
+    items = load_datalist(datalist, sections, dataset_dir=dataset_dir, labelled=False)
+    if count < 1:
+        return {"train": items, "probe": []}
+    if read_datalist(datalist).get(probe_section):
+        others = load_datalist(datalist, probe_section, dataset_dir=dataset_dir, labelled=False)
+        return {"train": items, "probe": few_labels(others, min(count, len(others)), seed=seed)}
+    count = min(count, int(HELD_OUT_SHARE * len(items)))
+    if count < 1:
+        logger.info("no volumes to probe with: there are only %d, and no section %r", len(items), probe_section)
+        return {"train": items, "probe": []}
+    probe = few_labels(items, count, seed=seed)
+    patients = {subject_of(item) for item in probe}
+    return {"train": [item for item in items if subject_of(item) not in patients], "probe": probe}
+
+
+def probe_batches(
+    items: Sequence[dict[str, Any]],
+    transform: Callable[[dict[str, Any]], Any],
+    views: Randomizable,
+    *,
+    keys: Sequence[str],
+    batch_size: int,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[dict[str, Any]]:
+    """Batches of views of ``items``, prepared and drawn once; none when there is not an item for each process.
+
+    Args:
+        items: Items to probe with.
+        transform: Deterministic transform of an item.
+        views: Random transform; its draws are fixed by ``seed``.
+        keys: What of the views goes into a batch.
+        batch_size: Volumes a batch.
+        seed: Seed of the draws.
+        rank: This process's number among ``world_size`` ones, which share the items.
+        world_size: Number of processes.
+    """
+    if len(items) < world_size:
+        return []
+    volumes = PreparedDataset(items, transform, max_faults=0.5, rank=rank, world_size=world_size)
+    return fixed_batches(ViewDataset(volumes, views, keys=keys), len(volumes), batch_size=batch_size, seed=seed)

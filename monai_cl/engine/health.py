@@ -1,0 +1,146 @@
+"""Looking after the representation while it is being learned."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+
+from monai_cl.engine.distributed import any_process, rank, unwrap
+from monai_cl.engine.history import read_history, write_history
+from monai_cl.engine.trainer import PretrainTrainer, to_device
+from monai_cl.methods import Method
+
+logger = logging.getLogger(__name__)
+
+COLLAPSED_RANK = 2.0  # fewer directions than this are no representation
+COLLAPSED_UNIFORMITY = -0.02  # 0 when all embeddings are equal
+HIGH_LEARNING_RATE = 1e-2  # for AdamW, above which contrastive training seldom holds
+
+
+class CollapseError(RuntimeError):
+    """All embeddings have become alike: further training would be wasted."""
+
+
+class HealthProbe:
+    """Measure a method on volumes that it does not train on, and raise the alarm when it has collapsed.
+
+    Runs :meth:`monai_cl.methods.Method.probe` at the ends of epochs, as often as ``budget`` allows, and at the end of
+    the run. Values go to ``health.csv``, to TensorBoard and into the progress line. Training is not disturbed: no
+    random number is drawn from its generators. Attach it after the checkpoint handler.
+
+    Args:
+        batches: Batches of views, the same at each look.
+        path: The CSV file.
+        budget: Share of the training time that looking may take.
+        on_collapse: ``"stop"`` ends the run at the second look in a row that finds a collapse, ``"warn"`` only says so.
+        grace: Share of the run, from its start, in which embeddings may still be alike.
+
+    Raises:
+        CollapseError: While running, with ``on_collapse="stop"``; names likely causes.
+    """
+
+    def __init__(
+        self,
+        batches: Sequence[dict[str, Any]],
+        path: str | Path,
+        *,
+        budget: float = 0.02,
+        on_collapse: str = "stop",
+        grace: float = 0.1,
+    ) -> None:
+        if on_collapse not in ("stop", "warn"):
+            raise ValueError(f"on_collapse must be 'stop' or 'warn', got {on_collapse!r}")
+        if not budget >= 0:
+            raise ValueError(f"budget must be a share of at least 0, got {budget!r}")
+        self.batches = batches
+        self.path = Path(path)
+        self.budget = budget
+        self.on_collapse = on_collapse
+        self.grace = grace
+        self._rows: list[dict[str, float]] = []
+        self._started = self._spent = self._last = 0.0
+        self._alarms = 0
+
+    def attach(self, engine: PretrainTrainer) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._look_if_due)
+
+    def _start(self, engine: PretrainTrainer) -> None:
+        step = engine.state.iteration
+        self._rows = [row for row in read_history(self.path) if row["step"] <= step] if step else []
+        self._started, self._spent, self._last, self._alarms = time.perf_counter(), 0.0, 0.0, 0
+
+    def _look_if_due(self, engine: PretrainTrainer) -> None:
+        if not self.batches:
+            return
+        trained = time.perf_counter() - self._started - self._spent
+        due = self._spent + self._last <= self.budget * trained or engine.state.iteration >= engine.total_steps
+        if any_process(rank() == 0 and due, engine.state.device):
+            self.look(engine)
+
+    def look(self, engine: PretrainTrainer) -> dict[str, float]:
+        """Measure now, record, and judge."""
+        begun = time.perf_counter()
+        values = self._measure(engine)
+        self._last = time.perf_counter() - begun
+        self._spent += self._last
+        if not values:
+            return values
+        engine.state.metrics.update({f"probe_{name}": value for name, value in values.items()})
+        self._rows.append({"step": engine.state.iteration, **values})
+        if rank() == 0:
+            write_history(self.path, self._rows)
+        self._judge(engine, values)
+        return values
+
+    def _measure(self, engine: PretrainTrainer) -> dict[str, float]:
+        method, device = unwrap(engine.method), engine.state.device
+        if not isinstance(method, Method):
+            raise TypeError(f"method must be a monai_cl.methods.Method, got {type(method).__name__}")
+        devices = [device] if device.type == "cuda" else []
+        training = method.training
+        method.eval()
+        try:
+            with torch.random.fork_rng(devices), torch.no_grad(), engine.precision.autocast():
+                return method.probe(to_device(batch, device) for batch in self.batches)
+        finally:
+            method.train(training)
+
+    def _judge(self, engine: PretrainTrainer, values: Mapping[str, float]) -> None:
+        if engine.state.iteration < self.grace * engine.total_steps:
+            return
+        symptom = collapse_symptom(values)
+        self._alarms = self._alarms + 1 if symptom else 0
+        if not symptom:
+            return
+        method = unwrap(engine.method)
+        causes = likely_causes(engine, method if isinstance(method, Method) else None)
+        text = f"step {engine.state.iteration}: the representation has collapsed ({symptom}). {causes}"
+        if self.on_collapse == "stop" and self._alarms > 1:
+            raise CollapseError(f"{text}. Change the setting and start over with `--resume false`")
+        logger.warning(text)
+
+
+def collapse_symptom(values: Mapping[str, float]) -> str:
+    """What says that all embeddings are alike; empty when nothing does."""
+    if values.get("effective_rank", COLLAPSED_RANK) < COLLAPSED_RANK:
+        return f"effective rank {values['effective_rank']:.2f}, at least {COLLAPSED_RANK:g} is needed"
+    if values.get("uniformity", -1.0) > COLLAPSED_UNIFORMITY:
+        return f"uniformity {values['uniformity']:.3f}, embeddings nearly equal"
+    return ""
+
+
+def likely_causes(engine: PretrainTrainer, method: Method | None) -> str:
+    """What to look at first, in one sentence."""
+    highest = max(group.get("initial_lr", group["lr"]) for group in engine.optimizer.param_groups)
+    causes = [] if method is None else method.causes_of_collapse()
+    if highest >= HIGH_LEARNING_RATE:
+        causes.insert(0, f"a learning rate of {highest:g}, high for this optimiser")
+    if not causes:
+        causes = [f"a learning rate ({highest:g}) that is still too high", "views that are all background"]
+    return "Likely causes: " + "; ".join(causes)
