@@ -45,7 +45,7 @@ def scan(
     result = scan_folder(folder, out, keep_derived=keep_derived, console=console)
     console.print(result.table())
     console.print(f"wrote {result.datalist} and {result.exclusions}; next:")
-    console.print(f"  {result.next_command}", soft_wrap=True)
+    console.print(result.next_command, soft_wrap=True, markup=False, highlight=False)
 
 
 @recipes_app.callback()
@@ -65,11 +65,13 @@ def preview(
     name: Annotated[str, typer.Argument(help="A recipe, or the path of a YAML file.")],
     image: Annotated[Path, typer.Option(help="A scan: NIfTI file or folder of a DICOM series.")],
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("preview.png"),
+    options: Annotated[str, typer.Option(help="Parameters of the recipe, as in --recipe_options.")] = "{}",
 ) -> None:
-    """Draw a scan before and after a recipe."""
+    """Draw a scan before and after a recipe, for example with --options '{spacing: 2.0}'."""
+    from monai_cl import recipes as gallery
     from monai_cl.report.recipe_preview import preview as draw
 
-    console.print(f"wrote {draw(name, image, out)}")
+    console.print(f"wrote {draw(name, image, out, **gallery.parse_options(options))}")
 
 
 @bundles_app.callback()

@@ -115,6 +115,25 @@ def digest(name: str | Path, **overrides: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def parse_options(text: str) -> dict[str, Any]:
+    """Overrides of a recipe from text, YAML or a Python dictionary: ``"{spacing: 2.0}"``.
+
+    Raises:
+        ValueError: If the text is no dictionary.
+
+    Example:
+        >>> parse_options("{'spacing': [1, 1, 3]}")
+        {'spacing': [1, 1, 3]}
+    """
+    try:
+        options = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"options must be a dictionary such as '{{spacing: 2.0}}', got {text!r} ({error})") from None
+    if not isinstance(options, dict):
+        raise ValueError(f"options must be a dictionary such as '{{spacing: 2.0}}', got {text!r}")
+    return options
+
+
 def bright_region(image: Tensor) -> Tensor:
     """Where the mean over 3 voxels along each axis is above the mean of the image: a head in air, noisy or zero.
 

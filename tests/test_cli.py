@@ -27,7 +27,9 @@ def test_recipes_and_bundles_are_listed() -> None:
 def test_a_recipe_is_previewed_on_a_scan(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.png"
     image = str(study / "images/case_0.nii.gz")
-    result = runner.invoke(cli.app, ["recipes", "preview", "small_mr", "--image", image, "--out", str(out)])
+    result = runner.invoke(
+        cli.app, ["recipes", "preview", "small_mr", "--image", image, "--out", str(out), "--options", "{spacing: 2}"]
+    )
     assert result.exit_code == 0, result.output
     assert out.read_bytes().startswith(b"\x89PNG")
 
@@ -44,6 +46,7 @@ def test_a_bundle_is_copied(tmp_path: Path) -> None:
         (["scan", "/no/such/folder"], "error: .*no/such/folder"),
         (["bundles", "copy", "volume_contrasts", "x"], "did you mean"),
         (["recipes", "preview", "brain", "--image", "x"], "brain_mr"),
+        (["recipes", "preview", "brain_mr", "--image", "x", "--options", "2"], "options must be a dictionary"),
     ],
 )
 def test_mistakes_are_told_in_one_line(

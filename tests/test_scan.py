@@ -474,7 +474,9 @@ def test_table_and_next_command_tell_what_to_do(data):
     screen.print(result.table())
     assert "left out: zero bytes" in screen.file.getvalue()
     assert "imagesTr/a.nii.gz" in screen.file.getvalue()
-    words = shlex.split(result.next_command)
+    copy, command = result.next_command.splitlines()
+    assert copy == "monai-cl bundles copy volume_contrast my_bundle"
+    words = shlex.split(command, comments=True)
     assert words[:4] == ["python", "-m", "monai.bundle", "run"]
     assert words[words.index("--datalist") + 1] == str(result.datalist)
 

@@ -6,7 +6,7 @@ import numpy.typing as npt
 import pytest
 
 from monai_cl.evaluation import CaseScore, Interval, converged, interval, labels_saved, paired_difference
-from monai_cl.evaluation.statistics import _labels_reaching, _monotone
+from monai_cl.evaluation._labels_saved import _labels_reaching, _monotone
 
 Array = npt.NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from monai_cl.transforms._dicom import UnusableImageError
 
 SUFFIXES = (".nii.gz", ".nii")
 _AFFINE_TOLERANCE = 1e-3
-_CHUNK = 1 << 20
+_CHUNK = 1 << 13  # small, since what a broken block held is lost from the count
 
 
 def is_nifti(path: str | os.PathLike[str]) -> bool:

@@ -78,12 +78,13 @@ class ScanResult:
 
     @property
     def next_command(self) -> str:
-        """A command line that pretrains on the datalist."""
-        bundle = "bundles/volume_contrast"
+        """Commands that copy a bundle and pretrain on the datalist."""
+        bundle = "my_bundle"
+        copy = f"monai-cl bundles copy volume_contrast {bundle}"
         words = ["python", "-m", "monai.bundle", "run", "--bundle_root", bundle]
         words += ["--config_file", f"{bundle}/configs/pretrain.yaml"]
         words += ["--dataset_dir", str(self.folder), "--datalist", str(self.datalist)]
-        return shlex.join(words)
+        return f"{copy}\n{shlex.join(words)} --recipe NAME  # one of `monai-cl recipes`"
 
     def table(self) -> Table:
         """The counts as a table for the terminal."""

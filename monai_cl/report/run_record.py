@@ -1,0 +1,180 @@
+"""``run.json``: what a run was made from, written beside its results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from monai_cl import recipes
+from monai_cl._files import atomic_write
+from monai_cl.data import digest
+from monai_cl.data.datalist import read_datalist
+from monai_cl.weights import Receipt
+
+FILE = "run.json"
+_FORMAT = 1
+_PACKAGES = ("monai_cl", "torch", "monai", "numpy", "pytorch-ignite", "nibabel", "pydicom", "SimpleITK")
+
+
+class RunRecord:
+    """Write ``run.json``: step, seed, settings, recipe, data, receipt, versions, hardware, times.
+
+    It is written when the run starts and again when it ends, so a run that was killed has one too. Each start adds a
+    part, so a resumed run says with which versions and on what it went on. Use it on rank 0, after the checkpoint
+    handler. The record is for the machine of the run and keeps its paths; a report shows none of them.
+
+    Args:
+        folder: Folder of the run.
+        step: ``"pretrain"``, ``"train"`` or ``"evaluate"``.
+        settings: What else must be known to repeat the run.
+        seed: The run's seed.
+        datalist: The datalist, and
+        dataset_dir: the folder its paths start from.
+        sections: Which lists of it were read.
+        recipe: Name of the recipe that prepared the volumes, with
+        recipe_options: the values given to it.
+        volumes: The prepared volumes, to be counted; those it left out are named by its ``faults``.
+        processes: Number of processes that shared the volumes; ``volumes`` are those of one of them.
+        receipt: What the network was given at the start; ``None`` from scratch.
+        model: File of the weights that were evaluated; its SHA-256 is kept.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        step: str,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        datalist: str | Path | None = None,
+        dataset_dir: str | Path | None = None,
+        sections: str | Sequence[str] | None = None,
+        recipe: str | Path | None = None,
+        recipe_options: Mapping[str, Any] | None = None,
+        volumes: Sized | None = None,
+        processes: int = 1,
+        receipt: Receipt | None = None,
+        model: str | Path | None = None,
+    ) -> None:
+        self.path = Path(folder) / FILE
+        self._started = 0.0
+        self._model = model
+        self._content: dict[str, Any] = {
+            "format": _FORMAT,
+            "step": step,
+            "seed": seed,
+            "settings": dict(settings or {}),
+            "recipe": None if recipe is None else _recipe(recipe, dict(recipe_options or {})),
+            "data": {**_data(datalist, dataset_dir, sections), **_prepared(volumes, processes)},
+            "receipt": None if receipt is None else {**asdict(receipt), "share": receipt.share},
+        }
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer or evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._note)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        self._started = time.perf_counter()
+        earlier = read_run_record(self.path.parent).get("parts", []) if engine.state.iteration else []
+        part = {"started": _now(), "finished": None, "from_step": engine.state.iteration, "to_step": None}
+        self._content["parts"] = [*earlier, {**part, "seconds": None, "versions": versions(), "hardware": hardware()}]
+        if self._model is not None:
+            self._content["model"] = {"file": Path(self._model).name, "sha256": digest(self._model)}
+        self._write(engine)
+
+    def _note(self, engine: Engine) -> None:
+        part = self._content["parts"][-1]
+        part.update(to_step=engine.state.iteration, seconds=round(time.perf_counter() - self._started, 1))
+        self._write(engine)
+
+    def _finish(self, engine: Engine) -> None:
+        self._content["parts"][-1]["finished"] = _now()
+        self._note(engine)
+
+    def _write(self, engine: Engine) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.path) as temporary:
+            text = json.dumps(self._content, indent=1, default=str)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_run_record(folder: str | Path) -> dict[str, Any]:
+    """The record of a run; empty where there is none.
+
+    Raises:
+        ValueError: If the file is no record that this version can read.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}; run the step again, or remove the file") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        got = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path} must be a run record of format {_FORMAT}, got {got!r}; which version wrote it?")
+    return content
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a result."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> str:
+    """The GPU, or else the processor and its cores."""
+    cores = f"{os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}"
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, {cores}"
+    return f"{cores}, {torch.get_num_threads()} threads"
+
+
+def _recipe(name: str | Path, options: dict[str, Any]) -> dict[str, Any]:
+    return {"name": str(name), "options": options, "sha256": recipes.digest(name, **options)}
+
+
+def _data(datalist: str | Path | None, dataset_dir: str | Path | None, sections: Any) -> dict[str, Any]:
+    if datalist is None:
+        return {}
+    folder = Path(datalist).parent if dataset_dir is None else Path(dataset_dir)
+    paths = {"datalist": os.path.abspath(datalist), "dataset_dir": os.path.abspath(folder)}
+    return {**paths, "sections": sections, "sha256": digest(datalist), **datalist_facts(datalist)}
+
+
+def datalist_facts(datalist: str | Path) -> dict[str, Any]:
+    """Name, licence, number of volumes a section and of exclusions a reason of a datalist."""
+    content = read_datalist(datalist)
+    counts = {name: len(value) for name, value in content.items() if isinstance(value, list)}
+    texts = {key: str(content[key]) for key in ("name", "licence", "reference") if content.get(key)}
+    return {**texts, "counts": counts, "left_out": dict(content.get("left_out") or {})}
+
+
+def _prepared(volumes: Sized | None, processes: int) -> dict[str, Any]:
+    if volumes is None:
+        return {}
+    faults = [list(fault) for fault in getattr(volumes, "faults", [])]
+    return {"prepared": len(volumes), "processes": processes, "faults": faults}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

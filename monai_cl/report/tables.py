@@ -1,0 +1,136 @@
+"""Tables of results: one form for the report, the model card and the record that both are made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from monai_cl.evaluation import Interval
+
+NOT_DEFINED = "not defined"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the ends of its interval; ends that cannot be told are ``None``.
+
+    Example:
+        >>> str(Estimate(0.8123, 0.79, 0.834))
+        '0.812 [0.790, 0.834]'
+        >>> str(Estimate(0.8123))
+        '0.812 [interval not defined]'
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, interval: Interval) -> Estimate:
+        """What :mod:`monai_cl.evaluation` found."""
+        ends = [end if math.isfinite(end) else None for end in (interval.low, interval.high)]
+        return cls(interval.estimate, *ends)
+
+    def __str__(self) -> str:
+        ends = f"{self.low:.3f}, {self.high:.3f}" if self.low is not None and self.high is not None else ""
+        return f"{self.value:.3f} [{ends or f'interval {NOT_DEFINED}'}]"
+
+
+Cell = str | int | float | None | Estimate
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a caption.
+
+    Attributes:
+        caption: What the table shows.
+        columns: Heads of the columns.
+        rows: Cells, as many a row as there are columns; ``None`` says that a value was not recorded.
+        notes: What a reader must know, shown below.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"each row of {self.caption!r} needs {len(self.columns)} cells ({', '.join(self.columns)}), "
+                    f"got {len(row)}: {row}"
+                )
+
+
+def cell_text(cell: Cell) -> str:
+    """A cell in words and figures.
+
+    Example:
+        >>> [cell_text(cell) for cell in (None, 3, 0.00012345, float("nan"), "x")]
+        ['not recorded', '3', '0.0001234', 'not defined', 'x']
+    """
+    if cell is None:
+        return "not recorded"
+    if isinstance(cell, float):
+        return f"{cell:.4g}" if math.isfinite(cell) else NOT_DEFINED
+    return str(cell)
+
+
+def is_number(cell: Cell) -> bool:
+    """Whether a cell is set flush right."""
+    return isinstance(cell, (int, float, Estimate)) and not isinstance(cell, bool)
+
+
+def to_json(table: Table) -> dict[str, Any]:
+    """A table in plain JSON types, for :func:`from_json`."""
+    rows = [[_cell_to_json(cell) for cell in row] for row in table.rows]
+    content: dict[str, Any] = {"caption": table.caption, "columns": list(table.columns), "rows": rows}
+    return {**content, "notes": list(table.notes)}
+
+
+def from_json(content: Mapping[str, Any]) -> Table:
+    """The table that :func:`to_json` wrote.
+
+    Raises:
+        ValueError: If the content is no table.
+    """
+    try:
+        rows = tuple(tuple(_cell_from_json(cell) for cell in row) for row in content["rows"])
+        notes = tuple(str(note) for note in content.get("notes", ()))
+        return Table(str(content["caption"]), tuple(map(str, content["columns"])), rows, notes)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"a table needs caption, columns and rows of cells, got {str(content)[:200]}") from error
+
+
+def to_markdown(table: Table) -> str:
+    """A table in GitHub's Markdown, its caption above and its notes below."""
+    lines = [f"**{table.caption}**", "", _markdown_row(table.columns)]
+    lines.append(_markdown_row(["---:" if _is_numeric(table, index) else "---" for index in range(len(table.columns))]))
+    lines += [_markdown_row([cell_text(cell) for cell in row]) for row in table.rows]
+    return "\n".join([*lines, *(f"\n{note[:1].upper()}{note[1:]}." for note in table.notes)])
+
+
+def _is_numeric(table: Table, column: int) -> bool:
+    return bool(table.rows) and all(is_number(row[column]) or row[column] is None for row in table.rows)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _cell_to_json(cell: Cell) -> Any:
+    if isinstance(cell, Estimate):
+        return {"value": cell.value, "low": cell.low, "high": cell.high}
+    return NOT_DEFINED if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
+def _cell_from_json(cell: Any) -> Cell:
+    if isinstance(cell, Mapping):
+        return Estimate(float(cell["value"]), cell.get("low"), cell.get("high"))
+    if cell is None or isinstance(cell, (str, int, float)):
+        return cell
+    raise TypeError(f"a cell must be a text, a number, null or an estimate, got {cell!r}")
