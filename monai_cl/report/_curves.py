@@ -1,0 +1,46 @@
+"""Loss and health: one small chart for each column of the histories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monai_cl.report._drawing import Picture, colours, dashes, page_style, to_svg
+from monai_cl.report._folders import Run
+from monai_cl.report.pictures import new_figure
+
+_MEANINGS = {
+    "loss": "what is minimised",
+    "position_accuracy": "share of crops placed in the base they lie in",
+    "embedding_std": "spread of the embeddings: near 1 they fill the sphere, 0 is collapse",
+    "learning_rate": "step size of the optimiser",
+}
+
+
+def draw_histories(runs: Sequence[Run]) -> list[Picture]:
+    """A chart for each column that any of ``runs`` recorded, the runs as lines in it."""
+    names = dict.fromkeys(name for run in runs for row in run.history for name in row if name != "step")
+    return [_chart(runs, name) for name in names]
+
+
+def _chart(runs: Sequence[Run], name: str) -> Picture:
+    shown = [(run.name, [(r["step"], r[name]) for r in run.history if name in r]) for run in runs]
+    shown = [(label, points) for label, points in shown if points]
+    with page_style(f"history {runs[0].kind} {name}"):
+        figure = new_figure(3.6, 2.5)
+        ax = figure.subplots()
+        for index, ((label, points), colour) in enumerate(zip(shown, colours(len(shown)), strict=True)):
+            steps, values = zip(*points, strict=True)
+            marker = "o" if len(points) < 4 else ""
+            ax.plot(steps, values, color=colour, linestyle=dashes(index), label=label, linewidth=1.5, marker=marker)
+        ax.set_title(name)
+        ax.set_xlabel("step")
+        ax.grid(True)
+        if len(shown) > 1:
+            ax.legend(fontsize=8)
+        svg = to_svg(figure, f"{name} against the step. {' '.join(_in_words(*line) for line in shown)}")
+    return Picture(svg, _MEANINGS.get(name, ""), wide=False)
+
+
+def _in_words(label: str, points: Sequence[tuple[float, float]]) -> str:
+    (first, start), (last, end) = points[0], points[-1]
+    return f"{label}: {start:.4g} at step {first:.0f}, {end:.4g} at step {last:.0f}."

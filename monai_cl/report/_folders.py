@@ -1,0 +1,169 @@
+"""Finding the runs that a report is asked about, and reading what each has left."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_cl.engine import read_history
+from monai_cl.report.run_record import read_run_record
+from monai_cl.weights import read_contract
+
+DICE_FILE = "val_mean_dice_raw.csv"
+_MARKS = {"curve.csv": "curve", DICE_FILE: "evaluate", "checkpoint.pt": "pretrain", "history.csv": "train"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The output folder of one step.
+
+    Attributes:
+        kind: ``"pretrain"``, ``"train"``, ``"evaluate"`` or ``"curve"``.
+        name: The folder's name, or more of its path where names collide.
+        folder: The folder.
+    """
+
+    kind: str
+    name: str
+    folder: Path
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """``run.json``, or nothing."""
+        return read_run_record(self.folder)
+
+    @cached_property
+    def checkpoint(self) -> dict[str, Any]:
+        """Settings, steps done and number of processes of ``checkpoint.pt``, or nothing."""
+        path = self.folder / "checkpoint.pt"
+        if not path.is_file():
+            return {}
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            raise ValueError(
+                f"{path} cannot be read as a checkpoint ({type(error).__name__}); leave this run out of the report"
+            ) from error
+        facts = {key: content[key] for key in ("settings", "step") if key in content}
+        return {**facts, "processes": len(content.get("random", [None]))}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the run, from its record or its checkpoint."""
+        recorded: dict[str, Any] = self.record.get("settings") or self.checkpoint.get("settings") or {}
+        return recorded
+
+    @cached_property
+    def history(self) -> list[dict[str, float]]:
+        """Rows of every CSV of the folder that counts steps, by step."""
+        rows: dict[float, dict[str, float]] = {}
+        for path in sorted(self.folder.glob("*.csv")):
+            if path.open(encoding="utf-8").readline().split(",")[0].strip() == "step":
+                for row in read_history(path):
+                    rows.setdefault(row["step"], {}).update(row)
+        return [rows[step] for step in sorted(rows)]
+
+    @cached_property
+    def dice(self) -> dict[str, dict[str, float]]:
+        """Dice by case and class of an evaluation, NaN where it is not defined."""
+        path = self.folder / DICE_FILE
+        if not path.is_file():
+            return {}
+        with path.open(newline="", encoding="utf-8") as file:
+            return {row.pop("filename"): {k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle folder that runs lie in: its metadata and the contracts of its weights."""
+
+    folder: Path
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """``configs/metadata.json``."""
+        content: dict[str, Any] = json.loads((self.folder / "configs/metadata.json").read_text(encoding="utf-8"))
+        return content
+
+    @cached_property
+    def weights(self) -> list[Path]:
+        """Files of weights in ``models``."""
+        return sorted((self.folder / "models").glob("*.pt"))
+
+    def contract(self, name: str = "pretrained") -> dict[str, Any]:
+        """What is known of a file of weights."""
+        return read_contract(self.folder / f"models/{name}.pt")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything that was found in the folders given."""
+
+    runs: tuple[Run, ...]
+    bundles: tuple[Bundle, ...] = field(default=())
+
+    def of(self, *kinds: str) -> list[Run]:
+        """The runs of these kinds, in the order given."""
+        return [run for run in self.runs if run.kind in kinds]
+
+
+def find(paths: Sequence[str | Path]) -> Found:
+    """Find the runs in ``paths``: output folders, bundle folders or folders of curves.
+
+    Raises:
+        FileNotFoundError: If a path is no folder.
+        ValueError: If a folder holds no run.
+    """
+    folders: list[tuple[str, Path]] = []
+    bundles: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise FileNotFoundError(f"a run must be a folder, there is none at {path}")
+        found = _runs_of(path)
+        if not found:
+            raise ValueError(
+                f"a run must hold one of {', '.join(_MARKS)}, or be a bundle with such folders in runs/, "
+                f"{path} holds none of them; has its step been run?"
+            )
+        folders += found
+        bundles += [root for root in (path, path.parent.parent) if (root / "configs/metadata.json").is_file()]
+    unique = list(dict.fromkeys((kind, folder.resolve()) for kind, folder in folders))
+    names = _names([folder for _, folder in unique])
+    runs = tuple(Run(kind, name, folder) for (kind, folder), name in zip(unique, names, strict=True))
+    return Found(runs, tuple(Bundle(root) for root in dict.fromkeys(root.resolve() for root in bundles)))
+
+
+def _runs_of(folder: Path) -> list[tuple[str, Path]]:
+    kind = _kind(folder)
+    if kind:
+        return [(kind, folder)]
+    inside = [child for child in sorted((folder / "runs").glob("*")) if child.is_dir()]
+    return [(kind, child) for child in inside if (kind := _kind(child))]
+
+
+def _kind(folder: Path) -> str:
+    return next((kind for mark, kind in _MARKS.items() if (folder / mark).is_file()), "")
+
+
+def _names(folders: Iterable[Path]) -> list[str]:
+    """Last parts of the paths, as few as tell them apart."""
+    paths = [folder.parts for folder in folders]
+    depth = 1
+    while len({path[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return ["/".join(path[-depth:]) for path in paths]
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
