@@ -304,19 +304,17 @@ def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path
     assert not [path for path in made if Path(path).name.startswith(".")]
     assert len([path for path in made if path.startswith("runs/train/tensorboard")]) == 1
     names = sorted(path for path in made if "tensorboard" not in path)
-    assert names == [
-        "models/model.json",
-        "models/model.pt",
-        "models/pretrained.json",
-        "models/pretrained.pt",
-        "runs/evaluate/metrics.csv",
-        "runs/evaluate/predictions.png",
-        "runs/evaluate/val_mean_dice_raw.csv",
-        "runs/evaluate/val_mean_dice_summary.csv",
-        "runs/pretrain/checkpoint.pt",
-        "runs/pretrain/history.csv",
-        "runs/train/history.csv",
-    ]
+    assert len(names) == len(set(names))
+    assert names == sorted(
+        [
+            *(f"models/{name}" for name in ("model.json", "model.pt", "pretrained.json", "pretrained.pt")),
+            *(f"runs/pretrain/{name}" for name in ("checkpoint.pt", "health.csv", "history.csv")),
+            "runs/train/history.csv",
+            *(name for name in names if name.startswith("runs/evaluate/")),
+        ]
+    )
+    tables = [f"val_{m}_{kind}.csv" for m in ("mean_dice",) for kind in ("raw", "summary")]
+    assert {f"runs/evaluate/{name}" for name in ("metrics.csv", "predictions.png", *tables)} <= set(names)
 
 
 # --- with mistakes

@@ -87,7 +87,7 @@ def test_settings_out_of_range_are_refused(options: dict, message: str) -> None:
         SegResNet(out_channels=5),
         BasicUNet(out_channels=5),
         UNet(3, 1, 5, channels=(4, 8), strides=(2,)),
-        DynUNet(3, 1, 5, kernel_size=[3, 3], strides=[1, 2], upsample_kernel_size=[2]),
+        DynUNet(3, 1, 5, kernel_size=[3, 3, 3], strides=[1, 2, 2], upsample_kernel_size=[2, 2]),
         SwinUNETR(in_channels=1, out_channels=5, feature_size=12),
     ],
     ids=lambda network: type(network).__name__,
