@@ -48,6 +48,68 @@ def scan(
     console.print(result.next_command, soft_wrap=True, markup=False, highlight=False)
 
 
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of steps, bundle folders, folders of curves.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Title of the page or of the record.")] = "",
+    names: Annotated[bool, typer.Option("--names", help="Print names of cases, not numbers.")] = False,
+    neighbours: Annotated[bool, typer.Option(help="Look for nearest neighbours; prepares a dozen volumes.")] = True,
+    datalist: Annotated[Path | None, typer.Option(help="The datalist, where no run recorded it.")] = None,
+    dataset_dir: Annotated[Path | None, typer.Option(help="Folder its paths start from.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Write the results as a record for a model card.")] = None,
+    command: Annotated[str, typer.Option(help="With --record: how to measure it again.")] = "",
+    card: Annotated[bool, typer.Option("--card", help="Write the model cards of these bundles.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Say whether the model cards are up to date.")] = False,
+) -> None:
+    """Write one HTML page about runs; or a record of their results, or model cards from records."""
+    from monai_cl.report import card as cards
+    from monai_cl.report.html import write_report
+
+    if check:
+        stale = {bundle: found for bundle in runs if (found := cards.check_card(bundle))}
+        for bundle, found in stale.items():
+            console.print(found, markup=False, highlight=False, soft_wrap=True)
+            console.print(f"the card of {bundle} differs from its records: monai-cl report --card {bundle}")
+        raise typer.Exit(code=1 if stale else 0)
+    if card:
+        for bundle in runs:
+            console.print(f"wrote {cards.write_card(bundle)}")
+    elif record:
+        cards.record_results(runs, record, title=title or record.stem, command=command)
+        console.print(f"wrote {record}")
+    else:
+        page = write_report(
+            runs,
+            out,
+            title=title or None,
+            names=names,
+            neighbours=neighbours,
+            datalist=datalist,
+            dataset_dir=dataset_dir,
+        )
+        console.print(f"wrote {page}")
+
+
+@app.command()
+def curve(
+    config: Annotated[Path, typer.Argument(help="YAML file; tutorials/curve_hippocampus.yaml is one to start from.")],
+    processes: Annotated[int, typer.Option(help="Runs at the same time; they share the cores.", min=1)] = 1,
+    out: Annotated[Path | None, typer.Option(help="Another output folder than that of the file.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would run.")] = False,
+) -> None:
+    """Measure what pretraining is worth: fine-tune with few and many labels from each start, with intervals."""
+    from monai_cl.evaluation import run_curve
+    from monai_cl.report.curve_picture import curve_in_words, draw_curve
+
+    result = run_curve(config, output=out, processes=processes, dry_run=dry_run, console=console)
+    if result.curve is not None:
+        console.print(curve_in_words(result.curve), highlight=False)
+        console.print(f"wrote {draw_curve(result.curve, result.folder / 'curve.png')} and tables beside it")
+    if result.failed:
+        raise RuntimeError(result.complaint())
+
+
 @recipes_app.callback()
 def recipes(context: typer.Context) -> None:
     """List the recipes."""

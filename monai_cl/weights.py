@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from monai_cl._files import atomic_write
 
 logger = logging.getLogger(__name__)
+_receipts: WeakKeyDictionary[nn.Module, "Receipt"] = WeakKeyDictionary()
 
 # containers that frameworks put a state dict into, and prefixes that wrappers put before its keys
 _CONTAINERS = ("state_dict", "model_state_dict", "network", "model", "net", "student", "teacher")
@@ -124,8 +126,14 @@ def start_from(network: nn.Module, pretrained: str | Path | None, *, min_matched
         logger.info("from scratch: no pretrained weights were asked for")
         return None
     receipt = transfer(network, pretrained, min_matched=min_matched)
+    _receipts[network] = receipt
     logger.info("weights from %s\n%s", pretrained, receipt)
     return receipt
+
+
+def receipt_of(network: nn.Module) -> Receipt | None:
+    """The receipt of :func:`start_from` for this network; ``None`` if it begins from scratch."""
+    return _receipts.get(network)
 
 
 def save_network(network: nn.Module, path: str | Path, *, contract: Mapping[str, Any] | None = None) -> None:

@@ -40,7 +40,9 @@ class SurfaceDistance(IgniteMetricHandler):
         MONAI computes the distances, after DeepMind's surface-distance.
     """
 
-    def __init__(self, *, percentile: float | None = None, output_transform: Callable[[Any], Any] = lambda x: x) -> None:
+    def __init__(
+        self, *, percentile: float | None = None, output_transform: Callable[[Any], Any] = lambda x: x
+    ) -> None:
         super().__init__(metric_fn=_SurfaceMetric(percentile), output_transform=output_transform)
 
     def update(self, output: Sequence[Sequence[Tensor]]) -> None:

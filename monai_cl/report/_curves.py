@@ -13,19 +13,27 @@ _MEANINGS = {
     "position_accuracy": "share of crops placed in the base they lie in",
     "embedding_std": "spread of the embeddings: near 1 they fill the sphere, 0 is collapse",
     "learning_rate": "step size of the optimiser",
+    "chance_accuracy": "what guessing would give",
+    "chance_error_mm": "what guessing would give",
+    "position_error_mm": "distance between where a crop is placed and where it lies",
+    "alignment": "squared distance between views of the same place; small is good",
+    "uniformity": "how evenly embeddings fill the sphere; lower is better, 0 is collapse",
+    "effective_rank": "directions that the embeddings use; 1 is collapse",
+    "dead_dimensions": "share of the embedding's dimensions that never vary",
 }
 
 
 def draw_histories(runs: Sequence[Run]) -> list[Picture]:
     """A chart for each column that any of ``runs`` recorded, the runs as lines in it."""
-    names = dict.fromkeys(name for run in runs for row in run.history for name in row if name != "step")
+    found = dict.fromkeys(name for run in runs for row in run.history for name in row if name != "step")
+    names = sorted(found, key=lambda name: name.partition(": ")[0] if ": " in name else "")
     return [_chart(runs, name) for name in names]
 
 
 def _chart(runs: Sequence[Run], name: str) -> Picture:
     shown = [(run.name, [(r["step"], r[name]) for r in run.history if name in r]) for run in runs]
     shown = [(label, points) for label, points in shown if points]
-    with page_style(f"history {runs[0].kind} {name}"):
+    with page_style():
         figure = new_figure(3.6, 2.5)
         ax = figure.subplots()
         for index, ((label, points), colour) in enumerate(zip(shown, colours(len(shown)), strict=True)):
@@ -37,8 +45,10 @@ def _chart(runs: Sequence[Run], name: str) -> Picture:
         ax.grid(True)
         if len(shown) > 1:
             ax.legend(fontsize=8)
-        svg = to_svg(figure, f"{name} against the step. {' '.join(_in_words(*line) for line in shown)}")
-    return Picture(svg, _MEANINGS.get(name, ""), wide=False)
+        svg = to_svg(
+            figure, f"{name} against the step. {' '.join(_in_words(*line) for line in shown)}", f"{runs[0].kind} {name}"
+        )
+    return Picture(svg, _MEANINGS.get(name.rpartition(": ")[2], ""), wide=False)
 
 
 def _in_words(label: str, points: Sequence[tuple[float, float]]) -> str:

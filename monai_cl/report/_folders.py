@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,10 @@ from monai_cl.report.run_record import read_run_record
 from monai_cl.weights import read_contract
 
 DICE_FILE = "val_mean_dice_raw.csv"
+_FIRST = {DICE_FILE: "", "val_surface_distance_raw.csv": "a"}  # in this order, then by name
 _MARKS = {"curve.csv": "curve", DICE_FILE: "evaluate", "checkpoint.pt": "pretrain", "history.csv": "train"}
+
+Scores = dict[str, dict[str, float]]  # by case, then by class and "mean"
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,24 @@ class Run:
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
-        """Rows of every CSV of the folder that counts steps, by step."""
+        """Rows of every CSV of the folder that counts steps, by step.
+
+        Columns of other files than ``history.csv`` have the file's name before theirs.
+        """
         rows: dict[float, dict[str, float]] = {}
-        for path in sorted(self.folder.glob("*.csv")):
-            if path.open(encoding="utf-8").readline().split(",")[0].strip() == "step":
+        for path in sorted(self.folder.glob("*.csv"), key=lambda path: (path.name != "history.csv", path.name)):
+            if path.read_text(encoding="utf-8").partition(",")[0].strip() == "step":
+                prefix = "" if path.name == "history.csv" else f"{path.stem}: "
                 for row in read_history(path):
-                    rows.setdefault(row["step"], {}).update(row)
+                    named = {name if name == "step" else prefix + name: value for name, value in row.items()}
+                    rows.setdefault(row["step"], {}).update(named)
         return [rows[step] for step in sorted(rows)]
 
     @cached_property
-    def dice(self) -> dict[str, dict[str, float]]:
-        """Dice by case and class of an evaluation, NaN where it is not defined."""
-        path = self.folder / DICE_FILE
-        if not path.is_file():
-            return {}
-        with path.open(newline="", encoding="utf-8") as file:
-            return {row.pop("filename"): {k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)}
+    def scores(self) -> dict[str, Scores]:
+        """Scores of an evaluation by metric, Dice first, NaN where one is not defined."""
+        files = sorted(self.folder.glob("*_raw.csv"), key=lambda path: _FIRST.get(path.name, path.name))
+        return {path.name.removesuffix("_raw.csv"): _read_scores(path) for path in files}
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Found:
     bundles: tuple[Bundle, ...] = field(default=())
 
     def of(self, *kinds: str) -> list[Run]:
-        """The runs of these kinds, in the order given."""
+        """The runs of these kinds; those of one kind in the order in which they were given."""
         return [run for run in self.runs if run.kind in kinds]
 
 
@@ -137,8 +141,12 @@ def find(paths: Sequence[str | Path]) -> Found:
         bundles += [root for root in (path, path.parent.parent) if (root / "configs/metadata.json").is_file()]
     unique = list(dict.fromkeys((kind, folder.resolve()) for kind, folder in folders))
     names = _names([folder for _, folder in unique])
-    runs = tuple(Run(kind, name, folder) for (kind, folder), name in zip(unique, names, strict=True))
-    return Found(runs, tuple(Bundle(root) for root in dict.fromkeys(root.resolve() for root in bundles)))
+    runs = [Run(kind, name, folder) for (kind, folder), name in zip(unique, names, strict=True)]
+    order = ("pretrain", "train", "evaluate", "curve")
+    return Found(
+        tuple(sorted(runs, key=lambda run: order.index(run.kind))),
+        tuple(Bundle(root) for root in dict.fromkeys(root.resolve() for root in bundles)),
+    )
 
 
 def _runs_of(folder: Path) -> list[tuple[str, Path]]:
@@ -162,8 +170,16 @@ def _names(folders: Iterable[Path]) -> list[str]:
     return ["/".join(path[-depth:]) for path in paths]
 
 
-def _number(text: str | None) -> float:
+def _read_scores(path: Path) -> Scores:
+    # MONAI writes names as they are, commas included: columns count from the right
+    lines = path.read_text(encoding="utf-8").splitlines()
+    columns = lines[0].split(",")[1:]
+    rows = [line.rsplit(",", len(columns)) for line in lines[1:]]
+    return {row[0]: {name: _number(text) for name, text in zip(columns, row[1:], strict=True)} for row in rows}
+
+
+def _number(text: str) -> float:
     try:
-        return float(text or "nan")
+        return float(text)
     except ValueError:
         return math.nan

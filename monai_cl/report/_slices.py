@@ -1,15 +1,16 @@
 """Cases of an evaluation, slice by slice: a grey picture a slice, outlines of the classes as lines above it.
 
-The lines stay sharp at any zoom and the grey values are those of the file; one ``<input type="range">`` a case shows one
-slice at a time. No viewer that is maintained and works from a single file does this with a truth beside a prediction
-(nilearn's shows one statistical map, plotly weighs 4 MB and cannot be moved by keys), a range input does it in a dozen
-lines and comes with keyboard and screen reader support.
+The lines stay sharp at any zoom and the grey values are those of the file; one ``<input type="range">`` a case shows
+one slice at a time. No maintained viewer that works from a single file sets a truth beside a prediction (nilearn's
+shows one statistical map on a canvas, plotly weighs 4 MB); a range input does it in a dozen lines and brings keyboard
+and screen reader support.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def viewer(folder: Path, case: SavedCase, title: str) -> Viewer:
     """Build the viewer of a case that :class:`monai_cl.report.SaveCases` kept in ``folder``."""
     with np.load(folder / case.file, allow_pickle=False) as file:
         stacks = [_as_stack(file[name]) for name in ("image", "truth", "prediction")]
-    image, truth, prediction = stacks
+    image, truth, _ = stacks
     depth = image.shape[-1]
     stride = -(-depth // MOST_SLICES)
     thin = -(-max(image.shape[:2]) // MOST_PIXELS)
@@ -62,7 +63,7 @@ def viewer(folder: Path, case: SavedCase, title: str) -> Viewer:
     chosen = list(range(telling % stride, depth, stride))
     spacing = [step * thin for step in (*case.spacing, 1.0)[:2]]
     slices = tuple(
-        _slice(*(stack[::thin, ::thin, z] for stack in stacks), spacing, f"{title}, slice {z + 1} of {depth}")
+        _slice([stack[::thin, ::thin, z] for stack in stacks], spacing, f"{title}, slice {z + 1} of {depth}")
         for z in chosen
     )
     return Viewer(title, slices, chosen.index(telling), tuple(z + 1 for z in chosen), depth, _note(stride, thin))
@@ -78,12 +79,14 @@ def _as_stack(volume: Bytes) -> Bytes:
     return volume if volume.ndim == 3 else volume[..., None]
 
 
-def _slice(image: Bytes, truth: Bytes, prediction: Bytes, spacing: list[float], alt: str) -> Markup:
+def _slice(planes: list[Bytes], spacing: list[float], alt: str) -> Markup:
+    """Image, truth and prediction of one slice, side by side."""
+    image, truth, prediction = planes
     # array axes (right, anterior); on screen the patient's right is at the left and anterior at the top
-    grey, first, second = (part[::-1, ::-1].T for part in (image, truth, prediction))
+    grey, first, second = (part[::-1, ::-1].T for part in planes)
     height, width = grey.shape
     across, down = width * spacing[0], height * spacing[1]
-    name = f"i{abs(hash_of(alt, image)):x}"
+    name = f"i{_checksum(alt, image):x}"
     picture = (
         f'<image id="{name}" width="{across:g}" height="{down:g}" preserveAspectRatio="none" href="{_png(grey)}"/>'
     )
@@ -98,10 +101,8 @@ def _slice(image: Bytes, truth: Bytes, prediction: Bytes, spacing: list[float], 
     return Markup(f'<svg viewBox="{box}" role="img" aria-label="{Markup.escape(alt)}: {classes}">{drawn}</svg>')
 
 
-def hash_of(text: str, image: Bytes) -> int:
+def _checksum(text: str, image: Bytes) -> int:
     """A number that tells pictures of a page apart and is the same at each run."""
-    import zlib
-
     return zlib.crc32(np.ascontiguousarray(image).tobytes(), zlib.crc32(text.encode()))
 
 
@@ -122,11 +123,21 @@ def _outlines(mask: Bytes, spacing: list[float]) -> str:
     """A path a class around its voxels, tinted inside."""
     paths = []
     for label in (int(value) for value in np.unique(mask) if value > 0):
-        # a border of nothing closes the lines of what touches the edge; pixel centres lie half a pixel in
-        inside = np.pad((mask == label).astype(np.float64), 1)
-        lines: Any = contour_generator(z=inside).lines(0.5)
-        moved = [(line - 0.5) * spacing for line in lines]
-        text = "".join("M" + "L".join(f"{x:.4g} {y:.4g}" for x, y in line) + "Z" for line in moved)
+        # a border of nothing closes the lines of what touches the edge
+        lines: Any = contour_generator(z=np.pad((mask == label).astype(np.float64), 1)).lines(0.5)
         colour = COLOURS[(label - 1) % len(COLOURS)]
-        paths.append(f'<path d="{text}" fill="{colour}" stroke="{colour}"/>')
-    return f'<g class="mask">{"".join(paths)}</g>' if paths else ""
+        paths.append(f'<path d="{"".join(map(_path, lines))}" fill="{colour}" stroke="{colour}"/>')
+    # in half voxels, see _path
+    scale = f"scale({spacing[0] / 2:g} {spacing[1] / 2:g})"
+    return f'<g class="mask" transform="{scale}">{"".join(paths)}</g>' if paths else ""
+
+
+def _path(line: NDArray[np.float64]) -> str:
+    """A closed line in whole numbers of half voxels: contours of a mask run through middles between voxels."""
+    # a pixel's centre lies half a pixel in, and the border moved all by one
+    points = np.rint(2 * (line - 0.5)).astype(int)
+    steps = np.diff(points, axis=0)
+    bends = np.flatnonzero(np.any(steps[1:] != steps[:-1], axis=1)) + 1
+    corners = points[np.concatenate([[0], bends])]
+    moves = "".join(f"{x} {y} " for x, y in np.diff(corners, axis=0)).replace(" -", "-").rstrip()
+    return f"M{corners[0][0]} {corners[0][1]}l{moves}z"

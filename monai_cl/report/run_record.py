@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -46,7 +46,7 @@ class RunRecord:
         recipe_options: the values given to it.
         volumes: The prepared volumes, to be counted; those it left out are named by its ``faults``.
         processes: Number of processes that shared the volumes; ``volumes`` are those of one of them.
-        receipt: What the network was given at the start; ``None`` from scratch.
+        receipt: Tells, once the run starts, what the network was given; ``None`` from scratch.
         model: File of the weights that were evaluated; its SHA-256 is kept.
     """
 
@@ -64,12 +64,13 @@ class RunRecord:
         recipe_options: Mapping[str, Any] | None = None,
         volumes: Sized | None = None,
         processes: int = 1,
-        receipt: Receipt | None = None,
+        receipt: Callable[[], Receipt | None] | None = None,
         model: str | Path | None = None,
     ) -> None:
         self.path = Path(folder) / FILE
         self._started = 0.0
         self._model = model
+        self._receipt = receipt
         self._content: dict[str, Any] = {
             "format": _FORMAT,
             "step": step,
@@ -77,7 +78,7 @@ class RunRecord:
             "settings": dict(settings or {}),
             "recipe": None if recipe is None else _recipe(recipe, dict(recipe_options or {})),
             "data": {**_data(datalist, dataset_dir, sections), **_prepared(volumes, processes)},
-            "receipt": None if receipt is None else {**asdict(receipt), "share": receipt.share},
+            "receipt": None,
         }
 
     def attach(self, engine: Engine) -> None:
@@ -91,6 +92,9 @@ class RunRecord:
         earlier = read_run_record(self.path.parent).get("parts", []) if engine.state.iteration else []
         part = {"started": _now(), "finished": None, "from_step": engine.state.iteration, "to_step": None}
         self._content["parts"] = [*earlier, {**part, "seconds": None, "versions": versions(), "hardware": hardware()}]
+        receipt = None if self._receipt is None else self._receipt()
+        if receipt is not None:
+            self._content["receipt"] = {**asdict(receipt), "share": receipt.share}
         if self._model is not None:
             self._content["model"] = {"file": Path(self._model).name, "sha256": digest(self._model)}
         self._write(engine)
@@ -146,7 +150,7 @@ def hardware() -> str:
     cores = f"{os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}"
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {cores}"
-    return f"{cores}, {torch.get_num_threads()} threads"
+    return f"{cores}, threads of torch: {torch.get_num_threads()}"
 
 
 def _recipe(name: str | Path, options: dict[str, Any]) -> dict[str, Any]:

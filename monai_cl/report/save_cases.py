@@ -99,7 +99,10 @@ class SaveCases:
                     (self.folder / case.file).unlink()
             kept = [case for case in kept if case.roles]
         undefined = sum(case.dice is None for case in self._cases)
-        content = {"classes": {str(k): v for k, v in self.names.items()}, "cases": [asdict(case) for case in kept]}
+        content: dict[str, Any] = {
+            "classes": {str(k): v for k, v in self.names.items()},
+            "cases": [asdict(case) for case in kept],
+        }
         content |= {"evaluated": len(self._cases), "undefined": undefined}
         with atomic_write(self.folder / INDEX) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -139,8 +142,8 @@ def _bytes(image: Tensor) -> NDArray[np.uint8]:
 
 def _spacing(image: Any) -> tuple[float, ...]:
     affine = getattr(image, "affine", None)
-    axes = image.ndim - 1
+    axes = int(image.ndim) - 1
     if affine is None:
         return (1.0,) * axes
     lengths = np.linalg.norm(np.asarray(affine, dtype=float)[:axes, :axes], axis=0)
-    return tuple(round(float(length), 5) or 1.0 for length in lengths)
+    return tuple(round(float(length), 5) or 1.0 for length in lengths.tolist())

@@ -34,8 +34,10 @@ class Estimate:
         return cls(interval.estimate, *ends)
 
     def __str__(self) -> str:
-        ends = f"{self.low:.3f}, {self.high:.3f}" if self.low is not None and self.high is not None else ""
-        return f"{self.value:.3f} [{ends or f'interval {NOT_DEFINED}'}]"
+        digits = 3 if abs(self.value) < 10 else 1
+        if self.low is None or self.high is None:
+            return f"{self.value:.{digits}f} [interval {NOT_DEFINED}]"
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 Cell = str | int | float | None | Estimate

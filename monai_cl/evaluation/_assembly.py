@@ -1,0 +1,208 @@
+"""What is about to run, in a table; and everything that came out, as one curve."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell
+from monai_cl.evaluation._steps import in_words
+from monai_cl.evaluation._summary import Comparison, Statistics
+from monai_cl.evaluation._table import Score, read_scores
+from monai_cl.evaluation._work import CellError, Work, hardware, versions
+from monai_cl.evaluation.results import COMPUTE, STEPS, ArmConvergence, Curve, CurveArm
+
+
+def describe(work: Work, console: Console, *, commands: bool = False) -> None:
+    """Say how many runs there are, and how many of them are finished; perhaps the commands of one of each kind."""
+    plan = work.plan
+    finished = {cell.folder for cell in plan.cells if work.store.record(cell) is not None}
+    table = Table("arm", "what", "runs", "finished", "steps", title=f"label-efficiency curve in {work.store.root}")
+    for arm, role in dict.fromkeys((cell.arm, cell.role) for cell in plan.cells):
+        cells = [cell for cell in plan.cells if (cell.arm, cell.role) == (arm, role)]
+        done = sum(cell.folder in finished for cell in cells)
+        what = role if role == PRETRAIN else _role(work, cells[0])
+        table.add_row(arm, what, str(len(cells)), str(done), _steps(work, cells[0]))
+    console.print(table)
+    budgets = ", ".join(map(str, plan.budgets))
+    seeds = ", ".join(map(str, plan.config.seeds))
+    console.print(f"labels: {budgets}; seeds: {seeds}; cases of {plan.config.evaluation.section}: {len(plan.cases)}")
+    for cell in _examples(plan.cells) if commands else ():
+        console.rule(cell.folder)
+        if not _is_known(work, cell):
+            console.print("its steps are known once the pretraining and the reference have been measured")
+            continue
+        for _, step, overrides in work.steps(cell):
+            text = in_words(step.arguments(overrides))
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, elapsed: float) -> Curve | None:
+    """The curve of all that is finished; ``None`` if nothing is."""
+    plan, config = work.plan, work.plan.config
+    records = {cell: record for cell in plan.cells if (record := work.store.record(cell)) is not None}
+    tuned = [cell for cell in records if cell.role != PRETRAIN]
+    if not tuned:
+        return None
+    scores = [score for cell in tuned for score in _scores(work, cell)]
+    arms = _arms(work)
+    options = {"confidence": config.evaluation.confidence, "resamples": config.evaluation.resamples}
+    statistics = Statistics(scores, **options)  # type: ignore[arg-type]
+    pairs = _comparisons(arms, config.reference)
+    reference = next(arm for arm in arms if arm.name == config.reference)
+    longer = [arm.name for arm in arms if arm.role == LONG]
+    convergence = [each for name in longer for each in statistics.convergence(reference, name, config.tolerance)]
+    return Curve(
+        scores=tuple(scores),
+        arms=tuple(arms),
+        estimates=tuple(statistics.estimates([arm.name for arm in arms], pairs)),
+        labels_saved=tuple(entry for pair in pairs for entry in statistics.labels_saved(pair)),
+        convergence=tuple(convergence),
+        failed=dict(failed),
+        notes=(*notes, *_notes(work, arms, scores, convergence)),
+        record=_record(work, records, elapsed),
+    )
+
+
+def _scores(work: Work, cell: Cell) -> list[Score]:
+    who = (cell.arm, cell.run, cell.budget, cell.seed)
+    return read_scores(work.store.folder(cell), who, work.plan.classes)
+
+
+def _arms(work: Work) -> list[CurveArm]:
+    plan = work.plan
+    found = []
+    for name in plan.roles():
+        cells = [cell for cell in plan.cells if cell.arm == name and cell.role != PRETRAIN]
+        cell = cells[0]
+        runs = tuple(dict.fromkeys(each.run for each in cells))
+        handed = _handed(work, cell)
+        if cell.role == HANDED and handed is None:  # nothing of it can have run
+            continue
+        steps = int(handed["steps"]) if handed else work.epochs(cell) * plan.epoch_length
+        found.append(CurveArm(name, _title(work, cell), _role(work, cell), runs, steps, cell.gets, _how(handed)))
+    return found
+
+
+def _handed(work: Work, cell: Cell) -> dict[str, Any] | None:
+    try:
+        return work.handed(cell.gets) if cell.role == HANDED else None
+    except CellError:
+        return None
+
+
+def _how(handed: Mapping[str, Any] | None) -> str:
+    if handed is None:
+        return ""
+    return (
+        f"{handed['pretraining_seconds']:.4g} s of pretraining ({handed['source']}) are {handed['extra_steps']} more "
+        f"steps of fine-tuning, which take {handed['seconds_per_step']:.3g} s each"
+    )
+
+
+def _title(work: Work, cell: Cell) -> str:
+    config = work.plan.config
+    base = config.arm(cell.base).title
+    if cell.role == LONG:
+        return f"{base}, twice the steps"
+    return f"{base}, given the time of {config.arm(cell.gets).title}" if cell.role == HANDED else base
+
+
+def _role(work: Work, cell: Cell) -> str:
+    if cell.role != GIVEN:
+        return cell.role
+    if cell.arm == work.plan.config.reference:
+        return "reference"
+    return "scratch" if work.plan.config.arm(cell.arm).from_scratch else "pretrained"
+
+
+def _comparisons(arms: Sequence[CurveArm], reference: str) -> list[Comparison]:
+    others = [arm for arm in arms if arm.role in ("scratch", "pretrained")]
+    return [
+        *(Comparison(STEPS, arm.name, reference) for arm in others),
+        *(Comparison(COMPUTE, arm.gets, arm.name) for arm in arms if arm.role == HANDED),
+    ]
+
+
+def _notes(
+    work: Work, arms: Sequence[CurveArm], scores: Sequence[Score], convergence: Sequence[ArmConvergence]
+) -> list[str]:
+    config = work.plan.config
+    found = []
+    empty = {(score.case, score.label) for score in scores if math.isnan(score.dice)}
+    if empty:
+        everything = len({(score.case, score.label) for score in scores})
+        found.append(
+            f"{len(empty)} of {everything} pairs of case and class have an empty truth: their scores are undefined and "
+            "left out"
+        )
+    missed = Counter(score.arm for score in scores if score.missed)
+    found += [
+        f"{arm}: a class was missed altogether {count} times, its distances count as the volume's diagonal"
+        for arm, count in missed.items()
+    ]
+    if not config.converged_at:
+        found.append(f"whether {config.reference} was trained long enough was not tried (convergence: false)")
+    found += [
+        f"{each.arm} is not converged with {each.budget} labels ({each.reason}): part of a gain at equal steps may be "
+        "faster convergence"
+        for each in convergence
+        if not each.converged
+    ]
+    compared = {arm.gets for arm in arms if arm.role == HANDED}
+    for arm in config.arms:
+        if arm.from_scratch or arm.name in compared:
+            continue
+        known = arm.pretraining is not None or arm.pretraining_seconds is not None
+        why = "was switched off or failed" if known else "needs pretraining_seconds, which the file does not state"
+        found.append(f"{arm.name}: the comparison at equal compute {why}")
+    found += [f"{arm.title}: {arm.note}" for arm in arms if arm.note]
+    return found
+
+
+def _record(work: Work, records: Mapping[Cell, Mapping[str, Any]], elapsed: float) -> dict[str, Any]:
+    plan, config = work.plan, work.plan.config
+    handed = {arm.gets: work.handed(arm.gets) for arm in _arms(work) if arm.gets}
+    return {
+        "reference": config.reference,
+        "budgets": list(plan.budgets),
+        "seeds": list(config.seeds),
+        "cases": len(plan.cases),
+        "classes": list(plan.classes),
+        "section": config.evaluation.section,
+        "steps": plan.steps,
+        "bundle": config.bundle.name,
+        "config": config.source.name,
+        "settings": {key: value for key, value in config.settings.items() if key not in ("dataset_dir", "datalist")},
+        "datalist": plan.datalist,
+        "equal_compute": handed,
+        "versions": versions(),
+        "hardware": sorted({str(record["host"]) for record in records.values()}) or [hardware()],
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "elapsed_seconds": round(elapsed, 1),
+        "cell_seconds": round(sum(float(record["seconds"]) for record in records.values()), 1),
+        "finished": len(records),
+        "planned": len(plan.cells),
+    }
+
+
+def _steps(work: Work, cell: Cell) -> str:
+    if cell.role == PRETRAIN:
+        return ""
+    return str(work.epochs(cell) * work.plan.epoch_length) if _is_known(work, cell) else "to be measured"
+
+
+def _is_known(work: Work, cell: Cell) -> bool:
+    """Whether the steps of a cell are known already."""
+    return cell.role != HANDED or work.handed_file(cell.gets).is_file()
+
+
+def _examples(cells: Sequence[Cell]) -> list[Cell]:
+    """The first cell of each arm."""
+    return list({cell.arm + cell.role: cell for cell in reversed(cells)}.values())[::-1]

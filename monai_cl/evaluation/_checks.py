@@ -1,0 +1,109 @@
+"""What a curve makes sure of before its first run, since its last may be days away."""
+
+from __future__ import annotations
+
+from monai_cl import weights
+from monai_cl.data import check_study, load_datalist, shared_subjects
+from monai_cl.evaluation._config import Arm
+from monai_cl.evaluation._plan import PRETRAIN, Plan
+from monai_cl.evaluation._steps import Step
+from monai_cl.evaluation._work import Work, changes
+
+
+class OtherSettingsError(ValueError):
+    """The output folder holds results of other settings."""
+
+
+def check(work: Work) -> tuple[str, ...]:
+    """Refuse what would fail, or give a result that means nothing.
+
+    Returns:
+        What is allowed but should be said, in words.
+
+    Raises:
+        FileNotFoundError: If a checkpoint is absent.
+        ValueError: If a setting has no effect, a patient is on both sides, a checkpoint is of another network, or the
+            output folder holds results of other settings.
+    """
+    _check_settings(work.plan)
+    notes = _check_patients(work.plan)
+    for arm in work.plan.config.arms:
+        _check_weights(work.plan, arm)
+    _check_finished(work)
+    return notes
+
+
+def _check_settings(plan: Plan) -> None:
+    config = plan.config
+    steps = [plan.train, plan.evaluate, *plan.pretrain.values()]
+    if (config.bundle / "configs" / "pretrain.yaml").is_file():
+        steps.append(Step.of(config.bundle, ["pretrain"], config.overlays))
+    everything = Step(config.bundle, tuple(dict.fromkeys(file for step in steps for file in step.files)), base=0)
+    everything.check({key: value for key, value in config.settings.items() if not any(s.knows(key) for s in steps)})
+    for arm in config.arms:
+        plan.evaluate.check({key: value for key, value in arm.settings.items() if not plan.train.knows(key)})
+        if arm.pretraining is not None:
+            plan.pretrain[arm.name].check(arm.pretraining.settings)
+
+
+def _check_patients(plan: Plan) -> tuple[str, ...]:
+    section, common = plan.config.evaluation.section, plan.train.pick(plan.config.settings)
+    datalist = plan.train.value("datalist", common)
+    folder = plan.train.value("dataset_dir", common)
+    check_study(datalist, out_channels=len(plan.classes) + 1)
+    held_out = load_datalist(datalist, section, dataset_dir=folder)
+    both = shared_subjects(load_datalist(datalist, "training", dataset_dir=folder), held_out)
+    if both:
+        raise ValueError(
+            f"no patient may be in both training and {section}, got {len(both)} ({', '.join(both[:5])}) in {datalist}; "
+            "move all volumes of a patient to one side"
+        )
+    notes = []
+    for name, step in plan.pretrain.items():
+        settings = {**step.pick(plan.config.settings), **(getattr(plan.config.arm(name).pretraining, "settings", {}))}
+        if not step.knows("sections"):
+            continue
+        where = step.value("datalist", settings), step.value("sections", settings)
+        seen = load_datalist(*where, dataset_dir=step.value("dataset_dir", settings), labelled=False)
+        shared = shared_subjects(seen, held_out)
+        if shared:
+            notes.append(
+                f"the pretraining of {name} sees images of {len(shared)} patients of {section}, without labels"
+            )
+    return tuple(notes)
+
+
+def _check_weights(plan: Plan, arm: Arm) -> None:
+    """Try each checkpoint once: that it is of another network shows in seconds."""
+    if arm.from_scratch:
+        return
+    common = {**plan.train.pick(plan.config.settings), **plan.train.pick(arm.settings)}
+    network = plan.train.network(common)
+    least = float(plan.train.value("min_matched", common)) if plan.train.knows("min_matched") else 0.9
+    for path in arm.checkpoints.values():
+        try:
+            weights.transfer(network, path, min_matched=least)
+        except weights.WeightsMismatchError as error:
+            raise ValueError(f"arm {arm.name!r} cannot start from {path}: {error}") from error
+    if arm.pretraining is not None:
+        step = plan.pretrain[arm.name]
+        pretrained = step.network({**step.pick(plan.config.settings), **arm.pretraining.settings})
+        try:
+            weights.transfer(network, pretrained.state_dict(), min_matched=least)
+        except weights.WeightsMismatchError as error:
+            raise ValueError(f"arm {arm.name!r} pretrains another network than it fine-tunes: {error}") from error
+
+
+def _check_finished(work: Work) -> None:
+    """Results of other settings in the output folder are not mixed with those to come."""
+    for cell in work.plan.cells:
+        record = work.store.record(cell)
+        if record is None:
+            continue
+        changed = changes(record["settings"], work.settings(cell))
+        if changed:
+            what = "pretraining" if cell.role == PRETRAIN else "fine-tuning"
+            raise OtherSettingsError(
+                f"{work.store.folder(cell)} holds a {what} with other settings ({'; '.join(changed[:8])}); go back to "
+                "them, or give another output folder (--out)"
+            )

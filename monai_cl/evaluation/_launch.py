@@ -1,0 +1,97 @@
+"""Starting the steps as processes of their own, and stopping them with this one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from monai_cl.evaluation._steps import command, in_words
+
+_TAIL = 15  # lines of a log that are shown
+# a step is a run of its own, whatever launched this process
+_NOT_HANDED_ON = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Launch(Protocol):
+    """Runs the interpreter with arguments, what it says going to the end of a log; returns its exit code."""
+
+    def __call__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+        """Run and wait."""
+
+
+class Processes:
+    """Launch steps as processes; :meth:`stop` ends those that run and lets no other start."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def __call__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+        """Run a step and wait for it."""
+        whole = command(arguments)
+        with open(log, "ab") as file:
+            file.write(f"$ {in_words(arguments)}\n".encode())
+            file.flush()
+            with self._lock:
+                if self.stopped:
+                    return -1
+                process = subprocess.Popen(whole, stdout=file, stderr=subprocess.STDOUT, env=dict(environment))
+                self._running.add(process)
+            try:
+                return process.wait()
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+
+    def stop(self) -> None:
+        """Ask the running steps to stop; a pretraining writes a checkpoint first."""
+        with self._lock:
+            self.stopped = True
+            for process in self._running:
+                process.terminate()
+
+
+def environment(processes: int, worker: int) -> dict[str, str]:
+    """Environment of a step: its share of the cores and, where there are several GPUs, one of them."""
+    siblings = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    place = int(os.environ.get("LOCAL_RANK", 0)) * processes + worker
+    threads = max(1, cores() // (processes * siblings))
+    kept = {key: value for key, value in os.environ.items() if key not in _NOT_HANDED_ON}
+    kept = {key: value for key, value in kept.items() if not key.startswith("TORCHELASTIC_")}
+    gpus = _gpus()
+    chosen = {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if len(gpus) > 1 else {}
+    return {**kept, "OMP_NUM_THREADS": str(threads), **chosen}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log."""
+    if not log.is_file():
+        return ""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:])
+
+
+def reason(log: Path) -> str:
+    """Why the step that wrote a log ended: its line ``error: ...``, else its last line."""
+    lines = [line for line in tail(log).splitlines() if line.strip()]
+    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return told[-1] if told else lines[-1] if lines else "it said nothing"
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [part for part in named.split(",") if part.strip()]
+    return [str(index) for index in range(torch.cuda.device_count())]

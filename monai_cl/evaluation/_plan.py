@@ -1,0 +1,180 @@
+"""Every run that a curve consists of, in the order in which they are worth doing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from monai_cl.data import digest, load_datalist
+from monai_cl.evaluation._config import COMPUTE, LONGER, Arm, CurveConfig
+from monai_cl.evaluation._steps import Step
+
+PRETRAIN, GIVEN, LONG, HANDED = "pretraining", "given", "twice the steps", "equal compute"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pretraining, or one fine-tuning with its evaluation.
+
+    Attributes:
+        folder: Where it is kept, below the output folder; its name.
+        role: Pretraining, a given arm, the reference with twice the steps, or the reference with the time of a
+            pretraining.
+        arm: Name of the arm.
+        base: The given arm whose settings it takes.
+        run: Name of the pretraining run; empty without.
+        budget: Number of labels; 0 for pretraining.
+        seed: Seed of subset and fine-tuning, or of the pretraining.
+        gets: The arm whose pretraining time it gets; empty for others.
+        needs: Cells that must be there before.
+    """
+
+    folder: str
+    role: str
+    arm: str
+    base: str
+    run: str
+    budget: int
+    seed: int
+    gets: str = ""
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        config: The file.
+        train: The fine-tuning step.
+        evaluate: The evaluation step.
+        pretrain: The pretraining step of each arm that has one.
+        budgets: Numbers of labels.
+        cases: Names of the evaluation cases.
+        classes: Names of the classes above background.
+        datalist: SHA-256 of the datalist.
+        steps: Steps of a fine-tuning.
+        cells: The runs.
+        notes: What was decided on the way, in words.
+    """
+
+    config: CurveConfig
+    train: Step
+    evaluate: Step
+    pretrain: dict[str, Step]
+    budgets: tuple[int, ...]
+    cases: tuple[str, ...]
+    classes: tuple[str, ...]
+    datalist: str
+    epochs: int
+    epoch_length: int
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Steps of a fine-tuning."""
+        return self.epochs * self.epoch_length
+
+    def cell(self, folder: str) -> Cell:
+        """The cell of that name."""
+        return next(cell for cell in self.cells if cell.folder == folder)
+
+    def roles(self) -> dict[str, str]:
+        """The role of each arm, in order."""
+        return {cell.arm: cell.role for cell in self.cells if cell.role != PRETRAIN}
+
+
+def make_plan(config: CurveConfig) -> Plan:
+    """Work out every run.
+
+    Raises:
+        FileNotFoundError: If files of the study are absent.
+        ValueError: If a budget is larger than the labelled set, or a config file is unknown.
+    """
+    from monai_cl.data import class_names
+
+    train = Step.of(config.bundle, ["train"], config.overlays, timed=True)
+    evaluate = Step.of(config.bundle, ["train", "evaluate"], config.overlays)
+    pretrain = {
+        arm.name: Step.of(
+            arm.pretraining.bundle, ["pretrain"], (*arm.pretraining.overlays, *config.overlays), timed=True
+        )
+        for arm in config.arms
+        if arm.pretraining is not None
+    }
+    common = train.pick(config.settings)
+    datalist, folder = train.value("datalist", common), train.value("dataset_dir", common)
+    labelled = load_datalist(datalist, "training", dataset_dir=folder, labelled=True)
+    cases = load_datalist(datalist, config.evaluation.section, dataset_dir=folder, labelled=True)
+    budgets, notes = _budgets(config, len(labelled))
+    names = class_names(datalist)
+    channels = int(train.value("out_channels", common))
+    return Plan(
+        config=config,
+        train=train,
+        evaluate=evaluate,
+        pretrain=pretrain,
+        budgets=tuple(dict.fromkeys(budgets.values())),
+        cases=tuple(str(item["case"]) for item in cases),
+        classes=tuple(names.get(label, f"class {label}") for label in range(1, channels)),
+        datalist=digest(datalist),
+        epochs=int(train.value("finetune_epochs", common)),
+        epoch_length=int(train.value("finetune_epoch_length", common)),
+        cells=tuple(_cells(config, budgets)),
+        notes=notes,
+    )
+
+
+def _budgets(config: CurveConfig, available: int) -> tuple[dict[int | str, int], tuple[str, ...]]:
+    """The number that each budget of the file stands for."""
+    too_large = [budget for budget in config.budgets if isinstance(budget, int) and budget > available]
+    if too_large:
+        raise ValueError(
+            f"budgets must be at most the {available} labelled volumes of `training`, or all, got "
+            f"{', '.join(map(str, too_large))}"
+        )
+    found = {budget: available if budget == "all" else int(budget) for budget in config.budgets}
+    same = "all" in found and available in found
+    return found, (f"all is {available} labels, which is a budget already: run once",) if same else ()
+
+
+def _cells(config: CurveConfig, budgets: dict[int | str, int]) -> Iterator[Cell]:
+    for arm in config.arms:
+        yield from _pretraining(arm)
+    # budget by budget, so that what there is after an hour is a curve already
+    for budget, seed in product(dict.fromkeys(budgets.values()), config.seeds):
+        for arm, run in ((each, run) for each in config.arms for run in each.runs):
+            needs = (_pretraining_folder(arm.name, run),) if arm.pretraining else ()
+            yield _finetuning(GIVEN, arm.name, arm.name, run, budget, seed, needs=needs)
+    reference = config.reference
+    for budget, seed in product(dict.fromkeys(budgets[each] for each in config.converged_at), config.seeds):
+        yield _finetuning(LONG, reference + LONGER, reference, "", budget, seed)
+    for arm in config.arms:
+        if arm.pretraining is None and arm.pretraining_seconds is None:
+            continue
+        before = [_pretraining_folder(arm.name, run) for run in arm.runs] if arm.pretraining else []
+        before += [_folder(reference, "", b, s) for b, s in product(dict.fromkeys(budgets.values()), config.seeds)]
+        for budget, seed in product(dict.fromkeys(budgets[each] for each in config.equal_compute), config.seeds):
+            name = f"{reference}{COMPUTE}{arm.name}"
+            yield _finetuning(HANDED, name, reference, "", budget, seed, gets=arm.name, needs=tuple(before))
+
+
+def _pretraining(arm: Arm) -> Iterator[Cell]:
+    for seed in arm.pretraining.seeds if arm.pretraining else ():
+        run = f"seed_{seed}"
+        yield Cell(_pretraining_folder(arm.name, run), PRETRAIN, arm.name, arm.name, run, 0, seed)
+
+
+def _finetuning(role: str, arm: str, base: str, run: str, budget: int, seed: int, **more: Any) -> Cell:
+    return Cell(_folder(arm, run, budget, seed), role, arm, base, run, budget, seed, **more)
+
+
+def _pretraining_folder(arm: str, run: str) -> str:
+    return f"pretraining/{arm}/{run}"
+
+
+def _folder(arm: str, run: str, budget: int, seed: int) -> str:
+    return "/".join(part for part in ("cells", arm, run, f"labels_{budget}", f"seed_{seed}") if part)

@@ -1,0 +1,194 @@
+"""From the scores of all runs to estimates with intervals, leaving out, and saying, what cannot be paired."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TypedDict
+
+import numpy as np
+
+from monai_cl.evaluation._records import CaseScore, Interval
+from monai_cl.evaluation._table import METRICS, Score
+from monai_cl.evaluation.results import COMPUTE, MEAN, STEPS, ArmConvergence, ArmLabelsSaved, CurveArm, Estimate
+from monai_cl.evaluation.statistics import converged, interval, labels_saved, paired_difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms whose scores are paired."""
+
+    kind: str  # STEPS or COMPUTE
+    arm: str
+    reference: str
+
+
+class _Options(TypedDict):
+    confidence: float
+    resamples: int
+
+
+class Statistics:
+    """Estimates from scores, some of which may be missing since their runs failed.
+
+    Args:
+        scores: Scores of all arms, runs, budgets, seeds, cases and classes.
+        confidence: Confidence level of intervals.
+        resamples: Bootstrap resamples.
+    """
+
+    def __init__(self, scores: Sequence[Score], *, confidence: float = 0.95, resamples: int = 10_000) -> None:
+        self.options = _Options(confidence=confidence, resamples=resamples)
+        labels = list(dict.fromkeys(score.label for score in scores))
+        # with one class the mean over classes is that class
+        kinds = product(METRICS, [MEAN, *labels] if len(labels) > 1 else [MEAN])
+        self._tables = {(metric, label): list(_table(scores, metric, label)) for metric, label in kinds}
+
+    def estimates(self, arms: Sequence[str], comparisons: Sequence[Comparison]) -> Iterator[Estimate]:
+        """Means of the arms and differences of the comparisons, for every budget, metric and class."""
+        for metric, label in self._tables:
+            for arm in arms:
+                yield from self._means(metric, label, arm)
+            for comparison in comparisons:
+                yield from self._differences(metric, label, comparison)
+
+    def labels_saved(self, comparison: Comparison) -> Iterator[ArmLabelsSaved]:
+        """Labels saved at equal Dice; nothing where fewer than two budgets can be compared."""
+        table = self._tables["dice", MEAN]
+        budgets = [b for b in _budgets(table, comparison.reference) if b in _budgets(table, comparison.arm)]
+        complete = _complete(table, [(a, b) for b in budgets for a in (comparison.arm, comparison.reference)])
+        if len(budgets) < 2 or not complete.scores:
+            return
+        for entry in labels_saved(complete.scores, comparison.arm, comparison.reference, **self.options):
+            yield ArmLabelsSaved(
+                comparison=comparison.kind,
+                arm=comparison.arm,
+                reference=comparison.reference,
+                budget=entry.budget,
+                target=entry.target,
+                needed=entry.needed,
+                saved=entry.saved,
+                low=entry.low,
+                high=entry.high,
+                confidence=entry.confidence,
+                excluded=entry.excluded,
+                notes=(*entry.notes, *complete.notes),
+            )
+
+    def convergence(self, arm: CurveArm, longer: str, tolerance: float) -> Iterator[ArmConvergence]:
+        """Whether twice the steps change the Dice of an arm, for each budget where they were tried."""
+        table = self._tables["dice", MEAN]
+        for budget in _budgets(table, longer):
+            complete = _complete(table, [(arm.name, budget), (longer, budget)])
+            if not _defined(complete.scores):
+                continue
+            found = converged(complete.scores, arm.name, longer, budget, tolerance=tolerance, **self.options)
+            gain = found.difference
+            reason = "; ".join([found.reason, *complete.notes])
+            ends = (gain.estimate, gain.low, gain.high, tolerance, reason)
+            yield ArmConvergence(arm.name, budget, arm.steps, found.converged, *ends)
+
+    def _means(self, metric: str, label: str, arm: str) -> Iterator[Estimate]:
+        table = self._tables[metric, label]
+        for budget in _budgets(table, arm):
+            complete = _complete(table, [(arm, budget)])
+            if _defined(complete.scores):
+                found = interval(complete.scores, arm, budget, **self.options)
+                yield _estimate("mean", "", metric, label, arm, "", budget, found, complete)
+
+    def _differences(self, metric: str, label: str, pair: Comparison) -> Iterator[Estimate]:
+        table = self._tables[metric, label]
+        for budget in _budgets(table, pair.arm):
+            complete = _complete(table, [(pair.arm, budget), (pair.reference, budget)])
+            if _defined(complete.scores):
+                names = (pair.arm, pair.reference, budget)
+                found = paired_difference(complete.scores, *names, **self.options)
+                yield _estimate("difference", pair.kind, metric, label, *names, found, complete)
+
+
+@dataclass(frozen=True)
+class _Complete:
+    """Scores of the runs and seeds that every arm has, and what was left out for it."""
+
+    scores: list[CaseScore]
+    notes: tuple[str, ...]
+    runs: dict[str, int]
+
+
+def _complete(table: Sequence[CaseScore], wanted: Sequence[tuple[str, int]]) -> _Complete:
+    mine = [score for score in table if (score.arm, score.budget) in wanted]
+    cells = {(s.arm, s.budget, s.run, s.seed) for s in mine}
+    if any(not any((a, b) == cell[:2] for cell in cells) for a, b in wanted):
+        return _Complete([], (), {})
+    all_runs = {arm: sorted({run for a, _, run, _ in cells if a == arm}) for arm, _ in wanted}
+    runs = {
+        arm: [run for run in names if all(any(c[:3] == (a, b, run) for c in cells) for a, b in wanted if a == arm)]
+        for arm, names in all_runs.items()
+    }
+    all_seeds = sorted({seed for *_, seed in cells})
+    seeds = [seed for seed in all_seeds if all((a, b, run, seed) in cells for a, b in wanted for run in runs[a])]
+    lost = [(arm, run) for arm in runs for run in all_runs[arm] if run not in runs[arm]]
+    notes = [f"run {run} of {arm} left out: not finished" for arm, run in lost]
+    notes += [f"seed {seed} left out: not finished in every arm" for seed in all_seeds if seed not in seeds]
+    kept = [s for s in mine if s.run in runs[s.arm] and s.seed in seeds] if all(runs.values()) else []
+    return _Complete(kept, tuple(notes), {arm: len(names) for arm, names in runs.items()})
+
+
+def _defined(scores: Sequence[CaseScore]) -> bool:
+    return any(not math.isnan(score.value) for score in scores)
+
+
+def _budgets(table: Sequence[CaseScore], arm: str) -> list[int]:
+    return sorted({score.budget for score in table if score.arm == arm})
+
+
+def _table(scores: Sequence[Score], metric: str, label: str) -> Iterator[CaseScore]:
+    """One value for each case: of a class, or the mean of the classes that the truth has."""
+    if label != MEAN:
+        for s in (score for score in scores if score.label == label):
+            yield CaseScore(s.arm, s.budget, s.seed, s.case, getattr(s, metric), s.run)
+        return
+    values: dict[tuple[str, int, int, str, str], list[float]] = defaultdict(list)
+    for s in scores:
+        values[s.arm, s.budget, s.seed, s.case, s.run].append(getattr(s, metric))
+    for (arm, budget, seed, case, run), found in values.items():
+        known = [value for value in found if not math.isnan(value)]
+        yield CaseScore(arm, budget, seed, case, float(np.mean(known)) if known else math.nan, run)
+
+
+def _estimate(
+    kind: str,
+    comparison: str,
+    metric: str,
+    label: str,
+    arm: str,
+    reference: str,
+    budget: int,
+    found: Interval,
+    complete: _Complete,
+) -> Estimate:
+    return Estimate(
+        kind=kind,
+        comparison=comparison,
+        metric=metric,
+        label=label,
+        arm=arm,
+        reference=reference,
+        budget=budget,
+        estimate=found.estimate,
+        low=found.low,
+        high=found.high,
+        confidence=found.confidence,
+        runs=complete.runs[arm],
+        seeds=found.seeds,
+        cases=found.cases,
+        used=found.used,
+        excluded=found.excluded,
+        notes=(*found.notes, *complete.notes),
+    )
+
+
+__all__ = ["COMPUTE", "STEPS", "Comparison", "Statistics"]

@@ -1,0 +1,146 @@
+"""Measuring a label-efficiency curve: every run of it, resumable and in parallel, and what the runs say together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from monai_cl.evaluation._assembly import assemble, describe
+from monai_cl.evaluation._checks import check
+from monai_cl.evaluation._config import read_config
+from monai_cl.evaluation._launch import Launch, Processes
+from monai_cl.evaluation._plan import Plan, make_plan
+from monai_cl.evaluation._pool import Pool, ranks
+from monai_cl.evaluation._store import Store
+from monai_cl.evaluation._work import LOG, Work
+from monai_cl.evaluation.results import Curve, save_curve
+
+
+@dataclass(frozen=True)
+class CurveResult:
+    """What :func:`run_curve` did.
+
+    Attributes:
+        folder: The output folder.
+        curve: The curve; ``None`` after a dry run, in processes other than the first, and if nothing was finished.
+        failed: Name and reason of each run that failed.
+    """
+
+    folder: Path
+    curve: Curve | None
+    failed: dict[str, str]
+
+    def complaint(self) -> str:
+        """Which runs failed and where to look; empty where none did."""
+        if not self.failed:
+            return ""
+        reasons = [f"  {self.folder / name}: {_first(text)}" for name, text in self.failed.items()]
+        return (
+            f"{len(self.failed)} runs failed, the same command tries them again; see {LOG} in their folders\n"
+            + "\n".join(reasons)
+        )
+
+
+def run_curve(
+    config: str | Path,
+    *,
+    output: str | Path | None = None,
+    processes: int = 1,
+    dry_run: bool = False,
+    console: Console | None = None,
+    launch: Launch | None = None,
+) -> CurveResult:
+    """Measure a label-efficiency curve.
+
+    For every arm, pretraining run, label budget and seed the bundle's own ``train`` and ``train + evaluate`` steps run
+    as processes: on the same nested subsets of patients, for the same number of steps, with the same seeds in every
+    arm. Two more kinds of arms come by themselves: the reference with twice the steps, which tells whether it is
+    converged, and the reference with the time of a pretraining handed to it in steps (equal compute). That time is
+    the one of the training loop: the seconds a pretraining step took times the number of steps, over the seconds that
+    a step of the reference took, all measured in the runs themselves.
+
+    A run that is finished is not done again; the same command goes on where it was stopped. Results of other settings
+    in the output folder are refused. Several processes may work on one folder (``torchrun``, SLURM, or by hand): each
+    run is done once.
+
+    Args:
+        config: YAML file. ``bundle`` (name or folder), ``budgets`` (numbers of labels, ``all``), ``seeds``, ``arms``
+            and ``output`` are required; ``overlays``, ``settings`` (for every step that knows them), ``reference``,
+            ``evaluation`` (``section``, ``confidence``, ``resamples``), ``equal_compute`` and ``convergence`` (false,
+            or ``budgets`` and ``tolerance``) and ``keep_models`` are not. An arm has ``pretrained`` (none, a path,
+            paths, or ``bundle``, ``overlays``, ``settings``, ``seeds`` to pretrain with), and perhaps ``settings`` of
+            its fine-tuning, ``title`` and ``pretraining_seconds``. Paths start from the working directory.
+        output: Another output folder than that of the file.
+        processes: Steps that run at the same time; each gets its share of the cores.
+        dry_run: Check everything, say what would run, run and write nothing.
+        console: Where to print.
+        launch: Runs a step; processes when left out.
+
+    Returns:
+        The curve and what failed. The curve is written to ``curve.csv``, ``summary.csv`` and ``summary.json``.
+
+    Raises:
+        FileNotFoundError: If the file, files of the study or a checkpoint are absent.
+        ValueError: If the file is wrong, a budget is larger than the labelled set, a patient is on both sides, a
+            checkpoint is of another network, or the output folder holds results of other settings.
+    """
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes!r}")
+    began, console = time.monotonic(), console or Console()
+    read = read_config(config)
+    plan = make_plan(read if output is None else replace(read, output=Path(output)))
+    rank, pools = ranks()
+    own = Processes()
+    store = Store(plan.config.output)
+    work = Work(plan, store, launch or own, processes)
+    notes = (*plan.notes, *check(work))
+    if rank == 0:
+        describe(work, console, commands=dry_run)
+    if dry_run:
+        return CurveResult(store.root, None, {})
+    pool = Pool(plan.cells, store, work, processes=processes, rank=rank, pools=pools)
+    with _progress(plan, pool, console) as watch:
+        pool.run(stop=own.stop, watch=watch)
+    if rank > 0:
+        return CurveResult(store.root, None, {})
+    curve = assemble(work, pool.failed, notes, elapsed=time.monotonic() - began)
+    if curve is not None:
+        save_curve(curve, store.root)
+    return CurveResult(store.root, curve, dict(pool.failed))
+
+
+@contextmanager
+def _progress(plan: Plan, pool: Pool, console: Console) -> Iterator[Callable[[], None]]:
+    """A bar over the runs in a terminal, a line for each elsewhere."""
+    said: set[str] = set()
+
+    def lines() -> None:
+        for name in [name for name in (*pool.done, *pool.failed) if name not in said]:
+            said.add(name)
+            state = f"failed: {_first(pool.failed[name])}" if name in pool.failed else "done"
+            text = f"{len(said)}/{len(plan.cells)} {name} {state}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if not console.is_terminal:
+        yield lines
+        return
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=len(plan.cells))
+
+        def update() -> None:
+            failed = f"{len(pool.failed)} failed  " if pool.failed else ""
+            running = ", ".join(list(pool.running))
+            bar.update(task, completed=len(pool.done) + len(pool.failed), description=failed + running)
+
+        yield update
+
+
+def _first(text: str) -> str:
+    return text.splitlines()[0] if text else ""

@@ -1,0 +1,158 @@
+"""The label-efficiency curve of a folder, as tables with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from monai_cl.evaluation import results
+from monai_cl.evaluation.results import Curve, CurveArm
+from monai_cl.report.tables import Cell, Estimate, Table, is_number
+
+_METRICS = {
+    "dice": "Dice",
+    "surface_distance": "Average surface distance in mm",
+    "hausdorff_95": "Hausdorff distance (95 %) in mm",
+}
+_MEANINGS = {
+    results.STEPS: "every arm fine-tuned for the same steps",
+    results.COMPUTE: "the reference also got the time that pretraining took",
+}
+_FACTS = ("date", "hardware", "section", "steps", "cell_seconds", "elapsed_seconds")
+
+
+def curve_tables(curve: Curve) -> list[Table]:
+    """What the curve shows: Dice, differences, labels saved, whether the reference was trained long enough."""
+    tables = [_means(curve, "dice"), *_differences(curve), *_labels_saved(curve), *_convergence(curve)]
+    return [table for table in tables if table.rows]
+
+
+def curve_details(curve: Curve) -> list[Table]:
+    """What the curve rests on: its arms, the distances between surfaces, versions and hardware."""
+    tables = [_arms(curve), *(_means(curve, metric) for metric in _METRICS if metric != "dice"), _facts(curve)]
+    return [table for table in tables if table.rows]
+
+
+def curve_warnings(curve: Curve) -> list[str]:
+    """What a reader must know of the curve, in sentences."""
+    said = [f"{note[:1].upper()}{note[1:]}." if not note.endswith(".") else note for note in curve.notes]
+    if curve.failed:  # their reasons may name cases, and stay in summary.json
+        said.append(f"These runs failed and are left out: {', '.join(sorted(curve.failed))}.")
+    return said
+
+
+def _budgets(curve: Curve) -> list[int]:
+    return sorted({estimate.budget for estimate in curve.estimates})
+
+
+def _table(caption: str, curve: Curve, columns: Sequence[tuple[str, Sequence[results.Estimate]]]) -> Table:
+    """Budgets as rows, an arm a column, with what the intervals cover below."""
+    columns = [(name, found) for name, found in columns if found]
+    rows = [(str(budget), *(_cell(found, budget) for _, found in columns)) for budget in _budgets(curve)]
+    kept = tuple(row for row in rows if any(map(is_number, row)))
+    every = [estimate for _, found in columns for estimate in found]
+    return Table(caption, ("labels", *(name for name, _ in columns)), kept, tuple(_covers(every)))
+
+
+def _cell(found: Sequence[results.Estimate], budget: int) -> Cell:
+    chosen = next((estimate for estimate in found if estimate.budget == budget), None)
+    if chosen is None:
+        return ""
+    low, high = (end if math.isfinite(end) else None for end in (chosen.low, chosen.high))
+    return Estimate(chosen.estimate, low, high)
+
+
+def _covers(estimates: Sequence[results.Estimate]) -> Iterator[str]:
+    if not estimates:
+        return
+    first = estimates[0]
+    seeds, cases, runs = ({getattr(e, name) for e in estimates} for name in ("seeds", "cases", "runs"))
+    yield (
+        f"{100 * first.confidence:g} % intervals over {_range(cases)} cases, {_range(seeds)} seeds and "
+        f"{_range(runs)} pretraining runs"
+    )
+    yield from dict.fromkeys(note for estimate in estimates for note in estimate.notes)
+
+
+def _range(values: set[int]) -> str:
+    return str(min(values)) if len(values) == 1 else f"{min(values)} to {max(values)}"
+
+
+def _means(curve: Curve, metric: str) -> Table:
+    columns = [(arm.name, curve.means(arm.name, metric=metric)) for arm in curve.arms]
+    return _table(f"{_METRICS[metric]} by number of labels", curve, columns)
+
+
+def _differences(curve: Curve) -> Iterator[Table]:
+    for comparison, meaning in _MEANINGS.items():
+        columns = [(_against(arm, found), found) for arm in curve.arms if (found := _of(curve, arm, comparison))]
+        if columns:
+            table = _table(f"Dice, difference at {comparison}: {meaning}", curve, columns)
+            note = "where an interval holds 0, no difference was shown"
+            yield Table(table.caption, table.columns, table.rows, (*table.notes, note))
+
+
+def _of(curve: Curve, arm: CurveArm, comparison: str) -> list[results.Estimate]:
+    return curve.differences(arm.name, comparison=comparison)
+
+
+def _against(arm: CurveArm, found: Sequence[results.Estimate]) -> str:
+    return f"{arm.name} less {found[0].reference}"
+
+
+def _labels_saved(curve: Curve) -> Iterator[Table]:
+    heads = ("arm", "comparison", "labels of the reference", "its Dice", "labels needed", "labels saved")
+    rows = [
+        (f"{s.arm} instead of {s.reference}", s.comparison, s.budget, round(s.target, 3), _number(s.needed), _saved(s))
+        for s in curve.labels_saved
+    ]
+    notes = ["open: beyond the budgets that were measured"] if any(map(_is_open, curve.labels_saved)) else []
+    notes += dict.fromkeys(note for saved in curve.labels_saved for note in saved.notes)
+    yield Table("Labels saved at equal Dice", heads, tuple(rows), tuple(notes))
+
+
+def _is_open(saved: results.ArmLabelsSaved) -> bool:
+    return math.isinf(saved.low) or math.isinf(saved.high)
+
+
+def _saved(saved: results.ArmLabelsSaved) -> str:
+    return f"{_number(saved.saved)} [{_number(saved.low)}, {_number(saved.high)}]"
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "open"
+    return "not defined" if math.isnan(value) else f"{value:.1f}"
+
+
+def _convergence(curve: Curve) -> Iterator[Table]:
+    heads = ("labels", "gain of twice the steps", "tolerance", "trained long enough", "by the rule that")
+    rows = [(str(c.budget), _gain(c), c.tolerance, "yes" if c.converged else "no", c.reason) for c in curve.convergence]
+    arm = curve.convergence[0].arm if curve.convergence else ""
+    yield Table(f"Was {arm} trained long enough?", heads, tuple(rows))
+
+
+def _gain(found: results.ArmConvergence) -> Estimate:
+    low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
+    return Estimate(found.gain, low, high)
+
+
+def _arms(curve: Curve) -> Table:
+    heads = ("arm", "what it is", "role", "pretraining runs", "fine-tuning steps", "note")
+    rows = [(a.name, a.title, a.role, len([run for run in a.runs if run]), a.steps, a.note) for a in curve.arms]
+    return Table("Arms of the curve", heads, tuple(rows))
+
+
+def _facts(curve: Curve) -> Table:
+    known = curve.record
+    rows: list[tuple[Cell, ...]] = [(key.replace("_", " "), _plain(known[key])) for key in _FACTS if known.get(key)]
+    rows += [(f"version of {name}", str(text)) for name, text in dict(known.get("versions") or {}).items()]
+    rows += [(key, _plain(known[key])) for key in ("seeds", "budgets") if known.get(key)]
+    return Table("How the curve was measured", ("", "value"), tuple(rows))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:.0f}" if isinstance(value, float) else str(value)

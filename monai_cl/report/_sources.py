@@ -1,0 +1,159 @@
+"""What a report needs beyond the results: a few prepared volumes, the views' settings, the pretrained network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_cl import recipes, weights
+from monai_cl.data import load_datalist
+from monai_cl.data.datalist import few_labels, subject_of
+from monai_cl.report._folders import Bundle, Found
+from monai_cl.transforms import VolumeContrastCrops
+
+logger = logging.getLogger(__name__)
+
+INITIAL = "as initialised"
+
+
+class NotAvailableError(Exception):
+    """Something optional cannot be shown; the message says why, for the page."""
+
+
+@dataclass(frozen=True)
+class PreparedVolume:
+    """A volume as training sees it, on its own a (C, *S) tensor, with its case and its patient."""
+
+    image: Tensor
+    case: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the volumes of a study are, and how a run saw them.
+
+    Attributes:
+        found: The runs of the report.
+        datalist: A datalist that takes the place of the recorded one.
+        dataset_dir: A folder that takes the place of the recorded one.
+    """
+
+    found: Found
+    datalist: Path | None = None
+    dataset_dir: Path | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the pretraining."""
+        runs = [run.settings for run in self.found.of("pretrain") if run.settings]
+        contrasting = [one for one in runs if one.get("method", "volume_contrast") == "volume_contrast"]
+        return next(iter(contrasting or runs), {})
+
+    def crops(self, num_crops: int | None = None, **options: Any) -> VolumeContrastCrops:
+        """The views of the pretraining.
+
+        Raises:
+            NotAvailableError: If no run tells of such views.
+        """
+        known = self.settings
+        if not {"grid", "crop_size", "num_crops"} <= known.keys():
+            raise NotAvailableError("no run given here recorded a grid of base crops and the size of its crops")
+        return VolumeContrastCrops(known["grid"], known["crop_size"], num_crops or known["num_crops"], **options)
+
+    def volumes(self, count: int, seed: int = 0) -> Iterator[PreparedVolume]:
+        """Up to ``count`` prepared volumes, each of another patient; unreadable ones are passed over.
+
+        Raises:
+            NotAvailableError: If the datalist, its files or the recipe are not to be had.
+        """
+        prepare, items = self._recipe(), self._items()
+        patients = {subject_of(item): item for item in reversed(few_labels(items, len(items), seed=seed))}
+        done = 0
+        for subject, item in reversed(patients.items()):
+            if done == count:
+                return
+            try:
+                image = torch.as_tensor(prepare({"image": item["image"]})["image"])
+            except Exception as error:  # whatever a reader may throw at a broken file; the run's record counts them
+                logger.warning("passed over %s: %s", item["case"], error)
+                continue
+            done += 1
+            yield PreparedVolume(image, str(item["case"]), subject)
+
+    def _recipe(self) -> Callable[[dict[str, Any]], Any]:
+        contracts = [run.record.get("recipe") for run in self.found.of("pretrain", "train", "evaluate")]
+        contracts += [_named(bundle.contract()) for bundle in self.found.bundles]
+        for recipe in filter(None, contracts):
+            try:
+                prepare: Callable[[dict[str, Any]], Any] = recipes.load(recipe["name"], **recipe.get("options", {}))
+                return prepare
+            except (ValueError, OSError) as error:
+                raise NotAvailableError(f"the recipe cannot be built: {error}") from error
+        raise NotAvailableError("no run given here recorded its recipe")
+
+    def _items(self) -> list[dict[str, Any]]:
+        datalist, folder = self.datalist, self.dataset_dir
+        recorded = [run.record.get("data") or {} for run in self.found.of("pretrain", "train", "evaluate")]
+        for data in recorded if datalist is None else []:
+            if data.get("datalist"):
+                datalist, folder = Path(data["datalist"]), folder or Path(data["dataset_dir"])
+                break
+        if datalist is None:
+            raise NotAvailableError("no run given here recorded its datalist; give it with --datalist")
+        sections = str(self.settings.get("sections") or "training")
+        try:
+            return load_datalist(datalist, sections, dataset_dir=folder, labelled=False)
+        except (ValueError, OSError) as error:
+            # the error may name files, and with them patients: not for the page
+            logger.warning("the volumes are not to be had: %s", error)
+            raise NotAvailableError("the volumes of the datalist are not to be had, the log says why") from error
+
+
+def _named(contract: dict[str, Any]) -> dict[str, Any] | None:
+    if "recipe" not in contract:
+        return None
+    return {"name": contract["recipe"], "options": contract.get("recipe_options") or {}}
+
+
+def networks(bundles: Sequence[Bundle], settings: dict[str, Any]) -> dict[str, nn.Module]:
+    """The pretrained networks of the first bundle that has any, by file name, and last the one ``"as initialised"``.
+
+    Raises:
+        NotAvailableError: If there is none, or the bundle's config does not fit the weights.
+    """
+    for bundle in bundles:
+        files = [file for file in bundle.weights if file.stem.startswith("pretrained")]
+        if not files:
+            continue
+        try:
+            initial = _network(bundle, {**settings, **bundle.contract(files[0].stem)})
+            filled = {file.stem: weights.load_network(deepcopy(initial), file).eval() for file in files}
+        except Exception as error:  # a config is code: it may fail in any way, and the report goes on without
+            raise NotAvailableError(
+                f"the network of configs/pretrain.yaml does not take the weights: {error}"
+            ) from error
+        return {**filled, INITIAL: initial.eval()}
+    raise NotAvailableError("no bundle with models/pretrained.pt was given; give the bundle folder")
+
+
+def _network(bundle: Bundle, known: dict[str, Any]) -> nn.Module:
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(bundle.folder / "configs/pretrain.yaml")
+    parser.update({key: value for key, value in known.items() if key in parser and isinstance(parser[key], _PLAIN)})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: nn.Module = parser.get_parsed_content("network_def")
+    return network
+
+
+_PLAIN = (int, float, str, list, type(None))

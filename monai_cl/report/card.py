@@ -1,0 +1,189 @@
+"""Model cards: ``docs/README.md`` of a bundle, made from its prose and its records, never typed by hand.
+
+The prose stands in ``docs/card.md.j2``, a jinja2 template with ``{{ results }}`` where the results go and ``metadata``
+for what ``configs/metadata.json`` says. The results stand in ``docs/records/*.json``, each written by
+:func:`record_results` from runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from monai_cl._files import atomic_write
+from monai_cl.evaluation.results import load_curve
+from monai_cl.report._facts import data_tables, receipts
+from monai_cl.report._folders import Found, find
+from monai_cl.report._label_curve import curve_tables, curve_warnings
+from monai_cl.report._privacy import without_paths
+from monai_cl.report._results import result_tables
+from monai_cl.report.run_record import hardware, versions
+from monai_cl.report.tables import Table, from_json, to_json, to_markdown
+
+CARD, PROSE, RECORDS = "docs/README.md", "docs/card.md.j2", "docs/records"
+_FORMAT = 1
+_NONE = "No results have been recorded for this version of the bundle."
+
+
+@dataclass(frozen=True)
+class Record:
+    """Results of record.
+
+    Attributes:
+        title: What was measured.
+        date: Day of the measurement.
+        hardware: What it ran on.
+        versions: Versions of the packages.
+        tables: The results, with intervals.
+        command: How to measure them again.
+        notes: What a reader must know.
+    """
+
+    title: str
+    date: str
+    hardware: str
+    versions: Mapping[str, str]
+    tables: tuple[Table, ...]
+    command: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def record_results(
+    runs: Sequence[str | Path], path: str | Path, *, title: str, command: str = "", date: str | None = None
+) -> Record:
+    """Write what runs found as a record for a model card.
+
+    Versions, hardware and the day are those that the runs recorded; where none did, those of now.
+
+    Args:
+        runs: Folders as for :func:`monai_cl.report.html.write_report`.
+        path: The JSON file, in ``docs/records`` of a bundle.
+        title: What was measured.
+        command: How to measure it again.
+        date: Day of the measurement, where the runs did not record it.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: If the runs hold no evaluation and no curve.
+    """
+    record = _of_runs(find(runs), title, command, date)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": _FORMAT,
+        "title": record.title,
+        "date": record.date,
+        "hardware": record.hardware,
+        "versions": dict(record.versions),
+        "command": record.command,
+        "tables": [to_json(table) for table in record.tables],
+        "notes": list(record.notes),
+    }
+    with atomic_write(target) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return record
+
+
+def read_records(bundle: str | Path) -> list[Record]:
+    """The records of a bundle, by file name.
+
+    Raises:
+        ValueError: If a file is no record.
+    """
+    return [_read(path) for path in sorted((Path(bundle) / RECORDS).glob("*.json"))]
+
+
+def render_card(bundle: str | Path) -> str:
+    """The model card that prose and records of a bundle give.
+
+    Raises:
+        FileNotFoundError: If the bundle has no prose or metadata.
+        ValueError: If a record is none, or the prose names something that is not known.
+    """
+    root = Path(bundle)
+    prose = root / PROSE
+    if not prose.is_file():
+        raise FileNotFoundError(f"the prose of the card must be in {prose}, there is none; is {root} a bundle?")
+    metadata = json.loads((root / "configs/metadata.json").read_text(encoding="utf-8"))
+    records = read_records(root)
+    results = "\n\n".join(map(_markdown, records)) or _NONE
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    try:
+        template = environment.from_string(prose.read_text(encoding="utf-8"))
+        return template.render(metadata=metadata, records=records, results=results)
+    except Exception as error:  # whatever a template may raise
+        raise ValueError(f"{prose} cannot be made into a card: {error}") from error
+
+
+def write_card(bundle: str | Path) -> Path:
+    """Write the model card of a bundle."""
+    text, target = render_card(bundle), Path(bundle) / CARD
+    with atomic_write(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def check_card(bundle: str | Path) -> str:
+    """How the model card differs from what prose and records give, as a unified diff; empty where it does not."""
+    target = Path(bundle) / CARD
+    wanted = render_card(bundle).splitlines(keepends=True)
+    present = target.read_text(encoding="utf-8").splitlines(keepends=True) if target.is_file() else []
+    return "".join(difflib.unified_diff(present, wanted, f"{CARD} as it is", f"{CARD} from the records"))
+
+
+def _of_runs(found: Found, title: str, command: str, date: str | None) -> Record:
+    curves = [load_curve(run.folder) for run in found.of("curve")]
+    results = [table for curve in curves for table in curve_tables(curve)] + result_tables(found.of("evaluate"))
+    if not results:
+        raise ValueError("a record needs an evaluation or a curve, the runs given hold neither")
+    runs = found.of("pretrain", "train", "evaluate")
+    parts = [part for run in runs for part in run.record.get("parts", [])]
+    known: list[dict[str, Any]] = [*(dict(curve.record) for curve in curves), *parts]
+    days = [str(each.get("date") or each.get("started"))[:10] for each in known]
+    machines = [str(each["hardware"]) for each in known if each.get("hardware")]
+    packages = [dict(each["versions"]) for each in known if each.get("versions")]
+    return Record(
+        title=title,
+        date=max(days, default="") or date or datetime.now(timezone.utc).date().isoformat(),
+        hardware="; ".join(dict.fromkeys(machines)) or hardware(),
+        versions=packages[-1] if packages else versions(),
+        tables=(*results, *data_tables(runs), *receipts(found)),
+        command=without_paths(command),
+        notes=tuple(text for curve in curves for text in curve_warnings(curve)),
+    )
+
+
+def _read(path: Path) -> Record:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise ValueError(f"its format must be {_FORMAT}, got {content['format']!r}")
+        return Record(
+            title=str(content["title"]),
+            date=str(content["date"]),
+            hardware=str(content["hardware"]),
+            versions={str(key): str(value) for key, value in content["versions"].items()},
+            tables=tuple(map(from_json, content["tables"])),
+            command=str(content.get("command", "")),
+            notes=tuple(map(str, content.get("notes", ()))),
+        )
+    except KeyError as error:
+        raise ValueError(f"{path} is no record: it lacks {error}; write it with `monai-cl report --record`") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no record: {error}; write it with `monai-cl report --record`") from error
+
+
+def _markdown(record: Record) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in record.versions.items())
+    parts = [f"### {record.title}", f"Measured {record.date} on {record.hardware}; {packages}."]
+    parts += [f"```bash\n{record.command}\n```"] if record.command else []
+    return "\n\n".join([*parts, *map(to_markdown, record.tables), *record.notes])

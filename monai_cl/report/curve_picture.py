@@ -1,0 +1,162 @@
+"""The picture of a label-efficiency curve: Dice against labels, and beside it what each arm gained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monai_cl.evaluation.results import COMPUTE, STEPS, Curve, CurveArm, Estimate
+from monai_cl.report.pictures import new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe-Ito without yellow, which vanishes on white: told apart by people with any colour vision
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_REFERENCE = "#444444"
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_SPREAD = 0.13  # octaves between neighbours at the same budget
+
+
+def draw_curve(curve: Curve, path: str | Path) -> Path:
+    """Draw a curve as PNG; where pretraining does not help it is drawn just the same.
+
+    Args:
+        curve: The curve.
+        path: The file.
+    """
+    return save(curve_figure(curve), path)
+
+
+def curve_figure(curve: Curve) -> Figure:
+    """Dice against the number of labels with its intervals, and the paired differences with theirs."""
+    figure = new_figure(12.5, 5.0)
+    left, right = figure.subplots(1, 2)
+    _draw_means(left, curve)
+    _draw_differences(right, curve)
+    for ax in (left, right):
+        _label_axis(ax, [int(budget) for budget in curve.record["budgets"]])
+    figure.suptitle(_headline(curve), fontsize=10)
+    return figure
+
+
+def curve_in_words(curve: Curve) -> str:
+    """The same for those who cannot see the picture."""
+    confidence = round(100 * curve.estimates[0].confidence) if curve.estimates else 95
+    parts = [f"Mean Dice over {curve.record['cases']} cases against the number of labels, {confidence} % intervals."]
+    for arm in _shown(curve):
+        values = ", ".join(f"{e.estimate:.3f} with {e.budget}" for e in curve.means(arm.name))
+        parts.append(f"{arm.title}: {values}.")
+    for arm, comparison, estimates in _gains(curve):
+        values = ", ".join(
+            f"{100 * e.estimate:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}] with {e.budget}" for e in estimates
+        )
+        parts.append(f"{arm.title} less {_other(curve, estimates[0])} at {comparison}, in Dice points: {values}.")
+    return " ".join(parts)
+
+
+def _draw_means(ax: Axes, curve: Curve) -> None:
+    for arm in _shown(curve):
+        estimates = curve.means(arm.name)
+        x = [estimate.budget for estimate in estimates]
+        colour, style = _style(curve, arm)
+        mean, low, high = _columns(estimates)
+        if arm.role != COMPUTE:  # more bands than that hide each other; the other picture has all intervals
+            ax.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+        style |= {"linestyle": "--" if arm.role == COMPUTE else "-", "linewidth": 1.8}
+        ax.plot(x, mean, color=colour, label=_legend(arm), **style)
+    for check in curve.convergence:
+        reference = next(e for e in curve.means(check.arm) if e.budget == check.budget)
+        label = f"{curve.arm(check.arm).title}, twice the steps" if check is curve.convergence[0] else None
+        y = reference.estimate + check.gain
+        ax.plot(check.budget, y, "*", color=_REFERENCE, markerfacecolor="none", markersize=11, label=label, zorder=5)
+    ax.set_ylabel("Dice, mean over classes and cases")
+    ax.legend(fontsize=8, frameon=False, loc="lower right")
+
+
+def _draw_differences(ax: Axes, curve: Curve) -> None:
+    ax.axhline(0, color="black", linewidth=1.0)
+    gains = _gains(curve)
+    for index, (arm, comparison, estimates) in enumerate(gains):
+        x = _places(estimates, index - (len(gains) - 1) / 2)
+        colour, style = _style(curve, arm)
+        mean, low, high = (100 * column for column in _columns(estimates))
+        known = np.isfinite(low)
+        filled = colour if comparison == STEPS else "white"
+        label = f"{arm.title} - {_other(curve, estimates[0])} ({comparison})"
+        error: Any = [np.where(known, mean - low, 0.0), np.where(known, high - mean, 0.0)]
+        look = {"color": colour, "markerfacecolor": filled, "marker": style["marker"], "markersize": 6}
+        ax.errorbar(x, mean, yerr=error, linestyle="none", capsize=3, linewidth=1.5, label=label, **look)
+    ax.set_ylabel("paired difference in Dice points")
+    if gains:
+        ax.legend(fontsize=8, frameon=False, loc="best")
+    else:
+        ax.text(0.5, 0.5, "nothing to compare yet", transform=ax.transAxes, ha="center", color="#555555")
+
+
+def _label_axis(ax: Axes, budgets: Sequence[int]) -> None:
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(budgets, [str(budget) for budget in budgets])
+    ax.set_xticks([], minor=True)
+    ax.set_xlim(min(budgets) / 1.4, max(budgets) * 1.4)
+    ax.set_xlabel("labelled volumes")
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _shown(curve: Curve) -> list[CurveArm]:
+    """The arms that are lines: twice the steps is a mark."""
+    return [arm for arm in curve.arms if arm.role != "twice the steps" and curve.means(arm.name)]
+
+
+def _gains(curve: Curve) -> list[tuple[CurveArm, str, list[Estimate]]]:
+    """Every comparison that has estimates."""
+    pairs = product(curve.arms, (STEPS, COMPUTE))
+    found = [(arm, kind, curve.differences(arm.name, comparison=kind)) for arm, kind in pairs]
+    return [entry for entry in found if entry[2]]
+
+
+def _other(curve: Curve, estimate: Estimate) -> str:
+    """What is subtracted, in words; how it got its steps stands beside it."""
+    name = str(curve.record["reference"]) if estimate.comparison == COMPUTE else estimate.reference
+    return curve.arm(name).title
+
+
+def _style(curve: Curve, arm: CurveArm) -> tuple[str, dict[str, Any]]:
+    """Colour and mark of an arm; one that was given another's time has the colour of that one, in its own dashes."""
+    if arm.name == curve.record["reference"]:
+        return _REFERENCE, {"marker": "x", "markersize": 6}
+    own = [each.name for each in curve.arms if each.role in ("pretrained", "scratch")]
+    index = own.index(arm.gets or arm.name)
+    marker = "x" if arm.gets else _MARKERS[index % len(_MARKERS)]
+    return _COLOURS[index % len(_COLOURS)], {"marker": marker, "markersize": 5}
+
+
+def _legend(arm: CurveArm) -> str:
+    runs = f", {len(arm.runs)} pretraining runs" if len(arm.runs) > 1 else ""
+    return f"{arm.title} ({arm.steps} steps{runs})"
+
+
+def _places(estimates: Sequence[Estimate], offset: float) -> np.ndarray:
+    budgets = np.array([estimate.budget for estimate in estimates], float)
+    places: np.ndarray = budgets * 2 ** (_SPREAD * offset)
+    return places
+
+
+def _columns(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    table = np.array([(each.estimate, each.low, each.high) for each in estimates], float)
+    return table[:, 0], table[:, 1], table[:, 2]
+
+
+def _headline(curve: Curve) -> str:
+    record = curve.record
+    confidence = round(100 * curve.estimates[0].confidence) if curve.estimates else 95
+    seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
+    failed = f"; {len(curve.failed)} runs failed" if curve.failed else ""
+    meaning = f"bands and bars are {confidence} % intervals over cases, seeds and pretraining runs"
+    return f"{record['cases']} {record['section']} cases, {seeds}; {meaning}{failed}"

@@ -1,0 +1,268 @@
+"""One HTML page about a few runs: opens anywhere, asks the network for nothing, names no patient."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich.console import Console
+from rich.progress import track
+
+from monai_cl._files import atomic_write
+from monai_cl.evaluation.results import load_curve
+from monai_cl.report._curves import draw_histories
+from monai_cl.report._drawing import Picture
+from monai_cl.report._facts import details, facts, handed_over
+from monai_cl.report._folders import Found, Run, find
+from monai_cl.report._label_curve import curve_details, curve_tables, curve_warnings
+from monai_cl.report._limits import limits
+from monai_cl.report._neighbours import draw_neighbours
+from monai_cl.report._privacy import CaseNames, without_paths
+from monai_cl.report._results import case_table, result_tables
+from monai_cl.report._slices import Viewer, viewer
+from monai_cl.report._sources import NotAvailableError, PreparedVolume, Sources
+from monai_cl.report._views import draw_correspondences
+from monai_cl.report.pictures import COLOURS
+from monai_cl.report.save_cases import read_cases
+from monai_cl.report.tables import Table, cell_text, is_number
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A PNG in the page, with a text for those who cannot see it."""
+
+    png: bytes
+    alt: str
+    caption: str
+
+    @property
+    def source(self) -> str:
+        """What goes into ``src``."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+@dataclass
+class Section:
+    """A heading of the page and what stands below it; one without content says why in ``said``."""
+
+    name: str
+    title: str
+    said: list[str] = field(default_factory=list)
+    points: list[str] = field(default_factory=list)
+    photos: list[Photo] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    viewers: list[Viewer] = field(default_factory=list)
+    classes: dict[str, str] = field(default_factory=dict)
+    folded: list[Table] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing but words of what is missing."""
+        return not (self.points or self.photos or self.tables or self.pictures or self.viewers or self.folded)
+
+
+def write_report(
+    runs: Sequence[str | Path],
+    out: str | Path = "report.html",
+    *,
+    title: str | None = None,
+    names: bool = False,
+    neighbours: bool = True,
+    datalist: str | Path | None = None,
+    dataset_dir: str | Path | None = None,
+    date: str | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Write the report of a few runs.
+
+    Args:
+        runs: Output folders of pretraining, fine-tuning and evaluation, bundle folders with such in ``runs/``, folders
+            of curves.
+        out: The page.
+        title: Its title; the name of the first bundle when left out.
+        names: Print the names of cases. They may identify a patient, so that numbers take their place by default.
+        neighbours: Look for the nearest neighbours of crops; takes a dozen volumes to be prepared and embedded.
+        datalist: The datalist, where the runs have not recorded it or it was moved.
+        dataset_dir: The folder its paths start from, likewise.
+        date: Day of the report; today when left out.
+        console: Where to show how far it is.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FileNotFoundError: If a folder of ``runs`` or the datalist is absent.
+        ValueError: If there are no runs, a folder holds none, or a file of one cannot be read.
+    """
+    if not runs:
+        raise ValueError("a report needs at least one run; give output folders or a bundle folder")
+    found = find(runs)
+    sources = Sources(found, *(None if path is None else Path(path) for path in (datalist, dataset_dir)))
+    show = CaseNames(shown=names)
+    sections = [
+        _what_was_run(found, sources),
+        *_curves_of_labels(found),
+        _evaluations(found, show),
+        *_learning(found),
+        _views(sources),
+        _neighbours(sources, console) if neighbours else Section("neighbours", "Nearest neighbours", ["Switched off."]),
+        _weights(found),
+        Section("limits", "Limits", points=limits(found)),
+    ]
+    absent = [f"{section.title}: {' '.join(section.said)}" for section in sections if section.empty]
+    sections = [section for section in sections if not section.empty]
+    sections += [Section("absent", "Not in this report", points=absent)] if absent else []
+    heading = title or next((str(bundle.metadata["name"]) for bundle in found.bundles), "Report")
+    target = Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target) as temporary:
+        temporary.write_text(_render(heading, sections, date or _today()), encoding="utf-8")
+    return target
+
+
+def _what_was_run(found: Found, sources: Sources) -> Section:
+    return Section("run", "What was run", tables=facts(found, sources.datalist), folded=details(found))
+
+
+def _curves_of_labels(found: Found) -> Iterator[Section]:
+    for number, run in enumerate(found.of("curve"), start=1):
+        curve = load_curve(run.folder)
+        section = Section(f"curve-{number}", f"Label efficiency: {run.name}", curve_warnings(curve))
+        section.tables, section.folded = curve_tables(curve), curve_details(curve)
+        picture = run.folder / "curve.png"
+        if picture.is_file():
+            alt = "Dice against the number of labels, an arm a line with its interval; the table below has the numbers."
+            section.photos.append(Photo(picture.read_bytes(), alt, "Dice against the number of labels"))
+        yield section
+
+
+def _evaluations(found: Found, show: CaseNames) -> Section:
+    runs = found.of("evaluate")
+    section = Section("evaluation", "Evaluation", tables=result_tables(runs))
+    if not runs:
+        section.said.append("No evaluation was given.")
+        return section
+    section.folded = [case_table(runs, metric, show) for metric in dict.fromkeys(m for run in runs for m in run.scores)]
+    for run in runs:
+        _add_cases(section, run, show)
+    return section
+
+
+def _add_cases(section: Section, run: Run, show: CaseNames) -> None:
+    folder = run.folder / "cases"
+    kept = read_cases(folder)
+    if not kept:
+        section.said.append(f"{run.name} kept no volumes to look at (monai_cl.report.SaveCases does).")
+        _add_picture(section, run, show)
+        return
+    section.classes = {name: COLOURS[(int(label) - 1) % len(COLOURS)] for label, name in kept["classes"].items()}
+    order = ("best", "median", "worst")
+    for case in sorted(kept["cases"], key=lambda case: min(map(order.index, case.roles), default=len(order))):
+        dice = "Dice not defined" if case.dice is None else f"Dice {case.dice:.3f}"
+        role = f"{' and '.join(case.roles)} case, " if case.roles else ""
+        section.viewers.append(viewer(folder, case, f"{run.name}: {role}{show(case.case)}, {dice}"))
+
+
+def _add_picture(section: Section, run: Run, show: CaseNames) -> None:
+    picture = run.folder / "predictions.png"
+    if not picture.is_file():
+        return
+    if not show.shown:  # the names of the cases are part of the picture
+        section.said.append(f"The picture predictions.png of {run.name} carries names of cases and is left out.")
+        return
+    alt = f"Best, median and worst case of {run.name}: image, truth and prediction side by side."
+    section.photos.append(Photo(picture.read_bytes(), alt, run.name))
+
+
+def _learning(found: Found) -> Iterator[Section]:
+    for kind, title in (("pretrain", "Pretraining: loss and health"), ("train", "Fine-tuning: loss")):
+        runs = [run for run in found.of(kind) if run.history]
+        said = [] if runs else ["No run given here kept a history."]
+        yield Section(kind, title, said, pictures=draw_histories(runs) if runs else [])
+
+
+def _views(sources: Sources) -> Section:
+    section = Section("views", "Views and their correspondences")
+    try:
+        section.pictures = draw_correspondences(sources)
+    except NotAvailableError as reason:
+        section.said.append(f"Not shown: {reason}.")
+    return section
+
+
+def _neighbours(sources: Sources, console: Console | None) -> Section:
+    section = Section("neighbours", "Nearest neighbours")
+    terminal = console or Console(stderr=True)
+
+    def watch(volumes: Iterable[PreparedVolume], total: int, title: str) -> Iterable[PreparedVolume]:
+        return track(volumes, title, total=total, console=terminal, transient=True, disable=not terminal.is_terminal)
+
+    try:
+        picture, table = draw_neighbours(sources, watch)
+        section.pictures, section.tables = [picture], [table]
+    except NotAvailableError as reason:
+        section.said.append(f"Not shown: {reason}.")
+    return section
+
+
+def _weights(found: Found) -> Section:
+    section = Section("weights", "Weights handed over", tables=handed_over(found))
+    if not section.tables:
+        section.said.append("No receipt was recorded and no bundle with weights was given.")
+    return section
+
+
+def _render(title: str, sections: Sequence[Section], date: str) -> str:
+    environment = page_environment()
+    loader = environment.loader
+    script = loader.get_source(environment, "slices.js")[0].strip() if loader else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    page = environment.get_template("report.html.j2")
+    style = Markup(environment.get_template("report.css").render())
+    return page.render(
+        title=title,
+        sections=sections,
+        date=date,
+        version=version("monai_cl"),
+        style=style,
+        script=Markup(script),
+        script_hash=digest,
+    )
+
+
+def page_environment() -> Environment:
+    """Templates that escape everything, refuse unknown names, and cut absolute paths out of every text."""
+    environment = Environment(
+        loader=PackageLoader("monai_cl.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalise,
+    )
+    environment.filters["cell"] = cell_text
+    environment.tests["figure"] = is_number
+    return environment
+
+
+def _finalise(value: Any) -> Any:
+    # our own SVG is Markup and full of slashes; data URIs of pictures hold them too
+    if isinstance(value, Markup) or not isinstance(value, str) or value.startswith("data:image/"):
+        return value
+    return without_paths(value)
+
+
+def _today() -> str:
+    return datetime.now(timezone.utc).date().isoformat()

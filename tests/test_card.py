@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from monai_cl import cli
+from monai_cl.report import card
+from monai_cl.report.tables import Estimate, Table, from_json, to_json, to_markdown
+
+ROOT = Path(__file__).parents[1]
+TABLE = Table("Dice", ("arm", "value"), (("a|b", Estimate(0.81234, 0.7, 0.9)), ("none", None)), ("one seed",))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/metadata.json").write_text('{"name": "Mine", "version": "1.2.3"}')
+    (tmp_path / "docs/card.md.j2").write_text("# {{ metadata.name }}\n\n{{ results }}\n")
+    return tmp_path
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs/evaluate"
+    folder.mkdir(parents=True)
+    (folder / "val_mean_dice_raw.csv").write_text("filename,class0,mean\ndoe,0.8,0.8\nroe,0.9,0.9\n")
+    return folder
+
+
+def test_a_table_survives_json() -> None:
+    assert from_json(json.loads(json.dumps(to_json(TABLE)))) == TABLE
+
+
+def test_a_table_in_markdown() -> None:
+    assert to_markdown(TABLE).splitlines() == [
+        "**Dice**", "", "| arm | value |", "| --- | ---: |", "| a\\|b | 0.812 [0.700, 0.900] |",
+        "| none | not recorded |", "", "One seed.",
+    ]  # fmt: skip
+
+
+def test_rows_must_fit_the_columns() -> None:
+    with pytest.raises(ValueError, match="needs 2 cells"):
+        Table("t", ("a", "b"), (("only",),))
+
+
+def test_a_card_without_records_says_so(bundle: Path) -> None:
+    card.write_card(bundle)
+    assert (bundle / card.CARD).read_text() == f"# Mine\n\n{card._NONE}\n"
+    assert card.check_card(bundle) == ""
+
+
+def test_results_reach_the_card_through_a_record_alone(bundle: Path, evaluation: Path) -> None:
+    card.write_card(bundle)
+    path = bundle / card.RECORDS / "hippocampus.json"
+    record = card.record_results([evaluation], path, title="Hippocampus", command="monai-cl curve x", date="2026-01-02")
+    assert card.read_records(bundle) == [record]
+    assert "+### Hippocampus" in card.check_card(bundle)
+    text = card.write_card(bundle).read_text()
+    assert card.check_card(bundle) == ""
+    for part in ("Measured 2026-01-02 on ", "monai-cl curve x", "0.850 [", "torch 2"):
+        assert part in text, part
+    assert "doe" not in path.read_text()
+
+
+def test_the_command_line_checks_records_and_writes(bundle: Path, evaluation: Path) -> None:
+    run = CliRunner().invoke
+    record = bundle / card.RECORDS / "a.json"
+    assert run(cli.app, ["report", str(evaluation), "--record", str(record), "--title", "T"]).exit_code == 0
+    stale = run(cli.app, ["report", "--check", str(bundle)])
+    assert stale.exit_code == 1
+    assert "+### T" in stale.output
+    assert run(cli.app, ["report", "--card", str(bundle)]).exit_code == 0
+    assert run(cli.app, ["report", "--check", str(bundle)]).exit_code == 0
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 2}', '{"format": 1, "title": "t"}'])
+def test_what_is_no_record_is_refused(bundle: Path, content: str) -> None:
+    (bundle / card.RECORDS).mkdir()
+    (bundle / card.RECORDS / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"a\.json is no record: .*monai-cl report --record"):
+        card.read_records(bundle)
+
+
+def test_prose_that_names_the_unknown_is_refused(bundle: Path) -> None:
+    (bundle / card.PROSE).write_text("{{ resluts }}")
+    with pytest.raises(ValueError, match="'resluts' is undefined"):
+        card.render_card(bundle)
+
+
+def test_a_bundle_without_prose_is_refused(bundle: Path) -> None:
+    (bundle / card.PROSE).unlink()
+    with pytest.raises(FileNotFoundError, match="the prose of the card must be in"):
+        card.render_card(bundle)
+
+
+def test_a_record_needs_results(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    folder.mkdir()
+    (folder / "history.csv").write_text("step,loss\n1,1\n")
+    with pytest.raises(ValueError, match="needs an evaluation or a curve"):
+        card.record_results([folder], bundle / "r.json", title="t")
+
+
+@pytest.mark.parametrize("prose", sorted(ROOT.glob("bundles/*/docs/card.md.j2")), ids=lambda p: p.parts[-3])
+def test_cards_are_up_to_date(prose: Path) -> None:
+    assert card.check_card(prose.parents[1]) == ""
