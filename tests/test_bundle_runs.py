@@ -308,8 +308,8 @@ def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path
     assert names == sorted(
         [
             *(f"models/{name}" for name in ("model.json", "model.pt", "pretrained.json", "pretrained.pt")),
-            *(f"runs/pretrain/{name}" for name in ("checkpoint.pt", "health.csv", "history.csv")),
-            "runs/train/history.csv",
+            *(f"runs/pretrain/{name}" for name in ("checkpoint.pt", "health.csv", "history.csv", "run.json")),
+            *(f"runs/train/{name}" for name in ("history.csv", "run.json")),
             *(name for name in names if name.startswith("runs/evaluate/")),
         ]
     )
