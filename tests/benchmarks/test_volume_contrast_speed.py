@@ -1,0 +1,94 @@
+"""Volume contrast against its loop forms, as ratios within one run: ``pytest -m benchmark -s``."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from monai.transforms import Compose, RandFlip, RandScaleIntensity, RandShiftIntensity, RandSpatialCrop, SpatialCrop
+from test_losses_volume_contrast import draw, loop_reference
+
+from monai_cl.losses import VolumeContrastLoss
+from monai_cl.transforms import VolumeContrastCrops, overlap_fractions
+
+pytestmark = pytest.mark.benchmark
+
+
+def best_of(function: Callable[[], Any], repeats: int = 5) -> float:
+    """Shortest time of a few calls, in seconds; the first call is not counted."""
+    function()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def compare(benchmark: Any, fast: Callable[[], Any], slow: Callable[[], Any]) -> None:
+    """Record how many times as long the loop form takes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        benchmark.extra_info["times as fast"] = round(best_of(slow, 3) / best_of(fast), 1)
+        benchmark(fast)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_loss_forward_and_backward(benchmark: Any) -> None:
+    inputs = draw(b=2, s=4, k=16, d=2048)
+    inputs["crops"].requires_grad_()
+    inputs["bases"].requires_grad_()
+    partner = torch.tensor([1, 0])
+    loss = VolumeContrastLoss()
+    names = ("crops", "bases", "overlap", "teacher_crops", "teacher_bases")
+    compare(
+        benchmark,
+        lambda: loss(**inputs, partner=partner)["loss"].backward(),
+        lambda: loop_reference(*(inputs[n] for n in names), partner=[1, 0])["loss"].backward(),
+    )
+
+
+def overlap_by_loops(centers: torch.Tensor, grid: tuple[int, ...], size: int) -> list[list[float]]:
+    rows = []
+    for center in centers.tolist():
+        row = []
+        for i in range(grid[0]):
+            for j in range(grid[1]):
+                for k in range(grid[2]):
+                    share = 1.0
+                    for c, g in zip(center, (i, j, k), strict=True):
+                        share *= max(0.0, min(c + size / 2, (g + 1) * size) - max(c - size / 2, g * size)) / size
+                    row.append(share)
+        rows.append(row)
+    return rows
+
+
+def test_overlap_of_ten_crops_with_64_cells(benchmark: Any) -> None:
+    centers = torch.rand(10, 3) * 192 + 32
+    compare(
+        benchmark,
+        lambda: overlap_fractions(centers, (4, 4, 4), (64, 64, 64)),
+        lambda: torch.tensor(overlap_by_loops(centers, (4, 4, 4), 64)),
+    )
+
+
+def test_thirteen_views_of_a_volume(benchmark: Any) -> None:
+    volume = torch.rand(1, 192, 192, 64)
+    views = VolumeContrastCrops((3, 3, 1), (64, 64, 64), 4)
+    change = [
+        *(RandFlip(prob=0.2, spatial_axis=axis) for axis in range(3)),
+        RandScaleIntensity(factors=0.1, prob=0.5),
+        RandShiftIntensity(offsets=0.1, prob=0.5),
+    ]
+    corners = [(64 * i, 64 * j, 0) for i in range(3) for j in range(3)]
+
+    def chain() -> list[Any]:
+        crops = [Compose([RandSpatialCrop((64, 64, 64), random_size=False), *change])(volume) for _ in range(4)]
+        ends = [tuple(c + 64 for c in corner) for corner in corners]
+        cells = zip(corners, ends, strict=True)
+        return crops + [Compose([SpatialCrop(roi_start=a, roi_end=b), *change])(volume) for a, b in cells]
+
+    compare(benchmark, lambda: views(volume), chain)
