@@ -291,3 +291,32 @@ def test_precision_is_full_on_a_cpu_and_says_so() -> None:
         choose_precision("bf16", torch.device("cpu"))
     with pytest.raises(ValueError, match="precision must be one of"):
         choose_precision("fp8", torch.device("cpu"))
+
+
+def test_every_handler_is_told_of_an_error_before_it_is_raised(tmp_path: Path) -> None:
+    told: list[str] = []
+    trainer = build(tmp_path, At(2, crash))
+    trainer.add_event_handler(Events.EXCEPTION_RAISED, lambda engine, error: told.append(str(error)))
+    with pytest.raises(KeyError, match="power cut"):
+        trainer.run()
+    assert set(told) == {"'power cut'"}
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_validation_adds_its_line_to_the_bar_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda self: True))
+    inner, outer = Engine(lambda e, b: {"loss": torch.tensor(0.1)}), Engine(lambda e, b: {"loss": torch.tensor(0.2)})
+    ProgressLine("outer").attach(outer)
+    ProgressLine("inner").attach(inner)
+    tasks: list[list[str]] = []
+
+    def look(engine: Engine) -> None:
+        shared = ProgressLine._shared
+        tasks.append([] if shared is None else [task.description for task in shared.tasks])
+
+    inner.add_event_handler(Events.ITERATION_COMPLETED(once=1), look)
+    outer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: inner.run(range(2)))
+    outer.add_event_handler(Events.EPOCH_COMPLETED, look)
+    outer.run(range(3))
+    assert tasks == [["outer", "inner"], ["outer"]]
+    assert ProgressLine._shared is None

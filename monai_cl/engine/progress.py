@@ -3,12 +3,13 @@
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -23,9 +24,12 @@ class ProgressLine:
         title: What is running.
     """
 
+    _shared: ClassVar[Progress | None] = None  # a validation inside a training adds its line to the training's
+
     def __init__(self, title: str) -> None:
         self.title = title
         self._progress: Progress | None = None
+        self._owner = False
         self._since = (0.0, 0)
 
     def attach(self, engine: Engine) -> None:
@@ -41,16 +45,12 @@ class ProgressLine:
         self._since = (time.perf_counter(), engine.state.iteration)
         if not console.is_terminal:
             return
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
-            console=console,
-        )
+        self._owner = ProgressLine._shared is None
+        if ProgressLine._shared is None:
+            ProgressLine._shared = _bars(console)
+            ProgressLine._shared.start()
+        self._progress = ProgressLine._shared
         self._task = self._progress.add_task(self.title, total=_total(engine) or None, losses="")
-        self._progress.start()
 
     def _update(self, engine: Engine) -> None:
         if self._progress is not None:
@@ -66,13 +66,31 @@ class ProgressLine:
             logger.info("%s %d/%d %s", self.title, engine.state.iteration, _total(engine), text)
 
     def _stop(self, engine: Engine) -> None:
-        if self._progress is not None:
+        if self._progress is None:
+            return
+        if self._owner:
             self._progress.stop()
-            self._progress = None
+            ProgressLine._shared = None
+        else:
+            self._progress.remove_task(self._task)
+        self._progress = None
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
         self._stop(engine)
         raise error
+
+
+def _bars(console: Console) -> Progress:
+    # the losses take what the others leave, and are cut short rather than the bar
+    return Progress(
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=24, table_column=Column(min_width=24)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[losses]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        console=console,
+        expand=True,
+    )
 
 
 def describe(output: Any) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.engines import Trainer
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor
@@ -80,6 +81,11 @@ class PretrainTrainer(Trainer):
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return int(self.state.max_epochs * self.state.epoch_length)
+
+    def _handle_exception(self, e: BaseException) -> None:
+        # ignite swallows an exception that has handlers, unless one of them raises it: then the others never run
+        self._fire_event(Events.EXCEPTION_RAISED, e)
+        raise e
 
     def _iteration(self, engine: "PretrainTrainer", batchdata: dict[str, Any]) -> dict[str, Tensor]:
         method = unwrap(self.method)
