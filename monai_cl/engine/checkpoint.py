@@ -11,9 +11,8 @@ from monai_cl import weights
 from monai_cl._files import atomic_write, remove_leftovers
 from monai_cl.data.sampling import StepSampler
 from monai_cl.engine import random_state
-from monai_cl.engine.distributed import gather_objects, rank, unwrap, world_size
+from monai_cl.engine.distributed import gather_objects, rank, world_size
 from monai_cl.engine.trainer import PretrainTrainer
-from monai_cl.methods import Method
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ class Checkpoint:
         self._saved_step = engine.state.iteration
         if rank() != 0:
             return
-        method = _method(engine)
+        method = engine.inner_method
         content = {
             "step": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
@@ -113,7 +112,7 @@ class Checkpoint:
 
     def _load(self, engine: PretrainTrainer, content: dict[str, Any]) -> None:
         self._compare(engine, content)
-        _method(engine).load_state_dict(content["method"])
+        engine.inner_method.load_state_dict(content["method"])
         engine.optimizer.load_state_dict(content["optimizer"])
         if engine.scheduler is not None and content["scheduler"] is not None:
             engine.scheduler.load_state_dict(content["scheduler"])
@@ -144,13 +143,6 @@ class Checkpoint:
                 f"{self.path} is at step {content['step']}, beyond the {engine.total_steps} asked for; "
                 "ask for more epochs, or use `--resume false` to start over"
             )
-
-
-def _method(engine: PretrainTrainer) -> Method:
-    method = unwrap(engine.method)
-    if not isinstance(method, Method):
-        raise TypeError(f"method must be a monai_cl.methods.Method, got {type(method).__name__}")
-    return method
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -24,9 +24,8 @@ class FiniteLoss:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
 
     def _check(self, engine: Engine) -> None:
-        output, batch = engine.state.output, engine.state.batch
-        items: list[Any] = output if isinstance(output, list) else [output]
-        loss = scalars(items[0]).get("loss", 0.0)
+        batch = engine.state.batch
+        loss = scalars(engine.state.output).get("loss", 0.0)
         if loss - loss != 0:  # true for NaN and both infinities only
             cases = [str(item.get("case", "?")) for item in batch] if isinstance(batch, list) else ["?"]
             raise NonFiniteLossError(

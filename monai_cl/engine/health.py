@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from ignite.engine import Events
 
-from monai_cl.engine.distributed import any_process, rank, unwrap
+from monai_cl.engine.distributed import any_process, rank
 from monai_cl.engine.history import read_history, write_history
 from monai_cl.engine.trainer import PretrainTrainer, to_device
-from monai_cl.methods import Method
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +70,7 @@ class HealthProbe:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._look_if_due)
 
     def _start(self, engine: PretrainTrainer) -> None:
-        step = engine.state.iteration
-        self._rows = [row for row in read_history(self.path) if row["step"] <= step] if step else []
+        self._rows = read_history(self.path, until=engine.state.iteration)
         self._started, self._spent, self._last, self._alarms = time.perf_counter(), 0.0, 0.0, 0
 
     def _look_if_due(self, engine: PretrainTrainer) -> None:
@@ -99,9 +97,7 @@ class HealthProbe:
         return values
 
     def _measure(self, engine: PretrainTrainer) -> dict[str, float]:
-        method, device = unwrap(engine.method), engine.state.device
-        if not isinstance(method, Method):
-            raise TypeError(f"method must be a monai_cl.methods.Method, got {type(method).__name__}")
+        method, device = engine.inner_method, engine.state.device
         devices = [device] if device.type == "cuda" else []
         training = method.training
         method.eval()
@@ -118,8 +114,7 @@ class HealthProbe:
         self._alarms = self._alarms + 1 if symptom else 0
         if not symptom:
             return
-        method = unwrap(engine.method)
-        causes = likely_causes(engine, method if isinstance(method, Method) else None)
+        causes = likely_causes(engine)
         text = f"step {engine.state.iteration}: the representation has collapsed ({symptom}). {causes}"
         if self.on_collapse == "stop" and self._alarms > 1:
             raise CollapseError(f"{text}. Change the setting and start over with `--resume false`")
@@ -135,10 +130,10 @@ def collapse_symptom(values: Mapping[str, float]) -> str:
     return ""
 
 
-def likely_causes(engine: PretrainTrainer, method: Method | None) -> str:
+def likely_causes(engine: PretrainTrainer) -> str:
     """What to look at first, in one sentence."""
     highest = max(group.get("initial_lr", group["lr"]) for group in engine.optimizer.param_groups)
-    causes = [] if method is None else method.causes_of_collapse()
+    causes = engine.inner_method.causes_of_collapse()
     if highest >= HIGH_LEARNING_RATE:
         causes.insert(0, f"a learning rate of {highest:g}, high for this optimiser")
     if not causes:

@@ -5,7 +5,6 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ignite.engine import Engine, Events
 
@@ -40,14 +39,10 @@ class History:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        step = engine.state.iteration
-        self._rows = [row for row in read_history(self.path) if row["step"] <= step] if step else []
+        self._rows = read_history(self.path, until=engine.state.iteration)
 
     def _collect(self, engine: Engine) -> None:
-        output: Any = engine.state.output
-        if isinstance(output, list) and output:
-            output = output[0]
-        for name, value in scalars(output).items():
+        for name, value in scalars(engine.state.output).items():
             self._sums[name].append(value)
         if engine.state.iteration % self.every == 0:
             self._close_row(engine)
@@ -80,9 +75,10 @@ def write_history(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None
         writer.writerows(rows)
 
 
-def read_history(path: str | Path) -> list[dict[str, float]]:
-    """Rows of a :class:`History` file; none where there is no file."""
-    if not Path(path).exists():
+def read_history(path: str | Path, *, until: float = math.inf) -> list[dict[str, float]]:
+    """Rows of a :class:`History` file up to the step ``until``; none where there is no file, or before any step."""
+    if until <= 0 or not Path(path).exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [row for row in rows if row["step"] <= until]

@@ -95,13 +95,13 @@ def _bars(console: Console) -> Progress:
 
 def describe(output: Any) -> str:
     """Named scalars of an engine's output in one line, the total first."""
-    if isinstance(output, list) and output:
-        output = output[0]  # MONAI decollates: every item carries the loss of its batch
     return "  ".join(f"{name} {value:.4g}" for name, value in scalars(output).items())
 
 
 def scalars(output: Any) -> dict[str, float]:
-    """The 0-dim entries of an engine's output as numbers."""
+    """The 0-dim entries of an engine's output as numbers; of its first item where MONAI has decollated it."""
+    if isinstance(output, list) and output:
+        output = output[0]  # every item carries the loss of its batch
     if not isinstance(output, Mapping):
         return {}
     values = {str(k): v for k, v in output.items()}

@@ -78,6 +78,14 @@ class PretrainTrainer(Trainer):
         )
 
     @property
+    def inner_method(self) -> Method:
+        """The method itself, without the wrapper of several processes."""
+        method = unwrap(self.method)
+        if not isinstance(method, Method):
+            raise TypeError(f"method must be a monai_cl.methods.Method, got {type(method).__name__}")
+        return method
+
+    @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return int(self.state.max_epochs * self.state.epoch_length)
@@ -88,13 +96,10 @@ class PretrainTrainer(Trainer):
         raise e
 
     def _iteration(self, engine: "PretrainTrainer", batchdata: dict[str, Any]) -> dict[str, Tensor]:
-        method = unwrap(self.method)
-        if not isinstance(method, Method):
-            raise TypeError(f"method must be a monai_cl.methods.Method, got {type(method).__name__}")
         self.method.train()
         losses = self._forward(to_device(batchdata, self.state.device), batchdata)
         self._step(losses["loss"], batchdata)
-        method.after_step(self.state.iteration / self.total_steps)
+        self.inner_method.after_step(self.state.iteration / self.total_steps)
         rate = torch.tensor(self.optimizer.param_groups[0]["lr"])
         if self.scheduler is not None:
             self.scheduler.step()

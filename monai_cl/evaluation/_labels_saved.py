@@ -14,6 +14,7 @@ from monai_cl.evaluation._score_grid import Grid, require_arm
 
 
 def budgets_of(records: Sequence[CaseScore], arm: str) -> list[int]:
+    """Budgets of an arm in rising order; at least two, or there is no curve."""
     require_arm(records, arm)
     budgets = sorted({s.budget for s in records if s.arm == arm})
     if len(budgets) < 2 or budgets[0] < 1:
@@ -131,6 +132,7 @@ def saved_entry(
     alone: Sequence[tuple[int, Saved]],
     options: Options,
 ) -> LabelsSaved:
+    """The record of budget ``i``: estimate, interval, and what is undefined about them."""
     target, needed, spent = float(center.target[0]), float(center.needed[0]), float(center.spent[0])
     smallest, largest = (float(budget) for budget in pair.budgets[0][[0, -1]])
     low, high = _saved_ends(replicates, alone, (smallest, largest), options)

@@ -42,6 +42,7 @@ class Options:
 
 
 def uniform(levels: dict[str, int]) -> Draws:
+    """Weights that leave every factor as it is."""
     return {name: np.full((1, n), 1 / n) for name, n in levels.items()}
 
 
@@ -108,6 +109,7 @@ def _ends(
 
 
 def spread_notes(seeds: int, cases: int, runs: tuple[list[str], list[str]]) -> tuple[str, ...]:
+    """What an interval cannot tell, in words: spreads of which there is one sample only."""
     notes = []
     if seeds == 1:
         notes.append("one seed: the spread between seeds cannot be told, the interval speaks of this seed alone")

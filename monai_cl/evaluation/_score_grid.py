@@ -53,6 +53,7 @@ def _by_cell(records: Sequence[CaseScore]) -> dict[Cell, float]:
 
 
 def require_arm(records: Sequence[CaseScore], arm: str) -> None:
+    """Raise ``ValueError``, naming the closest, if no record is of this arm."""
     arms = sorted({s.arm for s in records})
     if arm not in arms:
         close = get_close_matches(arm, arms, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl import recipes
+from monai_cl.data import digest
 from monai_cl.evaluation._launch import Launch, environment, reason, tail
 from monai_cl.evaluation._plan import HANDED, LONG, PRETRAIN, Cell, Plan
 from monai_cl.evaluation._steps import Step
@@ -204,7 +204,7 @@ class Work:
 
 @functools.lru_cache(maxsize=64)
 def _file_digest(path: Path, changed: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return digest(path)
 
 
 @functools.cache
