@@ -4,40 +4,76 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monai_cl.losses._checks import require_finite, require_shape
-
-EPS = 1e-6  # inside logarithms and in the denominators of the ratios
-ZERO_OVERLAP = 1e-6  # a base overlapping less than this share of the crop counts as a negative
-VARIANTS = ("monai_cl",)
+from monai_cl.losses._checks import require_finite, require_positive, require_shape
+from monai_cl.losses._partners import choose_partners
+from monai_cl.losses._volume_form import INTER_WEIGHTS, volume_contrast_form
+from monai_cl.losses._volume_terms import negative_term, positive_term, soft_term, spread_term, unit_rows
 
 
 class VolumeContrastLoss(nn.Module):
     r"""Similarity of a crop to each base crop should follow how much of it the base contains.
 
-    With :math:`s_k = \cos(x, z_k)` the (signed) similarity of a crop :math:`x` to base :math:`z_k`, the overlap
-    :math:`y_k` and the target :math:`t = y / \lVert y \rVert_2` that similarities to orthogonal bases can reach,
+    With :math:`s_k = \cos(x, \operatorname{sg} z_k)` the (signed) similarity of a crop :math:`x` to the teacher's base
+    :math:`z_k`, the overlap :math:`y_k` and the target :math:`t = y / \lVert y \rVert_2` that similarities to
+    orthogonal bases can reach, the variant ``"monai_cl"`` is
 
     .. math::
-        L_{pos} &= \frac{\sum_{s,k} -y_k \log\left(1 - \frac{|t_k - s_k|}{1 + t_k} + \epsilon\right)}{\sum y}, \qquad
-        L_{neg} = \operatorname{mean}_{y_k = 0} -\log(1 - \max(s_k, 0) + \epsilon) \\
+        L_{pos} &= \frac{\sum_{s,k} -y_k \log\left(1 - \frac{|t_k - s_k|}{1 + t_k} + \epsilon\right)}
+            {\sum_{s,k} y_k + \epsilon}, \qquad
+        L_{neg} = \frac{\sum_{y_k \le z} -\log(1 - \max(s_k, 0) + \epsilon)}{\#\{y_k \le z\} + \epsilon} \\
         L_{reg} &= \frac{2}{K(K-1)} \sum_{i<j} \max(\cos(z_i, z_j), 0)^2
 
-    and the consistency of a crop with the bases of a *partner* volume, whose targets are the teacher's clipped
-    similarities :math:`q_k`: the same two terms with ``q`` for both ``y`` and ``t``. The total is
-    :math:`w_{intra}(L_{pos} + L_{neg}) + w_{inter} L_{inter} + w_{reg} L_{reg}`, each a mean over volumes.
+    and :math:`L_{inter}`, the consistency of a crop with the bases of a *partner* volume, whose labels are the
+    teacher's clipped similarities :math:`q_k`: the same two terms with ``q`` for both ``y`` and ``t`` and
+    :math:`q_k = 0` for the negatives. The total is
+    :math:`w_{intra}(L_{pos} + L_{neg}) + w_{inter} L_{inter} + w_{reg} L_{reg}`, each a mean over volumes of one ratio
+    a volume, :math:`\epsilon = 10^{-6}`.
 
-    Against the published forms: the cosine is not clipped before the positive term (a clipped one has no gradient
-    below zero), the target is one that cosines can reach, and the regulariser sends gradient to every base.
-    All arithmetic is in float32 whatever comes in.
+    The published forms clip the cosine, :math:`r = \max(s, 0)`, take :math:`d = |y - r|` for the distance, count
+    exact zeros as negatives and send the gradient of :math:`L_{reg}` to the first base of a pair only:
+
+    ========== ================================== =============================== ================== =====
+    variant    similarity                         :math:`L_{pos}`                 :math:`L_{neg}`    inter
+    ========== ================================== =============================== ================== =====
+    ``"cvpr"`` student's crops and bases          mean of -log(1 - d) over y > 0  mean of r squared  no
+    ``"10k"``  mean of student's crops with       mean of -log(1 - d) by y        mean of r squared  no
+               teacher's bases and the reverse
+    ``"v2"``   student's crops, teacher's bases   mean of -log(1 - d) by y        mean of -log(1-r)  yes
+    ========== ================================== =============================== ================== =====
+
+    Why the default differs: a clipped cosine has no gradient below zero; shares of a crop sum to one while its cosines
+    to orthogonal bases lie on a unit sphere, so that a mixed crop cannot reach its label; and the last base had no
+    gradient from the regulariser. Each of these is an option, and an option given wins over the variant.
+    Arithmetic is in float32 whatever comes in (in float64 for float64).
 
     Args:
-        variant: ``"monai_cl"``, the corrected form described above.
+        variant: ``"monai_cl"`` (the corrected form), ``"cvpr"``, ``"10k"`` or ``"v2"``.
         intra_weight: Weight of the positive and negative terms.
-        inter_weight: Weight of the consistency across volumes; 0 switches it off and allows a batch of one volume.
+        inter_weight: Weight of the consistency across volumes, 1 for ``"monai_cl"`` and ``"v2"``, else 0; 0 switches
+            it off and allows a batch of one volume.
         regularizer_weight: Weight of the term that spreads the bases of a volume apart.
+        link: ``"signed"``: distance over 1 + t; ``"relu"``: of clipped cosines, as published; ``"softmax"``:
+            cross-entropy of softmax(cosine / temperature) with the overlaps as labels, without a negative term (and
+            across volumes with the teacher's softmax as labels).
+        target: ``"unit"``: y over its Euclidean length; ``"overlap"``: y itself.
+        weighting: Of the positive term: by ``"overlap"``, or by ``"count"``, each overlapping pair as one.
+        negative: ``"log"``, :math:`-\log(1 - r)`, or ``"square"``, :math:`r^2`.
+        zero_overlap: The bound z: a base with at most this share of the crop counts as a negative.
+        similarity: ``"one_way"``: the student's crops with the teacher's bases; ``"two_way"``: the mean of that and
+            of the teacher's crops with the student's bases, so that bases receive gradient.
+        use_teacher: False compares with the student's own bases, detached, whatever teacher is given.
+        regularizer: ``"symmetric"``: gradient to both bases of a pair; ``"one_sided"``: to the first.
+        partners: ``"random"``: a new derangement at each call; ``"ring"``: the next volume of the batch.
+        unpaired: What becomes of a volume that is alone in its batch or group: ``"raise"`` an error, or ``"skip"``
+            it in the term across volumes.
+        temperature: Of the softmax link.
 
     Shapes:
         ``crops`` (B, S, D), ``bases`` (B, K, D), ``overlap`` (B, S, K); teacher tensors like their students.
+
+    Raises:
+        ValueError: If a name is unknown, a weight negative, the temperature not positive, or an option is given that
+            has no effect with ``link="softmax"``.
 
     References:
         VoCo, arXiv 2402.17300; Large-scale 3-D pretraining with geometric context priors, arXiv 2410.09890.
@@ -48,6 +84,9 @@ class VolumeContrastLoss(nn.Module):
         >>> parts = VolumeContrastLoss(inter_weight=0.0)(mixed, eye, mixed)
         >>> bool(parts["loss"].abs() < 1e-4)
         True
+        >>> published = VolumeContrastLoss("v2", inter_weight=0.0)(mixed, eye, mixed)
+        >>> bool(published["loss"] > 0.2)                  # the label (.5, .5) is out of reach of two cosines
+        True
     """
 
     def __init__(
@@ -55,19 +94,48 @@ class VolumeContrastLoss(nn.Module):
         variant: str = "monai_cl",
         *,
         intra_weight: float = 1.0,
-        inter_weight: float = 1.0,
+        inter_weight: float | None = None,
         regularizer_weight: float = 1.0,
+        link: str | None = None,
+        target: str | None = None,
+        weighting: str | None = None,
+        negative: str | None = None,
+        zero_overlap: float | None = None,
+        similarity: str | None = None,
+        use_teacher: bool | None = None,
+        regularizer: str | None = None,
+        partners: str | None = None,
+        unpaired: str | None = None,
+        temperature: float = 0.1,
     ) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
-        for name, weight in (("intra", intra_weight), ("inter", inter_weight), ("regularizer", regularizer_weight)):
-            if weight < 0:
-                raise ValueError(f"{name}_weight must be at least 0, got {weight!r}")
         self.variant = variant
+        self.form = volume_contrast_form(
+            variant,
+            link=link,
+            target=target,
+            weighting=weighting,
+            negative=negative,
+            zero_overlap=zero_overlap,
+            similarity=similarity,
+            use_teacher=use_teacher,
+            regularizer=regularizer,
+            partners=partners,
+            unpaired=unpaired,
+        )
+        inter_weight = INTER_WEIGHTS[variant] if inter_weight is None else inter_weight
+        for name, weight in (("intra", intra_weight), ("inter", inter_weight), ("regularizer", regularizer_weight)):
+            if not weight >= 0:
+                raise ValueError(f"{name}_weight must be at least 0, got {weight!r}")
+        require_positive(temperature=temperature)
         self.intra_weight = intra_weight
         self.inter_weight = inter_weight
         self.regularizer_weight = regularizer_weight
+        self.temperature = temperature
+
+    def extra_repr(self) -> str:
+        """The variant and what it comes to."""
+        return ", ".join([repr(self.variant), *(f"{name}={value!r}" for name, value in self.form._asdict().items())])
 
     def forward(
         self,
@@ -77,6 +145,7 @@ class VolumeContrastLoss(nn.Module):
         teacher_crops: Tensor | None = None,
         teacher_bases: Tensor | None = None,
         partner: Tensor | None = None,
+        group: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the loss and its parts.
 
@@ -86,94 +155,117 @@ class VolumeContrastLoss(nn.Module):
             overlap: Share of each crop's volume inside each base, (B, S, K), rows summing to one.
             teacher_crops: Teacher embeddings of the crops; the student's own, detached, when left out.
             teacher_bases: Teacher embeddings of the bases; the student's own, detached, when left out.
-            partner: For each volume the index of the volume it is compared with, (B,); a random derangement when
-                left out.
+            partner: For each volume the index of the volume it is compared with, (B,); chosen as ``partners`` says
+                when left out. A volume may be given as its own partner, which is what the published code does with a
+                batch of one.
+            group: Body region or data source of each volume as a number, (B,): partners share it.
 
         Returns:
-            ``loss`` and its unweighted parts ``positive``, ``negative``, ``inter``, ``regularizer``, all 0-dim float32.
+            ``loss`` and its unweighted parts ``positive``, ``negative``, ``inter``, ``regularizer``, all 0-dim
+            float32 (float64 if the embeddings are).
 
         Raises:
-            ValueError: If shapes disagree, or a batch of one volume meets ``inter_weight > 0``.
+            ValueError: If shapes disagree, or a volume without a partner meets ``inter_weight > 0``.
             NonFiniteError: If an embedding or an overlap is NaN or infinite.
         """
-        self._check(crops, bases, overlap, teacher_crops, teacher_bases)
+        _check_inputs(crops, bases, overlap, teacher_crops, teacher_bases, partner, group)
         with torch.autocast(device_type=crops.device.type, enabled=False):
-            x, z = _unit(crops), _unit(bases)
-            x_t = x.detach() if teacher_crops is None else _unit(teacher_crops).detach()
-            z_t = z.detach() if teacher_bases is None else _unit(teacher_bases).detach()
-            y = overlap.float()
-            positive, negative = intra_terms(x @ z_t.mT, y)
-            parts = {"positive": positive, "negative": negative, "inter": x.new_zeros(())}
-            if self.inter_weight > 0:
-                j = random_derangement(len(x), device=x.device) if partner is None else partner
-                parts["inter"] = inter_term(x @ z[j].mT, x_t @ z_t[j].mT)
-            parts["regularizer"] = spread_term(z)
+            x, z = unit_rows(crops), unit_rows(bases)
+            known = self.form.use_teacher
+            x_t = unit_rows(teacher_crops).detach() if known and teacher_crops is not None else x.detach()
+            z_t = unit_rows(teacher_bases).detach() if known and teacher_bases is not None else z.detach()
+            parts = self._intra(x, z, x_t, z_t, overlap.to(x.dtype))
+            parts["inter"] = self._inter(x, z, x_t, z_t, partner, group)
+            parts["regularizer"] = spread_term(z, one_sided=self.form.regularizer == "one_sided")
             loss = (
-                self.intra_weight * (positive + negative)
+                self.intra_weight * (parts["positive"] + parts["negative"])
                 + self.inter_weight * parts["inter"]
                 + self.regularizer_weight * parts["regularizer"]
             )
         return {"loss": loss, **parts}
 
-    def _check(self, crops: Tensor, bases: Tensor, overlap: Tensor, tc: Tensor | None, tb: Tensor | None) -> None:
-        if crops.ndim != 3 or bases.ndim != 3:
+    def _intra(self, x: Tensor, z: Tensor, x_t: Tensor, z_t: Tensor, y: Tensor) -> dict[str, Tensor]:
+        s = self._link(x @ z_t.mT)
+        if self.form.similarity == "two_way":
+            s = (s + self._link(x_t @ z.mT)) * 0.5
+        # unit length: the best that cosines to orthogonal bases can do
+        target = F.normalize(y, dim=-1) if self.form.target == "unit" else y
+        return self._terms(s, label=y, target=target, zero=self.form.zero_overlap)
+
+    def _inter(
+        self, x: Tensor, z: Tensor, x_t: Tensor, z_t: Tensor, partner: Tensor | None, group: Tensor | None
+    ) -> Tensor:
+        if self.inter_weight == 0:
+            return x.new_zeros(())
+        if partner is None:
+            partner = choose_partners(len(x), self.form.partners, device=x.device, group=group)
+            if group is not None or len(x) < 2:
+                paired = self._paired(partner, grouped=group is not None)
+                if len(paired) == 0:
+                    return x.new_zeros(())
+                x, x_t, partner = x[paired], x_t[paired], partner[paired]
+        similarity = x_t @ z_t[partner].mT
+        if self.form.link == "softmax":
+            q = torch.softmax(similarity / self.temperature, dim=-1).detach()
+        else:
+            q = similarity.relu().detach()
+        terms = self._terms(self._link(x @ z[partner].mT), label=q, target=q, zero=0.0)
+        return terms["positive"] + terms["negative"]
+
+    def _paired(self, partner: Tensor, *, grouped: bool) -> Tensor:
+        own = partner == torch.arange(len(partner), device=partner.device)
+        if bool(own.any()) and self.form.unpaired == "raise":
+            need = "the term across volumes needs at least two volumes"
+            if not grouped:
+                raise ValueError(
+                    f"{need} in a batch, got {len(partner)}; use a larger batch, inter_weight=0 or unpaired='skip'"
+                )
             raise ValueError(
-                f"crops must be (B, S, D) and bases (B, K, D), got shapes {tuple(crops.shape)} and {tuple(bases.shape)}"
+                f"{need} of each group in a batch, got volumes {own.nonzero().flatten().tolist()} alone in theirs; "
+                "draw batches from one group, or use inter_weight=0 or unpaired='skip'"
             )
-        b, s, d = crops.shape
-        require_shape("bases", bases, (b, bases.shape[1], d))
-        require_shape("overlap", overlap, (b, s, bases.shape[1]))
-        for name, teacher, student in (("teacher_crops", tc, crops), ("teacher_bases", tb, bases)):
-            if teacher is not None:
-                require_shape(name, teacher, tuple(student.shape))
-        if self.inter_weight > 0 and b < 2:
-            raise ValueError(
-                f"the term across volumes needs at least two volumes in a batch, got {b}; "
-                "use a larger batch or inter_weight=0"
-            )
-        require_finite(crops=crops, bases=bases, overlap=overlap, teacher_crops=tc, teacher_bases=tb)
+        return (~own).nonzero().flatten()
+
+    def _link(self, cosine: Tensor) -> Tensor:
+        return cosine.relu() if self.form.link == "relu" else cosine
+
+    def _terms(self, s: Tensor, *, label: Tensor, target: Tensor, zero: float) -> dict[str, Tensor]:
+        if self.form.link == "softmax":
+            return {
+                "positive": soft_term(s, label, temperature=self.temperature),
+                "negative": s.new_zeros(()),
+            }
+        negative = label <= zero
+        weight = label if self.form.weighting == "overlap" else (~negative).to(s.dtype)
+        return {
+            "positive": positive_term(s, target, weight, signed=self.form.link == "signed"),
+            "negative": negative_term(s, negative, form=self.form.negative),
+        }
 
 
-def intra_terms(s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Positive and negative term of similarities ``s`` (B, S, K) against overlaps ``y``, each a mean over volumes."""
-    t = F.normalize(y, dim=-1)  # unit length: the best that cosines to orthogonal bases can do
-    return _weighted_distance(s, target=t, weight=y), _repulsion(s, y <= ZERO_OVERLAP)
-
-
-def inter_term(p: Tensor, teacher_similarity: Tensor) -> Tensor:
-    """Consistency of student similarities ``p`` (B, S, K) with the teacher's, clipped at zero."""
-    q = teacher_similarity.relu().detach()
-    return _weighted_distance(p, target=q, weight=q) + _repulsion(p, q == 0)
-
-
-def spread_term(z: Tensor) -> Tensor:
-    """Mean squared positive cosine between different bases of a volume; ``z`` (B, K, D) of unit length."""
-    k = z.shape[1]
-    if k < 2:
-        return z.new_zeros(())
-    gram = (z @ z.mT).relu().square()
-    off_diagonal = gram.sum(dim=(1, 2)) - gram.diagonal(dim1=1, dim2=2).sum(-1)
-    return (off_diagonal / (k * (k - 1))).mean()
-
-
-def random_derangement(n: int, device: torch.device | str = "cpu") -> Tensor:
-    """A random permutation of ``range(n)`` that leaves no element in place (one random cycle), ``n >= 2``."""
-    order = torch.randperm(n).to(device)
-    partner = torch.empty_like(order)
-    partner[order] = order.roll(1)
-    return partner
-
-
-def _unit(x: Tensor) -> Tensor:
-    return F.normalize(x.float(), dim=-1, eps=1e-8)
-
-
-def _weighted_distance(s: Tensor, *, target: Tensor, weight: Tensor) -> Tensor:
-    # 1 + target is the largest distance a cosine can have to the target, so the logarithm's argument stays in [0, 1]
-    cost = -torch.log(1 - (target - s).abs() / (1 + target) + EPS)
-    return ((weight * cost).sum(dim=(1, 2)) / (weight.sum(dim=(1, 2)) + EPS)).mean()
-
-
-def _repulsion(s: Tensor, negative: Tensor) -> Tensor:
-    cost = -torch.log(1 - s.relu() + EPS) * negative
-    return (cost.sum(dim=(1, 2)) / (negative.sum(dim=(1, 2)) + EPS)).mean()
+def _check_inputs(
+    crops: Tensor,
+    bases: Tensor,
+    overlap: Tensor,
+    teacher_crops: Tensor | None,
+    teacher_bases: Tensor | None,
+    partner: Tensor | None,
+    group: Tensor | None,
+) -> None:
+    if crops.ndim != 3 or bases.ndim != 3:
+        raise ValueError(
+            f"crops must be (B, S, D) and bases (B, K, D), got shapes {tuple(crops.shape)} and {tuple(bases.shape)}"
+        )
+    b, s, d = crops.shape
+    expected = {
+        "bases": (bases, (b, bases.shape[1], d)),
+        "overlap": (overlap, (b, s, bases.shape[1])),
+        "teacher_crops": (teacher_crops, tuple(crops.shape)),
+        "teacher_bases": (teacher_bases, tuple(bases.shape)),
+        "partner": (partner, (b,)),
+        "group": (group, (b,)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None:
+            require_shape(name, tensor, shape)
+    require_finite(crops=crops, bases=bases, overlap=overlap, teacher_crops=teacher_crops, teacher_bases=teacher_bases)
