@@ -47,12 +47,18 @@ def data() -> list[dict[str, Any]]:
 
 
 def build(
-    folder: Path, *handlers: Any, resume: bool = True, epochs: int = STEPS // EPOCH, **settings: Any
+    folder: Path,
+    *handlers: Any,
+    resume: bool = True,
+    epochs: int = STEPS // EPOCH,
+    variant: str = "monai_cl",
+    **settings: Any,
 ) -> PretrainTrainer:
     torch.manual_seed(7)
     views = ViewDataset(data(), VolumeContrastCropsd("image", (2, 2, 1), (8, 8, 8), 2), keys=["image"])  # type: ignore[arg-type]
     loader = view_loader(views, 5, batch_size=2, steps=epochs * EPOCH, seed=1)
-    method = VolumeContrast(SegResNet(out_channels=2, blocks_down=(1, 1), blocks_up=(1,)), 8, hidden=16, embedding=8)
+    network = SegResNet(out_channels=2, blocks_down=(1, 1), blocks_up=(1,))
+    method = VolumeContrast(network, 8, variant=variant, hidden=16, embedding=8)
     optimizer = adamw(method, 1e-3)
     checkpoint = Checkpoint(folder, folder / "network.pt", resume=resume, settings=settings)
     return PretrainTrainer(
@@ -104,6 +110,55 @@ def test_a_run_that_died_and_went_on_equals_an_uninterrupted_one(
     build(tmp_path).run()
     assert identical(state(tmp_path), state(uninterrupted))
     assert read_history(tmp_path / "history.csv") == read_history(uninterrupted / "history.csv")
+
+
+TEACHERS = {
+    "cvpr": (None, set()),
+    "10k": ("student.", {"network", "projector"}),
+    "v2": ("student.projector.", {"0", "3", "6"}),
+}
+
+
+@pytest.mark.parametrize("variant", TEACHERS)
+def test_published_arrangements_go_on_bit_for_bit_with_their_teacher(variant: str, tmp_path: Path) -> None:
+    build(tmp_path / "whole", variant=variant).run()
+    with pytest.raises(KeyError, match="power cut"):
+        build(tmp_path / "cut", At(6, crash), variant=variant).run()
+    torch.rand(100)
+    build(tmp_path / "cut", variant=variant).run()
+    whole, cut = state(tmp_path / "whole"), state(tmp_path / "cut")
+    assert identical(whole, cut)
+    kept = {name.split(".")[2] for name in whole["method"] if name.startswith("teacher.")}
+    assert kept == TEACHERS[variant][1]
+
+
+@pytest.mark.parametrize("variant", ["10k", "v2"])
+def test_the_teacher_in_a_checkpoint_is_the_running_mean_of_the_student_after_each_step(
+    variant: str, tmp_path: Path
+) -> None:
+    trainer = build(tmp_path, variant=variant, epochs=1)
+    method, followed = trainer.method, TEACHERS[variant][0]
+    expected = {
+        "teacher.module." + name.removeprefix(followed): value.clone()
+        for name, value in method.state_dict().items()
+        if name.startswith(followed)
+    }
+
+    def follow(engine: Engine) -> None:
+        for name, value in method.state_dict().items():
+            if name.startswith(followed):
+                expected["teacher.module." + name.removeprefix(followed)].lerp_(value, 1 - 0.9)
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, follow)
+    trainer.run()
+    saved = {name: value for name, value in state(tmp_path)["method"].items() if name.startswith("teacher.")}
+    assert saved.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(saved[name], value)
+    moving = [n for n, p in method.named_parameters() if p.requires_grad and n.startswith(followed)]
+    assert any(
+        not torch.equal(saved["teacher.module." + n.removeprefix(followed)], method.state_dict()[n]) for n in moving
+    )
 
 
 def test_sigterm_saves_the_very_step_and_ends_the_run(tmp_path: Path, uninterrupted: Path) -> None:

@@ -1,9 +1,18 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from monai.networks.nets import BasicUNet, SegResNet, SwinUNETR
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet
+from torch import Tensor, nn
 
+from monai_cl.engine import adamw
+from monai_cl.engine.distributed import parallel
+from monai_cl.losses import VolumeContrastLoss
 from monai_cl.methods import VolumeContrast
 from monai_cl.transforms import VolumeContrastCrops
 
@@ -46,11 +55,56 @@ def test_the_teacher_moves_only_after_a_step() -> None:
     assert all(torch.allclose(m, torch.full_like(m, 0.5), atol=1e-5) for m in moved)
 
 
+def swin(channels: int, *, use_v2: bool, spatial_dims: int = 3) -> SwinUNETR:
+    small = {"depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1), "window_size": 4}
+    return SwinUNETR(channels, 2, feature_size=12, use_v2=use_v2, spatial_dims=spatial_dims, **small)
+
+
+NETWORKS: dict[str, tuple[Callable[[int], nn.Module], int]] = {
+    "SegResNet": (lambda c: SegResNet(3, in_channels=c, out_channels=2), 16),
+    "UNet": (lambda c: UNet(3, c, 2, channels=(8, 8, 8), strides=(2, 2), num_res_units=1), 16),
+    "BasicUNet": (lambda c: BasicUNet(3, c, 2, features=(8,) * 6), 32),
+    "DynUNet": (
+        lambda c: DynUNet(
+            3,
+            c,
+            2,
+            kernel_size=[3] * 3,
+            strides=[1, 2, (2, 2, 1)],
+            upsample_kernel_size=[2, (2, 2, 1)],
+            filters=[8] * 3,
+        ),
+        16,
+    ),
+    "SwinUNETR in 2-D": (lambda c: swin(c, use_v2=False, spatial_dims=2), 64),
+    "SwinUNETR v2 in 2-D": (lambda c: swin(c, use_v2=True, spatial_dims=2), 64),
+}
+
+
+def noise(network_dims: int, size: int, channels: int, *, b: int = 2, s: int = 2, k: int = 3) -> dict[str, Any]:
+    shape = (channels, *(size,) * network_dims)
+    views = {"crops": torch.rand(b, s, *shape), "bases": torch.rand(b, k, *shape)}
+    return {"image": {**views, "overlap": torch.rand(b, s, k).softmax(-1)}}
+
+
 @pytest.mark.parametrize("channels", [1, 2])
-def test_other_networks_and_channels_need_no_further_settings(channels: int) -> None:
-    network = BasicUNet(in_channels=channels, out_channels=2, features=(8, 8, 8, 8, 8, 8))
-    losses = VolumeContrast(network, (32, 32, 32))(batch(size=32, channels=channels))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_other_networks_and_channels_need_no_further_settings(name: str, channels: int) -> None:
+    make, size = NETWORKS[name]
+    method = VolumeContrast(make(channels), size, hidden=16, embedding=8)
+    losses = method(noise(2 if "2-D" in name else 3, size, channels))
+    losses["loss"].backward()
     assert bool(losses["loss"].isfinite())
+    assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(("use_v2", "channels"), [(True, 1), (False, 2)])
+def test_swin_unetr_in_three_dimensions(use_v2: bool, channels: int) -> None:
+    method = VolumeContrast(swin(channels, use_v2=use_v2), 64, hidden=16, embedding=8)
+    losses = method(noise(3, 64, channels, s=1, k=1))
+    losses["loss"].backward()
+    assert bool(losses["loss"].isfinite())
+    assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
 
 
 def test_bases_may_have_another_size_than_crops() -> None:
@@ -58,9 +112,34 @@ def test_bases_may_have_another_size_than_crops() -> None:
     assert bool(losses["loss"].isfinite())
 
 
-def test_a_crop_the_network_cannot_take_stops_at_the_start() -> None:
-    with pytest.raises(ValueError, match=r"crop_size \(32, 32, 32\) cannot pass through SwinUNETR.*larger crop"):
-        VolumeContrast(SwinUNETR(in_channels=1, out_channels=2, feature_size=12), 32)
+REFUSED = {
+    "SwinUNETR": (lambda: swin(1, use_v2=True), 32, r"by \(32, 32, 32\).*as with \(64, 64, 64\)"),
+    "SegResNet": (lambda: SegResNet(norm="instance"), 8, r"by \(8, 8, 8\).*as with \(16, 16, 16\)"),
+    "UNet": (lambda: UNet(3, 1, 2, channels=(4, 4, 4), strides=(4, 2)), 4, r"by \(8, 8, 8\).*as with \(16, 16, 16\)"),
+    "BasicUNet": (lambda: BasicUNet(3, 1, 2), (16, 16, 16), r"by \(16, 16, 16\).*as with \(32, 32, 32\)"),
+    "DynUNet": (
+        lambda: DynUNet(3, 1, 2, kernel_size=[3] * 3, strides=[1, 2, (2, 2, 1)], upsample_kernel_size=[2, (2, 2, 1)]),
+        (4, 4, 2),
+        r"by \(4, 4, 2\).*as with \(8, 8, 4\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_crop_the_network_cannot_take_stops_at_the_start(name: str) -> None:
+    make, size, allowed = REFUSED[name]
+    shown = size if isinstance(size, tuple) else (size,) * 3
+    shape = re.escape(str(shown))
+    with pytest.raises(
+        ValueError, match=f"crop_size {shape} cannot pass through {name}:.*{allowed}, got {shape}.*larger"
+    ):
+        VolumeContrast(make(), size)
+
+
+@pytest.mark.parametrize("size", [(64, 64), 0, (16, 16, -16)])
+def test_a_crop_size_of_other_dimensions_is_refused(size: Any) -> None:
+    with pytest.raises(ValueError, match="crop_size must be one positive number or 3 of them for this SegResNet"):
+        VolumeContrast(SegResNet(), size)
 
 
 def test_an_unknown_network_is_named() -> None:
@@ -77,10 +156,219 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.allclose(method.student(x), method.student(x))
 
 
+def tiny(variant: str, **options: Any) -> VolumeContrast:
+    """A published arrangement with narrow layers."""
+    torch.manual_seed(0)
+    network = SegResNet(in_channels=1, out_channels=2, init_filters=8, blocks_down=(1, 1), blocks_up=(1,))
+    return VolumeContrast(network, 8, variant=variant, **{"hidden": 16, "embedding": 8, **options})
+
+
+PUBLISHED = {
+    "cvpr": ("none", 2048, 2048),
+    "10k": ("network", 2048, 2048),
+    "v2": ("projector", 1024, 1024),
+}
+
+
+@pytest.mark.parametrize("variant", PUBLISHED)
+def test_a_published_variant_brings_its_teacher_widths_and_loss(variant: str) -> None:
+    kind, hidden, embedding = PUBLISHED[variant]
+    method = VolumeContrast(SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,)), 8, variant=variant)
+    linear = [m for m in method.student.projector if isinstance(m, nn.Linear)]
+    assert [m.out_features for m in linear] == [hidden, hidden, embedding]
+    norms = [m for m in method.student.projector if isinstance(m, nn.BatchNorm1d)]
+    assert [(n.affine, n.track_running_stats) for n in norms] == [(False, False)] * 2
+    assert method.loss.variant == variant
+    assert method.arrangement.teacher == kind
+    assert method.arrangement.pool_size == 1
+    parts = {name.split(".")[2] for name in method.state_dict() if name.startswith("teacher.module.")}
+    assert parts == {"none": set(), "network": {"network", "projector"}, "projector": {"0", "3", "6"}}[kind]
+
+
+def test_the_widths_of_the_pooled_features_are_the_published_ones() -> None:
+    network = swin(1, use_v2=False, spatial_dims=2)
+    for variant, width in (("cvpr", 16 * 12), ("10k", 24 * 12), ("v2", 24 * 12)):
+        assert VolumeContrast(network, 64, variant=variant, hidden=8).student.projector[0].in_features == width
+
+
+def test_the_first_variant_trains_the_transformer_alone() -> None:
+    method = VolumeContrast(swin(1, use_v2=False, spatial_dims=2), 64, variant="cvpr", hidden=8, embedding=4)
+    method(noise(2, 64, 1))["loss"].backward()
+    reached = {name for name, p in method.network.named_parameters() if p.grad is not None}
+    assert reached == set(method.touched()) == {n for n, _ in method.network.named_parameters() if "swinViT" in n}
+
+
+def test_a_loss_brings_the_arrangement_of_its_variant_and_options_win() -> None:
+    network = SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,))
+    method = VolumeContrast(network, 8, loss=VolumeContrastLoss("v2", link="signed"), momentum=0.5, hidden=8)
+    assert method.arrangement.teacher == "projector"
+    assert method.arrangement.momentum == 0.5
+    assert method.student.projector[0].out_features == 8
+    assert VolumeContrast(network, 8, variant="10k", loss=VolumeContrastLoss()).arrangement.teacher == "network"
+
+
+@pytest.mark.parametrize("variant", ["monai_cl", *PUBLISHED])
+def test_a_teacher_starts_as_a_copy_and_stays_outside_of_gradients_and_optimiser(variant: str) -> None:
+    method = tiny(variant)
+    optimizer = adamw(method, 0.1)
+    teacher = [] if method.teacher is None else list(method.teacher.parameters())
+    followed = method.student if variant in ("monai_cl", "10k") else method.student.projector
+    assert all(torch.equal(a, b) for a, b in zip(teacher, followed.parameters(), strict=bool(teacher)))
+    method(noise(3, 8, 1))["loss"].backward()
+    assert not any(p.requires_grad or p.grad is not None for p in teacher)
+    optimised = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert not optimised & {id(p) for p in teacher}
+    assert optimised == {id(p) for p in method.parameters() if p.requires_grad}
+
+
+def test_a_teacher_of_the_projector_needs_no_second_pass_through_the_encoder() -> None:
+    for variant, passes in (("cvpr", 1), ("10k", 2), ("v2", 1)):
+        method, calls = tiny(variant), []
+        modules = [method.network, *([method.teacher.module.network] if variant == "10k" else [])]  # type: ignore[union-attr]
+        for module in modules:
+            module.convInit.register_forward_hook(lambda *args, calls=calls: calls.append(1))
+        method(noise(3, 8, 1))
+        assert len(calls) == passes
+
+
+def test_a_teacher_of_the_projector_sees_the_features_before_dropout() -> None:
+    method, seen = tiny("v2", dropout=0.5, norm="layer"), []
+    method.student.projector.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    method.teacher.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))  # type: ignore[union-attr]
+    method(noise(3, 8, 1, b=8))
+    student, teacher = seen
+    gone = (student == 0).all(1)
+    assert 0 < int(gone.sum()) < len(gone)  # whole rows, as published
+    assert not bool((teacher == 0).all(1).any())
+    torch.testing.assert_close(student[~gone], 2 * teacher[~gone])
+
+
+def test_row_dropout_acts_in_training_only() -> None:
+    method = tiny("v2", dropout=0.5, norm="layer").eval()
+    x = torch.rand(4, 1, 8, 8, 8)
+    torch.testing.assert_close(method.student(x), method.student(x))
+
+
+def test_momentum_is_constant_in_published_arrangements_and_rises_in_ours() -> None:
+    for variant, expected in (("10k", 0.9), ("v2", 0.9), ("monai_cl", 1.0)):
+        method = tiny(variant)
+        before = [p.clone() for p in method.teacher.parameters()]  # type: ignore[union-attr]
+        with torch.no_grad():
+            for p in method.student.parameters():
+                p.add_(1.0)
+        method.after_step(1.0)
+        moved = [b - a for a, b in zip(before, method.teacher.parameters(), strict=True)]  # type: ignore[union-attr]
+        assert all(torch.allclose(m, torch.full_like(m, 1 - expected), atol=1e-5) for m in moved)
+    tiny("cvpr").after_step(1.0)  # has none to move
+
+
+@pytest.mark.parametrize("variant", ["monai_cl", *PUBLISHED])
+def test_a_probe_looks_in_evaluation_mode_and_leaves_the_mode(variant: str) -> None:
+    method = tiny(variant, norm="layer")
+    views = VolumeContrastCrops((2, 2, 1), (8, 8, 8), 2).set_random_state(seed=0)(torch.rand(1, 20, 20, 12))
+    batch = {"image": {name: value[None] for name, value in views.items()}}
+    first, second = method.probe([batch]), method.probe([batch])
+    assert first == second
+    assert method.training
+    assert method.student.training
+
+
+@pytest.mark.parametrize("ids", [["liver", "brain", "liver", "brain"], torch.tensor([3, 1, 3, 1])])
+def test_volumes_are_compared_within_their_group(ids: Any) -> None:
+    method = tiny("v2", group_key="region", norm="layer", dropout=0.0)
+    batch = {**noise(3, 8, 1, b=4), "region": ids}
+    swapped = {k: v[[0, 2, 1, 3]] for k, v in batch["image"].items()}
+    pairs = [{"image": {k: v[i : i + 2] for k, v in swapped.items()}, "region": ["x", "x"]} for i in (0, 2)]
+    expected = sum(method(pair)["inter"].item() for pair in pairs) / 2
+    assert method(batch)["inter"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_missing_group_is_named() -> None:
+    with pytest.raises(ValueError, match=r"a batch must hold group_key 'region', got \['image'\]"):
+        tiny("v2", group_key="region")(noise(3, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"variant": "v3"}, r"variant must be one of \('monai_cl', 'cvpr', '10k', 'v2'\), got 'v3'"),
+        ({"teacher": "head"}, "teacher must be one of"),
+        ({"momentum": 1.5}, r"momentum must be between 0 and 1, got 1\.5"),
+        ({"momentum_schedule": "linear"}, "momentum_schedule must be one of"),
+        ({"levels": "some"}, "levels must be one of"),
+        ({"norm": "group"}, "norm must be one of"),
+        ({"dropout": 1.0}, r"dropout must be at least 0 and below 1, got 1\.0"),
+        ({"dropout_kind": "channel"}, "dropout_kind must be one of"),
+        ({"hidden": 0}, "hidden must be at least 1, got 0"),
+    ],
+)
+def test_a_wrong_option_is_named_with_the_known(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VolumeContrast(SegResNet(), 16, **option)
+
+
+ACROSS = {"monai_cl": {}, "cvpr": {}, "10k": {}, "v2": {}, "v2 softmax": {"link": "softmax"}}
+
+
+def across(name: str) -> VolumeContrast:
+    """A method whose batches of two are compared as the halves of one batch of four."""
+    options = {"norm": "layer", "dropout": 0.0, "group_key": "group"}
+    return tiny(name.split()[0], loss=VolumeContrastLoss(name.split()[0], **ACROSS[name]), **options).double()
+
+
+def learn(method: nn.Module, inner: VolumeContrast, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Two steps; the gradients of the first and the state after the second."""
+    optimizer = torch.optim.SGD([p for p in inner.parameters() if p.requires_grad], lr=0.1)
+    result: dict[str, Tensor] = {}
+    for step in range(2):
+        optimizer.zero_grad()
+        method(batch)["loss"].backward()
+        if step == 0:
+            result = {f"grad {n}": p.grad.clone() for n, p in inner.named_parameters() if p.grad is not None}
+        optimizer.step()
+        inner.after_step((step + 1) / 4)
+    return {**result, **inner.state_dict()}
+
+
+def four_volumes() -> dict[str, Any]:
+    g = torch.Generator().manual_seed(3)
+    crops, bases = (torch.rand(4, n, 1, 8, 8, 8, generator=g).double() for n in (2, 3))
+    overlap = torch.rand(4, 2, 3, generator=g).double().softmax(-1)
+    return {"image": {"crops": crops, "bases": bases, "overlap": overlap}, "group": torch.tensor([0, 0, 1, 1])}
+
+
+def run_process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    batch, half = four_volumes(), slice(2 * rank, 2 * rank + 2)
+    mine = {"image": {k: v[half] for k, v in batch["image"].items()}, "group": batch["group"][half]}
+    results = {}
+    for name in ACROSS:
+        method = across(name)
+        wrapped = parallel(method, torch.device("cpu"))
+        results[name] = learn(wrapped, method, mine)
+        bucketed = wrapped._get_ddp_logging_data()["num_parameter_tensors"]  # type: ignore[operator]
+        assert bucketed == sum(p.requires_grad for p in method.parameters())
+    dist.barrier()
+    dist.destroy_process_group()
+    torch.save(results, Path(folder) / f"{rank}.pt")
+
+
+def test_two_processes_learn_what_one_does_and_no_teacher_is_in_a_bucket(tmp_path: Path) -> None:
+    mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for name in ACROSS:
+        method = across(name)
+        expected = learn(method, method, four_volumes())
+        assert any(key.startswith("grad student.network") for key in expected)
+        for rank in ranks:
+            assert rank[name].keys() == expected.keys()
+            for key, value in expected.items():
+                torch.testing.assert_close(rank[name][key], value, rtol=1e-9, atol=1e-12, msg=f"{name}: {key}")
+
+
 @pytest.mark.slow
 def test_position_accuracy_rises_well_above_chance_on_structured_volumes() -> None:
-    from monai_cl.engine import adamw
-
     torch.manual_seed(0)
     axes = torch.meshgrid(*[torch.linspace(0, 1, n) for n in (40, 40, 24)], indexing="ij")
     crops = VolumeContrastCrops((2, 2, 1), (16, 16, 16), 4).set_random_state(seed=0)

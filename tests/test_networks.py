@@ -9,8 +9,10 @@ from monai_cl.networks import (
     cosine_momentum,
     encoder_features,
     encoder_modules,
+    encoder_stride,
     input_channels,
     pool_pyramid,
+    scheduled_momentum,
 )
 
 NETWORKS = {
@@ -62,6 +64,36 @@ def test_an_unknown_network_lists_the_known() -> None:
         input_channels(nn.Linear(1, 1))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_stride_is_that_of_the_coarsest_map(name: str) -> None:
+    make, size = NETWORKS[name]
+    network = make(1).eval()
+    with torch.no_grad():
+        coarsest = encoder_features(network, torch.rand(1, 1, size, size, size))[-1]
+    assert encoder_stride(network, 3) == tuple(size // s for s in coarsest.shape[2:])
+
+
+def test_strides_may_differ_between_axes() -> None:
+    flat = DynUNet(3, 1, 2, kernel_size=[3] * 3, strides=[1, (2, 2, 1), 2], upsample_kernel_size=[(2, 2, 1), 2])
+    assert encoder_stride(flat, 3) == (4, 4, 2)
+    assert encoder_stride(UNet(2, 1, 2, channels=(4, 4, 4), strides=(2, (4, 2))), 2) == (8, 4)
+
+
+def test_the_deepest_level_is_the_last_stage_of_a_transformer_and_the_last_map_of_others() -> None:
+    network = SwinUNETR(
+        1, 2, feature_size=12, depths=(1,) * 4, num_heads=(1,) * 4, window_size=4, spatial_dims=2
+    ).eval()
+    x = torch.rand(1, 1, 64, 64)
+    (deepest,) = encoder_features(network, x, levels="deepest")
+    torch.testing.assert_close(deepest, network.swinViT(x, True)[-1])
+    assert encoder_modules(network, levels="deepest") == [network.swinViT]
+    other = SegResNet(2)
+    torch.testing.assert_close(encoder_features(other, x, levels="deepest")[0], encoder_features(other, x)[-1])
+    assert encoder_modules(other, levels="deepest") == encoder_modules(other)
+    with pytest.raises(ValueError, match=r"levels must be one of \('all', 'deepest'\), got 'first'"):
+        encoder_features(other, x, levels="first")
+
+
 def test_pooling_to_one_cell_is_the_average() -> None:
     maps = [torch.rand(2, 3, 4, 5, 6), torch.rand(2, 7, 2, 2, 2)]
     expected = torch.cat([m.mean(dim=(2, 3, 4)) for m in maps], dim=1)
@@ -111,3 +143,10 @@ def test_momentum_rises_along_half_a_cosine() -> None:
     assert cosine_momentum(0.5, 0.99) == pytest.approx(0.995)
     assert cosine_momentum(1.0, 0.99) == pytest.approx(1.0)
     assert cosine_momentum(2.0, 0.99) == pytest.approx(1.0)
+
+
+def test_a_constant_momentum_stays() -> None:
+    assert [scheduled_momentum(p, 0.9, "constant") for p in (0.0, 0.5, 1.0)] == [0.9] * 3
+    assert scheduled_momentum(0.5, 0.99, "cosine") == cosine_momentum(0.5, 0.99)
+    with pytest.raises(ValueError, match="schedule must be 'constant' or 'cosine', got 'linear'"):
+        scheduled_momentum(0.5, 0.9, "linear")

@@ -1,15 +1,15 @@
 """Volume contrast as a pretraining method."""
 
-from collections.abc import Iterable
-from copy import deepcopy
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from monai_cl.losses import VolumeContrastLoss
+from monai_cl.methods._crop_size import pooled_width
+from monai_cl.methods._volume_arrangement import Arrangement, arrange
 from monai_cl.methods.base import Method
 from monai_cl.metrics import (
     DeadDimensionsMetric,
@@ -21,51 +21,83 @@ from monai_cl.metrics import (
 from monai_cl.networks import (
     MomentumTeacher,
     Projector,
-    cosine_momentum,
     encoder_features,
     encoder_modules,
-    input_channels,
     pool_pyramid,
+    scheduled_momentum,
 )
+
+_Pair = tuple[Tensor, Tensor]  # of crops (B, S, D) and bases (B, K, D)
 
 
 class _Embedder(nn.Module):
     """Encoder, pooling, dropout and projector: crops in, embeddings out."""
 
-    def __init__(self, network: nn.Module, projector: nn.Module, pool_size: int, dropout: float) -> None:
+    def __init__(self, network: nn.Module, projector: nn.Module, arrangement: Arrangement) -> None:
         super().__init__()
         self.network = network
         self.projector = projector
-        self.pool_size = pool_size
-        self.dropout = dropout
+        self.pool_size = arrangement.pool_size
+        self.levels = arrangement.levels
+        self.dropout = arrangement.dropout
+        self.dropout_kind = arrangement.dropout_kind
+
+    def pool(self, x: Tensor) -> Tensor:
+        return pool_pyramid(encoder_features(self.network, x, levels=self.levels), self.pool_size)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        drop = F.dropout1d if self.dropout_kind == "row" else F.dropout  # of (N, C), dropout1d drops whole rows
+        embedding: Tensor = self.projector(drop(pooled, self.dropout, self.training))
+        return embedding
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = pool_pyramid(encoder_features(self.network, x), self.pool_size)
-        embedding: Tensor = self.projector(F.dropout(pooled, self.dropout, self.training))
-        return embedding
+        return self.project(self.pool(x))
 
 
 class VolumeContrast(Method):
     """Learn where in the body a crop lies, by its likeness to a grid of base crops of the same volume.
 
     Takes the views of :class:`monai_cl.transforms.VolumeContrastCropsd`. The encoder of ``network`` is trained; its
-    decoder is frozen and handed over untouched.
+    decoder is frozen and handed over untouched. What is around the loss follows the variant, and an option given wins
+    over it:
+
+    ==================== =================== ============= ============ ===============
+    option               ``"monai_cl"``      ``"cvpr"``    ``"10k"``    ``"v2"``
+    ==================== =================== ============= ============ ===============
+    teacher              network             none          network      projector
+    momentum             0.99 to 1, cosine                 0.9          0.9
+    levels, pool_size    all, 2              deepest, 1    all, 1       all, 1
+    hidden, embedding    512, 256            2048, 2048    2048, 2048   1024, 1024
+    dropout              0.2 of elements     0             0            0.2 of rows
+    ==================== =================== ============= ============ ===============
+
+    The published code drew its teachers anew and moved them at each forward pass; here a teacher is a copy of the
+    student and moves once an optimiser step.
 
     Args:
         network: A MONAI encoder-decoder (see :func:`monai_cl.networks.encoder_features`).
         crop_size: Edge lengths of the crops in voxels, or one for all axes; checked against the network here, so
             that a crop it cannot take stops the run before it starts.
+        variant: ``"monai_cl"``, ``"cvpr"``, ``"10k"`` or ``"v2"``; that of ``loss`` when left out.
         key: Key of the views in a batch.
-        loss: The loss; :class:`monai_cl.losses.VolumeContrastLoss` with its defaults when left out.
+        group_key: Key of a batch that says for each volume which others it may be compared with, as a number or a
+            name (a body region, a data source); any other of the batch when left out.
+        loss: The loss; :class:`monai_cl.losses.VolumeContrastLoss` of the variant when left out.
+        teacher: ``"network"``: encoder and projector; ``"projector"``: the projector alone, which sees the student's
+            features (and saves the second pass through the encoder); ``"none"``: the student itself, held fixed.
+        momentum: Momentum of the teacher at the start.
+        momentum_schedule: ``"constant"``, or ``"cosine"``: rising to 1 along a half cosine.
+        levels: Which feature maps are pooled; see :func:`monai_cl.networks.encoder_features`.
         pool_size: Cells an axis to which feature maps are averaged; see :func:`monai_cl.networks.pool_pyramid`.
         hidden: Width of the projector's hidden layers.
         embedding: Width of the embedding.
         norm: Normalisation in the projector, ``"batch"`` or ``"layer"``.
-        dropout: Share of pooled features dropped in training, element by element.
-        momentum: Momentum of the teacher at the start; it rises to 1 along a half cosine.
+        dropout: Share of the student's pooled features that is dropped, in training only.
+        dropout_kind: ``"element"``: single features; ``"row"``: all features of a crop, as published (such crops
+            share one embedding).
 
     Raises:
-        ValueError: If the network is unknown or cannot take ``crop_size``.
+        ValueError: If the network is unknown or cannot take ``crop_size``, or an option is out of range.
 
     References:
         VoCo, arXiv 2402.17300; arXiv 2410.09890.
@@ -74,27 +106,59 @@ class VolumeContrast(Method):
     def __init__(
         self,
         network: nn.Module,
-        crop_size: int | tuple[int, ...],
+        crop_size: int | Sequence[int],
         *,
+        variant: str | None = None,
         key: str = "image",
+        group_key: str | None = None,
         loss: VolumeContrastLoss | None = None,
-        pool_size: int = 2,
-        hidden: int = 512,
-        embedding: int = 256,
-        norm: str = "batch",
-        dropout: float = 0.2,
-        momentum: float = 0.99,
+        teacher: str | None = None,
+        momentum: float | None = None,
+        momentum_schedule: str | None = None,
+        levels: str | None = None,
+        pool_size: int | None = None,
+        hidden: int | None = None,
+        embedding: int | None = None,
+        norm: str | None = None,
+        dropout: float | None = None,
+        dropout_kind: str | None = None,
     ) -> None:
         super().__init__()
+        if variant is None:
+            variant = "monai_cl" if loss is None else loss.variant
+        self.arrangement = arrange(
+            variant,
+            teacher=teacher,
+            momentum=momentum,
+            momentum_schedule=momentum_schedule,
+            levels=levels,
+            pool_size=pool_size,
+            hidden=hidden,
+            embedding=embedding,
+            norm=norm,
+            dropout=dropout,
+            dropout_kind=dropout_kind,
+        )
         self.key = key
-        self.loss = VolumeContrastLoss() if loss is None else loss
-        self.momentum = momentum
-        width = _pooled_width(network, crop_size, pool_size)
+        self.group_key = group_key
+        self.loss = VolumeContrastLoss(variant) if loss is None else loss
+        self.student = self._make_student(network, crop_size)
+        self.teacher: MomentumTeacher | None = None
+        if self.arrangement.teacher != "none":
+            self.teacher = MomentumTeacher(self._followed)
+
+    def _make_student(self, network: nn.Module, crop_size: int | Sequence[int]) -> _Embedder:
+        how = self.arrangement
+        width = pooled_width(network, crop_size, pool_size=how.pool_size, levels=how.levels)
         network.requires_grad_(False)
-        for module in encoder_modules(network):
+        for module in encoder_modules(network, levels=how.levels):
             module.requires_grad_(True)
-        self.student = _Embedder(network, Projector(width, hidden, embedding, norm=norm), pool_size, dropout)
-        self.teacher = MomentumTeacher(self.student)
+        return _Embedder(network, Projector(width, how.hidden, how.embedding, norm=how.norm), how)
+
+    @property
+    def _followed(self) -> nn.Module:
+        """What the teacher follows."""
+        return self.student.projector if self.arrangement.teacher == "projector" else self.student
 
     @property
     def network(self) -> nn.Module:  # type: ignore[override]
@@ -111,21 +175,25 @@ class VolumeContrast(Method):
             The parts of the loss, ``position_accuracy`` (share of crops whose most similar base is the one that
             overlaps them most) and ``embedding_std`` (spread of unit embeddings times the root of their width: near
             1 when they fill the sphere, 0 when they have collapsed).
+
+        Raises:
+            ValueError: If the batch lacks ``group_key``.
         """
         views = batch[self.key]
         crops, bases, overlap = views["crops"], views["bases"], views["overlap"]
-        x, z = self._embed(self.student, crops, bases)
-        x_t, z_t = self._embed(self.teacher, crops, bases)
-        losses: dict[str, Tensor] = self.loss(x, z, overlap, x_t, z_t)
+        (x, z), (x_t, z_t) = self._student_and_teacher(crops, bases)
+        losses: dict[str, Tensor] = self.loss(x, z, overlap, x_t, z_t, group=self._group(batch, x.device))
         return {**losses, **_health(x.detach(), z_t, overlap)}
 
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the student."""
-        self.teacher.update(self.student, cosine_momentum(progress, self.momentum))
+        if self.teacher is not None:
+            how = self.arrangement
+            self.teacher.update(self._followed, scheduled_momentum(progress, how.momentum, how.momentum_schedule))
 
     @torch.no_grad()
     def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """Position accuracy and error, and the spread of the teacher's embeddings.
+        """Position accuracy and error, and the spread of the teacher's embeddings (the student's where there is none).
 
         Returns:
             ``position_accuracy`` and ``position_error_mm`` beside what a blind guess gives (``chance_accuracy``,
@@ -137,8 +205,8 @@ class VolumeContrast(Method):
         rank, dead = EffectiveRankMetric(), DeadDimensionsMetric()
         for batch in batches:
             views = batch[self.key]
-            x, z = self._embed(self.teacher, views["crops"], views["bases"])
-            changed, _ = self._embed(self.teacher, 1.1 * views["crops"] + 0.05, views["bases"])
+            x, z = _embed(self._judged, views["crops"], views["bases"])
+            changed, _ = _embed(self._judged, 1.1 * views["crops"] + 0.05, views["bases"])
             position(x, z, overlap=views["overlap"], centers=views["base_centers"])
             alignment(x.flatten(0, 1), changed.flatten(0, 1))
             for metric in (uniformity, rank, dead):
@@ -159,7 +227,7 @@ class VolumeContrast(Method):
     def causes_of_collapse(self) -> list[str]:
         """Settings of this method under which embeddings become alike."""
         causes = []
-        if self.student.pool_size == 1:
+        if self.arrangement.pool_size == 1:
             causes.append(
                 "pool_size=1: the global average of a normalised map is nearly the same for every crop; use 2"
             )
@@ -167,14 +235,58 @@ class VolumeContrast(Method):
             causes.append("regularizer_weight=0: nothing spreads the bases of a volume apart")
         return causes
 
-    def _embed(self, embedder: nn.Module, crops: Tensor, bases: Tensor) -> tuple[Tensor, Tensor]:
-        b, s, k = crops.shape[0], crops.shape[1], bases.shape[1]
-        if crops.shape[2:] == bases.shape[2:]:  # one pass, so that batch statistics cover crops and bases alike
-            both: Tensor = embedder(torch.cat([crops.flatten(0, 1), bases.flatten(0, 1)]))
-            x, z = both.split([b * s, b * k])
-        else:
-            x, z = embedder(crops.flatten(0, 1)), embedder(bases.flatten(0, 1))
-        return x.unflatten(0, (b, s)), z.unflatten(0, (b, k))
+    def _student_and_teacher(self, crops: Tensor, bases: Tensor) -> tuple[_Pair, _Pair]:
+        """Embeddings of crops and bases by the student, and by the teacher without gradient."""
+        teacher = self.teacher
+        if teacher is None:
+            x, z = _embed(self.student, crops, bases)
+            return (x, z), (x.detach(), z.detach())
+        if self.arrangement.teacher == "network":
+            return _embed(self.student, crops, bases), _embed(teacher, crops, bases)
+        features = [self.student.pool(views) for views in _together(crops, bases)]  # one pass serves both
+        embedded = [self.student.project(f) for f in features]
+        return _apart(embedded, crops, bases), _apart([teacher(f.detach()) for f in features], crops, bases)
+
+    def _judged(self, x: Tensor) -> Tensor:
+        """Embedding that stands for the method: the teacher's where there is one, in evaluation mode."""
+        training, head = self.student.training, self.student.projector if self.teacher is None else self.teacher
+        whole = self.arrangement.teacher == "network"
+        self.student.eval()
+        try:
+            embedding: Tensor = head(x if whole else self.student.pool(x))
+            return embedding
+        finally:
+            self.student.train(training)
+
+    def _group(self, batch: dict[str, Any], device: torch.device) -> Tensor | None:
+        if self.group_key is None:
+            return None
+        if self.group_key not in batch:
+            raise ValueError(
+                f"a batch must hold group_key {self.group_key!r}, got {sorted(map(str, batch))}; add it to the keys of "
+                "the views, or leave group_key out"
+            )
+        names = batch[self.group_key]
+        if not isinstance(names, Tensor):
+            numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+            names = torch.tensor([numbers[name] for name in names])
+        return names.to(device)
+
+
+def _together(crops: Tensor, bases: Tensor) -> list[Tensor]:
+    """Views as batches of images: one where sizes agree, so that batch statistics cover crops and bases alike."""
+    flat = [crops.flatten(0, 1), bases.flatten(0, 1)]
+    return [torch.cat(flat)] if crops.shape[2:] == bases.shape[2:] else flat
+
+
+def _apart(embedded: list[Tensor], crops: Tensor, bases: Tensor) -> _Pair:
+    b, s, k = crops.shape[0], crops.shape[1], bases.shape[1]
+    x, z = embedded[0].split([b * s, b * k]) if len(embedded) == 1 else embedded
+    return x.unflatten(0, (b, s)), z.unflatten(0, (b, k))
+
+
+def _embed(embedder: Callable[[Tensor], Tensor], crops: Tensor, bases: Tensor) -> _Pair:
+    return _apart([embedder(views) for views in _together(crops, bases)], crops, bases)
 
 
 @torch.no_grad()
@@ -188,21 +300,3 @@ def _health(x: Tensor, z: Tensor, overlap: Tensor) -> dict[str, Tensor]:
         "position_accuracy": right.float().mean(),
         "embedding_std": flat.std(dim=0).mean() * flat.shape[1] ** 0.5,
     }
-
-
-def _pooled_width(network: nn.Module, crop_size: int | tuple[int, ...], pool_size: int) -> int:
-    # a copy in training mode: some networks take a size in evaluation that their normalisation refuses in training
-    trial = deepcopy(network).cpu().train()
-    nd = next(p.ndim for p in trial.parameters() if p.ndim > 2) - 2
-    size = ensure_tuple_rep(crop_size, nd)
-    try:
-        with torch.no_grad():
-            maps = encoder_features(trial, torch.zeros(2, input_channels(trial), *size))
-    except (RuntimeError, ValueError) as error:
-        if "network must be one of" in str(error):
-            raise
-        raise ValueError(
-            f"crop_size {size} cannot pass through {type(network).__name__}: {error}; choose a larger crop whose "
-            "sides the network's strides divide"
-        ) from error
-    return pool_pyramid(maps, pool_size).shape[1]

@@ -1,8 +1,8 @@
 """Parts of networks: encoder taps, projection heads, the momentum teacher."""
 
-from monai_cl.networks.encoders import encoder_features, encoder_modules, input_channels
+from monai_cl.networks.encoders import encoder_features, encoder_modules, encoder_stride, input_channels
 from monai_cl.networks.heads import Projector, pool_pyramid
-from monai_cl.networks.momentum import MomentumTeacher, cosine_momentum
+from monai_cl.networks.momentum import MomentumTeacher, cosine_momentum, scheduled_momentum
 
 __all__ = [
     "MomentumTeacher",
@@ -10,6 +10,8 @@ __all__ = [
     "cosine_momentum",
     "encoder_features",
     "encoder_modules",
+    "encoder_stride",
     "input_channels",
     "pool_pyramid",
+    "scheduled_momentum",
 ]

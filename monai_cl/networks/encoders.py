@@ -1,34 +1,64 @@
 """The encoder half of MONAI's encoder-decoder networks: its feature pyramid and the modules it is made of."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from monai.networks.layers.simplelayers import SkipConnection
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet
 from torch import Tensor, nn
 
-_Modules = Callable[[nn.Module], list[nn.Module]]
-_Features = Callable[[nn.Module, Tensor], list[Tensor]]
+LEVELS = ("all", "deepest")
 
 
-def encoder_features(network: nn.Module, x: Tensor) -> list[Tensor]:
+class _Encoder(NamedTuple):
+    """How the encoder of one class of network is taken apart."""
+
+    modules: Callable[[Any], list[nn.Module]]
+    features: Callable[[Any, Tensor], list[Tensor]]
+    stride: Callable[[Any], list[int]]  # of the whole encoder: one for all axes, or one an axis
+    trunk: Callable[[Any], list[nn.Module]] | None = None  # what the deepest map needs, if not all modules
+    deepest: Callable[[Any, Tensor], Tensor] | None = None
+
+
+def encoder_features(network: nn.Module, x: Tensor, *, levels: str = "all") -> list[Tensor]:
     """Feature maps of the encoder, fine to coarse; the decoder is not run.
 
     Args:
         network: A MONAI ``SegResNet``, ``UNet``, ``BasicUNet``, ``DynUNet`` or ``SwinUNETR``, or a subclass.
         x: Images (B, C, *S).
+        levels: ``"all"``, or ``"deepest"`` for the coarsest alone (of ``SwinUNETR`` the last stage of its
+            transformer, before the convolutions that belong to the skip connections).
 
     Returns:
         One (B, C_l, *S_l) map a level.
 
     Raises:
-        ValueError: If the encoder of this class of network is not known.
+        ValueError: If the encoder of this class of network is not known, or ``levels`` is neither.
     """
-    return _lookup(network)[1](network, x)
+    encoder = _lookup(network, levels)
+    if levels == "deepest":
+        return [encoder.features(network, x)[-1] if encoder.deepest is None else encoder.deepest(network, x)]
+    return encoder.features(network, x)
 
 
-def encoder_modules(network: nn.Module) -> list[nn.Module]:
+def encoder_modules(network: nn.Module, *, levels: str = "all") -> list[nn.Module]:
     """The modules whose parameters :func:`encoder_features` uses."""
-    return _lookup(network)[0](network)
+    encoder = _lookup(network, levels)
+    if levels == "deepest" and encoder.trunk is not None:
+        return encoder.trunk(network)
+    return encoder.modules(network)
+
+
+def encoder_stride(network: nn.Module, spatial_dims: int) -> tuple[int, ...]:
+    """By how much the encoder reduces each axis of an image, from its input to its coarsest map.
+
+    Example:
+        >>> encoder_stride(SegResNet(blocks_down=(1, 2, 2, 4)), 3)
+        (8, 8, 8)
+    """
+    stride = _lookup(network).stride(network)
+    return tuple(stride) if len(stride) > 1 else (stride[0],) * spatial_dims
 
 
 def input_channels(network: nn.Module) -> int:
@@ -39,10 +69,12 @@ def input_channels(network: nn.Module) -> int:
     raise ValueError(f"{type(network).__name__} has no convolution; its number of input channels cannot be told")
 
 
-def _lookup(network: nn.Module) -> tuple[_Modules, _Features]:
-    for kind, functions in _ENCODERS.items():
+def _lookup(network: nn.Module, levels: str = "all") -> _Encoder:
+    if levels not in LEVELS:
+        raise ValueError(f"levels must be one of {LEVELS}, got {levels!r}")
+    for kind, encoder in _ENCODERS.items():
         if isinstance(network, kind):
-            return functions
+            return encoder
     known = ", ".join(sorted(kind.__name__ for kind in _ENCODERS))
     raise ValueError(f"network must be one of MONAI's {known} or a subclass, got {type(network).__name__}")
 
@@ -53,6 +85,13 @@ def _run(stages: list[nn.Module], x: Tensor) -> list[Tensor]:
         x = stage(x)
         maps.append(x)
     return maps
+
+
+def _product(strides: Sequence[int | Sequence[int]]) -> list[int]:
+    # strides of the levels, each one for all axes or one an axis
+    rows = [tuple(s) if isinstance(s, Sequence) else (s,) for s in strides]
+    width = max(map(len, rows))
+    return [math.prod(row[axis % len(row)] for row in rows) for axis in range(width)]
 
 
 def _segresnet_modules(net: SegResNet) -> list[nn.Module]:
@@ -92,10 +131,18 @@ def _swin_features(net: SwinUNETR, x: Tensor) -> list[Tensor]:
     return [net.encoder1(x), *(e(hidden[i]) for e, i in zip(encoders, (0, 1, 2, 4), strict=True))]
 
 
-_ENCODERS: dict[type[nn.Module], tuple[_Modules, _Features]] = {
-    SegResNet: (_segresnet_modules, _segresnet_features),
-    BasicUNet: (_basic_unet_modules, lambda net, x: _run(_basic_unet_modules(net), x)),
-    DynUNet: (_dynunet_modules, lambda net, x: _run(_dynunet_modules(net), x)),
-    UNet: (_unet_modules, lambda net, x: _run(_unet_modules(net), x)),
-    SwinUNETR: (_swin_modules, _swin_features),
+_ENCODERS: dict[type[nn.Module], _Encoder] = {
+    SegResNet: _Encoder(_segresnet_modules, _segresnet_features, lambda net: [2 ** (len(net.blocks_down) - 1)]),
+    BasicUNet: _Encoder(_basic_unet_modules, lambda net, x: _run(_basic_unet_modules(net), x), lambda net: [16]),
+    DynUNet: _Encoder(
+        _dynunet_modules, lambda net, x: _run(_dynunet_modules(net), x), lambda net: _product(net.strides)
+    ),
+    UNet: _Encoder(_unet_modules, lambda net, x: _run(_unet_modules(net), x), lambda net: _product(net.strides)),
+    SwinUNETR: _Encoder(
+        _swin_modules,
+        _swin_features,
+        lambda net: [net.patch_size * 16],
+        trunk=lambda net: [net.swinViT],
+        deepest=lambda net, x: net.swinViT(x, net.normalize)[-1],
+    ),
 }

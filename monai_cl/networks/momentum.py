@@ -17,6 +17,17 @@ def cosine_momentum(progress: float, start: float, end: float = 1.0) -> float:
     return end - (end - start) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
 
 
+def scheduled_momentum(progress: float, start: float, schedule: str) -> float:
+    """Momentum at ``progress`` in [0, 1]: ``start`` throughout (``"constant"``) or rising to 1 (``"cosine"``).
+
+    Raises:
+        ValueError: If the schedule is neither.
+    """
+    if schedule not in ("constant", "cosine"):
+        raise ValueError(f"schedule must be 'constant' or 'cosine', got {schedule!r}")
+    return start if schedule == "constant" else cosine_momentum(progress, start)
+
+
 class MomentumTeacher(nn.Module):
     r"""A copy of ``student`` that follows it: :math:`\theta_t \leftarrow m\,\theta_t + (1 - m)\,\theta_s`.
 
