@@ -1,0 +1,16 @@
+"""Handing weights over: from pretraining to fine-tuning, with a receipt of what arrived."""
+
+from monai_cl.weights._files import read_contract, save_network
+from monai_cl.weights._receipt import Receipt, WeightsMismatchError
+from monai_cl.weights._transfer import load_network, receipt_of, start_from, transfer
+
+__all__ = [
+    "Receipt",
+    "WeightsMismatchError",
+    "load_network",
+    "read_contract",
+    "receipt_of",
+    "save_network",
+    "start_from",
+    "transfer",
+]

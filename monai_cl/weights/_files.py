@@ -1,0 +1,78 @@
+"""Files of weights and the contracts beside them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_cl._files import atomic_write
+
+# containers that frameworks put a state dict into
+_CONTAINERS = ("state_dict", "model_state_dict", "network", "model", "net", "student", "teacher")
+
+
+def save_network(network: nn.Module, path: str | Path, *, contract: Mapping[str, Any] | None = None) -> None:
+    """Write a network's plain state dict to ``path``, and beside it a ``.json`` with what its users must know."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path.with_suffix(".json")) as temporary:
+        Path(temporary).write_text(json.dumps(dict(contract or {}), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    # an open file: given a path, torch.save puts the temporary name into the file, and no two were alike
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        torch.save({name: t.detach().cpu() for name, t in network.state_dict().items()}, file)
+
+
+def read_contract(path: str | Path) -> dict[str, Any]:
+    """What :func:`save_network` stored beside a file of weights; empty where there is nothing."""
+    beside = Path(path).with_suffix(".json")
+    if not beside.exists():
+        return {}
+    content: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+    return content
+
+
+def read_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a file of ``torch.save`` holds, read with ``weights_only=True``; a mapping is taken as it is.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or holds no mapping.
+    """
+    if isinstance(checkpoint, Mapping):
+        return checkpoint
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file of weights at {path}; run the step that writes it first, or give another path"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read as weights ({type(error).__name__}): it must be a file of torch.save that holds "
+            "only tensors and plain values; is it complete?"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} must hold a state dict, got {type(content).__name__}")
+    return content
+
+
+def tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, taken out of the containers around them.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if state:
+        return state
+    if isinstance(content.get("method"), Mapping):  # a run's own checkpoint: the student's network is what is wanted
+        inside = {k: v for k, v in content["method"].items() if k.startswith("student.network.")}
+        return inside or tensors_of(content["method"])
+    for name in _CONTAINERS:
+        if isinstance(content.get(name), Mapping):
+            return tensors_of(content[name])
+    raise ValueError(f"the checkpoint holds no tensors; its entries are {sorted(map(str, content))[:10]}")

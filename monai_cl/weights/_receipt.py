@@ -1,0 +1,88 @@
+"""What a checkpoint gave to a network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class WeightsMismatchError(ValueError):
+    """Too little of a network would be filled by a checkpoint.
+
+    Attributes:
+        receipt: What would have been loaded.
+    """
+
+    def __init__(self, message: str, receipt: "Receipt") -> None:
+        super().__init__(message)
+        self.receipt = receipt
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a checkpoint gave to a network.
+
+    Attributes:
+        matched: Names of the network's tensors that were loaded.
+        missing: Names of the network's tensors that the checkpoint lacks; they keep their values.
+        unexpected: Names in the checkpoint that the network lacks.
+        wrong_shape: Name, the network's shape, the checkpoint's shape; these keep their values too.
+        matched_parameters: Number of values loaded.
+        total_parameters: Number of values in the network.
+        touched: Names of the parameters that pretraining changed, where the checkpoint says so.
+        key_map: The key map that was applied to a published checkpoint, if one was.
+        encoder_matched: Number of the encoder's tensors that were loaded, where a key map was applied.
+        encoder_total: Number of the encoder's tensors that the key map is to fill.
+        dropped: Names in the checkpoint that the key map leaves out (projectors, the other of two networks).
+        inflated: Names of the tensors whose input channels were multiplied or reduced to the network's.
+    """
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    wrong_shape: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    matched_parameters: int
+    total_parameters: int
+    touched: tuple[str, ...] = ()
+    key_map: str | None = None
+    encoder_matched: int = 0
+    encoder_total: int = 0
+    dropped: tuple[str, ...] = ()
+    inflated: tuple[str, ...] = ()
+
+    @property
+    def encoder_share(self) -> float:
+        """Share of the encoder's tensors that a key map filled."""
+        return self.encoder_matched / self.encoder_total if self.encoder_total else 0.0
+
+    @property
+    def share(self) -> float:
+        """Share of the network's values that were loaded."""
+        return self.matched_parameters / self.total_parameters if self.total_parameters else 0.0
+
+    def __str__(self) -> str:
+        total = len(self.matched) + len(self.missing) + len(self.wrong_shape)
+        rows = [
+            ("matched", f"{len(self.matched)} of {total} tensors, {100 * self.share:.1f} % of parameters"),
+            ("missing", _some(self.missing)),
+            ("unexpected", _some(self.unexpected)),
+            ("wrong shape", _some([f"{n} {list(own)} <- {list(got)}" for n, own, got in self.wrong_shape])),
+        ]
+        if self.key_map:
+            rows.insert(
+                0, ("key map", f"{self.key_map}: {self.encoder_matched} of {self.encoder_total} encoder tensors")
+            )
+            rows.append(("left out", _some(self.dropped)))
+        if self.inflated:
+            rows.append(("inflated", _some(self.inflated)))
+        if self.touched:
+            carried = sum(name in set(self.touched) for name in self.matched)
+            rows.append(
+                ("pretrained", f"{carried} of the {len(self.matched)} matched tensors; the rest is as initialised")
+            )
+        return "\n".join(f"{name:<12} {text}" for name, text in rows)
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    if not names:
+        return "none"
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)}: " + ", ".join(names[:most]) + more
