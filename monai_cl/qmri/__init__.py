@@ -1,0 +1,1 @@
+"""Physics of quantitative MR: signal equations, phase graphs, tissues, protocols. Torch alone."""

@@ -1,0 +1,39 @@
+r"""Trains of small excitations between inversions: what MPRAGE and MP2RAGE share.
+
+Everything that happens between two inversions moves the longitudinal magnetisation towards a target and leaves a share
+of the distance: free recovery towards 1 leaves $e^{-t/T_1}$, and $n$ pulses with perfect spoiling at distance $TX$,
+with $x = \cos a \, e^{-TX/T_1}$, move towards $(1 - e^{-TX/T_1})/(1 - x)$ and leave $x^n$.
+"""
+
+import torch
+from torch import Tensor
+
+from monai_cl.qmri._elementwise import Parameter
+from monai_cl.qmri._relaxation import lost, sines
+
+
+def toward(mz: Tensor, target: Tensor, kept: Tensor) -> Tensor:
+    """Magnetisation on its way to ``target`` when the share ``kept`` of the distance is left."""
+    return torch.lerp(target, mz, kept)
+
+
+def steady_state(t1: Tensor, spacing: Tensor, *angles: Tensor) -> tuple[Tensor, ...]:
+    """Target of a train of pulses ``spacing`` seconds apart, for each flip angle in degrees."""
+    m = lost(spacing, t1)
+    targets = []
+    for angle in angles:
+        _, cos, versed = sines(angle)
+        targets.append(m / (cos * m - versed))
+    return tuple(targets)
+
+
+def cosine_power(angle: Tensor, pulses: Tensor) -> Tensor:
+    """What a number of pulses alone leave of the magnetisation along the field."""
+    return torch.pow(sines(angle)[1], pulses)
+
+
+def pulses_before_centre(num_pulses: Parameter) -> tuple[Parameter, Parameter]:
+    """Pulses played before the one at the centre of k-space: in the first (or only) train, and in a second one."""
+    half = num_pulses // 2
+    first = (half - 1).clamp_min(0) if isinstance(half, Tensor) else max(half - 1, 0)
+    return first, half
