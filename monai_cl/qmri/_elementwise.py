@@ -19,6 +19,11 @@ SHORTEST_TIME = 1e-6  # s; no tissue comes near it, and exp(-t / T) has long und
 BLOCK = 131072  # elements a thread: half a megabyte of float32 stays in the cache of a core
 
 
+def as_count(number: Parameter) -> Parameter:
+    """A number of pulses or echoes as a float: products of whole-number tensors with floats would be float32."""
+    return number.double() if isinstance(number, Tensor) else number
+
+
 def evaluate(
     kernel: Callable[..., Tensor],
     pd: Tensor,

@@ -56,7 +56,8 @@ def echo_amplitudes(
         b1: Transmit field relative to nominal, number or map; it scales all pulses.
 
     Returns:
-        Amplitudes, of shape ``(train_length, *broadcast shape)``.
+        Amplitudes, of shape ``(train_length, *broadcast shape)``; negative where T2 is so short that pathways along the
+        field dominate.
 
     Raises:
         ConstraintError: If a time is not positive, or the angle is outside (0, 180].

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter, evaluate
+from monai_cl.qmri._elementwise import Parameter, as_count, evaluate
 from monai_cl.qmri._preparation import (
     Terms,
     double_inversion_terms,
@@ -85,7 +85,7 @@ def fast_spin_echo(
         effective_echo=effective_echo,
         refocusing_angle=refocusing_angle,
     )
-    terms = _preparation(tr, train_length * echo_spacing, ti, efficiency)
+    terms = _preparation(tr, as_count(train_length) * echo_spacing, ti, efficiency)
     readout = EchoReadout.of(echo_spacing, effective_echo, refocusing_angle, b1)
     return evaluate(
         _kernel(readout, len(terms), signed),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter, evaluate
+from monai_cl.qmri._elementwise import Parameter, as_count, evaluate
 from monai_cl.qmri._relaxation import RADIANS, decay, scaled
 from monai_cl.qmri._spoiled_train import cosine_power, pulses_before_centre, steady_state, toward
 from monai_cl.qmri.constraints import check_mp2rage
@@ -167,6 +167,7 @@ def _timing(
         tr=tr, ti1=ti1, ti2=ti2, echo_spacing=echo_spacing, te=te, flip_angle1=flip_angle1, flip_angle2=flip_angle2,
         num_pulses=num_pulses, efficiency=efficiency,
     )  # fmt: skip
+    num_pulses = as_count(num_pulses)
     train = num_pulses * echo_spacing
     ta, tb, tc = ti1 - train / 2, ti2 - ti1 - train, tr - ti2 - train / 2
     return (echo_spacing, num_pulses, *pulses_before_centre(num_pulses), ta, tb, tc, efficiency)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter, evaluate
+from monai_cl.qmri._elementwise import Parameter, as_count, evaluate
 from monai_cl.qmri._relaxation import RADIANS, decay, scaled
 from monai_cl.qmri._spoiled_train import cosine_power, pulses_before_centre, steady_state, toward
 from monai_cl.qmri.constraints import check_mprage
@@ -70,6 +70,7 @@ def mprage(
         tr=tr, ti=ti, echo_spacing=echo_spacing, te=te, flip_angle=flip_angle, num_pulses=num_pulses,
         efficiency=efficiency,
     )  # fmt: skip
+    num_pulses = as_count(num_pulses)
     half = num_pulses * echo_spacing / 2
     before, _ = pulses_before_centre(num_pulses)
     parameters = (echo_spacing, te, num_pulses, before, ti - half, tr - ti - half, efficiency)
