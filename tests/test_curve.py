@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from monai_cl import cli, weights
 from monai_cl.evaluation import Curve, CurveResult, Score, load_curve, run_curve
 from monai_cl.evaluation._config import read_config
+from monai_cl.evaluation._forks import Forks
 from monai_cl.evaluation._launch import Processes, environment, reason
 from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell, make_plan
 from monai_cl.evaluation._pool import Pool, ranks
@@ -136,6 +137,17 @@ def curve_of(result: CurveResult) -> Curve:
 
 
 # --- what is run
+
+
+def test_paired_runs_are_taken_in_turn(config: Callable[..., Path]) -> None:
+    arms = {"scratch": {"pretrained": "none"}, "contrast": {"pretrained": {"seeds": [7, 8], "paired": True}}}
+    launch = Pretend()
+    curve = curve_of(measure(config(arms=arms, seeds=[0, 1, 2], equal_compute=False, convergence=False), launch))
+    starts = {(g["seed"], Path(g["pretrained"]).parent.name) for g in launch.given if "labels" in g}
+    assert {pair for pair in starts if pair[1].startswith("seed")} == {(0, "seed_7"), (1, "seed_8"), (2, "seed_7")}
+    arm = next(arm for arm in curve.arms if arm.name == "contrast")
+    assert arm.runs == ("paired",)
+    assert {score.seed for score in curve.scores if score.arm == "contrast"} == {0, 1, 2}
 
 
 def test_every_arm_gets_the_same_labels_seeds_and_steps(config: Callable[..., Path]) -> None:
@@ -355,7 +367,7 @@ def test_the_command_line_ends_with_an_error_after_writing_what_there_is(
     config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     launch = Pretend("labels_2/seed_1")
-    monkeypatch.setattr("monai_cl.evaluation.curve.Processes", lambda: launch)
+    monkeypatch.setattr("monai_cl.evaluation.curve.quickest", lambda: launch)
     launch.stop = lambda: None  # type: ignore[attr-defined]
     monkeypatch.setattr(sys, "argv", ["monai-cl", "curve", str(config())])
     with pytest.raises(SystemExit, match="1"):
@@ -496,6 +508,21 @@ def test_a_process_that_fails_leaves_its_reason_in_the_log(tmp_path: Path) -> No
     stopped = Processes()
     stopped.stop()
     assert stopped(["-c", "pass"], log, os.environ) == -1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks of a warm process are taken on Linux alone")
+def test_forks_of_a_warm_process_do_what_processes_do(tmp_path: Path) -> None:
+    log, environment = tmp_path / "log.txt", {**os.environ, "OMP_NUM_THREADS": "1"}
+    forks = Forks()
+    assert forks(["-m", "calendar", "2026", "2"], log, environment) == 0
+    assert log.read_text().startswith("$ python -m calendar 2026 2\n")
+    assert "February 2026" in log.read_text()
+    assert forks(["-m", "calendar", "no_year"], log, environment) == 2
+    assert "invalid int value: 'no_year'" in reason(log)
+    assert forks(["-m", "no_such_module"], log, environment) == 1
+    assert "No module named no_such_module" in reason(log)
+    forks.stop()
+    assert forks(["-m", "calendar"], log, environment) == -1
 
 
 # --- mistakes

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.transforms import Randomizable
+import torch
+from monai.transforms import Randomizable, SpatialCrop, SpatialPad
 
 from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
 from monai_cl.data.prepared import PreparedDataset
@@ -83,3 +84,54 @@ def probe_batches(
         return []
     volumes = PreparedDataset(items, transform, max_faults=0.5, rank=rank, world_size=world_size)
     return fixed_batches(ViewDataset(volumes, views, keys=keys), len(volumes), batch_size=batch_size, seed=seed)
+
+
+def probe_patches(
+    datalist: str | Path,
+    section: str,
+    transform: Callable[[dict[str, Any]], Any],
+    patch_size: Sequence[int],
+    *,
+    dataset_dir: str | Path | None = None,
+    count: int = 8,
+    seed: int = 0,
+    rank: int = 0,
+) -> list[dict[str, Any]]:
+    """Labelled patches to see what features know of the labels; none where a section has no labels.
+
+    Args:
+        datalist: The JSON file.
+        section: Section to take them from.
+        transform: Deterministic transform of an item.
+        patch_size: Size of a patch in voxels. It lies around what is labelled, moved by up to a quarter of its size:
+            were that in its middle, the distance from the edges would give the classes away.
+        dataset_dir: Folder that relative paths start from.
+        count: Most patches, each of another volume; 0 for none.
+        seed: Seed of the choice.
+        rank: Number of this process; only the first looks.
+
+    Returns:
+        Items with ``image`` and ``label``, of ``patch_size``.
+    """
+    if rank > 0 or count < 1 or not _is_labelled(datalist, section):
+        return []
+    items = load_datalist(datalist, section, dataset_dir=dataset_dir, labelled=True)
+    items = few_labels(items, min(count, len(items)), seed=seed)
+    volumes = PreparedDataset(items, transform, max_faults=0.5)
+    generator = torch.Generator().manual_seed(seed)
+    return [_patch(volumes[index], patch_size, generator) for index in range(len(volumes))]
+
+
+def _is_labelled(datalist: str | Path, section: str) -> bool:
+    entries = read_datalist(datalist).get(section) or []
+    return any(isinstance(entry, dict) and entry.get("label") for entry in entries)
+
+
+def _patch(item: dict[str, Any], patch_size: Sequence[int], generator: torch.Generator) -> dict[str, Any]:
+    size, patch = torch.tensor(item["label"].shape[1:]), torch.tensor(list(patch_size))
+    foreground = (torch.as_tensor(item["label"])[0] > 0).nonzero().float()
+    centre = foreground.mean(0) if len(foreground) else size / 2
+    centre = centre + (torch.rand(len(size), generator=generator) - 0.5) * patch / 2
+    start = (centre - patch / 2).round().long().clamp_min(0).minimum((size - patch).clamp_min(0))
+    crop, pad = SpatialCrop(roi_start=start.tolist(), roi_end=(start + patch).tolist()), SpatialPad(patch_size)
+    return {key: pad(crop(item[key])) for key in ("image", "label")}

@@ -1,17 +1,19 @@
 """Running a method: trainer, checkpoints, handlers."""
 
 from monai_cl.engine.checkpoint import Checkpoint, CheckpointMismatchError
-from monai_cl.engine.finetuning import FiniteLoss, SaveNetwork
+from monai_cl.engine.finetuning import ClipGradients, FiniteLoss, SaveNetwork
 from monai_cl.engine.health import CollapseError, HealthProbe
 from monai_cl.engine.history import History, read_history
 from monai_cl.engine.optimisation import adamw, warmup_cosine
 from monai_cl.engine.progress import ProgressLine, scalars
 from monai_cl.engine.stop import GracefulStop
 from monai_cl.engine.trainer import NonFiniteLossError, PretrainTrainer
+from monai_cl.engine.voxel_probe import label_probe
 
 __all__ = [
     "Checkpoint",
     "CheckpointMismatchError",
+    "ClipGradients",
     "CollapseError",
     "FiniteLoss",
     "GracefulStop",
@@ -22,6 +24,7 @@ __all__ = [
     "ProgressLine",
     "SaveNetwork",
     "adamw",
+    "label_probe",
     "read_history",
     "scalars",
     "warmup_cosine",

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
 from torch import nn
 
 from monai_cl import weights
@@ -32,6 +34,36 @@ class FiniteLoss:
                 f"step {engine.state.iteration}: the loss must be finite, got {loss}. Volumes of this batch: "
                 f"{', '.join(cases)}. Look at them, or lower the learning rate"
             )
+
+
+class ClipGradients:
+    """Keep the gradient of a supervised trainer's network at a norm of at most ``max_norm``.
+
+    With few labels a single crop may pull the network to where a class is never predicted again; a bound on each step
+    keeps it from there. Under automatic mixed precision the gradient is unscaled first.
+
+    Args:
+        max_norm: The bound on the gradient's Euclidean norm; ``None`` leaves gradients alone.
+
+    Raises:
+        ValueError: If ``max_norm`` is not above 0.
+    """
+
+    def __init__(self, max_norm: float | None = 1.0) -> None:
+        if max_norm is not None and not max_norm > 0:
+            raise ValueError(f"max_norm must be above 0, or None for no bound, got {max_norm!r}")
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        if self.max_norm is not None:
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip, self.max_norm)
+
+    @staticmethod
+    def _clip(engine: Any, max_norm: float) -> None:
+        if engine.amp and engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
+        torch.nn.utils.clip_grad_norm_(engine.network.parameters(), max_norm)
 
 
 class SaveNetwork:

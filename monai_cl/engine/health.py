@@ -12,6 +12,7 @@ from ignite.engine import Events
 from monai_cl.engine.distributed import any_process, rank
 from monai_cl.engine.history import read_history, write_history
 from monai_cl.engine.trainer import PretrainTrainer, to_device
+from monai_cl.engine.voxel_probe import label_probe
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +28,15 @@ class CollapseError(RuntimeError):
 class HealthProbe:
     """Measure a method on volumes that it does not train on, and raise the alarm when it has collapsed.
 
-    Runs :meth:`monai_cl.methods.Method.probe` at the ends of epochs, as often as ``budget`` allows, and at the end of
-    the run. Values go to ``health.csv``, to TensorBoard and into the progress line. Training is not disturbed: no
-    random number is drawn from its generators. Attach it after the checkpoint handler.
+    Runs :meth:`monai_cl.methods.Method.probe`, and :func:`monai_cl.engine.label_probe` where there are labels, at the
+    ends of epochs, as often as ``budget`` allows, and at the end of the run. Values go to ``health.csv``, to
+    TensorBoard and into the progress line. Training is not disturbed: no random number is drawn from its generators.
+    Attach it after the checkpoint handler.
 
     Args:
         batches: Batches of views, the same at each look.
         path: The CSV file.
+        patches: Labelled patches, for :func:`monai_cl.engine.label_probe`; on rank 0 alone. None: no such probe.
         budget: Share of the training time that looking may take.
         on_collapse: ``"stop"`` ends the run at the second look in a row that finds a collapse, ``"warn"`` only says so.
         grace: Share of the run, from its start, in which embeddings may still be alike.
@@ -47,6 +50,7 @@ class HealthProbe:
         batches: Sequence[dict[str, Any]],
         path: str | Path,
         *,
+        patches: Sequence[dict[str, Any]] = (),
         budget: float = 0.02,
         on_collapse: str = "stop",
         grace: float = 0.1,
@@ -57,6 +61,7 @@ class HealthProbe:
             raise ValueError(f"budget must be a share of at least 0, got {budget!r}")
         self.batches = batches
         self.path = Path(path)
+        self.patches = patches if rank() == 0 else ()
         self.budget = budget
         self.on_collapse = on_collapse
         self.grace = grace
@@ -74,7 +79,7 @@ class HealthProbe:
         self._started, self._spent, self._last, self._alarms = time.perf_counter(), 0.0, 0.0, 0
 
     def _look_if_due(self, engine: PretrainTrainer) -> None:
-        if not self.batches:
+        if not any_process(bool(self.batches or self.patches), engine.state.device):
             return
         trained = time.perf_counter() - self._started - self._spent
         due = self._spent + self._last <= self.budget * trained or engine.state.iteration >= engine.total_steps
@@ -103,7 +108,9 @@ class HealthProbe:
         method.eval()
         try:
             with torch.random.fork_rng(devices), torch.no_grad(), engine.precision.autocast():
-                return method.probe(to_device(batch, device) for batch in self.batches)
+                values = method.probe(to_device(batch, device) for batch in self.batches) if self.batches else {}
+                patches = [to_device(patch, device) for patch in self.patches]
+                return {**values, **(label_probe(method.steady_network, patches) if patches else {})}
         finally:
             method.train(training)
 

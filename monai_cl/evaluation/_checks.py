@@ -79,17 +79,18 @@ def _check_weights(plan: Plan, arm: Arm) -> None:
         return
     common = {**plan.train.pick(plan.config.settings), **plan.train.pick(arm.settings)}
     network = plan.train.network(common)
-    least = float(plan.train.value("min_matched", common)) if plan.train.knows("min_matched") else 0.9
+    names = ("min_matched", "key_map", "inflate_channels")
+    options = {name: plan.train.value(name, common) for name in names if plan.train.knows(name)}
     for path in arm.checkpoints.values():
         try:
-            weights.transfer(network, path, min_matched=least)
+            weights.transfer(network, path, **options)
         except weights.WeightsMismatchError as error:
             raise ValueError(f"arm {arm.name!r} cannot start from {path}: {error}") from error
     if arm.pretraining is not None:
         step = plan.pretrain[arm.name]
         pretrained = step.network({**step.pick(plan.config.settings), **arm.pretraining.settings})
         try:
-            weights.transfer(network, pretrained.state_dict(), min_matched=least)
+            weights.transfer(network, pretrained.state_dict(), **options)
         except weights.WeightsMismatchError as error:
             raise ValueError(f"arm {arm.name!r} pretrains another network than it fine-tunes: {error}") from error
 

@@ -15,6 +15,7 @@ from monai_cl import bundles
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 LONGER = "_2x"  # ends the name of the arm with twice the steps
+PAIRED = "paired"  # the series of fine-tunings that takes the pretraining runs in turn
 COMPUTE = "_plus_"  # joins the reference and the arm whose pretraining time it gets
 DECIDED = ("labels", "seed", "pretrained", "model", "output_dir", "evaluation_section", "bundle_root", "config_file")
 SHARED = (
@@ -36,6 +37,7 @@ class Pretraining:
     overlays: tuple[str, ...]
     settings: dict[str, Any]
     seeds: tuple[int, ...]
+    paired: bool = False  # each seed of fine-tuning starts from one run, in turn, instead of from every one
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,15 @@ class Arm:
         if self.pretraining is not None:
             return tuple(f"seed_{seed}" for seed in self.pretraining.seeds)
         return tuple(self.checkpoints) or ("",)
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """Names of the series of fine-tunings: one for each pretraining run, or one that takes the runs in turn."""
+        return (PAIRED,) if self.pretraining is not None and self.pretraining.paired else self.runs
+
+    def run_of(self, series: str, place: int) -> str:
+        """The pretraining run that a fine-tuning starts from, given its series and the place of its seed."""
+        return self.runs[place % len(self.runs)] if series == PAIRED else series
 
     @property
     def from_scratch(self) -> bool:
@@ -252,12 +263,13 @@ def _checkpoints(start: Any, where: str) -> dict[str, Path]:
 
 def _pretraining(start: dict[str, Any], where: str, bundle: Path) -> Pretraining:
     where = f"pretrained of {where}"
-    _check_keys(start, ("bundle", "overlays", "settings", "seeds"), where)
+    _check_keys(start, ("bundle", "overlays", "settings", "seeds", "paired"), where)
     return Pretraining(
         bundle=_bundle(start["bundle"]) if "bundle" in start else bundle,
         overlays=_texts(start.get("overlays", ()), f"overlays of {where}"),
         settings=_settings(start.get("settings"), f"settings of {where}", DECIDED),
         seeds=_integers(start.get("seeds", [0]), f"seeds of {where}"),
+        paired=_flag(start.get("paired", False), f"paired of {where}"),
     )
 
 

@@ -24,7 +24,7 @@ class Cell:
             pretraining.
         arm: Name of the arm.
         base: The given arm whose settings it takes.
-        run: Name of the pretraining run; empty without.
+        run: Name of the pretraining run, or of a series that takes the runs in turn; empty without.
         budget: Number of labels; 0 for pretraining.
         seed: Seed of subset and fine-tuning, or of the pretraining.
         gets: The arm whose pretraining time it gets; empty for others.
@@ -146,9 +146,10 @@ def _cells(config: CurveConfig, budgets: dict[int | str, int]) -> Iterator[Cell]
         yield from _pretraining(arm)
     # budget by budget, so that what there is after an hour is a curve already
     for budget, seed in product(dict.fromkeys(budgets.values()), config.seeds):
-        for arm, run in ((each, run) for each in config.arms for run in each.runs):
+        for arm, series in ((each, series) for each in config.arms for series in each.series):
+            run = arm.run_of(series, config.seeds.index(seed))
             needs = (_pretraining_folder(arm.name, run),) if arm.pretraining else ()
-            yield _finetuning(GIVEN, arm.name, arm.name, run, budget, seed, needs=needs)
+            yield _finetuning(GIVEN, arm.name, arm.name, series, budget, seed, needs=needs)
     reference = config.reference
     for budget, seed in product(dict.fromkeys(budgets[each] for each in config.converged_at), config.seeds):
         yield _finetuning(LONG, reference + LONGER, reference, "", budget, seed)

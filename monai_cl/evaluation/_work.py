@@ -105,7 +105,7 @@ class Work:
         """The file of weights that a fine-tuning starts from."""
         arm = self.plan.config.arm(cell.base)
         if arm.pretraining is not None:
-            return self.store.root / "pretraining" / arm.name / cell.run / "pretrained.pt"
+            return self.store.root / cell.needs[0] / "pretrained.pt"
         return arm.checkpoints.get(cell.run)
 
     def epochs(self, cell: Cell) -> int:

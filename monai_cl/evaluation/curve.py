@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from monai_cl.evaluation._assembly import assemble, describe
 from monai_cl.evaluation._checks import check
 from monai_cl.evaluation._config import read_config
-from monai_cl.evaluation._launch import Launch, Processes
+from monai_cl.evaluation._forks import quickest
+from monai_cl.evaluation._launch import Launch
 from monai_cl.evaluation._plan import Plan, make_plan
 from monai_cl.evaluation._pool import Pool, ranks
 from monai_cl.evaluation._store import Store
@@ -74,8 +75,10 @@ def run_curve(
             and ``output`` are required; ``overlays``, ``settings`` (for every step that knows them), ``reference``,
             ``evaluation`` (``section``, ``confidence``, ``resamples``), ``equal_compute`` and ``convergence`` (false,
             or ``budgets`` and ``tolerance``) and ``keep_models`` are not. An arm has ``pretrained`` (none, a path,
-            paths, or ``bundle``, ``overlays``, ``settings``, ``seeds`` to pretrain with), and perhaps ``settings`` of
-            its fine-tuning, ``title`` and ``pretraining_seconds``. Paths start from the working directory.
+            paths, or ``bundle``, ``overlays``, ``settings``, ``seeds`` to pretrain with, and ``paired: true`` to start
+            each seed's fine-tuning from one pretraining run, in turn, rather than from every one), and perhaps
+            ``settings`` of its fine-tuning, ``title`` and ``pretraining_seconds``. Paths start from the working
+            directory.
         output: Another output folder than that of the file.
         processes: Steps that run at the same time; each gets its share of the cores.
         dry_run: Check everything, say what would run, run and write nothing.
@@ -96,7 +99,7 @@ def run_curve(
     read = read_config(config)
     plan = make_plan(read if output is None else replace(read, output=Path(output)))
     rank, pools = ranks()
-    own = Processes()
+    own = quickest()
     store = Store(plan.config.output)
     work = Work(plan, store, launch or own, processes)
     notes = (*plan.notes, *check(work))

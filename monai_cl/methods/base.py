@@ -34,6 +34,11 @@ class Method(nn.Module, ABC):
         """
         return {}
 
+    @property
+    def steady_network(self) -> nn.Module:
+        """The network that stands for what has been learnt: a teacher's where there is one."""
+        return self.network
+
     def causes_of_collapse(self) -> list[str]:
         """What in this method's settings may make all embeddings alike, likeliest first."""
         return []

@@ -165,6 +165,14 @@ class VolumeContrast(Method):
         """The network being pretrained."""
         return self.student.network
 
+    @property
+    def steady_network(self) -> nn.Module:
+        """The teacher's network where the teacher has one of its own."""
+        if self.teacher is None or self.arrangement.teacher == "projector":
+            return self.network
+        network: nn.Module = self.teacher.module.network  # type: ignore[assignment]
+        return network
+
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of a batch of views.
 

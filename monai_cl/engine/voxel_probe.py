@@ -1,0 +1,86 @@
+"""What frozen features know of the labels: the nearest look at fine-tuning that one can have while pretraining."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from monai_cl.metrics import cross_validated_probe_accuracy, leave_one_out_knn_accuracy
+from monai_cl.networks import encoder_features
+
+NEAR = 2  # voxels
+VOXELS = 24  # of each class in each volume
+NEIGHBOURS = 5
+FOLDS = 4
+
+
+@torch.no_grad()
+def label_probe(network: nn.Module, patches: Sequence[dict[str, Any]], *, seed: int = 0) -> dict[str, float]:
+    r"""Share of voxels whose class the frozen encoder tells, by nearest neighbours and by a linear probe.
+
+    From each labelled patch the same number of voxels of each class is drawn, so a blind guess is right once in as many
+    times as there are classes. A voxel's feature is the encoder's pyramid interpolated at its centre, each level at
+    unit length. A voxel is judged by voxels of other volumes only. The labels are looked at, nothing learns from them.
+
+    Args:
+        network: A network that :func:`monai_cl.networks.encoder_features` knows, in evaluation mode.
+        patches: Items with ``image`` (C, \*S) and ``label`` (1, \*S), from different patients; see
+            :func:`monai_cl.data.probe_patches`.
+        seed: Seed of the choice of voxels, which is the same at each look.
+
+    Returns:
+        ``label_knn_accuracy``, ``label_linear_accuracy`` and ``label_chance``; nothing with fewer than two volumes or
+        two classes.
+    """
+    features, labels, volumes = [], [], []
+    generator = torch.Generator().manual_seed(seed)
+    for number, patch in enumerate(patches):
+        places, classes = draw_voxels(patch["label"], generator)
+        features.append(voxel_features(network, patch["image"], places))
+        labels.append(classes)
+        volumes.append(torch.full_like(classes, number))
+    if len(patches) < 2 or len(torch.cat(labels).unique()) < 2:
+        return {}
+    x, y, group = torch.cat(features).cpu(), torch.cat(labels), torch.cat(volumes)
+    neighbours = min(NEIGHBOURS, len(y) - int(torch.bincount(group).max()))
+    return {
+        "label_knn_accuracy": float(leave_one_out_knn_accuracy(x, y, groups=group, k=neighbours)),
+        "label_linear_accuracy": float(
+            cross_validated_probe_accuracy(x, y, groups=group, folds=min(FOLDS, len(patches)))
+        ),
+        "label_chance": float(torch.bincount(y).max() / len(y)),
+    }
+
+
+def draw_voxels(label: Tensor, generator: torch.Generator, *, count: int = VOXELS) -> tuple[Tensor, Tensor]:
+    r"""Voxels of each class in a label (1, \*S): indices (N, nd) and classes (N,), ``count`` a class where there are.
+
+    Background is drawn from around the classes, within ``NEAR`` voxels: what is far from them is told by anything.
+    """
+    classes = torch.as_tensor(label)[0].cpu().long()
+    around = _grown(classes > 0)
+    places, found = [], []
+    for value in classes.unique().tolist():
+        candidates = ((classes == value) & around).nonzero()
+        chosen = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
+        places.append(chosen)
+        found.append(torch.full((len(chosen),), value))
+    return torch.cat(places), torch.cat(found)
+
+
+def _grown(mask: Tensor) -> Tensor:
+    pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[mask.ndim - 1]
+    return pool(mask[None, None].float(), 2 * NEAR + 1, stride=1, padding=NEAR)[0, 0] > 0 if mask.any() else ~mask
+
+
+def voxel_features(network: nn.Module, image: Tensor, places: Tensor) -> Tensor:
+    r"""Pyramid of the encoder of ``network`` for ``image`` (C, \*S) at voxels (N, nd): (N, sum of widths)."""
+    size = torch.tensor(image.shape[1:])
+    # centre of voxel i of n at (2 i + 1) / n - 1, axes last to first as grid_sample wants them
+    centres = ((2 * places + 1) / size - 1).flip(-1).float().to(image.device)
+    grid = centres.reshape(1, len(places), *[1] * (len(size) - 1), len(size))
+    levels = encoder_features(network, torch.as_tensor(image)[None])
+    rows = [functional.grid_sample(level.float(), grid, padding_mode="border", align_corners=False) for level in levels]
+    return torch.cat([functional.normalize(row.reshape(row.shape[1], -1).T, dim=1) for row in rows], dim=1)
