@@ -31,7 +31,7 @@ def inversion_null(t1: float, *, tr: float, last_echo: float, efficiency: float 
         >>> round(inversion_null(0.37, tr=1e3, last_echo=0.1), 4)   # a long TR leaves T1 ln 2
         0.2565
     """
-    _check(t1, efficiency)
+    _check(t1, tr, last_echo, efficiency)
     remaining = math.exp(-(tr - last_echo) / t1)
     ti = t1 * (math.log1p(efficiency) - math.log1p(efficiency * remaining))
     check_inversion(tr=tr, ti=ti, last_echo=last_echo, efficiency=efficiency)
@@ -70,7 +70,7 @@ def double_inversion_null(
         >>> ti2 < ti1 < 9.0
         True
     """
-    _check(t1_short, efficiency)
+    _check(t1_short, tr, last_echo, efficiency)
     if not t1_short < t1_long < math.inf:
         raise ConstraintError(f"t1_long must exceed t1_short, got {t1_long!r} and {t1_short!r}; exchange them")
     recovery = tr - last_echo
@@ -100,7 +100,9 @@ def _longitudinal(t1: float, ti1: float, ti2: float, recovery: float, e: float) 
     return 1 - (1 + e) * math.exp(-ti2 / t1) + first - e * e * math.exp(-recovery / t1)
 
 
-def _check(t1: float, efficiency: float) -> None:
+def _check(t1: float, tr: float, last_echo: float, efficiency: float) -> None:
     check_efficiency(efficiency)
+    if not 0 < last_echo < tr < math.inf:
+        raise ConstraintError(f"last_echo must be above 0 and below tr, got {last_echo!r} and {tr!r}; lengthen tr")
     if not 0 < t1 < math.inf:
         raise ConstraintError(f"t1 must be positive and finite (seconds), got {t1!r}")
