@@ -483,6 +483,16 @@ def test_large_volumes_need_little_memory_beyond_the_result() -> None:
     assert volume <= peak < 4 * volume
 
 
+def test_a_map_that_only_marks_voxels_still_sets_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = torch.ones(3, 5)
+    marks[1, 2] = 0.0
+    for block in (4, 1000):
+        monkeypatch.setattr(_elementwise, "BLOCK", block)
+        uni = mp2rage(torch.ones(()), torch.tensor(0.9), marks, **MP2RAGE)
+        assert uni.shape == (3, 5)
+        assert (uni == 0).nonzero().tolist() == [[1, 2]]
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     pd, t1, t2 = random_maps((3,))
     plain = play("spin echo", pd, t1, t2)

@@ -67,11 +67,11 @@ def evaluate(
 def _fill(out: Tensor, kernel: Callable[..., Tensor], arguments: Sequence[Tensor], counts: tuple[int, int]) -> None:
     """Evaluate a block; masking costs as much as an exponential, so only where a value asks for it."""
     if all(_usable(time) for time in arguments[1 : 1 + counts[0]]):
-        torch.mul(arguments[0], kernel(*arguments[1:]), out=out)
+        torch.mul(arguments[0].expand(out.shape), kernel(*arguments[1:]), out=out)
         if math.isfinite(float(out.sum())):
             return
     density, *rest = _masked(arguments, *counts)
-    torch.mul(density, kernel(*rest), out=out)
+    torch.mul(density.expand(out.shape), kernel(*rest), out=out)
 
 
 def _dtype_of(maps: Sequence[Tensor]) -> torch.dtype:

@@ -1,6 +1,7 @@
 """Spoiled gradient echo: T1-weighted, proton-density-weighted, MT-weighted and T2*-weighted images."""
 
-import torch
+import math
+
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, evaluate
@@ -48,6 +49,7 @@ def spoiled_gradient_echo(
         Ernst and Anderson, Rev. Sci. Instrum. 37 (1966) 93; with saturation Helms et al., MRM 60 (2008) 1396.
 
     Example:
+        >>> import torch
         >>> tissue = torch.tensor([0.86, 1.45, 4.3])   # T1 of white matter, grey matter, fluid
         >>> s = spoiled_gradient_echo(torch.ones(3), tissue, 0.05 * torch.ones(3), tr=0.02, te=0.004, flip_angle=25.0)
         >>> bool((s.diff() < 0).all())
@@ -67,6 +69,13 @@ def _kernel(t1: Tensor, t2_star: Tensor, angle: Tensor, mtsat: Tensor, tr: Tenso
 
 
 def _check_fraction(mtsat: Parameter) -> None:
-    largest = float(torch.as_tensor(mtsat).detach().nan_to_num(nan=0.0).max())
+    if not isinstance(mtsat, Tensor):
+        largest = mtsat
+    elif mtsat.numel() == 0:
+        return
+    else:
+        largest = float(mtsat.detach().amax())
+        if math.isnan(largest):  # somewhere; those voxels will be dark, the others still have to be fractions
+            largest = float(mtsat.detach().nan_to_num(nan=0.0).amax())
     if largest >= 1:
         raise ValueError(f"mtsat must be a fraction below 1, got up to {largest:.4g}; divide percent units by 100")

@@ -160,11 +160,11 @@ def typical_t1(name: str, field_strength: float) -> float:
 
 
 def _q(value: float, spread: float, source: str) -> Quantity:
-    return Quantity(value, spread, source)
+    return Quantity(float(value), spread, source)
 
 
 def _u(value: float, spread: float, source: str) -> Quantity:
-    return Quantity(value, spread, source, uncertain=True)
+    return Quantity(float(value), spread, source, uncertain=True)
 
 
 # Proton density does not depend on the field, and MTsat is not rescaled between fields.
