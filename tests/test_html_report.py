@@ -4,8 +4,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import chromium
 import numpy as np
@@ -399,6 +401,29 @@ def test_runs_of_one_name_are_told_apart(bundle: Path, tmp_path: Path) -> None:
         (tmp_path / name / "train").mkdir(parents=True)
         (tmp_path / name / "train/history.csv").write_text("step,loss\n1,1\n")
     assert [run.name for run in find([tmp_path / "a/train", tmp_path / "b/train"]).runs] == ["a/train", "b/train"]
+
+
+def test_of_a_curve_its_first_pretrainings_and_an_example_of_each_arm_are_shown(tmp_path: Path) -> None:
+    curve = tmp_path / "runs/curve"
+    for arm, seed in [("contrast", 0), ("contrast", 1), ("masked", 3)]:
+        folder = curve / f"pretraining/{arm}/seed_{seed}"
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.pt").touch()
+    for arm in ("scratch", "contrast/paired"):
+        for labels, seed in product((2, 4, 16), (0, 1)):
+            folder = curve / f"cells/{arm}/labels_{labels}/seed_{seed}"
+            folder.mkdir(parents=True)
+            if arm == "scratch" or labels < 16:  # one arm is not finished yet
+                (folder / "val_mean_dice_raw.csv").touch()
+    (curve / "curve.csv").touch()
+
+    def names(kind: str, **options: Any) -> set[str]:
+        return {str(run.folder.relative_to(curve)) for run in find([tmp_path], **options).of(kind)}
+
+    assert names("curve") == {"."}
+    assert names("pretrain") == {"pretraining/contrast/seed_0", "pretraining/masked/seed_3"}
+    assert names("evaluate") == {"cells/contrast/paired/labels_4/seed_0", "cells/scratch/labels_4/seed_0"}
+    assert names("evaluate", examples=False) == set()
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,11 @@ class Found:
         return [run for run in self.runs if run.kind in kinds]
 
 
-def find(paths: Sequence[str | Path]) -> Found:
+def find(paths: Sequence[str | Path], *, examples: bool = True) -> Found:
     """Find the runs in ``paths``: output folders, bundle folders or folders of curves.
+
+    Of a curve's many runs, the first pretraining of each arm is taken too and, as ``examples``, one fine-tuned network
+    of each arm: that of the first seed with the median number of labels.
 
     Raises:
         FileNotFoundError: If a path is no folder.
@@ -131,7 +134,7 @@ def find(paths: Sequence[str | Path]) -> Found:
     for path in map(Path, paths):
         if not path.is_dir():
             raise FileNotFoundError(f"a run must be a folder, there is none at {path}")
-        found = _runs_of(path)
+        found = _runs_of(path, examples)
         if not found:
             raise ValueError(
                 f"a run must hold one of {', '.join(_MARKS)}, or be a bundle with such folders in runs/, "
@@ -149,12 +152,32 @@ def find(paths: Sequence[str | Path]) -> Found:
     )
 
 
-def _runs_of(folder: Path) -> list[tuple[str, Path]]:
+def _runs_of(folder: Path, examples: bool) -> list[tuple[str, Path]]:
     kind = _kind(folder)
+    if kind == "curve":
+        inside = [*_first_pretrainings(folder), *(_examples(folder) if examples else [])]
+        return [(kind, folder), *((_kind(each), each) for each in inside)]
     if kind:
         return [(kind, folder)]
-    inside = [child for child in sorted((folder / "runs").glob("*")) if child.is_dir()]
-    return [(kind, child) for child in inside if (kind := _kind(child))]
+    children = [child for child in sorted((folder / "runs").glob("*")) if _kind(child)]
+    return [found for child in children for found in _runs_of(child, examples)]
+
+
+def _first_pretrainings(curve: Path) -> list[Path]:
+    arms = sorted((curve / "pretraining").glob("*"))
+    runs = [next((run for run in sorted(arm.iterdir()) if _kind(run) == "pretrain"), None) for arm in arms]
+    return [run for run in runs if run is not None]
+
+
+def _examples(curve: Path) -> list[Path]:
+    """One evaluated network of each arm that is a line of the curve, all with the same number of labels."""
+    arms: dict[str, dict[int, Path]] = {}
+    for folder in sorted((curve / "cells").glob("**/labels_*/seed_*")):
+        arm, labels = folder.relative_to(curve / "cells").parts[0], int(folder.parent.name.removeprefix("labels_"))
+        if _kind(folder) == "evaluate":
+            arms.setdefault(arm, {}).setdefault(labels, folder)
+    shared = sorted(set.intersection(*(set(found) for found in arms.values()))) if arms else []
+    return [found[shared[len(shared) // 2]] for found in arms.values()] if shared else []
 
 
 def _kind(folder: Path) -> str:

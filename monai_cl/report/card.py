@@ -75,7 +75,7 @@ def record_results(
     Raises:
         ValueError: If the runs hold no evaluation and no curve.
     """
-    record = _of_runs(find(runs), title, command, date)
+    record = _of_runs(find(runs, examples=False), title, command, date)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     content = {
