@@ -114,9 +114,9 @@ def test_a_seed_repeats_its_draws(name: str) -> None:
 @every
 def test_a_draw_takes_less_than_a_millisecond(name: str) -> None:
     draws(name, 10)
-    started = time.perf_counter()
+    started = time.process_time()
     draws(name, 200)
-    assert (time.perf_counter() - started) / 200 < 1e-3
+    assert (time.process_time() - started) / 200 < 1e-3
 
 
 def longitudinal(p: Any, t1: float) -> float:

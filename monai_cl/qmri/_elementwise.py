@@ -125,4 +125,5 @@ def _blocks(shape: Sequence[int], size: int) -> Iterator[Slices]:
 def _narrow(tensor: Tensor, block: Slices) -> Tensor:
     """The part of ``tensor`` that meets a block of the broadcast shape; axes of length one stay whole."""
     own = block[len(block) - tensor.ndim :]
-    return tensor[tuple(s if n > 1 else slice(None) for s, n in zip(own, tensor.shape, strict=True))]
+    part = tensor[tuple(s if n > 1 else slice(None) for s, n in zip(own, tensor.shape, strict=True))]
+    return part.reshape(()) if part.numel() == 1 else part  # numbers are broadcast faster without axes
