@@ -146,7 +146,11 @@ def test_paired_runs_are_taken_in_turn(config: Callable[..., Path]) -> None:
     starts = {(g["seed"], Path(g["pretrained"]).parent.name) for g in launch.given if "labels" in g}
     assert {pair for pair in starts if pair[1].startswith("seed")} == {(0, "seed_7"), (1, "seed_8"), (2, "seed_7")}
     arm = next(arm for arm in curve.arms if arm.name == "contrast")
-    assert arm.runs == ("paired",)
+    assert arm.runs == ("seed_7", "seed_8")
+    (estimate,) = [each for each in curve.differences("contrast", comparison="equal steps") if each.budget == 1]
+    assert estimate.notes == (
+        "the seeds took pretraining runs in turn: the spread between seeds holds that between runs",
+    )
     assert {score.seed for score in curve.scores if score.arm == "contrast"} == {0, 1, 2}
 
 

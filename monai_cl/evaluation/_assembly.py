@@ -81,7 +81,8 @@ def _arms(work: Work) -> list[CurveArm]:
     for name in plan.roles():
         cells = [cell for cell in plan.cells if cell.arm == name and cell.role != PRETRAIN]
         cell = cells[0]
-        runs = tuple(dict.fromkeys(each.run for each in cells))
+        given = plan.config.arm(cell.base)
+        runs = given.runs if cell.run in given.series else tuple(dict.fromkeys(each.run for each in cells))
         handed = _handed(work, cell)
         if cell.role == HANDED and handed is None:  # nothing of it can have run
             continue

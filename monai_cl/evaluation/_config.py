@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from monai_cl import bundles
+from monai_cl.evaluation._records import PAIRED
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 LONGER = "_2x"  # ends the name of the arm with twice the steps
-PAIRED = "paired"  # the series of fine-tunings that takes the pretraining runs in turn
 COMPUTE = "_plus_"  # joins the reference and the arm whose pretraining time it gets
 DECIDED = ("labels", "seed", "pretrained", "model", "output_dir", "evaluation_section", "bundle_root", "config_file")
 SHARED = (
@@ -61,7 +61,8 @@ class Arm:
     @property
     def series(self) -> tuple[str, ...]:
         """Names of the series of fine-tunings: one for each pretraining run, or one that takes the runs in turn."""
-        return (PAIRED,) if self.pretraining is not None and self.pretraining.paired else self.runs
+        paired = self.pretraining is not None and self.pretraining.paired and len(self.runs) > 1
+        return (PAIRED,) if paired else self.runs
 
     def run_of(self, series: str, place: int) -> str:
         """The pretraining run that a fine-tuning starts from, given its series and the place of its seed."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+PAIRED = "paired"  # name of the runs of an arm whose seeds take its pretraining runs in turn
+
 
 @dataclass(frozen=True)
 class CaseScore:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from monai_cl.evaluation._records import Interval
+from monai_cl.evaluation._records import PAIRED, Interval
 
 Array = npt.NDArray[np.float64]
 Draws = dict[str, Array]  # weights of a factor's levels, (T, levels), rows summing to one
@@ -118,6 +118,8 @@ def spread_notes(seeds: int, cases: int, runs: tuple[list[str], list[str]]) -> t
     notes.extend(
         f"one pretraining run ({names[0]}): the spread between pretraining runs cannot be told"
         for names in runs
-        if len(names) == 1 and names[0]
+        if len(names) == 1 and names[0] not in ("", PAIRED)
     )
+    if [PAIRED] in runs:
+        notes.append("the seeds took pretraining runs in turn: the spread between seeds holds that between runs")
     return tuple(notes)

@@ -68,10 +68,8 @@ def _covers(estimates: Sequence[results.Estimate]) -> Iterator[str]:
         return
     first = estimates[0]
     seeds, cases, runs = ({getattr(e, name) for e in estimates} for name in ("seeds", "cases", "runs"))
-    yield (
-        f"{100 * first.confidence:g} % intervals over {_range(cases)} cases, {_range(seeds)} seeds and "
-        f"{_range(runs)} pretraining runs"
-    )
+    crossed = f" and {_range(runs)} pretraining runs" if max(runs) > 1 else ""  # else a note tells
+    yield f"{100 * first.confidence:g} % intervals over {_range(cases)} cases, {_range(seeds)} seeds{crossed}"
     yield from dict.fromkeys(note for estimate in estimates for note in estimate.notes)
 
 
