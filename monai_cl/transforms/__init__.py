@@ -1,6 +1,13 @@
 """MONAI transforms: array and dictionary form of each."""
 
 from monai_cl.transforms.load import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
+from monai_cl.transforms.mr_contrast import (
+    MRRecord,
+    RandMRContrast,
+    RandMRContrastD,
+    RandMRContrastd,
+    RandMRContrastDict,
+)
 from monai_cl.transforms.overlap import overlap_fractions
 from monai_cl.transforms.volume_contrast_crops import (
     CropPlan,
@@ -16,6 +23,11 @@ __all__ = [
     "LoadVolumeD",
     "LoadVolumeDict",
     "LoadVolumed",
+    "MRRecord",
+    "RandMRContrast",
+    "RandMRContrastD",
+    "RandMRContrastDict",
+    "RandMRContrastd",
     "VolumeContrastCrops",
     "VolumeContrastCropsD",
     "VolumeContrastCropsDict",

@@ -1,0 +1,264 @@
+"""Simulated contrasts as a MONAI transform: contract, physics in every voxel, exact replay."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.transforms import Compose, CopyItemsd, MapTransform, Randomizable, Transform
+
+from monai_cl.qmri import FAMILIES, draw_t2, mix, protocol_from_dict, simulate, tissue
+from monai_cl.qmri.protocols import InversionRecovery, SpinEcho
+from monai_cl.transforms import RandMRContrast, RandMRContrastD, RandMRContrastd, RandMRContrastDict
+
+MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")
+TISSUES = ("white_matter", "grey_matter", "csf")
+SHAPE = (6, 5, 4)
+
+
+def make_maps(names: tuple[str, ...] = MAPS, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> torch.Tensor:
+    """Voxels of the three tissues, each a little different, one empty."""
+    rng = np.random.RandomState(seed)
+    drawn = [tissue(TISSUES[rng.randint(3)]).draw(rng) for _ in range(int(np.prod(shape)))]
+    maps = torch.tensor([[getattr(one, name) for one in drawn] for name in names]).reshape(len(names), *shape)
+    maps[(slice(None), *(0 for _ in shape))] = 0
+    return maps
+
+
+def named(maps: torch.Tensor, names: tuple[str, ...] = MAPS) -> dict[str, torch.Tensor]:
+    return dict(zip(names, maps, strict=True))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_voxel_is_what_the_signal_equation_gives(name: str) -> None:
+    maps = make_maps()
+    image = RandMRContrast([name]).set_random_state(seed=1)(maps)
+    protocol = image.meta["mr_protocol"]
+    assert protocol["family"] == name
+    assert image.shape == (1, *SHAPE)
+    assert torch.equal(image.as_tensor()[0], simulate(protocol, **named(maps)))
+    assert image[0, 0, 0, 0] == 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_record_replays_exactly_by_way_of_json(name: str) -> None:
+    maps = make_maps(("pd", "t1", "t2_star", "mtsat"))
+    transform = RandMRContrast([name], ("pd", "t1", "t2_star", "mtsat")).set_random_state(seed=2)
+    image = transform(maps)
+    record = json.loads(json.dumps(image.meta["mr_simulation"]))
+    again = transform.apply(maps, record)
+    assert torch.equal(again, image)
+    assert again.meta["mr_simulation"] == image.meta["mr_simulation"]
+
+
+def test_a_protocol_alone_gives_the_image_where_nothing_else_was_drawn() -> None:
+    maps, transform = make_maps(), RandMRContrast().set_random_state(seed=3)
+    image = transform(maps)
+    assert torch.equal(transform.apply(maps, image.meta["mr_protocol"]), image)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, MetaTensor])
+def test_arrays_of_any_kind_and_dimension_give_the_same_image(kind: type, dim: int) -> None:
+    maps = make_maps(shape=SHAPE[:dim])
+    expected = RandMRContrast(["flair"]).set_random_state(seed=0)(maps)
+    given = maps.numpy() if kind is np.asarray else maps
+    assert torch.equal(RandMRContrast(["flair"]).set_random_state(seed=0)(kind(given)), expected)
+
+
+def test_metadata_are_kept_and_the_input_is_not_touched() -> None:
+    affine = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0], dtype=torch.float64))
+    maps = MetaTensor(make_maps(), affine=affine, meta={"filename_or_obj": "a.nii"})
+    before = maps.clone()
+    image = RandMRContrast(["t2w_fse"])(maps)
+    assert isinstance(image, MetaTensor)
+    assert torch.equal(image.affine, affine)
+    assert image.meta["filename_or_obj"] == "a.nii"
+    assert "mr_protocol" not in maps.meta
+    assert torch.equal(maps, before)
+
+
+def test_equal_seeds_give_equal_images_and_draws_differ() -> None:
+    maps = make_maps()
+    one, two = (RandMRContrast().set_random_state(seed=5) for _ in range(2))
+    assert isinstance(one, Randomizable)
+    assert isinstance(one, Transform)
+    images = [one(maps) for _ in range(4)]
+    assert all(torch.equal(image, two(maps)) for image in images)
+    assert len({json.dumps(image.meta["mr_protocol"]) for image in images}) == 4
+
+
+def test_it_is_pickled_and_its_records_stay_apart_in_a_batch() -> None:
+    transform = RandMRContrast(["t1w_mprage", "flair", "swi"])
+    assert pickle.loads(pickle.dumps(transform)).maps == transform.maps
+    data = Dataset([make_maps(seed=n) for n in range(4)], transform.set_random_state(seed=0))
+    (batch,) = DataLoader(data, batch_size=4, num_workers=1)
+    assert batch.shape == (4, 1, *SHAPE)
+    records = batch.meta["mr_protocol"]
+    for n, record in enumerate(records):
+        assert torch.equal(batch[n, 0].as_tensor(), simulate(record, **named(make_maps(seed=n))))
+
+
+def test_gradients_reach_the_maps() -> None:
+    maps = make_maps().requires_grad_()
+    RandMRContrast(["t1w_mprage"])(maps).sum().backward()
+    assert bool(maps.grad[1].abs().sum() > 0)
+    assert bool(maps.grad.isfinite().all())
+
+
+def test_a_missing_t2_is_drawn_below_r2_star_and_the_record_says_so() -> None:
+    names = ("pd", "t1", "t2_star")
+    maps = make_maps(names)
+    image = RandMRContrast(["t2w_fse"], names).set_random_state(seed=4)(maps)
+    record = image.meta["mr_simulation"]["t2"]
+    assert record["t2"] == "drawn below R2*, not measured"
+    t2, facts = draw_t2(maps[2], np.random.RandomState(record["seed"]), t1=maps[1])
+    assert bool((t2 >= maps[2]).all())
+    assert facts == {key: value for key, value in record.items() if key != "seed"}
+    expected = simulate(image.meta["mr_protocol"], pd=maps[0], t1=maps[1], t2=t2)
+    assert torch.equal(image[0].as_tensor(), expected)
+    assert not torch.equal(expected, simulate(image.meta["mr_protocol"], pd=maps[0], t1=maps[1], t2=maps[2]))
+
+
+def test_no_t2_is_drawn_where_there_is_one_or_none_is_needed() -> None:
+    assert "t2" not in RandMRContrast(["t2w_fse"]).randomize(SHAPE)
+    assert "t2" not in RandMRContrast(["t1w_mprage"], ("pd", "t1", "t2_star")).randomize(SHAPE)
+
+
+def test_a_measured_transmit_field_scales_the_flip_angle() -> None:
+    maps = torch.cat([make_maps(), torch.full((1, *SHAPE), 0.8)])
+    image = RandMRContrast(["t1w_spgr"], (*MAPS, "b1")).set_random_state(seed=0)(maps)
+    assert torch.equal(image[0].as_tensor(), simulate(image.meta["mr_protocol"], b1=maps[5], **named(maps[:5])))
+
+
+def test_a_measured_field_offset_acts_on_balanced_ssfp_alone() -> None:
+    offset = torch.linspace(-200, 200, 120).reshape(SHAPE)
+    maps = torch.cat([make_maps(), offset[None]])
+    for name, field in (("bssfp", offset), ("swi", None)):
+        image = RandMRContrast([name], (*MAPS, "b0")).set_random_state(seed=0)(maps)
+        expected = simulate(image.meta["mr_protocol"], off_resonance=field, **named(maps[:5]))
+        assert torch.equal(image[0].as_tensor(), expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_hot_fractions_give_the_pure_tissue(name: str) -> None:
+    one_hot = torch.eye(3).reshape(3, 3, 1)
+    maps = torch.tensor([[getattr(tissue(t).typical(), m) for t in TISSUES] for m in MAPS]).reshape(5, 3, 1)
+    plain = RandMRContrast([name]).set_random_state(seed=1)(maps)
+    mixed = RandMRContrast([name], fractions=TISSUES).set_random_state(seed=1)(torch.cat([maps, one_hot]))
+    torch.testing.assert_close(mixed.as_tensor(), plain.as_tensor())
+    drawn = RandMRContrast([name], (), fractions=TISSUES).set_random_state(seed=1)(one_hot)
+    for n, t in enumerate(TISSUES):
+        values = {m: torch.tensor(v) for m, v in drawn.meta["mr_simulation"]["tissues"][t].items()}
+        torch.testing.assert_close(drawn[0, n, 0].as_tensor(), simulate(drawn.meta["mr_protocol"], **values))
+
+
+def test_shared_voxels_mix_signed_signals_not_maps() -> None:
+    share = torch.tensor([[1.0, 0.0, 0.5, 0.2, 0.0], [0.0, 1.0, 0.5, 0.4, 0.0]])
+    white, fluid = (tissue(name).typical() for name in ("white_matter", "csf"))
+    pure = torch.tensor([[getattr(white, m), getattr(fluid, m)] for m in MAPS])
+    maps = pure @ share
+    maps[:, 4] = pure[:, 0]  # a voxel that no fraction describes keeps its own maps
+    protocol = InversionRecovery(
+        tr=9.0, ti=1.2, echo_spacing=0.01, train_length=16, effective_echo=10, refocusing_angle=180.0
+    )
+    image = RandMRContrast([protocol], fractions=("white_matter", "csf"))(torch.cat([maps, share]))
+    signals = protocol.coherent(**{m: pure[n] for n, m in enumerate(MAPS)})[0]
+    expected = mix(share, signals)
+    expected[4] = signals[0].abs()
+    torch.testing.assert_close(image[0].as_tensor(), expected)
+    assert signals[0] * signals[1] < 0
+    assert abs(float(image[0, 2]) - float(protocol.signal(**named(maps))[2])) > 0.1 * float(image[0, 2])
+
+
+def test_the_purest_voxels_stand_for_a_tissue_that_fills_none() -> None:
+    share = torch.tensor([[1.0, 0.4], [0.0, 0.6]])
+    maps = make_maps(shape=(4,))[:, 1:3]
+    image = RandMRContrast(["t1w_se"], fractions=("white_matter", "csf")).set_random_state(seed=0)
+    out = image(torch.cat([maps, share]))
+    signals = simulate(out.meta["mr_protocol"], **named(maps))
+    torch.testing.assert_close(out[0].as_tensor(), torch.stack([signals[0], 0.4 * signals[0] + 0.6 * signals[1]]))
+
+
+def test_families_that_the_maps_do_not_allow_are_left_out_by_default() -> None:
+    names = {family.name for family in RandMRContrast(maps=("pd", "t1", "t2")).sequences}
+    assert {"t1w_se", "t2w_fse", "flair", "bssfp"} <= names
+    assert not {"t1w_mprage", "swi", "mtw_spgr"} & names
+
+
+def test_a_fixed_protocol_is_played_as_it_is() -> None:
+    protocol = SpinEcho(tr=0.5, te=0.01)
+    image = RandMRContrast([protocol])(make_maps())
+    assert protocol_from_dict(image.meta["mr_protocol"]) == protocol
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sequences": ["t1w_mprag"]}, "family must be one of .* did you mean 't1w_mprage'"),
+        ({"sequences": "flair"}, "sequences must be a list of names, got the text 'flair'"),
+        ({"sequences": ["mtw_spgr"], "maps": ("pd", "t1", "t2_star")}, "maps are missing: {'mtw_spgr': .'mtsat'.}"),
+        ({"sequences": ["flair"], "maps": ("pd", "t2_star")}, "maps are missing: {'flair': .'t1', 't2'.}"),
+        ({"sequences": []}, "sequences must hold at least one"),
+        ({"maps": ("pd", "t1", "t2star")}, "maps must be of .*, got 't2star'; did you mean 't2_star'"),
+        ({"maps": ("pd", "pd")}, "maps must not repeat a name"),
+        ({"maps": ()}, "maps may be empty only where fractions name tissues"),
+        ({"fractions": ("white_mater",)}, "white_matter"),
+        ({"purity": 0.3}, "purity must be above 0.5"),
+    ],
+)
+def test_arguments_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RandMRContrast(**arguments)
+
+
+def test_maps_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"img must be channel-first with the 5 channels .* got shape \(4, 6, 5, 4\)"):
+        RandMRContrast()(make_maps()[:4])
+    milliseconds = make_maps() * 1000
+    with pytest.raises(ValueError, match=r"must be in seconds, got a median of \d+"):
+        RandMRContrast(["t1w_se"])(milliseconds)
+    percent = torch.cat([make_maps(), torch.full((1, *SHAPE), 40.0)])
+    with pytest.raises(ValueError, match="fractions must be between 0 and 1, got 40 to 40"):
+        RandMRContrast(fractions=("csf",))(percent)
+
+
+def test_dictionary_form_is_the_array_form_with_one_draw_for_all_keys() -> None:
+    maps, other = make_maps(), make_maps(seed=1)
+    expected = RandMRContrast().set_random_state(seed=6)(maps)
+    out = RandMRContrastd(["a", "b"]).set_random_state(seed=6)({"a": maps, "b": other, "label": 3})
+    assert torch.equal(out["a"], expected)
+    assert out["a"].meta["mr_protocol"] == out["b"].meta["mr_protocol"]
+    assert torch.equal(out["b"][0].as_tensor(), simulate(out["b"].meta["mr_protocol"], **named(other)))
+    assert out["label"] == 3
+
+
+def test_dictionary_aliases_and_missing_keys() -> None:
+    assert RandMRContrastD is RandMRContrastd
+    assert RandMRContrastDict is RandMRContrastd
+    assert issubclass(RandMRContrastd, MapTransform)
+    assert RandMRContrastd("a", allow_missing_keys=True)({"b": 1}) == {"b": 1}
+    with pytest.raises(KeyError, match="a"):
+        RandMRContrastd("a")({"b": 1})
+
+
+def test_fractions_of_their_own_key_are_further_channels() -> None:
+    affine = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64))
+    maps, share = MetaTensor(make_maps(), affine=affine), torch.rand(3, *SHAPE) / 3
+    expected = RandMRContrast(fractions=TISSUES).set_random_state(seed=0)(torch.cat([make_maps(), share]))
+    transform = RandMRContrastd("maps", fractions=TISSUES, fractions_key="share").set_random_state(seed=0)
+    out = transform({"maps": maps, "share": share})["maps"]
+    assert torch.equal(out.as_tensor(), expected.as_tensor())
+    assert torch.equal(out.affine, affine)
+    with pytest.raises(ValueError, match="must have one spatial shape"):
+        transform({"maps": maps, "share": share[:, 1:]})
+    with pytest.raises(ValueError, match="fractions must name the tissues under fractions_key 'share'"):
+        RandMRContrastd("maps", fractions_key="share")
+
+
+def test_two_contrasts_of_one_subject_in_a_chain() -> None:
+    chain = Compose([CopyItemsd("a", names="b"), RandMRContrastd("a"), RandMRContrastd("b")]).set_random_state(seed=0)
+    out = chain({"a": make_maps()})
+    assert out["a"].meta["mr_protocol"] != out["b"].meta["mr_protocol"]
