@@ -1,6 +1,17 @@
 """Losses: tensors in, scalars out, float32 inside."""
 
 from monai_cl.losses._checks import NonFiniteError
+from monai_cl.losses.nt_xent import DecoupledContrastiveLoss, NTXentLoss
+from monai_cl.losses.partition_contrast import PartitionContrastiveLoss
+from monai_cl.losses.sup_con import PositionalContrastiveLoss, SupConLoss
 from monai_cl.losses.volume_contrast import VolumeContrastLoss
 
-__all__ = ["NonFiniteError", "VolumeContrastLoss"]
+__all__ = [
+    "DecoupledContrastiveLoss",
+    "NTXentLoss",
+    "NonFiniteError",
+    "PartitionContrastiveLoss",
+    "PositionalContrastiveLoss",
+    "SupConLoss",
+    "VolumeContrastLoss",
+]

@@ -1,0 +1,95 @@
+"""The core of every contrast: each anchor with its positives against its others, in log space, in chunks if need be.
+
+With similarities :math:`s` over the temperature, an ordered pair of an anchor ``a`` and a positive ``p`` costs
+``softplus(LSE_k s_ak - s_ap)`` where the positive is to be counted with the others k, and ``LSE_k s_ak - s_ap`` where
+it is among them already, or is to be left out.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+FULL = 1 << 24  # similarities that are held at once, with their gradients; above it chunks are computed twice
+CHUNK = 1 << 22
+
+
+class Pairs(NamedTuple):
+    """What some anchors are compared with.
+
+    Attributes:
+        weights: Weight of each key as a positive, 0 for none, (anchors, keys), bool or number.
+        others: Whether a key stands in the sum of an anchor, (anchors, keys).
+    """
+
+    weights: Tensor
+    others: Tensor
+
+
+class Costs(NamedTuple):
+    """Sum over the positives of each anchor, (anchors,).
+
+    Attributes:
+        cost: Weighted sum of costs.
+        weight: Sum of weights; 0 for an anchor that has no positives or no others.
+    """
+
+    cost: Tensor
+    weight: Tensor
+
+
+def contrast(
+    anchors: Tensor,
+    keys: Tensor,
+    pairs: Callable[[Tensor], Pairs],
+    *,
+    temperature: float,
+    softplus: bool,
+    full: int = FULL,
+    chunk: int = CHUNK,
+) -> Costs:
+    """Costs of the anchors.
+
+    Args:
+        anchors: Rows of unit length, (A, D).
+        keys: Rows of unit length, (K, D).
+        pairs: From indices of anchors to their :class:`Pairs`; called again in the backward pass when in chunks.
+        temperature: What similarities are divided by.
+        softplus: Whether a positive is to be added to the sum over the others.
+        full: Number of similarities up to which they are held at once.
+        chunk: Number of similarities in a chunk.
+    """
+
+    def part(rows: Tensor, anchors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        return _part(anchors[rows], keys, pairs(rows), temperature=temperature, softplus=softplus)
+
+    index = torch.arange(len(anchors), device=anchors.device)
+    if index.numel() * len(keys) <= full:
+        return Costs(*part(index, anchors, keys))
+    size = max(chunk // len(keys), 1)
+    done = [checkpoint(part, rows, anchors, keys, use_reentrant=False) for rows in index.split(size)]
+    cost, weight = (torch.cat(column) for column in zip(*done, strict=True))
+    return Costs(cost, weight)
+
+
+def _part(anchors: Tensor, keys: Tensor, pairs: Pairs, *, temperature: float, softplus: bool) -> tuple[Tensor, Tensor]:
+    s = (anchors / temperature) @ keys.mT
+    total = log_sum(s, pairs.others)
+    a, p = pairs.weights.nonzero(as_tuple=True)
+    terms = total[a] - s[a, p]
+    if softplus:
+        terms = F.softplus(terms)
+    w = pairs.weights[a, p].to(s.dtype) * pairs.others.any(dim=1)[a]
+    zero = s.new_zeros(len(anchors))
+    return zero.index_add(0, a, terms * w), zero.index_add(0, a, w)
+
+
+def log_sum(s: Tensor, others: Tensor) -> Tensor:
+    """Logarithm of the sum of exponentials over ``others`` in the last dimension; finite, also where there are none.
+
+    The fill is the least finite number: infinity would give NaN gradients to a row without others.
+    """
+    return s.masked_fill(~others, torch.finfo(s.dtype).min).logsumexp(dim=-1)
