@@ -4,6 +4,7 @@ from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
 from monai_cl.data.phantom import write_brain_dataset
 from monai_cl.data.prepared import PreparedDataset, PreparedStream, TooManyFaultsError
 from monai_cl.data.probing import probe_batches, probe_patches, split_for_probe
+from monai_cl.data.quantitative_maps import find_maps, load_maps
 from monai_cl.data.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
 from monai_cl.data.scan import ScanResult, scan
 from monai_cl.data.study import check_labels, check_study, class_names, digest, find_images
@@ -21,8 +22,10 @@ __all__ = [
     "digest",
     "few_labels",
     "find_images",
+    "find_maps",
     "fixed_batches",
     "load_datalist",
+    "load_maps",
     "probe_batches",
     "probe_patches",
     "scan",
