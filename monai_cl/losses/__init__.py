@@ -1,17 +1,25 @@
 """Losses: tensors in, scalars out, float32 inside."""
 
 from monai_cl.losses._checks import NonFiniteError
+from monai_cl.losses.cross_volume_local import CrossVolumeLocalContrastiveLoss
+from monai_cl.losses.dense import DenseContrastiveLoss
+from monai_cl.losses.local_region import LocalRegionContrastiveLoss
 from monai_cl.losses.nt_xent import DecoupledContrastiveLoss, NTXentLoss
 from monai_cl.losses.partition_contrast import PartitionContrastiveLoss
 from monai_cl.losses.sup_con import PositionalContrastiveLoss, SupConLoss
+from monai_cl.losses.vicreg import VICRegLoss
 from monai_cl.losses.volume_contrast import VolumeContrastLoss
 
 __all__ = [
+    "CrossVolumeLocalContrastiveLoss",
     "DecoupledContrastiveLoss",
+    "DenseContrastiveLoss",
+    "LocalRegionContrastiveLoss",
     "NTXentLoss",
     "NonFiniteError",
     "PartitionContrastiveLoss",
     "PositionalContrastiveLoss",
     "SupConLoss",
+    "VICRegLoss",
     "VolumeContrastLoss",
 ]
