@@ -1,6 +1,7 @@
 """Simulated contrasts as a MONAI transform: contract, physics in every voxel, exact replay."""
 
 import json
+import math
 import pickle
 
 import numpy as np
@@ -11,7 +12,7 @@ from monai.transforms import Compose, CopyItemsd, MapTransform, Randomizable, Tr
 
 from monai_cl.qmri import FAMILIES, draw_t2, mix, protocol_from_dict, simulate, tissue
 from monai_cl.qmri.protocols import InversionRecovery, SpinEcho
-from monai_cl.transforms import RandMRContrast, RandMRContrastD, RandMRContrastd, RandMRContrastDict
+from monai_cl.transforms import MRArtefacts, RandMRContrast, RandMRContrastD, RandMRContrastd, RandMRContrastDict
 
 MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")
 TISSUES = ("white_matter", "grey_matter", "csf")
@@ -262,3 +263,154 @@ def test_two_contrasts_of_one_subject_in_a_chain() -> None:
     chain = Compose([CopyItemsd("a", names="b"), RandMRContrastd("a"), RandMRContrastd("b")]).set_random_state(seed=0)
     out = chain({"a": make_maps()})
     assert out["a"].meta["mr_protocol"] != out["b"].meta["mr_protocol"]
+
+
+EVERYTHING = {
+    f"{name}_prob": 1.0 for name in ("b1", "b0", "receive", "slice", "resolution", "gibbs", "motion", "ghost")
+}
+
+
+def block(shape: tuple[int, ...] = (24, 24, 24)) -> torch.Tensor:
+    """White matter with a cube of fluid in it, air around."""
+    maps = torch.zeros(5, *shape)
+    for name, low in (("white_matter", 4), ("csf", 9)):
+        values = torch.tensor([getattr(tissue(name).typical(), m) for m in MAPS])
+        maps[:, low:-low, low:-low, low:-low] = values.reshape(5, 1, 1, 1)
+    return maps
+
+
+def test_no_artefact_is_drawn_by_default() -> None:
+    assert RandMRContrast().randomize(SHAPE)["artefacts"] == {}
+
+
+@pytest.mark.parametrize("name", ["t1w_mp2rage", "bssfp", "flair", "swi"])
+@pytest.mark.parametrize("coils", [1, 3])
+def test_all_artefacts_replay_exactly_by_way_of_json(name: str, coils: int) -> None:
+    maps = make_maps(shape=(12, 10, 9))
+    transform = RandMRContrast([name], coils=coils, noise_prob=1.0, **EVERYTHING).set_random_state(seed=0)
+    image = transform(maps)
+    record = json.loads(json.dumps(image.meta["mr_simulation"]))
+    assert set(record["artefacts"]) == {n.removesuffix("_prob") for n in EVERYTHING} | {"noise"}
+    assert torch.equal(transform.apply(maps, record), image)
+    assert bool(image.isfinite().all())
+    if name == "t1w_mp2rage":
+        assert float(image.abs().max()) <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("name", ["b1", "receive", "slice", "resolution", "gibbs", "motion", "ghost", "noise"])
+def test_each_artefact_changes_the_image_and_comes_as_often_as_asked(name: str) -> None:
+    maps = block()
+    clean = RandMRContrast([SpinEcho(tr=0.5, te=0.01)] if name != "b1" else ["t1w_spgr"]).set_random_state(seed=0)
+    changed = RandMRContrast(clean.sequences, **{f"{name}_prob": 1.0}).set_random_state(seed=0)
+    image = changed(maps)
+    plain = clean.apply(maps, image.meta["mr_protocol"])
+    assert float((image - plain).abs().max()) > 0.01 * float(plain.max())
+    half = RandMRContrast(clean.sequences, **{f"{name}_prob": 0.5}).set_random_state(seed=0)
+    assert 60 < sum(name in half.randomize((4, 4, 4))["artefacts"] for _ in range(200)) < 140
+
+
+def test_a_drawn_transmit_field_scales_the_flip_angle_within_its_size() -> None:
+    maps = make_maps(("pd", "t1", "t2", "t2_star", "mtsat"), (4, 4, 4))
+    maps[:] = maps[:, 1:2, 1:2, 1:2]
+    transform = RandMRContrast(["t1w_spgr"], b1_prob=1.0, b1=0.2).set_random_state(seed=0)
+    image = transform(maps)[0]
+    protocol = image.meta["mr_protocol"]
+    weak, strong = (simulate(protocol, b1=b1, **named(maps[:, 0, 0, 0])) for b1 in (0.8, 1.2))
+    ends = sorted((float(weak), float(strong)))
+    assert ends[0] - 1e-5 <= float(image.min()) < float(image.max()) <= ends[1] + 1e-5
+
+
+def test_an_offset_shifts_bands_of_balanced_ssfp_alone() -> None:
+    maps = block()
+    for name in ("bssfp", "swi", "t2w_fse"):
+        image = RandMRContrast([name], b0_prob=1.0, b0=1.5).set_random_state(seed=0)(maps)
+        plain = RandMRContrast([name]).apply(maps, image.meta["mr_protocol"])
+        assert torch.equal(image, plain) == (name != "bssfp")
+
+
+def test_receive_field_cancels_in_mp2rage() -> None:
+    maps = block()
+    image = RandMRContrast(["t1w_mp2rage"], receive_prob=1.0).set_random_state(seed=0)(maps)
+    plain = RandMRContrast(["t1w_mp2rage"]).apply(maps, image.meta["mr_protocol"])
+    torch.testing.assert_close(image.as_tensor(), plain.as_tensor(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("coils", [1, 4])
+def test_noise_without_signal_is_rayleigh_or_chi(coils: int) -> None:
+    maps = torch.zeros(5, 40, 40, 40)
+    maps[:, :4] = make_maps(shape=(2,))[:, 1].reshape(5, 1, 1, 1)
+    protocol = SpinEcho(tr=0.5, te=0.01)
+    clean = RandMRContrast([protocol])(maps)
+    image = RandMRContrast([protocol], noise_prob=1.0, noise=0.1, coils=coils).set_random_state(seed=0)(maps)
+    sigma = 0.1 * float(clean[0, 0, 0, 0])
+    background = image[0, 4:].as_tensor() / sigma
+    # mean and second moment of a chi distribution with two degrees of freedom a coil
+    mean = np.sqrt(2) * math.gamma(coils + 0.5) / math.gamma(coils)
+    assert coils > 1 or mean == pytest.approx(np.sqrt(np.pi / 2))
+    assert float(background.mean()) == pytest.approx(mean, rel=0.01)
+    assert float(background.square().mean()) == pytest.approx(2 * coils, rel=0.01)
+    signal = image[0, :4].as_tensor() / sigma
+    assert float(signal.square().mean()) == pytest.approx(100 + 2 * coils, rel=0.01)
+
+
+def test_thick_slices_average_and_keep_the_mean() -> None:
+    maps = block()
+    maps = MetaTensor(maps, affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64)))
+    protocol = SpinEcho(tr=0.5, te=0.01)
+    clean = RandMRContrast([protocol])(maps)[0].as_tensor()
+    thick = RandMRContrast([protocol], slice_prob=1.0, slice_thickness=8.0).set_random_state(seed=0)(maps)
+    axis = thick.meta["mr_simulation"]["artefacts"]["slice"]["axis"]
+    volume = thick[0].as_tensor()
+    means = clean.movedim(axis, 0).reshape(6, 4, 24, 24).mean(1)  # 8 mm are four voxels
+    middle = volume.movedim(axis, 0).reshape(6, 4, 24, 24)[:, 1:3].mean(1)
+    torch.testing.assert_close(middle[1:-1], (means * 0.875 + (means.roll(1, 0) + means.roll(-1, 0)) / 16)[1:-1])
+    thin = RandMRContrast([protocol], slice_prob=1.0, slice_thickness=1.0)(maps)
+    assert torch.equal(thin[0].as_tensor(), clean)
+
+
+def test_a_cut_in_k_space_rings_and_a_filter_does_not() -> None:
+    maps, protocol = block(), SpinEcho(tr=0.5, te=0.01)
+    clean = RandMRContrast([protocol])(maps)
+    rings = RandMRContrast([protocol], gibbs_prob=1.0, gibbs=0.5)(maps)
+    coarse = RandMRContrast([protocol], resolution_prob=1.0, resolution=2.0)(maps)
+    assert float(rings.max()) > 1.05 * float(clean.max())
+    assert float(coarse.max()) < 1.03 * float(clean.max())
+
+
+def test_a_ghost_lies_half_a_volume_away_with_its_share() -> None:
+    maps, protocol = torch.zeros(5, 16, 16, 16), SpinEcho(tr=0.5, te=0.01)
+    maps[:, 3, 3, 3] = make_maps(shape=(2,))[:, 1]
+    image = RandMRContrast([protocol], ghost_prob=1.0, ghost=0.1).set_random_state(seed=0)(maps)
+    axis = image.meta["mr_simulation"]["artefacts"]["ghost"]["axis"]
+    there = [11 if a == axis else 3 for a in range(3)]
+    assert float(image[(0, *there)] / image[0, 3, 3, 3]) == pytest.approx(0.1 / 0.9, rel=1e-3)
+
+
+def test_the_subject_is_in_place_at_the_centre_of_k_space() -> None:
+    maps, protocol = block(), SpinEcho(tr=0.5, te=0.01)
+    for seed in range(4):
+        moved = RandMRContrast([protocol], motion_prob=1.0, motion=2.0).set_random_state(seed=seed)(maps)
+        clean = RandMRContrast([protocol])(maps)
+        assert float((moved - clean).abs().mean()) > 0
+        # the mean intensity is the centre of k-space
+        assert float(torch.corrcoef(torch.stack([moved.flatten(), clean.flatten()]).as_tensor())[0, 1]) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"noise_prob": 1.2}, "noise_prob must be between 0 and 1, got 1.2"),
+        ({"coils": 0}, "coils must be a whole number of at least 1, got 0"),
+        ({"gibbs": (0.5, 1.5)}, "gibbs must be a number or a pair between 0.05 and 1, got"),
+        ({"noise": "much"}, "noise must be a number or a pair between 0 and inf, got 'much'"),
+    ],
+)
+def test_artefacts_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MRArtefacts(**arguments)
+
+
+def test_a_record_of_another_dimension_is_refused() -> None:
+    transform = RandMRContrast(["t1w_spgr"], b1_prob=1.0)
+    with pytest.raises(ValueError, match="the record must be of 3 spatial axes"):
+        transform.apply(make_maps(), transform.randomize((4, 4)))

@@ -1,6 +1,7 @@
 """MONAI transforms: array and dictionary form of each."""
 
 from monai_cl.transforms.load import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
+from monai_cl.transforms.mr_artefacts import MRArtefacts
 from monai_cl.transforms.mr_contrast import (
     MRRecord,
     RandMRContrast,
@@ -23,6 +24,7 @@ __all__ = [
     "LoadVolumeD",
     "LoadVolumeDict",
     "LoadVolumed",
+    "MRArtefacts",
     "MRRecord",
     "RandMRContrast",
     "RandMRContrastD",

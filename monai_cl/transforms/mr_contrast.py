@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from monai_cl.qmri import FAMILIES, Family, Protocol, draw_protocol, draw_t2, mix, protocol_from_dict, tissue
-from monai_cl.qmri.protocols import BalancedSsfp
+from monai_cl.qmri.protocols import BalancedSsfp, Mp2rage
 from monai_cl.qmri.sampling import family
+from monai_cl.transforms.mr_artefacts import MRArtefacts, degrade, root_sum_of_squares, smooth_field, uniform_of_coils
 
 MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")
 FIELDS = ("b1", "b0")
@@ -60,6 +61,8 @@ class RandMRContrast(Randomizable, Transform):
             the maps as further channels.
         purity: Fraction from which a voxel counts as one tissue.
         field_strength: Field in tesla, 1.5 to 7, at which the maps were measured.
+        **artefacts: Probabilities and sizes of transmit, offset and receive fields, thick slices, coarse resolution,
+            Gibbs rings, motion, ghosts and noise: the attributes of :class:`MRArtefacts`, all off by default.
 
     Returns:
         Image (1, *S), float32 or float64 as the maps, a MetaTensor where metadata are tracked. Its ``meta`` is that
@@ -100,7 +103,9 @@ class RandMRContrast(Randomizable, Transform):
         fractions: Sequence[str] = (),
         purity: float = 0.95,
         field_strength: float = 3.0,
+        **artefacts: Any,
     ) -> None:
+        self.artefacts = MRArtefacts(**artefacts)
         self.maps = _known("maps", maps, (*MAPS, *FIELDS))
         self.fractions = _known("fractions", fractions)
         self.purity = purity
@@ -160,6 +165,7 @@ class RandMRContrast(Randomizable, Transform):
             record["tissues"] = {t: {m: float(getattr(v, m)) for m in MAPS} for t, v in values.items()}
         elif "t2" in one.maps and "t2" not in self.maps:
             record["t2"] = {"seed": int(self.R.randint(_SEEDS, dtype=np.uint32))}
+        record["artefacts"] = self.artefacts.draw(self.R, len(data), self.field_strength)
         return record
 
     def __call__(self, img: Tensor | np.ndarray) -> Tensor:
@@ -182,7 +188,10 @@ class RandMRContrast(Randomizable, Transform):
         """
         full: dict[str, Any] = copy.deepcopy({"protocol": dict(record)} if "sequence" in record else dict(record))
         protocol = protocol_from_dict(full["protocol"])
-        image = self._image(convert_to_tensor(img, track_meta=False), protocol, full)[None]
+        data = convert_to_tensor(img, track_meta=False)
+        data = data if data.dtype == torch.float64 else data.float()
+        spacing = img.pixdim.tolist() if isinstance(img, MetaTensor) else [1.0] * (data.ndim - 1)
+        image = self._image(data, protocol, full, [*spacing, 1.0, 1.0])[None]
         if not get_track_meta():
             return image
         result = MetaTensor(image)
@@ -193,12 +202,18 @@ class RandMRContrast(Randomizable, Transform):
         done: Tensor = result
         return done
 
-    def _image(self, data: Tensor, protocol: Protocol, record: dict[str, Any]) -> Tensor:
+    def _image(self, data: Tensor, protocol: Protocol, record: dict[str, Any], spacing: Sequence[float]) -> Tensor:
         """The image (*S); facts about a T2 that had to be drawn are added to ``record``."""
         maps, fractions = self._channels(data)
+        artefacts = record.get("artefacts", {})
         fields: dict[str, Any] = {"b1": maps.pop("b1", 1.0), "off_resonance": maps.pop("b0", None)}
+        if "b1" in artefacts:
+            fields["b1"] = fields["b1"] * (1 + smooth_field(artefacts["b1"], data[0]))
         if not isinstance(protocol, BalancedSsfp):
             fields["off_resonance"] = None
+        elif "b0" in artefacts:
+            offset = smooth_field(artefacts["b0"], data[0])
+            fields["off_resonance"] = offset if fields["off_resonance"] is None else fields["off_resonance"] + offset
         if "t2" in record:
             seed = record["t2"]["seed"]
             maps["t2"], facts = draw_t2(
@@ -207,9 +222,17 @@ class RandMRContrast(Randomizable, Transform):
             )  # fmt: skip
             record["t2"] = {**facts, "seed": seed}
         _check_seconds({name: maps[name] for name in protocol.maps if name in maps})
-        if fractions is None:
+        after = {name: drawn for name, drawn in artefacts.items() if name not in FIELDS}
+        if fractions is None and not after:
             return protocol.signal(**fields, **maps)
-        return protocol.combine(*self._mixed(protocol, maps, fractions, fields, record))
+        if fractions is None:
+            images = list(protocol.coherent(**fields, **maps))
+        else:
+            images = self._mixed(protocol, maps, fractions, fields, record)
+        if not after:
+            return protocol.combine(*images)
+        coils = degrade(images, after, spacing)
+        return uniform_of_coils(*coils) if isinstance(protocol, Mp2rage) else root_sum_of_squares(*coils)
 
     def _channels(self, data: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         names = (*self.maps, *self.fractions)
@@ -217,7 +240,6 @@ class RandMRContrast(Randomizable, Transform):
             raise ValueError(
                 f"img must be channel-first with the {len(names)} channels {names}, got shape {tuple(data.shape)}"
             )
-        data = data if data.dtype == torch.float64 else data.float()
         maps = dict(zip(self.maps, data, strict=False))
         if not self.fractions:
             return maps, None
