@@ -1,6 +1,14 @@
 """Data: scanning folders, datalists, prepared volumes, batches of views, phantoms."""
 
 from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
+from monai_cl.data.partitions import (
+    PartitionBatchSampler,
+    PartitionDraw,
+    partition_of,
+    partition_starts,
+    positioned_items,
+    relative_position,
+)
 from monai_cl.data.phantom import write_brain_dataset
 from monai_cl.data.prepared import PreparedDataset, PreparedStream, TooManyFaultsError
 from monai_cl.data.probing import probe_batches, probe_patches, split_for_probe
@@ -10,6 +18,8 @@ from monai_cl.data.scan import ScanResult, scan
 from monai_cl.data.study import check_labels, check_study, class_names, digest, find_images
 
 __all__ = [
+    "PartitionBatchSampler",
+    "PartitionDraw",
     "PreparedDataset",
     "PreparedStream",
     "ScanResult",
@@ -26,8 +36,12 @@ __all__ = [
     "fixed_batches",
     "load_datalist",
     "load_maps",
+    "partition_of",
+    "partition_starts",
+    "positioned_items",
     "probe_batches",
     "probe_patches",
+    "relative_position",
     "scan",
     "shared_subjects",
     "split_for_probe",

@@ -1,0 +1,77 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from monai_cl.losses import (
+    CrossVolumeLocalContrastiveLoss,
+    DecoupledContrastiveLoss,
+    NTXentLoss,
+    PartitionContrastiveLoss,
+    PositionalContrastiveLoss,
+    SupConLoss,
+    VICRegLoss,
+)
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+COUNTS = {"equal": (6, 6), "unequal": (7, 5), "one row": (11, 1)}
+PART, VOLUME = torch.arange(12) % 3, torch.arange(12) // 3
+
+
+def losses(rows: slice, *, gather: bool) -> dict[str, Loss]:
+    part, volume = PART[rows], VOLUME[rows]
+    ids = part, torch.arange(12)[rows] // 2, volume, torch.zeros_like(part)
+    cross = CrossVolumeLocalContrastiveLoss(2, 1, gather=gather)
+    return {
+        "nt_xent": lambda a, b: NTXentLoss(gather=gather)(a, b),
+        "nt_xent sum": lambda a, b: NTXentLoss(gather=gather, reduction="sum")(a, b),
+        "decoupled": lambda a, b: DecoupledContrastiveLoss(gather=gather)(a, b),
+        "sup_con": lambda a, b: SupConLoss(gather=gather)(a * b, part),
+        "positional": lambda a, b: PositionalContrastiveLoss(gather=gather)(a + b, part / 3),
+        "gd-": lambda a, b: PartitionContrastiveLoss("gd-", gather=gather)(a + b, *ids),
+        "gd": lambda a, b: PartitionContrastiveLoss("gd", gather=gather)(a + b, *ids),
+        "ring": lambda a, b: PartitionContrastiveLoss(gather=gather, pairs="ring")(a + b, *ids),
+        "cross": lambda a, b: cross(a.reshape(-1, 1, 8, 8), b.reshape(-1, 1, 8, 8) ** 2, part, volume),
+        "vicreg": lambda a, b: VICRegLoss(gather=gather)(a, b),
+    }
+
+
+def inputs() -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(12, 64, generator=g, dtype=torch.float64), torch.randn(12, 64, generator=g, dtype=torch.float64)
+
+
+def learn(loss: Loss, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
+    value = loss(a, b)
+    return value.detach(), *torch.autograd.grad(value, (a, b))
+
+
+def run_process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    results = {}
+    for name, counts in COUNTS.items():
+        rows = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
+        a, b = (x[rows] for x in inputs())
+        results[name] = {key: learn(loss, a, b) for key, loss in losses(rows, gather=True).items()}
+    dist.barrier()
+    dist.destroy_process_group()
+    torch.save(results, Path(folder) / f"{rank}.pt")
+
+
+def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
+    mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for key, loss in losses(slice(None), gather=False).items():
+        value, *gradients = learn(loss, *inputs())
+        for name in COUNTS:
+            for rank in ranks:
+                assert rank[name][key][0].item() == pytest.approx(value.item(), rel=1e-10), (name, key)
+            for i, expected in enumerate(gradients):
+                found = torch.cat([rank[name][key][i + 1] for rank in ranks]) / 2  # averaged over processes
+                torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10, msg=f"{name}: {key}")
