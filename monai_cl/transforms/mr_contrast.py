@@ -22,7 +22,7 @@ from monai_cl.transforms.mr_artefacts import MRArtefacts, degrade, root_sum_of_s
 MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")
 FIELDS = ("b1", "b0")
 _LONGEST = 20.0  # s; medians above are milliseconds or rates
-_SAMPLE = 1 << 16  # voxels looked at to tell seconds from milliseconds
+_SAMPLE = 1 << 16  # voxels that a median is taken of
 _SEEDS = 2**32
 
 
@@ -30,11 +30,20 @@ class MRRecord(dict[str, Any]):
     """A plain dictionary of JSON values, which a batch keeps as a list instead of merging records that differ."""
 
 
-def _as_list(batch: list[MRRecord], *, collate_fn_map: Any = None) -> list[MRRecord]:
-    return list(batch)
+class _Batch(list[MRRecord]):
+    """Records of a batch. MONAI's ``decollate_batch`` takes what has no axes as one item, and splits it as a list."""
+
+    ndim = 0
+
+    def item(self) -> list[MRRecord]:
+        return list(self)
 
 
-default_collate_fn_map[MRRecord] = _as_list  # torch's place for types of one's own; MONAI's collation looks there too
+def _as_batch(batch: list[MRRecord], *, collate_fn_map: Any = None) -> _Batch:
+    return _Batch(batch)
+
+
+default_collate_fn_map[MRRecord] = _as_batch  # torch's place for types of one's own; MONAI's collation looks there too
 
 
 class RandMRContrast(Randomizable, Transform):
@@ -372,8 +381,9 @@ def _known(argument: str, names: Sequence[str], allowed: Sequence[str] | None = 
 
 def _purest(maps: Mapping[str, Tensor], share: Tensor, names: Sequence[str], purity: float) -> dict[str, float]:
     """Medians of the maps where a tissue fills the voxel, or where it comes nearest to that."""
-    chosen = share >= min(purity, 0.95 * float(share.max()))
-    return {name: float(maps[name][chosen].nanmedian()) for name in names}
+    chosen = (share >= min(purity, 0.95 * float(share.max()))).flatten().nonzero()[:, 0]
+    chosen = chosen[:: max(chosen.numel() // _SAMPLE, 1)]
+    return {name: float(maps[name].flatten()[chosen].nanmedian()) for name in names}
 
 
 def _check_seconds(maps: Mapping[str, Tensor]) -> None:
