@@ -18,9 +18,9 @@ from monai_cl.evaluation._forks import quickest
 from monai_cl.evaluation._launch import Launch
 from monai_cl.evaluation._plan import Plan, make_plan
 from monai_cl.evaluation._pool import Pool, ranks
-from monai_cl.evaluation._store import Store
+from monai_cl.evaluation._store import Store, read_json
 from monai_cl.evaluation._work import LOG, Work
-from monai_cl.evaluation.results import Curve, save_curve
+from monai_cl.evaluation.results import SUMMARY, Curve, save_curve
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def run_curve(
         pool.run(stop=own.stop, watch=watch)
     if rank > 0:
         return CurveResult(store.root, None, {})
-    curve = assemble(work, pool.failed, notes, elapsed=time.monotonic() - began)
+    curve = assemble(work, pool.failed, notes, elapsed=_before(store.root) + time.monotonic() - began)
     if curve is not None:
         save_curve(curve, store.root)
     return CurveResult(store.root, curve, dict(pool.failed))
@@ -143,6 +143,12 @@ def _progress(plan: Plan, pool: Pool, console: Console) -> Iterator[Callable[[],
             bar.update(task, completed=len(pool.done) + len(pool.failed), description=failed + running)
 
         yield update
+
+
+def _before(root: Path) -> float:
+    """Seconds that earlier starts of this curve took."""
+    known = read_json(root / SUMMARY)
+    return float(known["record"].get("elapsed_seconds", 0.0)) if known else 0.0
 
 
 def _first(text: str) -> str:

@@ -147,9 +147,9 @@ def _of_runs(found: Found, title: str, command: str, date: str | None) -> Record
         raise ValueError("a record needs an evaluation or a curve, the runs given hold neither")
     runs = found.of("pretrain", "train", "evaluate")
     parts = [part for run in runs for part in run.record.get("parts", [])]
-    known: list[dict[str, Any]] = [*(dict(curve.record) for curve in curves), *parts]
+    known: list[dict[str, Any]] = [dict(curve.record) for curve in curves] or parts
     days = [str(each.get("date") or each.get("started"))[:10] for each in known]
-    machines = [str(each["hardware"]) for each in known if each.get("hardware")]
+    machines = [machine for each in known for machine in _listed(each.get("hardware"))]
     packages = [dict(each["versions"]) for each in known if each.get("versions")]
     return Record(
         title=title,
@@ -160,6 +160,10 @@ def _of_runs(found: Found, title: str, command: str, date: str | None) -> Record
         command=without_paths(command),
         notes=tuple(text for curve in curves for text in curve_warnings(curve)),
     )
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)] if value else []
 
 
 def _read(path: Path) -> Record:
