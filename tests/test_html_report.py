@@ -421,6 +421,9 @@ def test_of_a_curve_its_first_pretrainings_and_an_example_of_each_arm_are_shown(
         return {str(run.folder.relative_to(curve)) for run in find([tmp_path], **options).of(kind)}
 
     assert names("curve") == {"."}
+    assert {run.name for run in find([tmp_path]).runs} == {
+        "curve", "contrast/seed_0", "seed_3", "paired/labels_4/seed_0", "scratch/labels_4/seed_0",
+    }  # fmt: skip
     assert names("pretrain") == {"pretraining/contrast/seed_0", "pretraining/masked/seed_3"}
     assert names("evaluate") == {"cells/contrast/paired/labels_4/seed_0", "cells/scratch/labels_4/seed_0"}
     assert names("evaluate", examples=False) == set()

@@ -185,12 +185,14 @@ def _kind(folder: Path) -> str:
 
 
 def _names(folders: Iterable[Path]) -> list[str]:
-    """Last parts of the paths, as few as tell them apart."""
+    """Last parts of each path, as few as tell it from the others."""
     paths = [folder.parts for folder in folders]
-    depth = 1
-    while len({path[-depth:] for path in paths}) < len(paths):
-        depth += 1
-    return ["/".join(path[-depth:]) for path in paths]
+    return ["/".join(path[-_depth(path, paths) :]) for path in paths]
+
+
+def _depth(path: tuple[str, ...], paths: Sequence[tuple[str, ...]]) -> int:
+    depths = range(1, len(path) + 1)
+    return next((n for n in depths if sum(other[-n:] == path[-n:] for other in paths) == 1), len(path))
 
 
 def _read_scores(path: Path) -> Scores:
