@@ -5,6 +5,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, Randomizable
 
 from monai_cl.transforms import (
+    CropPlan,
     VolumeContrastCrops,
     VolumeContrastCropsD,
     VolumeContrastCropsd,
@@ -33,6 +34,100 @@ def test_views_are_windows_of_the_volume_at_the_recorded_places(
         centers = views[name].flatten(2).mean(-1)  # a view of coordinates averages to its own centre
         torch.testing.assert_close(centers, views[f"{name[:-1]}_centers"])
         assert views[name].shape[2:] == size
+
+
+def views_one_at_a_time(
+    transform: VolumeContrastCrops, image: torch.Tensor, plan: CropPlan
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The crops and bases that a plan describes, plainly: pad all, then slice, mirror, scale and shift each view."""
+    data = image.float()
+    value = float(data.min()) if transform.background is None else transform.background
+    data = torch.nn.functional.pad(data, [int(p) for p in plan.padding[::-1].ravel()], value=value)
+    corners = [np.multiply(cell, transform.base_size) for cell in np.ndindex(*transform.grid)]
+    wanted = [(start, transform.crop_size) for start in plan.crop_starts]
+    wanted += [(start, transform.base_size) for start in corners]
+    views = []
+    for n, (start, size) in enumerate(wanted):
+        window = [slice(int(c + a), int(c + a) + r) for c, a, r in zip(plan.canvas_start, start, size, strict=True)]
+        view = data[(slice(None), *window)]
+        for axis in range(len(size)):
+            view = view.flip(axis + 1) if plan.flips[n, axis] else view
+        views.append(view * float(np.float32(plan.scales[n])) + float(np.float32(plan.shifts[n])))
+    return torch.stack(views[: transform.num_crops]), torch.stack(views[transform.num_crops :])
+
+
+GRIDS = [
+    ((3, 3, 2), (4, 5, 6), None, (14, 18, 15)),
+    ((4, 4, 1), (4, 4, 8), None, (16, 16, 8)),
+    ((4, 4, 1), (4, 4, 8), None, (10, 20, 8)),  # shorter than the canvas along one axis
+    ((2, 3), (6, 4), None, (13, 20)),
+    ((2, 3), (6, 4), (5, 5), (8, 9)),  # shorter along both, bases of another size
+    ((3,), (5,), None, (13,)),
+]
+
+
+@pytest.mark.parametrize(("grid", "size", "base_size", "shape"), GRIDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int16, torch.uint8])
+@pytest.mark.parametrize("background", [None, -3.0])
+def test_views_equal_those_cut_one_at_a_time(
+    grid: tuple, size: tuple, base_size: tuple | None, shape: tuple, dtype: torch.dtype, background: float | None
+) -> None:
+    transform = VolumeContrastCrops(grid, size, 5, base_size=base_size, flip_prob=0.5, background=background)
+    transform.set_random_state(seed=1)
+    image = (torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)) * 100).to(dtype)
+    plan = transform.randomize(shape)
+    crops, bases = views_one_at_a_time(transform, image, plan)
+    views = transform.apply(image, plan)
+    assert torch.equal(views["crops"], crops)
+    assert torch.equal(views["bases"], bases)
+
+
+@pytest.mark.parametrize(("grid", "size", "base_size", "shape"), GRIDS)
+def test_every_voxel_of_a_view_is_traced_to_its_place_in_mm(
+    grid: tuple, size: tuple, base_size: tuple | None, shape: tuple
+) -> None:
+    nd = len(shape)
+    turn, _ = torch.linalg.qr(torch.randn(nd, nd, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    affine = torch.eye(nd + 1, dtype=torch.float64)
+    affine[:nd, :nd] = turn * torch.tensor([0.8, 1.5, 5.0])[:nd]  # rotated, with other voxel sizes an axis
+    affine[:nd, -1] = torch.tensor([-100.0, 40.0, 7.0])[:nd]
+    # a volume of which each voxel holds where it lies
+    index = coordinates(shape).flatten(1).T.double()
+    millimetres = (index @ affine[:nd, :nd].T + affine[:nd, -1]).T.reshape(nd, *shape).float()
+    # MONAI's affines are of three axes; the first nd of them are what a volume of nd axes uses
+    full = torch.eye(4, dtype=torch.float64)
+    full[:nd, :nd], full[:nd, -1] = affine[:nd, :nd], affine[:nd, -1]
+    image = MetaTensor(millimetres, affine=affine if nd == 3 else full)
+    transform = VolumeContrastCrops(
+        grid, size, 6, base_size=base_size, flip_prob=0.5, intensity_prob=0.0, background=float("nan")
+    ).set_random_state(seed=2)
+    views = transform(image)
+    for name in ("crop", "base"):
+        for n, view in enumerate(views[f"{name}s"]):
+            own = coordinates(tuple(view.shape[1:]))
+            for axis in range(nd):
+                if views[f"{name}_flips"][n, axis]:
+                    own[axis] = view.shape[axis + 1] - 1 - own[axis]
+            where = own.flatten(1).T.double() + views[f"{name}_starts"][n]
+            expected = (where @ affine[:nd, :nd].T + affine[:nd, -1]).T.reshape(view.shape).float()
+            padded = view.isnan()
+            outside = ((where < 0) | (where >= torch.tensor(shape))).any(1).reshape(view.shape[1:])
+            assert torch.equal(padded, outside.expand_as(padded))
+            torch.testing.assert_close(view[~padded], expected[~padded], atol=1e-3, rtol=1e-5)
+            torch.testing.assert_close(views[f"{name}_centers"][n], expected.flatten(1).mean(1), atol=1e-3, rtol=1e-5)
+
+
+def test_views_own_their_memory() -> None:
+    image = torch.rand(1, 8, 8)
+    before = image.clone()
+    views = VolumeContrastCrops((1, 1), (8, 8), 1, intensity_prob=1.0)(image)
+    views["bases"].zero_()
+    assert torch.equal(image, before)
+
+
+def test_views_lie_where_the_volume_lies() -> None:
+    views = VolumeContrastCrops((2, 2), (4, 4), 3, flip_prob=0.5, background=0.0)(torch.rand(1, 6, 9, device="meta"))
+    assert {value.device.type for value in views.values()} == {"meta"}
 
 
 def test_bases_tile_the_canvas_with_the_last_axis_fastest() -> None:
