@@ -209,7 +209,7 @@ def test_the_alarm_knows_a_collapse_and_does_not_cry_wolf(healthy: bool, tmp_pat
     loss = None if healthy else VolumeContrastLoss(regularizer_weight=0.0, inter_weight=0.0)
     method = small_method(loss=loss, norm="layer")
     if not healthy:
-        method.loss.forward = lambda x, z, y, x_t, z_t, partner=None: {  # type: ignore[method-assign,assignment]
+        method.loss.forward = lambda x, z, y, x_t, z_t, partner=None, group=None: {  # type: ignore[method-assign,assignment]
             "loss": (1 - torch.cosine_similarity(x.flatten(0, 1), z_t.mean((0, 1))[None])).mean()
         }
     data = batches(8) * 60
