@@ -70,15 +70,3 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-
-
-def require_rows(**tensors: Tensor) -> None:
-    """Raise ``ValueError`` unless each tensor is a matrix of floating-point rows."""
-    for name, tensor in tensors.items():
-        if tensor.ndim != 2 or not tensor.is_floating_point():
-            raise ValueError(f"{name} must be floating-point rows (N, D), got {tensor.dtype} {tuple(tensor.shape)}")
-
-
-def fixed_precision(tensor: Tensor) -> torch.autocast:
-    """A context without autocast on the device of ``tensor``."""
-    return torch.autocast(device_type=tensor.device.type, enabled=False)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from monai_cl.losses._anchored import AnchoredLoss, require_choice
 from monai_cl.losses._checks import require_finite, require_shape
 from monai_cl.losses._regions import Regions, grid_corners, nearest_regions, published_regions, take_windows
-from monai_cl.losses._volume_terms import unit_rows
+from monai_cl.losses._rows import unit_rows
 
 
 class RegionLoss(AnchoredLoss):

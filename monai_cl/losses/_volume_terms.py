@@ -5,17 +5,10 @@ bases of one volume, then the mean over volumes.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-6  # inside logarithms and in the denominators of the ratios
 FLOOR = 1e-7  # no logarithm of less: a product in reduced precision (TF32) can exceed one by more than EPS
-
-
-def unit_rows(x: Tensor) -> Tensor:
-    """Rows of length one, at least in float32; a row shorter than 1e-8 is divided by 1e-8."""
-    x = x if x.dtype == torch.float64 else x.float()
-    return F.normalize(x, dim=-1, eps=1e-8)
 
 
 def positive_term(s: Tensor, target: Tensor, weight: Tensor, *, signed: bool) -> Tensor:

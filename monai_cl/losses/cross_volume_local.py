@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monai_cl.losses._anchored import fixed_precision, require_choice
+from monai_cl.losses._anchored import require_choice
 from monai_cl.losses._checks import require_shape
 from monai_cl.losses._directed import Costs, log_sum
 from monai_cl.losses._gather import find_ranks, gather_rows
 from monai_cl.losses._local import RegionLoss
+from monai_cl.losses._rows import fixed_precision
 
 
 class CrossVolumeLocalContrastiveLoss(RegionLoss):

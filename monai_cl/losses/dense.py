@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from monai_cl.losses._anchored import AnchoredLoss, fixed_precision
+from monai_cl.losses._anchored import AnchoredLoss
 from monai_cl.losses._checks import require_finite, require_shape
 from monai_cl.losses._correspondence import find_places, sample
 from monai_cl.losses._directed import Costs, log_sum
 from monai_cl.losses._gather import find_ranks
-from monai_cl.losses._volume_terms import unit_rows
+from monai_cl.losses._rows import fixed_precision, unit_rows
 
 
 class _View(NamedTuple):

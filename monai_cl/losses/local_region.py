@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monai_cl.losses._anchored import fixed_precision
 from monai_cl.losses._directed import Costs, log_sum
 from monai_cl.losses._gather import find_ranks
 from monai_cl.losses._local import RegionLoss
+from monai_cl.losses._rows import fixed_precision
 
 
 class LocalRegionContrastiveLoss(RegionLoss):

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from monai_cl.losses._anchored import AnchoredLoss, fixed_precision, require_rows
+from monai_cl.losses._anchored import AnchoredLoss
 from monai_cl.losses._checks import require_finite, require_shape
 from monai_cl.losses._directed import Pairs, contrast
 from monai_cl.losses._gather import find_ranks, gather_rows
-from monai_cl.losses._volume_terms import unit_rows
+from monai_cl.losses._rows import fixed_precision, require_rows, unit_rows
 
 
 class NTXentLoss(AnchoredLoss):

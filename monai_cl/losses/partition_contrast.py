@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from monai_cl.losses._anchored import AnchoredLoss, fixed_precision, require_choice, require_rows
+from monai_cl.losses._anchored import AnchoredLoss, require_choice
 from monai_cl.losses._checks import require_finite, require_shape
 from monai_cl.losses._directed import Pairs, contrast
 from monai_cl.losses._gather import find_ranks, gather_rows
-from monai_cl.losses._volume_terms import unit_rows
+from monai_cl.losses._rows import fixed_precision, require_rows, unit_rows
 
 SCALES = {"mean": {"gd": 1.0, "gd-": 1.0}, "tf1": {"gd": 4.0, "gd-": 2.0}, "paper": {"gd": 2.0, "gd-": 2.0}}
 

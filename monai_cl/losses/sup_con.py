@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from monai_cl.losses._anchored import AnchoredLoss, fixed_precision, require_choice, require_rows
+from monai_cl.losses._anchored import AnchoredLoss, require_choice
 from monai_cl.losses._checks import require_finite, require_positive, require_shape
 from monai_cl.losses._directed import Pairs, contrast
 from monai_cl.losses._gather import find_ranks, gather_rows
-from monai_cl.losses._volume_terms import unit_rows
+from monai_cl.losses._rows import fixed_precision, require_rows, unit_rows
 
 Same = Callable[[Tensor, Tensor], Tensor]  # marks of anchors (A, 1) and of keys (K,) to (A, K)
 

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monai_cl.losses._anchored import fixed_precision, require_rows
 from monai_cl.losses._checks import require_finite, require_positive, require_shape
 from monai_cl.losses._gather import find_ranks, gather_rows
+from monai_cl.losses._rows import fixed_precision, require_rows
 
 
 class VICRegLoss(nn.Module):

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from monai_cl.losses._checks import require_finite, require_positive, require_shape
 from monai_cl.losses._partners import choose_partners
+from monai_cl.losses._rows import fixed_precision, unit_rows
 from monai_cl.losses._volume_form import INTER_WEIGHTS, volume_contrast_form
-from monai_cl.losses._volume_terms import negative_term, positive_term, soft_term, spread_term, unit_rows
+from monai_cl.losses._volume_terms import negative_term, positive_term, soft_term, spread_term
 
 
 class VolumeContrastLoss(nn.Module):
@@ -169,7 +170,7 @@ class VolumeContrastLoss(nn.Module):
             NonFiniteError: If an embedding or an overlap is NaN or infinite.
         """
         _check_inputs(crops, bases, overlap, teacher_crops, teacher_bases, partner, group)
-        with torch.autocast(device_type=crops.device.type, enabled=False):
+        with fixed_precision(crops):
             x, z = unit_rows(crops), unit_rows(bases)
             known = self.form.use_teacher
             x_t = unit_rows(teacher_crops).detach() if known and teacher_crops is not None else x.detach()
