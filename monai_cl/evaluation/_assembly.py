@@ -79,10 +79,8 @@ def _arms(work: Work) -> list[CurveArm]:
     plan = work.plan
     found = []
     for name in plan.roles():
-        cells = [cell for cell in plan.cells if cell.arm == name and cell.role != PRETRAIN]
-        cell = cells[0]
-        given = plan.config.arm(cell.base)
-        runs = given.runs if cell.run in given.series else tuple(dict.fromkeys(each.run for each in cells))
+        cell = next(cell for cell in plan.cells if cell.arm == name and cell.role != PRETRAIN)
+        runs = plan.config.arm(cell.base).runs
         handed = _handed(work, cell)
         if cell.role == HANDED and handed is None:  # nothing of it can have run
             continue

@@ -10,60 +10,43 @@ import multiprocessing
 import os
 import runpy
 import sys
-import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from monai_cl.evaluation._launch import Processes
-from monai_cl.evaluation._steps import in_words
+from monai_cl.evaluation._launch import Launcher, Processes, heading
+from monai_cl.evaluation._steps import PROGRAM
 
 _WARM = ("monai.bundle", "monai.engines", "monai.handlers", "monai.inferers", "monai.networks.nets", "monai.transforms")
 _OWN = ("data", "engine", "evaluation.handlers", "losses", "methods", "recipes", "report", "transforms", "weights")
-_PROGRAM = "monai/bundle/__main__.py"
 
 
-class Forks:
-    """Launch steps as forks of a warm server; :meth:`stop` ends those that run and lets no other start.
+class Forks(Launcher[ForkServerProcess]):
+    """Launch steps as forks of a warm server.
 
     Only without a GPU: a driver that was initialised before a fork does not work after it.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([*_WARM, *(f"monai_cl.{name}" for name in _OWN)])
-        self._running: set[ForkServerProcess] = set()
-        self._lock = threading.Lock()
-        self.stopped = False
 
-    def __call__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
-        """Run a step and wait for it."""
-        with self._lock:
-            if self.stopped:
-                return -1
-            process = self._context.Process(target=run_step, args=(list(arguments), str(log), dict(environment)))
-            process.start()
-            self._running.add(process)
-        try:
-            process.join()
-        finally:
-            with self._lock:
-                self._running.discard(process)
-        return process.exitcode if process.exitcode is not None else -1
+    def _start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> ForkServerProcess:
+        step = self._context.Process(target=run_step, args=(list(arguments), str(log), dict(environment)))
+        step.start()
+        return step
 
-    def stop(self) -> None:
-        """Ask the running steps to stop; a pretraining writes a checkpoint first."""
-        with self._lock:
-            self.stopped = True
-            for process in self._running:
-                process.terminate()
+    def _wait(self, step: ForkServerProcess) -> int:
+        step.join()
+        return step.exitcode if step.exitcode is not None else -1
 
 
 def run_step(arguments: Sequence[str], log: str, environment: Mapping[str, str]) -> None:
     """Be ``python`` with these arguments, what it says going to the end of a log."""
     with open(log, "ab", buffering=0) as file:
-        file.write(f"$ {in_words(arguments)}\n".encode())
+        file.write(heading(arguments))
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))
@@ -74,7 +57,7 @@ def run_step(arguments: Sequence[str], log: str, environment: Mapping[str, str])
 
     torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", "1")))  # the variable is read at the import only
     module, rest = arguments[1], list(arguments[2:])
-    sys.argv = [_PROGRAM, *rest]
+    sys.argv = [PROGRAM, *rest]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from monai_cl.evaluation._steps import command, in_words
 
@@ -23,37 +24,68 @@ class Launch(Protocol):
         """Run and wait."""
 
 
-class Processes:
-    """Launch steps as processes; :meth:`stop` ends those that run and lets no other start."""
+class Running(Protocol):
+    """A step that runs."""
+
+    def terminate(self) -> None:
+        """Ask it to stop; a pretraining writes a checkpoint first."""
+
+
+R = TypeVar("R", bound=Running)
+
+
+class Launcher(ABC, Generic[R]):
+    """Launches steps; :meth:`stop` ends those that run and lets no other start."""
 
     def __init__(self) -> None:
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[R] = set()
         self._lock = threading.Lock()
         self.stopped = False
 
     def __call__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
         """Run a step and wait for it."""
-        whole = command(arguments)
-        with open(log, "ab") as file:
-            file.write(f"$ {in_words(arguments)}\n".encode())
-            file.flush()
+        with self._lock:
+            if self.stopped:
+                return -1
+            step = self._start(arguments, log, environment)
+            self._running.add(step)
+        try:
+            return self._wait(step)
+        finally:
             with self._lock:
-                if self.stopped:
-                    return -1
-                process = subprocess.Popen(whole, stdout=file, stderr=subprocess.STDOUT, env=dict(environment))
-                self._running.add(process)
-            try:
-                return process.wait()
-            finally:
-                with self._lock:
-                    self._running.discard(process)
+                self._running.discard(step)
+
+    @abstractmethod
+    def _start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> R:
+        """Start a step whose command, and what it says, go to the end of the log."""
+
+    @abstractmethod
+    def _wait(self, step: R) -> int:
+        """Exit code of a step, once it has ended."""
 
     def stop(self) -> None:
-        """Ask the running steps to stop; a pretraining writes a checkpoint first."""
+        """Ask the running steps to stop."""
         with self._lock:
             self.stopped = True
-            for process in self._running:
-                process.terminate()
+            for step in self._running:
+                step.terminate()
+
+
+class Processes(Launcher["subprocess.Popen[bytes]"]):
+    """Launch steps as processes of their own."""
+
+    def _start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with open(log, "ab", buffering=0) as file:
+            file.write(heading(arguments))
+            return subprocess.Popen(command(arguments), stdout=file, stderr=subprocess.STDOUT, env=dict(environment))
+
+    def _wait(self, step: subprocess.Popen[bytes]) -> int:
+        return step.wait()
+
+
+def heading(arguments: Sequence[str]) -> bytes:
+    """What a log says before a step: its command."""
+    return f"$ {in_words(arguments)}\n".encode()
 
 
 def environment(processes: int, worker: int) -> dict[str, str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TIMING = Path(__file__).with_name("timing.yaml")
 _PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
-_PROGRAM = "monai/bundle/__main__.py"  # what a command line looks like to bundles.check_command_line
+PROGRAM = "monai/bundle/__main__.py"  # what a command line looks like to bundles.check_command_line
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Step:
         Raises:
             ValueError: With the closest ids.
         """
-        bundles.check_command_line([_PROGRAM, *self.arguments(overrides)[2:]])
+        bundles.check_command_line([PROGRAM, *self.arguments(overrides)[2:]])
 
     def arguments(self, overrides: Mapping[str, Any]) -> list[str]:
         """Arguments of the interpreter that runs this step."""
