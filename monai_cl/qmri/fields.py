@@ -77,9 +77,7 @@ def r2_at(tissue: str, field_strength: float) -> float:
     Source:
         Least squares through T2 at 1.5, 3 and 7 T, PubMed 20593370.
     """
-    constant, slope = _law(_R2_LAW, tissue)
-    _check_field(field_strength, 1.5)
-    return constant + slope * field_strength
+    return _linear(_R2_LAW, tissue, field_strength)
 
 
 def r2_star_at(tissue: str, field_strength: float) -> float:
@@ -98,9 +96,7 @@ def r2_star_at(tissue: str, field_strength: float) -> float:
     Source:
         Linear dependence: Li et al., MRM 62 (2009) 1652; coefficients by least squares through the table of tissues.
     """
-    constant, slope = _law(_R2_STAR_LAW, tissue)
-    _check_field(field_strength, 1.5)
-    return constant + slope * field_strength
+    return _linear(_R2_STAR_LAW, tissue, field_strength)
 
 
 def change_field(
@@ -128,6 +124,12 @@ def change_field(
     t2 = t2 * (r2_at(tissue, measured_at) / r2_at(tissue, wanted_at))
     t2_star = t2_star * (r2_star_at(tissue, measured_at) / r2_star_at(tissue, wanted_at))
     return t1, t2, torch.minimum(t2_star, t2)
+
+
+def _linear(law: Mapping[str, tuple[float, float]], tissue: str, field_strength: float) -> float:
+    constant, slope = _law(law, tissue)
+    _check_field(field_strength, 1.5)
+    return constant + slope * field_strength
 
 
 def _law(laws: Mapping[str, tuple[float, float]], tissue: str) -> tuple[float, float]:

@@ -37,6 +37,7 @@ class Protocol(ABC):
     """
 
     sequence: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]]
     family: str = ""
 
     def __post_init__(self) -> None:
@@ -45,9 +46,9 @@ class Protocol(ABC):
         self._check()
 
     @property
-    @abstractmethod
     def maps(self) -> tuple[str, ...]:
         """Names of the maps it needs, from ``pd``, ``t1``, ``t2``, ``t2_star``, ``mtsat``."""
+        return self.needs
 
     @abstractmethod
     def _check(self) -> None:
@@ -101,6 +102,7 @@ class SpoiledGradientEcho(Protocol):
     """
 
     sequence: ClassVar[str] = "spoiled_gradient_echo"
+    needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2_star")
     tr: float
     te: float
     flip_angle: float
@@ -109,7 +111,7 @@ class SpoiledGradientEcho(Protocol):
     @property
     def maps(self) -> tuple[str, ...]:
         """Maps needed."""
-        return ("pd", "t1", "t2_star", "mtsat") if self.mt_pulse else ("pd", "t1", "t2_star")
+        return (*self.needs, "mtsat") if self.mt_pulse else self.needs
 
     def _check(self) -> None:
         constraints.check_gradient_echo(tr=self.tr, te=self.te, flip_angle=self.flip_angle)
@@ -131,15 +133,11 @@ class SusceptibilityWeighted(Protocol):
     """
 
     sequence: ClassVar[str] = "susceptibility_weighted"
+    needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2_star")
     tr: float
     te: float
     flip_angle: float
     mask_power: int = 4
-
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """Maps needed."""
-        return "pd", "t1", "t2_star"
 
     def _check(self) -> None:
         constraints.check_gradient_echo(tr=self.tr, te=self.te, flip_angle=self.flip_angle)
@@ -165,14 +163,10 @@ class BalancedSsfp(Protocol):
     """
 
     sequence: ClassVar[str] = "balanced_ssfp"
+    needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2")
     tr: float
     te: float
     flip_angle: float
-
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """Maps needed."""
-        return "pd", "t1", "t2"
 
     def _check(self) -> None:
         constraints.check_gradient_echo(tr=self.tr, te=self.te, flip_angle=self.flip_angle)
@@ -195,13 +189,9 @@ class SpinEcho(Protocol):
     """
 
     sequence: ClassVar[str] = "spin_echo"
+    needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2")
     tr: float
     te: float
-
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """Maps needed."""
-        return "pd", "t1", "t2"
 
     def _check(self) -> None:
         constraints.check_spin_echo(tr=self.tr, te=self.te)
@@ -223,6 +213,7 @@ class FastSpinEcho(Protocol):
     """
 
     sequence: ClassVar[str] = "fast_spin_echo"
+    needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2")
     tr: float
     echo_spacing: float
     train_length: int
@@ -238,11 +229,6 @@ class FastSpinEcho(Protocol):
     def last_echo(self) -> float:
         """Time from excitation to the last echo in seconds."""
         return self.train_length * self.echo_spacing
-
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """Maps needed."""
-        return "pd", "t1", "t2"
 
     def _check(self) -> None:
         constraints.check_fast_spin_echo(
@@ -323,6 +309,7 @@ class Mprage(Protocol):
     """
 
     sequence: ClassVar[str] = "mprage"
+    needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2_star")
     tr: float
     ti: float
     echo_spacing: float
@@ -330,11 +317,6 @@ class Mprage(Protocol):
     flip_angle: float
     num_pulses: int
     efficiency: float = 0.96
-
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """Maps needed."""
-        return "pd", "t1", "t2_star"
 
     def _check(self) -> None:
         constraints.check_mprage(**_numbers(self))
@@ -360,6 +342,7 @@ class Mp2rage(Protocol):
     """
 
     sequence: ClassVar[str] = "mp2rage"
+    needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2_star")
     tr: float
     ti1: float
     ti2: float
@@ -369,11 +352,6 @@ class Mp2rage(Protocol):
     flip_angle2: float
     num_pulses: int
     efficiency: float = 0.96
-
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """Maps needed."""
-        return "pd", "t1", "t2_star"
 
     def _check(self) -> None:
         constraints.check_mp2rage(**_numbers(self))
