@@ -79,11 +79,10 @@ class HealthProbe:
         self._started, self._spent, self._last, self._alarms = time.perf_counter(), 0.0, 0.0, 0
 
     def _look_if_due(self, engine: PretrainTrainer) -> None:
-        if not any_process(bool(self.batches or self.patches), engine.state.device):
-            return
         trained = time.perf_counter() - self._started - self._spent
         due = self._spent + self._last <= self.budget * trained or engine.state.iteration >= engine.total_steps
-        if any_process(rank() == 0 and due, engine.state.device):
+        something = bool(self.batches or self.patches)  # on the first process if on any
+        if any_process(rank() == 0 and something and due, engine.state.device):
             self.look(engine)
 
     def look(self, engine: PretrainTrainer) -> dict[str, float]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from monai.transforms.utils_morphological_ops import dilate
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,6 +35,8 @@ def label_probe(network: nn.Module, patches: Sequence[dict[str, Any]], *, seed: 
         ``label_knn_accuracy``, ``label_linear_accuracy`` and ``label_chance``; nothing with fewer than two volumes or
         two classes.
     """
+    if len(patches) < 2:
+        return {}
     features, labels, volumes = [], [], []
     generator = torch.Generator().manual_seed(seed)
     for number, patch in enumerate(patches):
@@ -41,9 +44,9 @@ def label_probe(network: nn.Module, patches: Sequence[dict[str, Any]], *, seed: 
         features.append(voxel_features(network, patch["image"], places))
         labels.append(classes)
         volumes.append(torch.full_like(classes, number))
-    if len(patches) < 2 or len(torch.cat(labels).unique()) < 2:
-        return {}
     x, y, group = torch.cat(features).cpu(), torch.cat(labels), torch.cat(volumes)
+    if len(y.unique()) < 2:
+        return {}
     neighbours = min(NEIGHBOURS, len(y) - int(torch.bincount(group).max()))
     return {
         "label_knn_accuracy": float(leave_one_out_knn_accuracy(x, y, groups=group, k=neighbours)),
@@ -60,7 +63,9 @@ def draw_voxels(label: Tensor, generator: torch.Generator, *, count: int = VOXEL
     Background is drawn from around the classes, within ``NEAR`` voxels: what is far from them is told by anything.
     """
     classes = torch.as_tensor(label)[0].cpu().long()
-    around = _grown(classes > 0)
+    foreground = classes > 0
+    near = dilate(foreground[None, None].float(), 2 * NEAR + 1)[0, 0] > 0
+    around = near if foreground.any() else ~foreground
     places, found = [], []
     for value in classes.unique().tolist():
         candidates = ((classes == value) & around).nonzero()
@@ -68,11 +73,6 @@ def draw_voxels(label: Tensor, generator: torch.Generator, *, count: int = VOXEL
         places.append(chosen)
         found.append(torch.full((len(chosen),), value))
     return torch.cat(places), torch.cat(found)
-
-
-def _grown(mask: Tensor) -> Tensor:
-    pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[mask.ndim - 1]
-    return pool(mask[None, None].float(), 2 * NEAR + 1, stride=1, padding=NEAR)[0, 0] > 0 if mask.any() else ~mask
 
 
 def voxel_features(network: nn.Module, image: Tensor, places: Tensor) -> Tensor:
