@@ -60,6 +60,13 @@ def test_dataset_dir_replaces_the_folder_of_the_json(tmp_path):
     assert items[1]["image"] == str(tmp_path / "data/imagesTr/b.nii.gz")
 
 
+def test_a_study_without_unlabelled_scans_pretrains_on_those_it_has(tmp_path):
+    path = write(tmp_path, {name: entries for name, entries in CONTENT.items() if name != "unlabelled"})
+    assert load_datalist(path, "training+unlabelled") == load_datalist(path, "training")
+    with pytest.raises(ValueError, match="has no section 'unlabelled'"):
+        load_datalist(path, "unlabelled")
+
+
 @pytest.mark.parametrize("sections", ["training+unlabelled", ["training", "unlabelled"]])
 def test_sections_are_joined_and_duplicates_dropped(tmp_path, sections):
     items = load_datalist(write(tmp_path, CONTENT), sections)

@@ -30,7 +30,8 @@ def load_datalist(
     """Read sections of a Decathlon-style datalist.
 
     Each item keeps its fields and gains ``"case"``, a name for logs: the file stem, or the relative path where stems
-    collide. An image that comes twice is kept once.
+    collide. An image that comes twice is kept once. ``unlabelled`` beside another section may be absent, for a study in
+    which every scan has a label.
 
     Args:
         path: The JSON file.
@@ -155,6 +156,8 @@ def _section_names(content: Mapping[str, Any], sections: str | Sequence[str], so
     if not wanted:
         raise ValueError(f"sections must name at least one section, got {sections!r}; choose from {_filled(content)}")
     valid = [name for name, value in content.items() if _is_section(name, value)]
+    if len(wanted) > 1 and "unlabelled" not in content:
+        wanted = [name for name in wanted if name != "unlabelled"]
     for name in wanted:
         if name not in valid:
             close = difflib.get_close_matches(str(name), valid, n=1)
