@@ -2,6 +2,7 @@
 
 from monai_cl.methods.base import Method
 from monai_cl.methods.masked_reconstruction import MaskedReconstruction
+from monai_cl.methods.sequence_contrast import SequenceContrast
 from monai_cl.methods.volume_contrast import VolumeContrast
 
-__all__ = ["MaskedReconstruction", "Method", "VolumeContrast"]
+__all__ = ["MaskedReconstruction", "Method", "SequenceContrast", "VolumeContrast"]

@@ -1,10 +1,18 @@
 """Parts of networks: encoder taps, projection heads, the momentum teacher."""
 
-from monai_cl.networks.encoders import encoder_features, encoder_modules, encoder_stride, input_channels
+from monai_cl.networks.encoders import (
+    encoder_features,
+    encoder_modules,
+    encoder_stride,
+    input_channels,
+    output_module,
+)
+from monai_cl.networks.features import Features, network_features
 from monai_cl.networks.heads import Projector, pool_pyramid
 from monai_cl.networks.momentum import MomentumTeacher, cosine_momentum, scheduled_momentum
 
 __all__ = [
+    "Features",
     "MomentumTeacher",
     "Projector",
     "cosine_momentum",
@@ -12,6 +20,8 @@ __all__ = [
     "encoder_modules",
     "encoder_stride",
     "input_channels",
+    "network_features",
+    "output_module",
     "pool_pyramid",
     "scheduled_momentum",
 ]

@@ -12,11 +12,13 @@ LEVELS = ("all", "deepest")
 
 
 class _Encoder(NamedTuple):
-    """How the encoder of one class of network is taken apart."""
+    """How the encoder of one class of network is taken apart, and where its decoder ends."""
 
     modules: Callable[[Any], list[nn.Module]]
     features: Callable[[Any, Tensor], list[Tensor]]
     stride: Callable[[Any], list[int]]  # of the whole encoder: one for all axes, or one an axis
+    taps: Callable[[Any], list[nn.Module]]  # modules whose outputs are the features, while the whole network runs
+    output: Callable[[Any], nn.Module]  # what turns the features of the decoder into classes
     trunk: Callable[[Any], list[nn.Module]] | None = None  # what the deepest map needs, if not all modules
     deepest: Callable[[Any, Tensor], Tensor] | None = None
 
@@ -48,6 +50,19 @@ def encoder_modules(network: nn.Module, *, levels: str = "all") -> list[nn.Modul
     if levels == "deepest" and encoder.trunk is not None:
         return encoder.trunk(network)
     return encoder.modules(network)
+
+
+def encoder_taps(network: nn.Module) -> list[nn.Module]:
+    """The modules that give the feature maps of :func:`encoder_features`, fine to coarse, while the network runs."""
+    return _lookup(network).taps(network)
+
+
+def output_module(network: nn.Module) -> nn.Module:
+    """The module that turns what the decoder has found into the channels of the output: a convolution of size one.
+
+    MONAI's ``UNet`` has none: there it is the last upsampling, whose input has half of the image's size.
+    """
+    return _lookup(network).output(network)
 
 
 def encoder_stride(network: nn.Module, spatial_dims: int) -> tuple[int, ...]:
@@ -125,6 +140,10 @@ def _swin_modules(net: SwinUNETR) -> list[nn.Module]:
     return [net.swinViT, net.encoder1, net.encoder2, net.encoder3, net.encoder4, net.encoder10]
 
 
+def _swin_taps(net: SwinUNETR) -> list[nn.Module]:
+    return [net.encoder1, net.encoder2, net.encoder3, net.encoder4, net.encoder10]
+
+
 def _swin_features(net: SwinUNETR, x: Tensor) -> list[Tensor]:
     hidden = net.swinViT(x, net.normalize)
     encoders = (net.encoder2, net.encoder3, net.encoder4, net.encoder10)
@@ -132,16 +151,40 @@ def _swin_features(net: SwinUNETR, x: Tensor) -> list[Tensor]:
 
 
 _ENCODERS: dict[type[nn.Module], _Encoder] = {
-    SegResNet: _Encoder(_segresnet_modules, _segresnet_features, lambda net: [2 ** (len(net.blocks_down) - 1)]),
-    BasicUNet: _Encoder(_basic_unet_modules, lambda net, x: _run(_basic_unet_modules(net), x), lambda net: [16]),
-    DynUNet: _Encoder(
-        _dynunet_modules, lambda net, x: _run(_dynunet_modules(net), x), lambda net: _product(net.strides)
+    SegResNet: _Encoder(
+        _segresnet_modules,
+        _segresnet_features,
+        lambda net: [2 ** (len(net.blocks_down) - 1)],
+        lambda net: list(net.down_layers),
+        lambda net: net.conv_final[-1],
     ),
-    UNet: _Encoder(_unet_modules, lambda net, x: _run(_unet_modules(net), x), lambda net: _product(net.strides)),
+    BasicUNet: _Encoder(
+        _basic_unet_modules,
+        lambda net, x: _run(_basic_unet_modules(net), x),
+        lambda net: [16],
+        _basic_unet_modules,
+        lambda net: net.final_conv,
+    ),
+    DynUNet: _Encoder(
+        _dynunet_modules,
+        lambda net, x: _run(_dynunet_modules(net), x),
+        lambda net: _product(net.strides),
+        _dynunet_modules,
+        lambda net: net.output_block,
+    ),
+    UNet: _Encoder(
+        _unet_modules,
+        lambda net, x: _run(_unet_modules(net), x),
+        lambda net: _product(net.strides),
+        _unet_modules,
+        lambda net: net.model[-1],
+    ),
     SwinUNETR: _Encoder(
         _swin_modules,
         _swin_features,
         lambda net: [net.patch_size * 16],
+        _swin_taps,
+        lambda net: net.out,
         trunk=lambda net: [net.swinViT],
         deepest=lambda net, x: net.swinViT(x, net.normalize)[-1],
     ),

@@ -1,0 +1,109 @@
+"""Feature maps of any network on the grid of a dense contrast, and how well their voxels are found again."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from monai_cl.metrics import nearest_matches
+from monai_cl.networks import Features, encoder_stride, input_channels, network_features
+
+_MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
+
+
+def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (B, C, *S) on a grid of ``size``: averaged where it is coarser, interpolated where it is finer."""
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    pools: dict[int, Callable[[Tensor, Any], Tensor]] = {
+        3: F.adaptive_avg_pool1d,
+        4: F.adaptive_avg_pool2d,
+        5: F.adaptive_avg_pool3d,
+    }
+    coarse = [min(n, m) for n, m in zip(maps.shape[2:], size, strict=True)]
+    maps = pools[maps.ndim](maps, coarse)
+    if coarse == list(size):
+        return maps
+    return F.interpolate(maps, size=list(size), mode=_MODES[maps.ndim], align_corners=False)
+
+
+def hypercolumns(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """All levels on one grid, each voxel of each level at unit length, joined: (B, sum C_l, *size)."""
+    return torch.cat([F.normalize(resized(m, size), dim=1) for m in maps], dim=1)
+
+
+def pointwise(spatial_dims: int, channels: int, out_channels: int) -> nn.Module:
+    """A linear map in each voxel."""
+    return {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[spatial_dims](channels, out_channels, kernel_size=1)
+
+
+def reached(network: nn.Module, used: Callable[[Features], list[Tensor]]) -> Features:
+    """Let only those parameters of a network learn that the features in use depend on, by trying.
+
+    What has no gradient would otherwise be counted as pretrained, and stop a run of several processes.
+
+    Args:
+        network: The network; ``requires_grad`` of its parameters is set.
+        used: Picks the maps in use.
+
+    Returns:
+        Feature maps of the trial, whose channels count.
+    """
+    trial = deepcopy(network).cpu().train().requires_grad_(True)
+    dims = next(p.ndim for p in trial.parameters() if p.ndim > 2) - 2
+    size = [2 * s for s in encoder_stride(network, dims)]
+    features = network_features(trial, torch.rand(2, input_channels(trial), *size))
+    torch.stack([m.square().mean() for m in used(features)]).sum().backward()
+    for own, tried in zip(network.parameters(), trial.parameters(), strict=True):
+        own.requires_grad_(tried.grad is not None)
+    return features
+
+
+class Found(NamedTuple):
+    """Voxels of the first view that the second one shows too.
+
+    Attributes:
+        first: Their embeddings (N, D).
+        second: Those at their places in the second view (N, D), nearest voxel.
+        error: Distance of the most similar voxel of the second view from the place, in mm (N,).
+    """
+
+    first: Tensor
+    second: Tensor
+    error: Tensor
+
+
+def dense_rows(maps: Sequence[Tensor], coords: Tensor, valid: Tensor, *, count: int) -> Found:
+    """Look for voxels of the first view in the second, by the likeness of their embeddings.
+
+    Args:
+        maps: Embeddings of both views, (B, D, *S) twice.
+        coords: Source coordinates of their voxels in mm, (B, 2, nd, *S).
+        valid: Which voxels count, (B, 2, *S).
+        count: Most voxels of each image, evenly spread.
+    """
+    parts = []
+    for b in range(len(coords)):
+        (p1, p2), (ok1, ok2) = coords[b].flatten(2).movedim(1, 2), valid[b].flatten(1)
+        q1, q2 = (m[b].flatten(1).float() for m in maps)
+        there, where = p2[ok2], q2[:, ok2]
+        if not len(there):
+            continue
+        pick = ok1.nonzero()[:, 0]
+        pick = pick[torch.linspace(0, len(pick) - 1, min(count, len(pick))).long().to(pick.device)]
+        distance, same = torch.cdist(p1[pick], there).min(1)
+        step = torch.cdist(there[:1], there)[0]
+        shown = distance <= step[step > 0].min() if len(there) > 1 else distance >= 0  # within a voxel of the grid
+        pick, same = pick[shown], same[shown]
+        if not len(pick):
+            continue
+        match = nearest_matches(q1[None, :, pick], where[None])[0]
+        error = (there[match] - p1[pick]).norm(dim=1)
+        parts.append(Found(q1[:, pick].T, where[:, same].T, error))
+    if not parts:
+        empty = maps[0].new_zeros(0)
+        return Found(maps[0].new_zeros(0, maps[0].shape[1]), maps[0].new_zeros(0, maps[0].shape[1]), empty)
+    return Found(*(torch.cat(each) for each in zip(*parts, strict=True)))
