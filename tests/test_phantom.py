@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from monai_cl.data import phantom_brain
+from monai_cl.data import phantom_template
 from monai_cl.data.phantom import abdomen_ct_phantom, brain_subject, cardiac_mr_phantom, write_brain_dataset
 from monai_cl.data.phantom_deformation import exponentiate, jacobian_determinant, random_displacement, voxel_grid
+from monai_cl.data.phantom_template import Grid, full_template, template_fractions
 from monai_cl.data.phantom_volume import centred_affine, rician, smooth_noise, write_nifti
 
 needs_nilearn = pytest.mark.skipif(importlib.util.find_spec("nilearn") is None, reason="needs the demo extra")
@@ -155,10 +156,11 @@ def test_one_seed_is_one_anatomy_at_every_spacing(subject, spacing):
 @needs_nilearn
 @pytest.mark.parametrize("spacing", [3.0, 4.0])
 def test_brain_affine_puts_the_template_where_it_is(spacing):
-    fractions = phantom_brain._template_fractions(spacing)
-    full, origin = phantom_brain._full_template()
-    affine = phantom_brain._affine(spacing)
-    first = torch.tensor(phantom_brain._FIRST_VOXEL, dtype=torch.float64)
+    grid = Grid(spacing)
+    fractions = template_fractions(grid)
+    full, origin = full_template()
+    affine = grid.affine
+    first = torch.tensor(phantom_template.FIRST_VOXEL, dtype=torch.float64)
 
     def centre(maps, step, start):
         mass = maps.sum(0).double()
@@ -171,28 +173,14 @@ def test_brain_affine_puts_the_template_where_it_is(spacing):
 
 @needs_nilearn
 def test_downsampling_averages_the_maps():
-    full = phantom_brain._full_template()[0]
+    full = full_template()[0]
     expected = full[:, 30:33, 60:63, 75:78].mean((1, 2, 3))
-    torch.testing.assert_close(phantom_brain._template_fractions(3.0)[:, 10, 20, 25], expected)
+    torch.testing.assert_close(template_fractions(Grid(3.0))[:, 10, 20, 25], expected)
 
 
 def test_averaging_matrix_conserves_mass_when_the_spacing_divides_nothing():
-    matrix = phantom_brain._averaging_matrix(10, 2.4)
+    matrix = phantom_template.averaging_matrix(10, 2.4)
     torch.testing.assert_close(matrix.sum(0) * 2.4, torch.ones(10))
-
-
-def test_signal_is_the_spoiled_gradient_echo_at_the_ernst_angle():
-    t1, tr = 0.9, 0.02
-    ernst = math.degrees(math.acos(math.exp(-tr / t1)))
-
-    def signal(angle):
-        protocol = phantom_brain.Protocol(tr=tr, te=0.004, flip_angle=angle)
-        return float(phantom_brain._spoiled_gradient_echo(*torch.tensor([[1.0], [t1], [0.05]]), protocol))
-
-    e1 = math.exp(-tr / t1)
-    expected = math.sqrt((1 - e1) / (1 + e1)) * math.exp(-0.004 / 0.05)
-    assert signal(ernst) == pytest.approx(expected, rel=1e-4)
-    assert signal(ernst) > max(signal(ernst - 2), signal(ernst + 2))
 
 
 @pytest.mark.parametrize("spacing", [0.5, 20.0])
@@ -203,8 +191,8 @@ def test_brain_refuses_a_spacing_out_of_range(spacing):
 
 def test_brain_without_nilearn_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "nilearn", None)
-    phantom_brain._full_template.cache_clear()
-    phantom_brain._template_fractions.cache_clear()
+    full_template.cache_clear()
+    template_fractions.cache_clear()
     with pytest.raises(ModuleNotFoundError, match=r"ICBM152 maps in nilearn: pip install 'monai_cl\[demo\]'"):
         brain_subject(0)
 

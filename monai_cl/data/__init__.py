@@ -9,7 +9,7 @@ from monai_cl.data.partitions import (
     positioned_items,
     relative_position,
 )
-from monai_cl.data.phantom import write_brain_dataset
+from monai_cl.data.phantom import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
 from monai_cl.data.prepared import PreparedDataset, PreparedStream, TooManyFaultsError
 from monai_cl.data.probing import probe_batches, probe_patches, split_for_probe
 from monai_cl.data.quantitative_maps import find_maps, load_maps
@@ -18,6 +18,7 @@ from monai_cl.data.scan import ScanResult, scan
 from monai_cl.data.study import check_labels, check_study, class_names, digest, find_images
 
 __all__ = [
+    "BrainMaps",
     "PartitionBatchSampler",
     "PartitionDraw",
     "PreparedDataset",
@@ -26,6 +27,7 @@ __all__ = [
     "StepSampler",
     "TooManyFaultsError",
     "ViewDataset",
+    "brain_maps",
     "check_labels",
     "check_study",
     "class_names",
@@ -47,4 +49,5 @@ __all__ = [
     "split_for_probe",
     "view_loader",
     "write_brain_dataset",
+    "write_brain_maps",
 ]

@@ -64,7 +64,7 @@ def exponentiate(velocity: Tensor, *, steps: int = 6) -> Tensor:
 
 
 def random_displacement(
-    rng: np.random.Generator, shape: Sequence[int], spacing: float, *, extent: Sequence[float]
+    rng: np.random.Generator, shape: Sequence[int], spacing: float, *, extent: Sequence[float], margin: float = 0.0
 ) -> Tensor:
     """Displacement of a random subject: a smooth diffeomorphism, then a small rotation, scaling and shift.
 
@@ -72,7 +72,8 @@ def random_displacement(
         rng: Source of the draws; equal states give one anatomy whatever the spacing.
         shape: Spatial shape ``(X, Y, Z)`` of the working grid.
         spacing: Isotropic voxel size in millimetres.
-        extent: Field of view in millimetres, which the grid covers from its first corner on.
+        extent: Field of view of the anatomy in millimetres, which the grid covers from its first corner on.
+        margin: Millimetres by which the grid goes beyond it on every side; the draws stay the same.
 
     Returns:
         Displacement of shape ``(3, X, Y, Z)`` in voxels: the subject at x shows the template at x + u(x).
@@ -84,7 +85,7 @@ def random_displacement(
             velocity[axis] += amplitude * smooth_noise(rng, lattice_shape, correlation / _LATTICE_MM)
     matrix, shift = _random_affine(rng)
     identity = voxel_grid(shape)
-    at_voxels = sample(velocity, (identity + 0.5) * (spacing / _LATTICE_MM) - 0.5) / spacing
+    at_voxels = sample(velocity, ((identity + 0.5) * spacing - margin) / _LATTICE_MM - 0.5) / spacing
     centre = torch.tensor([(n - 1) / 2 for n in shape]).reshape(3, 1, 1, 1)
     moved = identity + exponentiate(at_voxels) - centre
     # i, j = axis

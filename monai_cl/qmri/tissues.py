@@ -113,7 +113,8 @@ def tissue(name: str, field_strength: float = 3.0) -> Tissue:
     """Look up a tissue.
 
     Args:
-        name: ``white_matter``, ``grey_matter``, ``csf``, ``arterial_blood``, ``fat`` or ``muscle``.
+        name: ``white_matter``, ``grey_matter``, ``csf``, ``arterial_blood``, ``fat``, ``muscle`` or
+            ``white_matter_lesion`` (a demyelinated or ischaemic spot, as in multiple sclerosis or with age).
         field_strength: 1.5, 3 or 7 tesla.
 
     Returns:
@@ -172,6 +173,8 @@ _PD_WHITE, _PD_GREY, _PD_FLUID = _u(69, 0.03, _MIDDLE), _u(82, 0.03, _MIDDLE), _
 _PD_BLOOD, _PD_FAT, _PD_MUSCLE = _u(85, 0.05, _MIDDLE), _u(95, 0.05, _MIDDLE), _u(78, 0.05, _MIDDLE)
 _MT_WHITE, _MT_GREY, _MT_FLUID = _u(0.0175, 0.12, _HELMS), _u(0.0090, 0.12, _HELMS), _u(0.0005, 0.3, _HELMS)
 _MT_NONE, _MT_MUSCLE = _u(1e-4, 0.3, _ESTIMATE), _u(0.02, 0.2, _ESTIMATE)
+# Lesions of white matter vary from swelling to loss of all tissue: the estimates are of chronic ones, wide on purpose.
+_PD_LESION, _MT_LESION = _u(82, 0.04, _ESTIMATE), _u(0.0095, 0.2, _ESTIMATE)
 
 # tissue, field in T, proton density in p.u., then T1, T2, T2* in s (value, spread), MTsat as a fraction
 _ENTRIES = (
@@ -246,6 +249,18 @@ _ENTRIES = (
     Tissue(
         "muscle", 3.0, _PD_MUSCLE,
         _u(1.41, 0.06, _STANISZ), _u(0.050, 0.10, _STANISZ), _u(0.030, 0.2, _ESTIMATE), _MT_MUSCLE,
+    ),
+    Tissue(
+        "white_matter_lesion", 1.5, _PD_LESION,
+        _u(1.05, 0.12, _ESTIMATE), _u(0.135, 0.12, _ESTIMATE), _u(0.105, 0.15, _ESTIMATE), _MT_LESION,
+    ),
+    Tissue(
+        "white_matter_lesion", 3.0, _PD_LESION,
+        _u(1.30, 0.12, _ESTIMATE), _u(0.120, 0.12, _ESTIMATE), _u(0.080, 0.15, _ESTIMATE), _MT_LESION,
+    ),
+    Tissue(
+        "white_matter_lesion", 7.0, _PD_LESION,
+        _u(1.75, 0.12, _ESTIMATE), _u(0.080, 0.12, _ESTIMATE), _u(0.045, 0.15, _ESTIMATE), _MT_LESION,
     ),
 )  # fmt: skip
 TISSUES: Mapping[tuple[str, float], Tissue] = {(entry.name, entry.field_strength): entry for entry in _ENTRIES}
