@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
@@ -133,7 +134,66 @@ def test_volume_contrast_reports_position_and_spread() -> None:
     assert 0 < values["chance_error_mm"] < 20
     assert values["uniformity"] < 0
     assert 1 < values["effective_rank"] <= 8
-    assert values == small_method().eval().probe(batches())
+    again = small_method().eval().probe(batches())
+    assert values.keys() == again.keys()
+    assert all(torch.equal(torch.as_tensor(values[name]), torch.as_tensor(again[name])) for name in values)
+
+
+@pytest.mark.parametrize("variant", ["monai_cl", "cvpr", "10k", "v2"])
+def test_the_signals_of_a_probe_are_those_that_loops_find(variant: str) -> None:
+    """Similarities by a loop over pairs; dead ones by the gradient that the loss itself sends back."""
+    method, batch = small_method(variant=variant, norm="layer").eval(), batches(2)[0]
+    values, views = method.probe([batch]), batch["image"]
+    student, teacher = method._student_and_teacher(views["crops"], views["bases"])
+    x, z = student
+    x_t, z_t = (x, z) if teacher is None else teacher
+    positive, negative, dead = [], [], []
+    for b, s, k in np.ndindex(*views["overlap"].shape):
+        pairs = [(x[b, s], z_t[b, k])] + ([(x_t[b, s], z[b, k])] if variant == "10k" else [])
+        for one, other in pairs:
+            cosine = torch.cosine_similarity(one, other, dim=0).item()
+            (positive if views["overlap"][b, s, k] > 1e-6 else negative).append(cosine)
+            if views["overlap"][b, s, k] > 1e-6:
+                dead.append(variant != "monai_cl" and cosine <= 0)
+    for name, expected in (("positive_cosine", positive), ("negative_cosine", negative)):
+        torch.testing.assert_close(values[name].sort().values, torch.tensor(expected).sort().values)
+    assert values["dead_pairs"] == pytest.approx(sum(dead) / len(dead))
+    if teacher is not None:
+        both = [torch.cosine_similarity(a, b, dim=-1).flatten() for a, b in zip(student, teacher, strict=True)]
+        assert values["teacher_gap"] == pytest.approx((1 - torch.cat(both)).mean().item(), abs=1e-6)
+
+
+def test_the_gap_to_the_teacher_opens_when_the_student_moves_and_closes_when_the_teacher_follows() -> None:
+    method = small_method(norm="layer", momentum=0.5, momentum_schedule="constant").eval()
+    start = method.probe(batches())
+    assert start["teacher_gap"] == pytest.approx(0, abs=1e-5)
+    assert start["teacher_distance"] == 0
+    with torch.no_grad():
+        for p in method.student.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    apart = method.probe(batches())
+    method.after_step(0.0)
+    near = method.probe(batches())
+    assert apart["teacher_gap"] > near["teacher_gap"] > 1e-4
+    assert near["teacher_distance"] == pytest.approx(apart["teacher_distance"] / 2, rel=1e-4)
+
+
+def test_a_sample_is_kept_as_percentiles_and_drawn_as_a_histogram(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sample = {"cosine": torch.linspace(-1, 1, 101), "empty": torch.zeros(0), "effective_rank": 9.0}
+    trainer = run(Toy(sample), tmp_path / "h.csv", epochs=2, log_dir=tmp_path / "tb")  # type: ignore[arg-type]
+    row = read_history(tmp_path / "h.csv")[-1]
+    assert set(row) == {"step", "effective_rank", "cosine_p10", "cosine_p50", "cosine_p90"}
+    assert row["cosine_p10"] == pytest.approx(-0.8, abs=1e-6)
+    assert row["cosine_p90"] == pytest.approx(0.8, abs=1e-6)
+    assert "probe_cosine" not in trainer.state.metrics
+    events = EventAccumulator(str(tmp_path / "tb"), size_guidance={"histograms": 0})
+    events.Reload()
+    assert events.Tags()["histograms"] == ["probe_cosine"]
+    drawn = events.Histograms("probe_cosine")
+    assert [event.step for event in drawn] == [2, 4]
+    assert drawn[0].histogram_value.num == 101
 
 
 def test_volume_contrast_names_its_own_pitfalls() -> None:

@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from monai_cl import bundles, cli, weights
 from monai_cl.evaluation.results import Curve, CurveArm, Estimate, save_curve
 from monai_cl.report import RunRecord, SaveCases, _slices
-from monai_cl.report._folders import find
+from monai_cl.report._curves import draw_histories
+from monai_cl.report._folders import Run, find
 from monai_cl.report._privacy import without_paths
 from monai_cl.report.html import write_report
 from monai_cl.report.run_record import read_run_record
@@ -450,3 +451,13 @@ def test_the_command_line_writes_the_page(bundle: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(sys, "argv", ["monai-cl", "report", str(tmp_path)])
     with pytest.raises(SystemExit, match="1"):
         cli.main()
+
+
+def test_percentiles_of_a_sample_are_one_chart_with_a_band(tmp_path: Path) -> None:
+    rows = ["step,cosine_p10,cosine_p50,cosine_p90,effective_rank", "10,-0.1,0.2,0.4,3", "20,0,0.3,0.5,4"]
+    (tmp_path / "health.csv").write_text("\n".join(rows))
+    pictures = draw_histories([Run("pretrain", "mine", tmp_path)])
+    assert len(pictures) == 2
+    assert "health: cosine against the step. mine: 0.2 at step 10, 0.3 at step 20." in pictures[0].svg
+    assert pictures[0].caption == "median, and 10th to 90th percentile"
+    assert "percentile" not in pictures[1].caption

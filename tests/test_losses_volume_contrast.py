@@ -420,3 +420,22 @@ def test_the_printed_loss_says_what_its_variant_comes_to() -> None:
     text = repr(VolumeContrastLoss("10k", link="signed"))
     assert "'10k', link='signed', target='overlap'" in text
     assert "similarity='two_way'" in text
+
+
+@pytest.mark.parametrize("link", ["signed", "relu", "softmax"])
+@pytest.mark.parametrize("similarity", ["one_way", "two_way"])
+def test_dead_pairs_are_those_to_which_the_positive_term_sends_no_gradient(link: str, similarity: str) -> None:
+    loss, found = VolumeContrastLoss("v2", link=link, similarity=similarity, inter_weight=0), []
+    overlap = torch.tensor([[[1.0, 0.0]]])
+    for seed in range(12):
+        inputs = draw(b=1, s=1, k=2, d=3, seed=seed) | {"overlap": overlap}
+        wanted = [inputs[name].requires_grad_() for name in ("crops", "bases")][: 1 if similarity == "one_way" else 2]
+        sent = torch.autograd.grad(loss(**inputs)["positive"], wanted)  # to the crop by the first similarity alone
+        others = [inputs[name] for name in ("crops", "bases", "teacher_crops", "teacher_bases")]
+        dead = loss.dead_pairs(loss.similarities(*others), overlap)
+        assert dead.shape == (len(wanted), 1, 1, 2)
+        assert [not gradient[0, 0].any() for gradient in sent] == dead[:, 0, 0, 0].tolist()
+        assert not dead[..., 1].any()  # without overlap
+        found += dead[..., 0].flatten().tolist()
+    assert any(found) == (link == "relu")
+    assert not all(found)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
+from torch import Tensor
 
 from monai_cl.engine.distributed import any_process, rank
 from monai_cl.engine.history import read_history, write_history
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 COLLAPSED_RANK = 2.0  # fewer directions than this are no representation
 COLLAPSED_UNIFORMITY = -0.02  # 0 when all embeddings are equal
+PERCENTILES = (10, 50, 90)  # of a sample, in the history of its health
 HIGH_LEARNING_RATE = 1e-2  # for AdamW, above which contrastive training seldom holds
 
 
@@ -29,9 +31,10 @@ class HealthProbe:
     """Measure a method on volumes that it does not train on, and raise the alarm when it has collapsed.
 
     Runs :meth:`monai_cl.methods.Method.probe`, and :func:`monai_cl.engine.label_probe` where there are labels, at the
-    ends of epochs, as often as ``budget`` allows, and at the end of the run. Values go to ``health.csv``, to
-    TensorBoard and into the progress line. Training is not disturbed: no random number is drawn from its generators.
-    Attach it after the checkpoint handler.
+    ends of epochs, as often as ``budget`` allows, and at the end of the run. Values go to ``health.csv`` and, as
+    ``probe_...``, into the engine's metrics, from where TensorBoard and the progress line take them. Of a sample the
+    file holds the percentiles :data:`PERCENTILES` (``name_p50`` is the median) and TensorBoard the histogram.
+    Training is not disturbed: no random number is drawn from its generators. Attach it after the checkpoint handler.
 
     Args:
         batches: Batches of views, the same at each look.
@@ -40,6 +43,7 @@ class HealthProbe:
         budget: Share of the training time that looking may take.
         on_collapse: ``"stop"`` ends the run at the second look in a row that finds a collapse, ``"warn"`` only says so.
         grace: Share of the run, from its start, in which embeddings may still be alike.
+        log_dir: TensorBoard's folder, for the histograms of samples. None: no histograms.
 
     Raises:
         CollapseError: While running, with ``on_collapse="stop"``; names likely causes.
@@ -54,6 +58,7 @@ class HealthProbe:
         budget: float = 0.02,
         on_collapse: str = "stop",
         grace: float = 0.1,
+        log_dir: str | Path | None = None,
     ) -> None:
         if on_collapse not in ("stop", "warn"):
             raise ValueError(f"on_collapse must be 'stop' or 'warn', got {on_collapse!r}")
@@ -65,14 +70,17 @@ class HealthProbe:
         self.budget = budget
         self.on_collapse = on_collapse
         self.grace = grace
+        self.log_dir = log_dir
         self._rows: list[dict[str, float]] = []
         self._started = self._spent = self._last = 0.0
         self._alarms = 0
+        self._writer: Any = None
 
     def attach(self, engine: PretrainTrainer) -> None:
         """Register with a trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._look_if_due)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: PretrainTrainer) -> None:
         self._rows = read_history(self.path, until=engine.state.iteration)
@@ -88,19 +96,38 @@ class HealthProbe:
     def look(self, engine: PretrainTrainer) -> dict[str, float]:
         """Measure now, record, and judge."""
         begun = time.perf_counter()
-        values = self._measure(engine)
+        found = self._measure(engine)
         self._last = time.perf_counter() - begun
         self._spent += self._last
-        if not values:
-            return values
+        if not found:
+            return {}
+        values = {name: value for name, value in found.items() if not isinstance(value, Tensor)}
+        samples = {name: value for name, value in found.items() if isinstance(value, Tensor)}
         engine.state.metrics.update({f"probe_{name}": value for name, value in values.items()})
-        self._rows.append({"step": engine.state.iteration, **values})
+        self._rows.append({"step": engine.state.iteration, **values, **percentiles(samples)})
         if rank() == 0:
             write_history(self.path, self._rows)
+            self._draw(samples, engine.state.iteration)
         self._judge(engine, values)
         return values
 
-    def _measure(self, engine: PretrainTrainer) -> dict[str, float]:
+    def _draw(self, samples: Mapping[str, Tensor], step: int) -> None:
+        if self.log_dir is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter  # slow to load
+
+        self._writer = self._writer or SummaryWriter(log_dir=str(self.log_dir))
+        for name, sample in samples.items():
+            if len(sample):
+                self._writer.add_histogram(f"probe_{name}", sample.cpu(), step)
+        self._writer.flush()
+
+    def _finish(self, engine: PretrainTrainer) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _measure(self, engine: PretrainTrainer) -> dict[str, float | Tensor]:
         method, device = engine.inner_method, engine.state.device
         devices = [device] if device.type == "cuda" else []
         training = method.training
@@ -125,6 +152,16 @@ class HealthProbe:
         if self.on_collapse == "stop" and self._alarms > 1:
             raise CollapseError(f"{text}. Change the setting and start over with `--resume false`")
         logger.warning(text)
+
+
+def percentiles(samples: Mapping[str, Tensor]) -> dict[str, float]:
+    """The :data:`PERCENTILES` of each sample (N,), as ``name_p10`` and so on; none of an empty one."""
+    return {
+        f"{name}_p{percent}": float(torch.quantile(sample.float(), percent / 100))
+        for name, sample in samples.items()
+        for percent in PERCENTILES
+        if len(sample)
+    }
 
 
 def collapse_symptom(values: Mapping[str, float]) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ignite.engine import Engine, Events
@@ -22,12 +22,15 @@ class ProgressLine:
 
     Args:
         title: What is running.
+        names: Which of the engine's named losses and metrics are shown, in this order, as far as there are any; all
+            when left out.
     """
 
     _shared: ClassVar[Progress | None] = None  # a validation inside a training adds its line to the training's
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, names: Sequence[str] | None = None) -> None:
         self.title = title
+        self.names = names
         self._progress: Progress | None = None
         self._owner = False
         self._since = (0.0, 0)
@@ -55,13 +58,14 @@ class ProgressLine:
     def _update(self, engine: Engine) -> None:
         if self._progress is not None:
             done = engine.state.iteration
-            self._progress.update(self._task, completed=done, losses=describe(engine.state.output))
+            self._progress.update(self._task, completed=done, losses=describe(engine.state.output, self.names))
 
     def _log(self, engine: Engine) -> None:
         if self._progress is None:
             then, step = self._since
             pace = (time.perf_counter() - then) / max(engine.state.iteration - step, 1)
-            parts = (describe(engine.state.output), describe(engine.state.metrics), f"{pace:.2f} s/step")
+            shown = [describe(values, self.names) for values in (engine.state.output, engine.state.metrics)]
+            parts = (*shown, f"{pace:.2f} s/step")
             text = "  ".join(part for part in parts if part)
             logger.info("%s %d/%d %s", self.title, engine.state.iteration, _total(engine), text)
 
@@ -93,9 +97,11 @@ def _bars(console: Console) -> Progress:
     )
 
 
-def describe(output: Any) -> str:
-    """Named scalars of an engine's output in one line, the total first."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in scalars(output).items())
+def describe(output: Any, names: Sequence[str] | None = None) -> str:
+    """Named scalars of an engine's output in one line: those of ``names`` that it has, or all."""
+    values = scalars(output)
+    chosen = values if names is None else {name: values[name] for name in names if name in values}
+    return "  ".join(f"{name} {value:.4g}" for name, value in chosen.items())
 
 
 def scalars(output: Any) -> dict[str, float]:

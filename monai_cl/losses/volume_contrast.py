@@ -171,10 +171,7 @@ class VolumeContrastLoss(nn.Module):
         """
         _check_inputs(crops, bases, overlap, teacher_crops, teacher_bases, partner, group)
         with fixed_precision(crops):
-            x, z = unit_rows(crops), unit_rows(bases)
-            known = self.form.use_teacher
-            x_t = unit_rows(teacher_crops).detach() if known and teacher_crops is not None else x.detach()
-            z_t = unit_rows(teacher_bases).detach() if known and teacher_bases is not None else z.detach()
+            x, z, x_t, z_t = self._units(crops, bases, teacher_crops, teacher_bases)
             parts = self._intra(x, z, x_t, z_t, overlap.to(x.dtype))
             parts["inter"] = self._inter(x, z, x_t, z_t, partner, group)
             parts["regularizer"] = spread_term(z, one_sided=self.form.regularizer == "one_sided")
@@ -185,10 +182,37 @@ class VolumeContrastLoss(nn.Module):
             )
         return {"loss": loss, **parts}
 
+    def similarities(
+        self, crops: Tensor, bases: Tensor, teacher_crops: Tensor | None = None, teacher_bases: Tensor | None = None
+    ) -> Tensor:
+        """The cosines that positive and negative term are made of, (M, B, S, K): M is 2 for ``"two_way"``, else 1."""
+        with fixed_precision(crops):
+            return torch.stack(self._cosines(*self._units(crops, bases, teacher_crops, teacher_bases)))
+
+    def dead_pairs(self, similarities: Tensor, overlap: Tensor) -> Tensor:
+        """Which :meth:`similarities` get no gradient although their crop and base overlap: bool, of their shape.
+
+        A clipped cosine has none below zero, so nothing pulls such a pair together; the links ``"signed"`` and
+        ``"softmax"`` know no dead pair. A base without overlap that has a negative cosine lies where it should, and
+        is none either.
+        """
+        dead = (overlap > self.form.zero_overlap) & (similarities <= 0)
+        return dead if self.form.link == "relu" else torch.zeros_like(dead)
+
+    def _units(
+        self, crops: Tensor, bases: Tensor, teacher_crops: Tensor | None, teacher_bases: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x, z, known = unit_rows(crops), unit_rows(bases), self.form.use_teacher
+        x_t = unit_rows(teacher_crops).detach() if known and teacher_crops is not None else x.detach()
+        z_t = unit_rows(teacher_bases).detach() if known and teacher_bases is not None else z.detach()
+        return x, z, x_t, z_t
+
+    def _cosines(self, x: Tensor, z: Tensor, x_t: Tensor, z_t: Tensor) -> list[Tensor]:
+        return [x @ z_t.mT, x_t @ z.mT] if self.form.similarity == "two_way" else [x @ z_t.mT]
+
     def _intra(self, x: Tensor, z: Tensor, x_t: Tensor, z_t: Tensor, y: Tensor) -> dict[str, Tensor]:
-        s = self._link(x @ z_t.mT)
-        if self.form.similarity == "two_way":
-            s = (s + self._link(x_t @ z.mT)) * 0.5
+        linked = [self._link(cosine) for cosine in self._cosines(x, z, x_t, z_t)]
+        s = linked[0] if len(linked) == 1 else (linked[0] + linked[1]) * 0.5
         # unit length: the best that cosines to orthogonal bases can do
         target = F.normalize(y, dim=-1) if self.form.target == "unit" else y
         return self._terms(s, label=y, target=target, zero=self.form.zero_overlap)

@@ -26,11 +26,12 @@ class Method(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Called once after each optimiser step with the share of training that is done; updates teachers."""
 
-    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
+    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float | Tensor]:
         """Health of the representation on batches that are not trained on; nothing where a method has no embedding.
 
-        Runs on the weights that will be handed over or their teacher, in evaluation mode, without gradient. Every
-        process must call it with batches of its own.
+        A value is a number, or a sample of numbers (N,) that is looked at as a distribution. Runs on the weights that
+        will be handed over or their teacher, in evaluation mode, without gradient. Every process must call it with
+        batches of its own.
         """
         return {}
 

@@ -10,14 +10,8 @@ from torch import Tensor, nn
 from monai_cl.losses import VolumeContrastLoss
 from monai_cl.methods._crop_size import pooled_width
 from monai_cl.methods._volume_arrangement import Arrangement, arrange
+from monai_cl.methods._volume_signals import Embedded, ProbeSignals, parameter_distance, step_signals
 from monai_cl.methods.base import Method
-from monai_cl.metrics import (
-    DeadDimensionsMetric,
-    EffectiveRankMetric,
-    InstanceAlignmentMetric,
-    InstanceUniformityMetric,
-    PositionMetric,
-)
 from monai_cl.networks import (
     MomentumTeacher,
     Projector,
@@ -26,8 +20,6 @@ from monai_cl.networks import (
     pool_pyramid,
     scheduled_momentum,
 )
-
-_Pair = tuple[Tensor, Tensor]  # of crops (B, S, D) and bases (B, K, D)
 
 
 class _Embedder(nn.Module):
@@ -180,18 +172,24 @@ class VolumeContrast(Method):
             batch: ``batch[key]`` with ``crops`` (B, S, C, *r), ``bases`` (B, K, C, *r) and ``overlap`` (B, S, K).
 
         Returns:
-            The parts of the loss, ``position_accuracy`` (share of crops whose most similar base is the one that
-            overlaps them most) and ``embedding_std`` (spread of unit embeddings times the root of their width: near
-            1 when they fill the sphere, 0 when they have collapsed).
+            The parts of the loss, and what tells whether it works: ``position_accuracy`` (share of crops whose most
+            similar base is the one that overlaps them most), ``embedding_std`` (spread of unit embeddings times the
+            root of their width: near 1 when they fill the sphere, 0 when they have collapsed), ``positive_cosine``
+            and ``negative_cosine`` (mean similarity of crops to bases that they overlap and to others),
+            ``dead_pairs`` (share of the overlapping pairs without a gradient, see
+            :meth:`monai_cl.losses.VolumeContrastLoss.dead_pairs`) and, with a teacher, ``teacher_gap`` (mean of one
+            less the cosine between its embedding and the student's).
 
         Raises:
             ValueError: If the batch lacks ``group_key``.
         """
         views = batch[self.key]
         crops, bases, overlap = views["crops"], views["bases"], views["overlap"]
-        (x, z), (x_t, z_t) = self._student_and_teacher(crops, bases)
-        losses: dict[str, Tensor] = self.loss(x, z, overlap, x_t, z_t, group=self._group(batch, x.device))
-        return {**losses, **_health(x.detach(), z_t, overlap)}
+        student, teacher = self._student_and_teacher(crops, bases)
+        known = (None, None) if teacher is None else teacher
+        group = self._group(batch, crops.device)
+        losses: dict[str, Tensor] = self.loss(*student, overlap, *known, group=group)
+        return {**losses, **step_signals(self.loss, student, teacher, overlap)}
 
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the student."""
@@ -200,37 +198,32 @@ class VolumeContrast(Method):
             self.teacher.update(self._followed, scheduled_momentum(progress, how.momentum, how.momentum_schedule))
 
     @torch.no_grad()
-    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
+    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float | Tensor]:
         """Position accuracy and error, and the spread of the teacher's embeddings (the student's where there is none).
 
         Returns:
             ``position_accuracy`` and ``position_error_mm`` beside what a blind guess gives (``chance_accuracy``,
             ``chance_error_mm``); ``alignment`` (squared distance between a crop and its brightened, stretched copy),
             ``uniformity`` (lower is more spread, 0 is collapse), ``effective_rank`` and ``dead_dimensions`` of the
-            bases' embeddings.
+            bases' embeddings; ``dead_pairs`` and ``teacher_gap`` as while training but without dropout, and
+            ``teacher_distance``, that of the parameters relative to their length; as samples ``positive_cosine`` and
+            ``negative_cosine``, the similarities that the loss is made of.
         """
-        position, alignment, uniformity = PositionMetric(), InstanceAlignmentMetric(), InstanceUniformityMetric()
-        rank, dead = EffectiveRankMetric(), DeadDimensionsMetric()
-        for batch in batches:
-            views = batch[self.key]
-            x, z = _embed(self._judged, views["crops"], views["bases"])
-            changed, _ = _embed(self._judged, 1.1 * views["crops"] + 0.05, views["bases"])
-            position(x, z, overlap=views["overlap"], centers=views["base_centers"])
-            alignment(x.flatten(0, 1), changed.flatten(0, 1))
-            for metric in (uniformity, rank, dead):
-                metric(z.flatten(0, 1))
-        where = position.aggregate()
-        values = {
-            "position_accuracy": where["accuracy"],
-            "chance_accuracy": where["chance_accuracy"],
-            "position_error_mm": where["distance_mm"],
-            "chance_error_mm": where["chance_distance_mm"],
-            "alignment": alignment.aggregate(),
-            "uniformity": uniformity.aggregate(),
-            "effective_rank": rank.aggregate(),
-            "dead_dimensions": dead.aggregate(),
-        }
-        return {name: float(value) for name, value in values.items()}
+        signals = ProbeSignals()
+        training = self.student.training
+        self.student.eval()
+        try:
+            for batch in batches:
+                views = batch[self.key]
+                changed = _embed(self._judged, 1.1 * views["crops"] + 0.05, views["bases"])
+                student, teacher = self._student_and_teacher(views["crops"], views["bases"])
+                signals(self.loss, student, teacher, views, changed.crops)
+        finally:
+            self.student.train(training)
+        values = signals.values(with_teacher=self.teacher is not None)
+        if self.teacher is not None:
+            values["teacher_distance"] = parameter_distance(self._followed, self.teacher.module)
+        return values
 
     def causes_of_collapse(self) -> list[str]:
         """Settings of this method under which embeddings become alike."""
@@ -243,12 +236,11 @@ class VolumeContrast(Method):
             causes.append("regularizer_weight=0: nothing spreads the bases of a volume apart")
         return causes
 
-    def _student_and_teacher(self, crops: Tensor, bases: Tensor) -> tuple[_Pair, _Pair]:
-        """Embeddings of crops and bases by the student, and by the teacher without gradient."""
+    def _student_and_teacher(self, crops: Tensor, bases: Tensor) -> tuple[Embedded, Embedded | None]:
+        """Embeddings by the student, and by the teacher without gradient."""
         teacher = self.teacher
         if teacher is None:
-            x, z = _embed(self.student, crops, bases)
-            return (x, z), (x.detach(), z.detach())
+            return _embed(self.student, crops, bases), None
         if self.arrangement.teacher == "network":
             return _embed(self.student, crops, bases), _embed(teacher, crops, bases)
         features = [self.student.pool(views) for views in _together(crops, bases)]  # one pass serves both
@@ -256,15 +248,10 @@ class VolumeContrast(Method):
         return _apart(embedded, crops, bases), _apart([teacher(f.detach()) for f in features], crops, bases)
 
     def _judged(self, x: Tensor) -> Tensor:
-        """Embedding that stands for the method: the teacher's where there is one, in evaluation mode."""
-        training, head = self.student.training, self.student.projector if self.teacher is None else self.teacher
-        whole = self.arrangement.teacher == "network"
-        self.student.eval()
-        try:
-            embedding: Tensor = head(x if whole else self.student.pool(x))
-            return embedding
-        finally:
-            self.student.train(training)
+        """Embedding that stands for the method: the teacher's where there is one."""
+        head = self.student.projector if self.teacher is None else self.teacher
+        embedding: Tensor = head(x if self.arrangement.teacher == "network" else self.student.pool(x))
+        return embedding
 
     def _group(self, batch: dict[str, Any], device: torch.device) -> Tensor | None:
         if self.group_key is None:
@@ -287,24 +274,11 @@ def _together(crops: Tensor, bases: Tensor) -> list[Tensor]:
     return [torch.cat(flat)] if crops.shape[2:] == bases.shape[2:] else flat
 
 
-def _apart(embedded: list[Tensor], crops: Tensor, bases: Tensor) -> _Pair:
+def _apart(embedded: list[Tensor], crops: Tensor, bases: Tensor) -> Embedded:
     b, s, k = crops.shape[0], crops.shape[1], bases.shape[1]
     x, z = embedded[0].split([b * s, b * k]) if len(embedded) == 1 else embedded
-    return x.unflatten(0, (b, s)), z.unflatten(0, (b, k))
+    return Embedded(x.unflatten(0, (b, s)), z.unflatten(0, (b, k)))
 
 
-def _embed(embedder: Callable[[Tensor], Tensor], crops: Tensor, bases: Tensor) -> _Pair:
+def _embed(embedder: Callable[[Tensor], Tensor], crops: Tensor, bases: Tensor) -> Embedded:
     return _apart([embedder(views) for views in _together(crops, bases)], crops, bases)
-
-
-@torch.no_grad()
-def _health(x: Tensor, z: Tensor, overlap: Tensor) -> dict[str, Tensor]:
-    x, z = F.normalize(x.float(), dim=-1), F.normalize(z.float(), dim=-1)
-    predicted = (x @ z.mT).argmax(-1, keepdim=True)
-    # ties between equally overlapping bases count as right whichever of them is chosen
-    right = overlap.gather(-1, predicted) >= overlap.amax(-1, keepdim=True) - 1e-6
-    flat = z.flatten(0, 1)
-    return {
-        "position_accuracy": right.float().mean(),
-        "embedding_std": flat.std(dim=0).mean() * flat.shape[1] ** 0.5,
-    }

@@ -1,0 +1,144 @@
+"""What tells whether volume contrast works: positions found, similarities, dead pairs, distance to the teacher."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from monai_cl.losses import VolumeContrastLoss
+from monai_cl.metrics import (
+    DeadDimensionsMetric,
+    EffectiveRankMetric,
+    InstanceAlignmentMetric,
+    InstanceUniformityMetric,
+    PositionMetric,
+)
+from monai_cl.metrics._base import BufferedMetric
+
+
+class Embedded(NamedTuple):
+    """Embeddings of a batch: crops (B, S, D) and bases (B, K, D)."""
+
+    crops: Tensor
+    bases: Tensor
+
+
+@torch.no_grad()
+def step_signals(
+    loss: VolumeContrastLoss, student: Embedded, teacher: Embedded | None, overlap: Tensor
+) -> dict[str, Tensor]:
+    """Signals of one training step, 0-dim; what compares with a teacher is left out where there is none."""
+    known = student if teacher is None else teacher
+    x, z = F.normalize(student.crops.float(), dim=-1), F.normalize(known.bases.float(), dim=-1)
+    predicted = (x @ z.mT).argmax(-1, keepdim=True)
+    # ties between equally overlapping bases count as right whichever of them is chosen
+    right = overlap.gather(-1, predicted) >= overlap.amax(-1, keepdim=True) - 1e-6
+    flat = z.flatten(0, 1)
+    rows = pair_rows(loss, student, teacher, overlap)
+    cosine, positive, dead = rows.unbind(1)
+    signals = {
+        "position_accuracy": right.float().mean(),
+        "embedding_std": flat.std(dim=0).mean() * flat.shape[1] ** 0.5,
+        "positive_cosine": _mean_where(cosine, positive),
+        "negative_cosine": _mean_where(cosine, 1 - positive),
+        "dead_pairs": _mean_where(dead, positive),
+    }
+    return signals if teacher is None else {**signals, "teacher_gap": gaps(student, teacher).mean()}
+
+
+@torch.no_grad()
+def pair_rows(loss: VolumeContrastLoss, student: Embedded, teacher: Embedded | None, overlap: Tensor) -> Tensor:
+    """Each similarity that the loss is made of, whether its crop and base overlap, and whether it is dead: (N, 3)."""
+    known = (None, None) if teacher is None else teacher
+    cosine = loss.similarities(*student, *known)  # (M, B, S, K)
+    positive = (overlap > loss.form.zero_overlap).expand_as(cosine)
+    columns = (cosine, positive, loss.dead_pairs(cosine, overlap))
+    return torch.stack([column.flatten().to(cosine.dtype) for column in columns], dim=1)
+
+
+@torch.no_grad()
+def gaps(student: Embedded, teacher: Embedded) -> Tensor:
+    """One less the cosine between student's and teacher's embedding of each view, (B (S + K),)."""
+    pairs = zip(student, teacher, strict=True)
+    near = [F.cosine_similarity(a.float(), b.float(), dim=-1).flatten() for a, b in pairs]
+    return 1 - torch.cat(near)
+
+
+@torch.no_grad()
+def parameter_distance(student: nn.Module, teacher: nn.Module) -> float:
+    r"""Relative distance of two copies of a module, :math:`\lVert\theta_t-\theta_s\rVert / \lVert\theta_s\rVert`."""
+    pairs = list(zip(student.parameters(), teacher.parameters(), strict=True))
+    apart = torch.stack([(a - b).float().norm() for a, b in pairs]).norm()
+    return float(apart / torch.stack([a.float().norm() for a, _ in pairs]).norm())
+
+
+class ProbeSignals:
+    """Signals over the batches of a probe, those of the other processes included."""
+
+    def __init__(self) -> None:
+        self.position, self.alignment = PositionMetric(), InstanceAlignmentMetric()
+        self.spread = {
+            "uniformity": InstanceUniformityMetric(),
+            "effective_rank": EffectiveRankMetric(),
+            "dead_dimensions": DeadDimensionsMetric(),
+        }
+        self.pairs, self.gaps = _Rows(), _Rows()
+
+    def __call__(
+        self,
+        loss: VolumeContrastLoss,
+        student: Embedded,
+        teacher: Embedded | None,
+        views: dict[str, Tensor],
+        changed: Tensor,
+    ) -> None:
+        """Take a batch.
+
+        Args:
+            loss: The loss that training minimises.
+            student: Embeddings by the student.
+            teacher: Embeddings by the teacher, which is judged where there is one.
+            views: The views.
+            changed: What is judged, of crops with another intensity, (B, S, D).
+        """
+        crops, bases = student if teacher is None else teacher
+        self.position(crops, bases, overlap=views["overlap"], centers=views["base_centers"])
+        self.alignment(crops.flatten(0, 1), changed.flatten(0, 1))
+        for metric in self.spread.values():
+            metric(bases.flatten(0, 1))
+        self.pairs(pair_rows(loss, student, teacher, views["overlap"]))
+        if teacher is not None:
+            self.gaps(gaps(student, teacher)[:, None])
+
+    def values(self, *, with_teacher: bool) -> dict[str, float | Tensor]:
+        """Everything by name; call it in every process alike."""
+        where = self.position.aggregate()
+        cosine, positive, dead = self.pairs.aggregate().unbind(1)
+        numbers = {
+            "position_accuracy": where["accuracy"],
+            "chance_accuracy": where["chance_accuracy"],
+            "position_error_mm": where["distance_mm"],
+            "chance_error_mm": where["chance_distance_mm"],
+            "alignment": self.alignment.aggregate(),
+            **{name: metric.aggregate() for name, metric in self.spread.items()},
+            "dead_pairs": _mean_where(dead, positive),
+            **({"teacher_gap": self.gaps.aggregate().mean()} if with_teacher else {}),
+        }
+        samples = {"positive_cosine": cosine[positive > 0], "negative_cosine": cosine[positive == 0]}
+        return {**{name: float(value) for name, value in numbers.items()}, **samples}
+
+
+class _Rows(BufferedMetric):
+    """All rows of all processes."""
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: object) -> Tensor:
+        return y_pred
+
+    def aggregate(self) -> Tensor:
+        return self.gathered()[0]
+
+
+def _mean_where(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of those with weight one, 0 where there are none."""
+    return (values * weight).sum() / weight.sum().clamp_min(1)
