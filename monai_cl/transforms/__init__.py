@@ -10,6 +10,7 @@ from monai_cl.transforms.mr_contrast import (
     RandMRContrastDict,
 )
 from monai_cl.transforms.overlap import overlap_fractions
+from monai_cl.transforms.views import RandViews, RandViewsD, RandViewsd, RandViewsDict
 from monai_cl.transforms.volume_contrast_crops import (
     CropPlan,
     VolumeContrastCrops,
@@ -30,6 +31,10 @@ __all__ = [
     "RandMRContrastD",
     "RandMRContrastDict",
     "RandMRContrastd",
+    "RandViews",
+    "RandViewsD",
+    "RandViewsDict",
+    "RandViewsd",
     "VolumeContrastCrops",
     "VolumeContrastCropsD",
     "VolumeContrastCropsDict",
