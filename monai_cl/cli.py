@@ -49,6 +49,42 @@ def scan(
 
 
 @app.command()
+def cache(
+    datalist: Annotated[Path, typer.Argument(help="The study, from `monai-cl scan`.")],
+    recipe: Annotated[str, typer.Option(help="How to prepare the volumes: see `monai-cl recipes`.")],
+    out: Annotated[Path | None, typer.Option(help="The cache; DATALIST_cache when left out.")] = None,
+    options: Annotated[str, typer.Option(help="Parameters of the recipe, as in --recipe_options.")] = "{}",
+    dataset_dir: Annotated[Path | None, typer.Option(help="Folder that paths in the datalist start from.")] = None,
+    dtype: Annotated[str, typer.Option(help="int16 (scaled), float16 or float32.")] = "int16",
+    storage: Annotated[str, typer.Option(help="npy, or blosc2 (smaller, slower; the extra `cache`).")] = "npy",
+    max_faults: Annotated[float, typer.Option(help="Share of the volumes that may be unreadable.")] = 0.01,
+    processes: Annotated[int | None, typer.Option(help="As many as there are cores when left out.")] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Replace the cache of another recipe or type.")] = False,
+) -> None:
+    """Prepare every volume of a study once, for training that reads only the boxes it needs."""
+    from monai_cl import recipes as gallery
+    from monai_cl.data.cache import write_cache
+
+    result = write_cache(
+        datalist,
+        out,
+        recipe=recipe,
+        options=gallery.parse_options(options),
+        dataset_dir=dataset_dir,
+        dtype=dtype,
+        storage=storage,
+        max_faults=max_faults,
+        processes=processes,
+        rebuild=rebuild,
+        console=console,
+    )
+    console.print(result.table())
+    console.print(
+        f"next: give it as the datalist: {result.next_command}", soft_wrap=True, markup=False, highlight=False
+    )
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Output folders of steps, bundle folders, folders of curves.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),

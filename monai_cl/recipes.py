@@ -79,7 +79,8 @@ def load(name: str | Path, **overrides: Any) -> Compose:
             ``None``.
 
     Returns:
-        A ``Compose`` from ``{"image": file}`` or ``{"image": file, "label": file}`` to channel-first tensors.
+        A ``Compose`` from ``{"image": file}`` or ``{"image": file, "label": file}`` to channel-first tensors. Its
+        attribute ``recipe`` says what it is: ``name``, ``options`` and ``digest``.
 
     Raises:
         ValueError: If there is no such recipe or parameter (the message names the closest and all), or a spacing is
@@ -93,7 +94,10 @@ def load(name: str | Path, **overrides: Any) -> Compose:
 
     parser = ConfigParser(_resolved(name, overrides))
     # The lists of a configuration come back as they are; a Compose is built from `_target_`.
-    return parser.get_parsed_content("preprocessing")
+    chain = parser.get_parsed_content("preprocessing")
+    options = {key: _plain(key, value) for key, value in overrides.items()}
+    chain.recipe = {"name": Path(name).stem, "options": options, "digest": digest(name, **overrides)}
+    return chain
 
 
 def digest(name: str | Path, **overrides: Any) -> str:

@@ -18,6 +18,14 @@ def test_scan_writes_a_datalist_and_says_what_comes_next(study: Path, tmp_path: 
     assert "python -m monai.bundle run" in result.output
 
 
+def test_a_study_is_cached(study: Path, tmp_path: Path) -> None:
+    arguments = ["cache", str(study / "datalist.json"), "--recipe", "small_mr", "--out", str(tmp_path / "c")]
+    result = runner.invoke(cli.app, [*arguments, "--options", "{spacing: 2.0}", "--processes", "0"])
+    assert result.exit_code == 0, result.output
+    assert f"--datalist {tmp_path / 'c'}" in result.output
+    assert json.loads((tmp_path / "c/cache.json").read_text())["cache"]["recipe"]["options"] == {"spacing": 2.0}
+
+
 def test_recipes_and_bundles_are_listed() -> None:
     listed = runner.invoke(cli.app, ["recipes"]).output
     assert all(name in listed for name in ("brain_mr", "ct_abdomen", "small_mr"))

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from monai_cl.data.prepared import PreparedDataset, PreparedStream, TooManyFaultsError
+from monai_cl.data.faults import TooManyFaultsError
+from monai_cl.data.prepared import PreparedDataset, PreparedStream
 from monai_cl.data.sampling import StepSampler, ViewDataset, view_loader
 from monai_cl.transforms import VolumeContrastCropsd
 

@@ -1,6 +1,8 @@
 """Data: scanning folders, datalists, prepared volumes, batches of views, phantoms."""
 
+from monai_cl.data.cache import CacheResult, write_cache
 from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
+from monai_cl.data.faults import Faults, TooManyFaultsError
 from monai_cl.data.partitions import (
     PartitionBatchSampler,
     PartitionDraw,
@@ -10,7 +12,7 @@ from monai_cl.data.partitions import (
     relative_position,
 )
 from monai_cl.data.phantom import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
-from monai_cl.data.prepared import PreparedDataset, PreparedStream, TooManyFaultsError
+from monai_cl.data.prepared import PreparedDataset, PreparedStream
 from monai_cl.data.probing import probe_batches, probe_patches, split_for_probe
 from monai_cl.data.quantitative_maps import find_maps, load_maps
 from monai_cl.data.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
@@ -19,6 +21,8 @@ from monai_cl.data.study import check_labels, check_study, class_names, digest, 
 
 __all__ = [
     "BrainMaps",
+    "CacheResult",
+    "Faults",
     "PartitionBatchSampler",
     "PartitionDraw",
     "PreparedDataset",
@@ -50,4 +54,5 @@ __all__ = [
     "view_loader",
     "write_brain_dataset",
     "write_brain_maps",
+    "write_cache",
 ]

@@ -14,6 +14,8 @@ from typing import Any
 from monai_cl.data.nifti import stem
 
 Item = dict[str, Any]
+CACHE_FILE = "cache.json"  # what `monai-cl cache` writes: a datalist of prepared volumes
+CACHED = "cached"  # key of an item of a cache: how each of its volumes is stored
 _FILE_KEYS = ("image", "label")
 _VOLUME_SUFFIXES = (".dcm", ".ima", ".nrrd", ".mha", ".mhd", ".npy", ".npz", ".pt")
 
@@ -34,9 +36,9 @@ def load_datalist(
     which every scan has a label.
 
     Args:
-        path: The JSON file.
+        path: The JSON file, or the folder of a cache from ``monai-cl cache``.
         sections: A section, several joined by ``+`` (``"training+unlabelled"``), or a list of them.
-        dataset_dir: Folder that relative paths start from; by default that of the JSON file.
+        dataset_dir: Folder that relative paths start from; by default that of the JSON file, and always for a cache.
         labelled: ``True`` requires a label in each item, ``False`` takes labels away, ``None`` leaves them be.
         limit: Keep this many items, patient by patient, by :func:`few_labels`; ``None`` keeps all.
         seed: Seed of the order in which ``limit`` takes patients.
@@ -48,9 +50,9 @@ def load_datalist(
         FileNotFoundError: If the JSON, or any file it names in these sections, is absent.
         ValueError: If the JSON is malformed, a section is unknown or empty, or a required label is missing.
     """
-    source = Path(path)
+    source = datalist_file(path)
     content = read_datalist(source)
-    folder = source.parent if dataset_dir is None else Path(dataset_dir)
+    folder = source.parent if dataset_dir is None or is_cache(source) else Path(dataset_dir)
     names = _section_names(content, sections, source)
     items = _distinct([_entry(entry, name, source) for name in names for entry in content[name]])
     if not items:
@@ -119,6 +121,30 @@ def _paths(value: Any) -> list[str]:
     return [str(part) for part in value] if isinstance(value, (list, tuple)) else [str(value)]
 
 
+def is_cache(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is the folder of a cache from ``monai-cl cache``, or the ``cache.json`` in it."""
+    return datalist_file(path).name == CACHE_FILE
+
+
+def section_names(content: Mapping[str, Any]) -> list[str]:
+    """Names of the sections of a datalist that hold something."""
+    return [name for name, value in content.items() if value and _is_section(name, value)]
+
+
+def datalist_file(path: str | os.PathLike[str]) -> Path:
+    """The JSON file that ``path`` stands for: that in it, where it is the folder of a cache.
+
+    Raises:
+        ValueError: If the cache is not complete.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "entries").is_dir() and not (path / CACHE_FILE).is_file():
+        raise ValueError(
+            f"the cache {path} is not complete; the `monai-cl cache` command that began it goes on with it"
+        )
+    return path / CACHE_FILE if (path / CACHE_FILE).is_file() else path
+
+
 def read_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a datalist as it is.
 
@@ -126,7 +152,7 @@ def read_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a JSON object.
     """
-    path = Path(path)
+    path = datalist_file(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such datalist: {path}; `monai-cl scan FOLDER --out {path.name}` writes one")
     try:
@@ -197,6 +223,8 @@ def _labelled(items: list[Item], labelled: bool | None, source: Path) -> list[It
 
 def _cases(items: Sequence[Item]) -> list[str]:
     """Short unique names: the stem where only one item has it, else the relative path, if need be with its suffix."""
+    if all(CACHED in item for item in items):
+        return [str(item["case"]) for item in items]
     short, long = [_short(item) for item in items], [_long(item) for item in items]
     how_often, how_often_long = Counter(short), Counter(long)
     return [

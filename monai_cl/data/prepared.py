@@ -1,6 +1,5 @@
 """Volumes prepared once, with faults counted instead of hidden."""
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,42 +9,13 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import Dataset, IterableDataset
 
-logger = logging.getLogger(__name__)
+from monai_cl.data.cache.reading import check_prepared_by, open_item
+from monai_cl.data.datalist import CACHED
+from monai_cl.data.faults import MAX_FAULTS, Faults
+from monai_cl.transforms.stored import whole
 
-
-class TooManyFaultsError(RuntimeError):
-    """More volumes than allowed could not be prepared."""
-
-
-class _Faults:
-    """Items that could not be prepared, and the limit to their number."""
-
-    def __init__(self, total: int, max_faults: float) -> None:
-        if not 0 <= max_faults <= 1:
-            raise ValueError(f"max_faults must be between 0 and 1, got {max_faults!r}")
-        self.total = total
-        self.max_faults = max_faults
-        self.found: list[tuple[str, str]] = []
-
-    def prepare(self, item: dict[str, Any], transform: Callable[[dict[str, Any]], Any]) -> Any:
-        """The prepared item, or ``None`` once its fault is noted."""
-        try:
-            return transform(dict(item))
-        except Exception as error:  # whatever a reader may throw at a broken file
-            cause = error.__cause__ or error  # MONAI wraps the reason in one that names only the transform
-            case = str(item.get("case", item.get("image")))
-            self.found.append((case, f"{type(cause).__name__}: {cause}"))
-            logger.warning("left out %s: %s", *self.found[-1])
-            return None
-
-    def judge(self) -> None:
-        """Raise if there are more than allowed, or nothing is left."""
-        if len(self.found) > self.max_faults * self.total or len(self.found) == self.total:
-            listed = "\n".join(f"  {case}: {reason}" for case, reason in sorted(self.found)[:10])
-            raise TooManyFaultsError(
-                f"at most {100 * self.max_faults:g} % of the volumes may fail (max_faults), got {len(self.found)} of "
-                f"{self.total}; mend or remove these files, or allow more:\n{listed}"
-            )
+Item = dict[str, Any]
+Transform = Callable[[Item], Any] | None
 
 
 class PreparedDataset(Dataset[dict[str, Any]]):
@@ -55,9 +25,12 @@ class PreparedDataset(Dataset[dict[str, Any]]):
     fail the run stops before it starts. The affine and the record of operations stay with each volume. Plain MONAI
     ``CacheDataset`` stops at the first fault and says nothing of the others.
 
+    Volumes of a cache (``monai-cl cache``) stay on disk: an item reads them whole, :meth:`stored` leaves it to the
+    transform which boxes to read. They are prepared already; ``transform`` must be the recipe that did it.
+
     Args:
         data: Items as from :func:`monai_cl.data.load_datalist`; ``case`` names them.
-        transform: Deterministic transform of an item.
+        transform: Deterministic transform of an item; ``None`` takes items, or volumes of a cache, as they are.
         max_faults: Share of the items that may fail, in [0, 1].
         num_workers: Threads; as many as there are cores when left out.
         rank: This process's number among ``world_size`` ones; each prepares every ``world_size``-th item.
@@ -65,15 +38,15 @@ class PreparedDataset(Dataset[dict[str, Any]]):
 
     Raises:
         TooManyFaultsError: If more than ``max_faults`` of the items fail, or all do.
-        ValueError: If there are no items.
+        ValueError: If there are no items, or a cache was prepared by another recipe.
     """
 
     def __init__(
         self,
         data: Sequence[dict[str, Any]],
-        transform: Callable[[dict[str, Any]], Any],
+        transform: Transform,
         *,
-        max_faults: float = 0.05,
+        max_faults: float = MAX_FAULTS,
         num_workers: int | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -86,29 +59,37 @@ class PreparedDataset(Dataset[dict[str, Any]]):
             )
         self.data = mine  # MONAI's name for a dataset's items
         self.transform = transform
-        self._faults = _Faults(len(mine), max_faults)
+        check_prepared_by(mine, transform)
+        self.fault_record = Faults(len(mine), max_faults)
         outcomes = self._prepare_all(mine, num_workers or os.cpu_count() or 1, show=rank == 0)
         self._volumes = [volume for volume in outcomes if volume is not None]
-        self._faults.judge()
+        self.fault_record.judge()
 
     @property
     def faults(self) -> list[tuple[str, str]]:
         """Name and reason of each item left out, by name."""
-        return sorted(self._faults.found)
+        return sorted(self.fault_record.found)
 
     def _prepare_all(self, items: list[dict[str, Any]], threads: int, *, show: bool) -> list[Any]:
         console = Console(stderr=True)
         with ThreadPoolExecutor(threads) as pool:
-            work = pool.map(lambda item: self._faults.prepare(item, self.transform), items)
+            work = pool.map(self._prepare, items)
             quiet = not (show and console.is_terminal)
             return list(
                 track(work, "preparing volumes", total=len(items), console=console, transient=True, disable=quiet)
             )
 
+    def _prepare(self, item: Item) -> Any:
+        return self.fault_record.prepare(item, lambda one: _prepared(one, self.transform))
+
     def __len__(self) -> int:
         return len(self._volumes)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        return whole(self._volumes[index])
+
+    def stored(self, index: int) -> dict[str, Any]:
+        """The item as it is kept: with a :class:`~monai_cl.transforms.StoredVolume` where that is on disk."""
         return dict(self._volumes[index])
 
 
@@ -124,27 +105,34 @@ class PreparedStream(IterableDataset[dict[str, Any]]):
 
     Raises:
         TooManyFaultsError: While iterating, if more than ``max_faults`` of the items fail, or all do.
-        ValueError: If there are no items.
+        ValueError: If there are no items, or a cache was prepared by another recipe.
     """
 
     def __init__(
         self,
         data: Sequence[dict[str, Any]],
-        transform: Callable[[dict[str, Any]], Any],
+        transform: Transform,
         *,
-        max_faults: float = 0.05,
+        max_faults: float = MAX_FAULTS,
     ) -> None:
         if not data:
             raise ValueError("there must be at least one item, got none; look at the folder or datalist")
         self.data = list(data)
+        check_prepared_by(self.data, transform)
         self.transform = transform
         self.max_faults = max_faults
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        faults = _Faults(len(self.data), self.max_faults)
+        faults = Faults(len(self.data), self.max_faults)
         for item in self.data:
-            volume = faults.prepare(item, self.transform)
+            volume = faults.prepare(item, lambda one: whole(_prepared(one, self.transform)))
             if volume is None:
                 faults.judge()
             else:
                 yield volume
+
+
+def _prepared(item: Item, transform: Transform) -> Any:
+    if CACHED in item:
+        return open_item(item)
+    return item if transform is None else transform(item)

@@ -8,6 +8,8 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from monai_cl.transforms.stored import takes_stored
+
 Draw = tuple[int, int]  # which item, and the seed of its random transforms
 
 
@@ -75,10 +77,15 @@ class ViewDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: Draw) -> dict[str, Any]:
         item, seed = index
-        volume = self.data[item]
+        volume = self._read(item)
         self.transform.set_random_state(seed=seed)
         views: Any = self.transform(volume)
         return {**{key: views[key] for key in self.keys}, "case": str(volume.get("case", item))}
+
+    def _read(self, item: int) -> dict[str, Any]:
+        """The item; a volume that is on disk stays there if the transform reads the boxes it needs."""
+        stored = getattr(self.data, "stored", None) if takes_stored(self.transform) else None
+        return dict(self.data[item] if stored is None else stored(item))
 
 
 def view_loader(

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from monai_cl.data.datalist import load_datalist, read_datalist, shared_subjects
+from monai_cl.data.datalist import datalist_file, load_datalist, read_datalist, shared_subjects
 from monai_cl.data.scan import scan
 
 logger = logging.getLogger(__name__)
 
 
 def digest(datalist: str | Path) -> str:
-    """SHA-256 of a datalist, to tell whether a run goes on with the data it began with."""
-    return hashlib.sha256(Path(datalist).read_bytes()).hexdigest()
+    """SHA-256 of a datalist or of a cache's manifest, to tell whether a run goes on with the data it began with."""
+    return hashlib.sha256(datalist_file(datalist).read_bytes()).hexdigest()
 
 
 def check_study(datalist: str | Path, *, out_channels: int) -> None:

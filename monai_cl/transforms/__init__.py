@@ -10,6 +10,17 @@ from monai_cl.transforms.mr_contrast import (
     RandMRContrastDict,
 )
 from monai_cl.transforms.overlap import overlap_fractions
+from monai_cl.transforms.stored import (
+    ReadCrop,
+    ReadCropD,
+    ReadCropd,
+    ReadCropDict,
+    ReadVolume,
+    ReadVolumeD,
+    ReadVolumed,
+    ReadVolumeDict,
+    StoredVolume,
+)
 from monai_cl.transforms.views import RandViews, RandViewsD, RandViewsd, RandViewsDict
 from monai_cl.transforms.volume_contrast_crops import (
     CropPlan,
@@ -35,6 +46,15 @@ __all__ = [
     "RandViewsD",
     "RandViewsDict",
     "RandViewsd",
+    "ReadCrop",
+    "ReadCropD",
+    "ReadCropDict",
+    "ReadCropd",
+    "ReadVolume",
+    "ReadVolumeD",
+    "ReadVolumeDict",
+    "ReadVolumed",
+    "StoredVolume",
     "VolumeContrastCrops",
     "VolumeContrastCropsD",
     "VolumeContrastCropsDict",

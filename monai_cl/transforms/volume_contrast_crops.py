@@ -14,6 +14,7 @@ from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
 from monai_cl.transforms.overlap import overlap_fractions
+from monai_cl.transforms.stored import StoredVolume
 
 _CANDIDATES = 32  # crop positions tried per wanted crop before the least padded ones are taken
 
@@ -84,6 +85,7 @@ class VolumeContrastCrops(Randomizable, Transform):
     """
 
     backend = [TransformBackends.TORCH]  # noqa: RUF012 - MONAI's contract
+    takes_stored = True
 
     def __init__(
         self,
@@ -175,14 +177,15 @@ class VolumeContrastCrops(Randomizable, Transform):
         order = np.argsort(-np.where(share >= self.min_foreground, 2.0, share), kind="stable")
         return np.asarray(starts[order[: self.num_crops]])
 
-    def __call__(self, img: Tensor | np.ndarray) -> dict[str, Tensor]:
+    def __call__(self, img: Tensor | np.ndarray | StoredVolume) -> dict[str, Tensor]:
         """Draw a plan for ``img`` (C, *S) and apply it."""
         return self.apply(img, self.randomize(tuple(img.shape[1:])))
 
-    def apply(self, img: Tensor | np.ndarray, plan: CropPlan) -> dict[str, Tensor]:
-        """Cut the views of ``img`` (C, *S) that ``plan`` describes, on its device."""
-        affine = img.affine if isinstance(img, MetaTensor) else None
-        canvas = self._canvas(convert_to_tensor(img, track_meta=False).detach(), plan)
+    def apply(self, img: Tensor | np.ndarray | StoredVolume, plan: CropPlan) -> dict[str, Tensor]:
+        """Cut the views of ``img`` (C, *S) that ``plan`` describes, on its device; of a stored one read the canvas."""
+        affine = img.affine if isinstance(img, (MetaTensor, StoredVolume)) else None
+        volume = img if isinstance(img, StoredVolume) else convert_to_tensor(img, track_meta=False).detach()
+        canvas = self._canvas(volume, plan)
         n, device = self.num_crops, canvas.device
         base_starts = self._base_starts()
         origin = plan.canvas_start - plan.padding[:, 0]  # of the canvas in the volume
@@ -205,16 +208,19 @@ class VolumeContrastCrops(Randomizable, Transform):
     def _views(self, canvas: Tensor, plan: CropPlan, starts: np.ndarray, size: tuple[int, ...], which: slice) -> Tensor:
         return _cut(canvas, starts, size, flips=plan.flips[which], scales=plan.scales[which], shifts=plan.shifts[which])
 
-    def _canvas(self, data: Tensor, plan: CropPlan) -> Tensor:
+    def _canvas(self, data: Tensor | StoredVolume, plan: CropPlan) -> Tensor:
         """The canvas: a window of ``data`` without a copy, or padded where the volume is shorter."""
         low = plan.canvas_start - plan.padding[:, 0]
         spans = zip(low, self.canvas_size, data.shape[1:], strict=True)
         window = [slice(max(int(start), 0), min(int(start) + m, n)) for start, m, n in spans]
-        index = (slice(None), *window)
-        canvas = data[index]
+        if isinstance(data, StoredVolume):
+            canvas: Tensor = data.read([s.start for s in window], [s.stop for s in window]).as_tensor()
+        else:
+            index = (slice(None), *window)
+            canvas = data[index]
         if not plan.padding.any():
             return canvas
-        value = float(data.min()) if self.background is None else self.background
+        value = _minimum(data) if self.background is None else self.background
         ends = low + np.asarray(self.canvas_size) - np.asarray(data.shape[1:])
         beyond = np.maximum(np.stack([-low, ends], axis=1), 0)
         return F.pad(canvas.float(), [int(p) for p in beyond[::-1].ravel()], value=value)
@@ -239,6 +245,7 @@ class VolumeContrastCropsd(Randomizable, MapTransform):
     """
 
     backend = VolumeContrastCrops.backend
+    takes_stored = True
 
     def __init__(
         self,
@@ -285,6 +292,10 @@ class VolumeContrastCropsd(Randomizable, MapTransform):
 
 
 VolumeContrastCropsD = VolumeContrastCropsDict = VolumeContrastCropsd
+
+
+def _minimum(data: Tensor | StoredVolume) -> float:
+    return data.minimum if isinstance(data, StoredVolume) else float(data.min())
 
 
 def _cut(

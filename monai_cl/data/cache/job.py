@@ -1,0 +1,206 @@
+"""One volume of a cache: prepared, encoded and written, or found to be there."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from monai_cl import recipes
+from monai_cl._files import atomic_write
+from monai_cl.data.cache.arrays import array_class
+from monai_cl.data.cache.encoding import Encoded, encode
+from monai_cl.data.cache.reading import FORMAT
+from monai_cl.data.cache.sources import KEYS, source_files, source_hash, source_stamp
+from monai_cl.data.faults import reason_of
+
+_PERCENTILES = (0.5, 50.0, 99.5)
+_SAMPLE = 1_000_000  # voxels that percentiles are taken of
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one volume.
+
+    Args:
+        case: Its name.
+        how: ``"kept"``, ``"prepared"``, ``"changed"`` (prepared again), ``"fault"`` or ``"disk"`` (could not be
+            written).
+        entry: How it is stored; empty where it is not.
+        reason: Why it is not.
+        errno: Number of the error where it could not be written.
+    """
+
+    case: str
+    how: str
+    entry: Mapping[str, Any]
+    reason: str = ""
+    errno: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        return sum(volume["bytes"] for volume in self.entry.get("volumes", {}).values())
+
+
+class Job(Dataset[Outcome]):
+    """Every volume of a cache, an index each: reading one prepares and writes it.
+
+    Args:
+        items: Items with paths and ``case``.
+        folder: The cache.
+        recipe: Name or path of a recipe.
+        options: Its parameters.
+        dtype: As for :func:`~monai_cl.data.cache.encoding.encode`.
+        storage: A kind of :mod:`~monai_cl.data.cache.arrays`.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        folder: Path,
+        *,
+        recipe: str | Path,
+        options: Mapping[str, Any],
+        dtype: str,
+        storage: str,
+    ) -> None:
+        self.items, self.folder, self.dtype, self.storage = list(items), folder, dtype, storage
+        self.transform = recipes.load(recipe, **options)
+        self.made_by = {
+            "format": FORMAT,
+            "monai_cl": importlib.metadata.version("monai_cl"),
+            "recipe": self.transform.recipe,
+            "dtype": dtype,
+            "storage": storage,
+        }
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Outcome:
+        item = self.items[index]
+        case, old = str(item["case"]), self._entry(item)
+        try:
+            files = source_files(item)
+            stamp = source_stamp(files)
+            if old is not None and old["source"]["stamp"] == stamp:
+                return Outcome(case, "kept", old)
+            source = {"sha256": source_hash(files), "stamp": stamp}
+            same = old is not None and old["source"]["sha256"] == source["sha256"]  # copied or touched, not changed
+            prepared = {} if same else self._prepare(item)
+        except Exception as error:  # whatever a reader may throw at a broken file
+            return Outcome(case, "fault", {}, _without_paths(reason_of(error), item))
+        try:
+            if same and old is not None:
+                return Outcome(case, "kept", self._commit(item, {**old, "source": source}))
+            volumes = {key: self._store(item, key, *one, source["sha256"]) for key, one in prepared.items()}
+            entry = self._commit(item, {**self.made_by, "source": source, "volumes": volumes})
+        except OSError as error:
+            return Outcome(case, "disk", {}, str(error), error.errno)
+        return Outcome(case, "prepared" if old is None else "changed", entry)
+
+    def _prepare(self, item: Item) -> dict[str, tuple[NDArray[Any], Any, Encoded]]:
+        """Values, affine and what to store of each volume."""
+        found = {}
+        for key, value in self.transform(dict(item)).items():
+            if key in KEYS:
+                affine = getattr(value, "affine", None)
+                values = torch.as_tensor(value).as_subclass(torch.Tensor).detach().cpu().numpy()
+                found[key] = (values, affine, encode(values, self.dtype))
+        return found
+
+    def _store(
+        self, item: Item, key: str, values: NDArray[Any], affine: Any, one: Encoded, source: str
+    ) -> dict[str, Any]:
+        kind, suffix = array_class(self.storage)
+        # a file is never written to again: other content has another name, so what reads the old one goes on
+        made_by = {name: value for name, value in self.made_by.items() if name != "monai_cl"}
+        tag = hashlib.sha256(json.dumps([made_by, source, key], sort_keys=True).encode()).hexdigest()[:12]
+        path = self.folder / "volumes" / f"{file_name(item)}.{tag}{suffix}"
+        kind.write(one.stored, path)
+        return _describe(path, one, values, affine) | {"storage": self.storage}
+
+    def _commit(self, item: Item, entry: dict[str, Any]) -> dict[str, Any]:
+        """Write the entry, which says that the volume is complete."""
+        with atomic_write(self.folder / "entries" / f"{file_name(item)}.json") as temporary:
+            temporary.write_text(json.dumps(entry, indent=1, sort_keys=True))
+        return entry
+
+    def _entry(self, item: Item) -> dict[str, Any] | None:
+        """What an earlier call has stored of this item with these settings, if all of it is there."""
+        try:
+            entry: dict[str, Any] = json.loads((self.folder / "entries" / f"{file_name(item)}.json").read_text("utf-8"))
+            there = set(entry["volumes"]) == {key for key in KEYS if item.get(key)} and all(
+                (self.folder / "volumes" / volume["file"]).stat().st_size == volume["bytes"]
+                for volume in entry["volumes"].values()
+            )
+        except (OSError, ValueError, KeyError):
+            return None
+        # another version of the package is no reason to prepare again: a recipe that changed has another digest
+        same = all(entry.get(key) == value for key, value in self.made_by.items() if key != "monai_cl")
+        return entry if same and there else None
+
+
+def file_name(item: Mapping[str, Any]) -> str:
+    """A name for the files of an item: its case as far as fit for one, and what tells it from similar ones."""
+    case = str(item["case"])
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", case)[-80:].strip(".")
+    return f"{plain}-{hashlib.sha256(case.encode()).hexdigest()[:8]}"
+
+
+def _describe(path: Path, one: Encoded, values: NDArray[Any], affine: Any) -> dict[str, Any]:
+    """How a volume is stored, where it lies, and how far it is from what was prepared."""
+    nd = values.ndim - 1
+    matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "shape": list(one.stored.shape),
+        "dtype": str(one.stored.dtype),
+        "values": str(values.dtype),
+        "scale": list(one.scale),  # value = stored * scale + offset = (stored + shift) * scale
+        "offset": [scale * shift for scale, shift in zip(one.scale, one.shift, strict=True)],
+        "shift": list(one.shift),
+        "error": one.error,
+        "error_in_steps": one.error / min(one.scale) if one.scale else 0.0,
+        "affine": matrix.tolist(),
+        "spacing": np.linalg.norm(matrix[:nd, :nd], axis=0).tolist(),
+        "statistics": _statistics(values),
+    }
+
+
+def _statistics(values: NDArray[Any]) -> dict[str, list[float]]:
+    """Of each channel."""
+    channels = values.reshape(len(values), -1)
+    found = {
+        "min": channels.min(1),
+        "max": channels.max(1),
+        "mean": channels.mean(1, dtype=np.float64),
+        "std": channels.std(1, dtype=np.float64),
+    }
+    sample = channels[:, :: -(-channels.shape[1] // _SAMPLE)]
+    for percentile, row in zip(_PERCENTILES, np.percentile(sample, _PERCENTILES, axis=1), strict=True):
+        found[f"percentile_{percentile:g}"] = row
+    return {name: [float(value) for value in row] for name, row in found.items()}
+
+
+def _without_paths(text: str, item: Item) -> str:
+    """The first line of a reason, the name of the case in the place of paths, which may name a patient."""
+    for key in KEYS:
+        value = item.get(key)
+        for path in value if isinstance(value, (list, tuple)) else [value] if value else []:
+            text = text.replace(str(path), str(item["case"]))
+    return text.splitlines()[0]

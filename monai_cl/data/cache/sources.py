@@ -1,0 +1,49 @@
+"""Whether the files behind a volume are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+KEYS = ("image", "label")
+_BLOCK = 1 << 20
+# headers whose voxels lie in a file beside them
+_PARTNERS = {".mhd": (".raw", ".zraw"), ".hdr": (".img",), ".nhdr": (".raw", ".raw.gz")}
+
+
+def source_files(item: Mapping[str, Any]) -> list[Path]:
+    """All files that an item is read from: those of a series' folder, and the partners of headers, included."""
+    found = []
+    for key in KEYS:
+        value = item.get(key)
+        for path in value if isinstance(value, (list, tuple)) else [value] if value else []:
+            found += _below(Path(path))
+    return found
+
+
+def source_hash(files: list[Path]) -> str:
+    """SHA-256 over the contents of files, in this order, whatever they are called."""
+    total = hashlib.sha256()
+    for path in files:
+        one = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK):
+                one.update(block)
+        total.update(one.digest())
+    return total.hexdigest()
+
+
+def source_stamp(files: list[Path]) -> str:
+    """What can be compared without reading: a hash of sizes and times of change (which are not kept themselves)."""
+    states = [path.stat() for path in files]
+    return hashlib.sha256(json.dumps([(s.st_size, s.st_mtime_ns) for s in states]).encode()).hexdigest()
+
+
+def _below(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(child for child in path.iterdir() if child.is_file())
+    partners = [path.with_suffix(suffix) for suffix in _PARTNERS.get(path.suffix.lower(), ())]
+    return [path, *(partner for partner in partners if partner.is_file())]

@@ -1,0 +1,65 @@
+"""Volumes that cannot be read: counted, named, left out up to a limit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+MAX_FAULTS = 0.01  # share of the volumes
+
+
+class TooManyFaultsError(RuntimeError):
+    """More volumes than allowed could not be read or prepared."""
+
+
+class Faults:
+    """Volumes that could not be read or prepared, and the limit to their number.
+
+    Args:
+        total: Number of volumes.
+        max_faults: Share of them that may fail, in [0, 1].
+    """
+
+    def __init__(self, total: int, max_faults: float = MAX_FAULTS) -> None:
+        if not 0 <= max_faults <= 1:
+            raise ValueError(f"max_faults must be between 0 and 1, got {max_faults!r}")
+        self.total = total
+        self.max_faults = max_faults
+        self.found: list[tuple[str, str]] = []
+
+    def add(self, case: str, reason: str) -> None:
+        """Note a fault and say so in the log; a volume is counted once."""
+        if case not in {name for name, _ in self.found}:
+            self.found.append((case, reason))
+            logger.warning("left out %s: %s", case, reason)
+
+    def prepare(self, item: dict[str, Any], transform: Callable[[dict[str, Any]], Any]) -> Any:
+        """The prepared item, or ``None`` once its fault is noted."""
+        try:
+            return transform(dict(item))
+        except Exception as error:  # whatever a reader may throw at a broken file
+            self.add(str(item.get("case", item.get("image"))), reason_of(error))
+            return None
+
+    @property
+    def too_many(self) -> bool:
+        """Whether there are more than allowed, or nothing is left."""
+        return len(self.found) > self.max_faults * self.total or len(self.found) == self.total
+
+    def judge(self) -> None:
+        """Raise if there are too many."""
+        if self.too_many:
+            listed = "\n".join(f"  {case}: {reason}" for case, reason in sorted(self.found)[:10])
+            raise TooManyFaultsError(
+                f"at most {100 * self.max_faults:g} % of the volumes may fail (max_faults), got {len(self.found)} of "
+                f"{self.total}; mend or remove these files, or allow more:\n{listed}"
+            )
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, without the wrapper of MONAI that names only the transform."""
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {cause}"
