@@ -1,8 +1,9 @@
 """Pretraining methods, one a file."""
 
 from monai_cl.methods.base import Method
+from monai_cl.methods.global_local_contrast import GlobalLocalContrast
 from monai_cl.methods.masked_reconstruction import MaskedReconstruction
 from monai_cl.methods.sequence_contrast import SequenceContrast
 from monai_cl.methods.volume_contrast import VolumeContrast
 
-__all__ = ["MaskedReconstruction", "Method", "SequenceContrast", "VolumeContrast"]
+__all__ = ["GlobalLocalContrast", "MaskedReconstruction", "Method", "SequenceContrast", "VolumeContrast"]

@@ -35,9 +35,9 @@ def hypercolumns(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     return torch.cat([F.normalize(resized(m, size), dim=1) for m in maps], dim=1)
 
 
-def pointwise(spatial_dims: int, channels: int, out_channels: int) -> nn.Module:
+def pointwise(spatial_dims: int, channels: int, out_channels: int, *, bias: bool = True) -> nn.Module:
     """A linear map in each voxel."""
-    return {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[spatial_dims](channels, out_channels, kernel_size=1)
+    return {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[spatial_dims](channels, out_channels, kernel_size=1, bias=bias)
 
 
 def reached(network: nn.Module, used: Callable[[Features], list[Tensor]]) -> Features:

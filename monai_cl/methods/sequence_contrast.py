@@ -174,7 +174,7 @@ class SequenceContrast(Method):
         return [q[:, 0], q[:, 1]], places, whole
 
     @torch.no_grad()
-    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
+    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float | Tensor]:
         """How well crops and voxels are found again in another contrast, on volumes that are not trained on.
 
         Returns:

@@ -1,5 +1,6 @@
 """Parts of networks: encoder taps, projection heads, the momentum teacher."""
 
+from monai_cl.networks.decoders import decoder_blocks, decoder_features, decoder_modules
 from monai_cl.networks.encoders import (
     encoder_features,
     encoder_modules,
@@ -16,6 +17,9 @@ __all__ = [
     "MomentumTeacher",
     "Projector",
     "cosine_momentum",
+    "decoder_blocks",
+    "decoder_features",
+    "decoder_modules",
     "encoder_features",
     "encoder_modules",
     "encoder_stride",
