@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from monai_cl.data import phantom_template
-from monai_cl.data.phantom import abdomen_ct_phantom, brain_subject, cardiac_mr_phantom, write_brain_dataset
+from monai_cl.data.phantom import (
+    abdomen_ct_phantom,
+    brain_subject,
+    cardiac_mr_phantom,
+    chest_ct_phantom,
+    write_brain_dataset,
+)
 from monai_cl.data.phantom_deformation import exponentiate, jacobian_determinant, random_displacement, voxel_grid
 from monai_cl.data.phantom_template import Grid, full_template, template_fractions
 from monai_cl.data.phantom_volume import centred_affine, rician, smooth_noise, write_nifti
@@ -279,19 +285,21 @@ def test_dataset_refuses_to_be_empty(tmp_path):
 # --- shapes
 
 
-@pytest.mark.parametrize(("phantom", "labels"), [(abdomen_ct_phantom, 5), (cardiac_mr_phantom, 3)])
+@pytest.mark.parametrize(
+    ("phantom", "labels"), [(abdomen_ct_phantom, 5), (chest_ct_phantom, 4), (cardiac_mr_phantom, 3)]
+)
 @pytest.mark.parametrize("seed", range(4))
 def test_shapes_contain_every_label(phantom, labels, seed):
     assert phantom(seed).label.unique().tolist() == list(range(labels + 1))
 
 
-@pytest.mark.parametrize("phantom", [abdomen_ct_phantom, cardiac_mr_phantom])
+@pytest.mark.parametrize("phantom", [abdomen_ct_phantom, chest_ct_phantom, cardiac_mr_phantom])
 def test_shapes_repeat_under_a_seed_and_differ_between_seeds(phantom):
     assert torch.equal(phantom(1).image, phantom(1).image)
     assert not torch.equal(phantom(1).label, phantom(2).label)
 
 
-@pytest.mark.parametrize("phantom", [abdomen_ct_phantom, cardiac_mr_phantom])
+@pytest.mark.parametrize("phantom", [abdomen_ct_phantom, chest_ct_phantom, cardiac_mr_phantom])
 def test_shapes_take_shape_and_spacing(phantom):
     volume = phantom(0, shape=(40, 36, 12), spacing=(5.0, 6.0, 7.0))
     assert volume.image.shape == volume.label.shape == (1, 40, 36, 12)
@@ -308,6 +316,13 @@ def test_abdomen_has_the_liver_on_the_right():
     label = abdomen_ct_phantom(0).label[0]
     x = voxel_grid(label.shape)[0]  # grows towards the patient's right
     assert x[label == 1].mean() > x[label == 5].mean() > x[label == 4].mean()
+
+
+def test_chest_has_lungs_full_of_air_and_the_heart_on_the_left():
+    volume = chest_ct_phantom(0)
+    assert volume.image[(volume.label == 1) | (volume.label == 2)].median() == pytest.approx(-840, abs=60)
+    x = voxel_grid(volume.label.shape[1:])[0]
+    assert x[volume.label[0] == 1].mean() > x[volume.label[0] == 4].mean() > x[volume.label[0] == 3].mean()
 
 
 def test_heart_has_a_dark_ring_around_a_bright_pool():

@@ -13,7 +13,7 @@ import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from monai_cl import recipes
-from monai_cl.data.phantom import abdomen_ct_phantom, cardiac_mr_phantom
+from monai_cl.data.phantom import abdomen_ct_phantom, cardiac_mr_phantom, chest_ct_phantom
 
 FOLDER = Path(__file__).parent.parent / "transforms"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
@@ -33,6 +33,8 @@ def head_phantom(seed=0):
 
 PHANTOMS = {
     "ct_abdomen": lambda: abdomen_ct_phantom(0, shape=(48, 40, 24), spacing=(8.0, 8.0, 10.0)),
+    "ct_chest": lambda: chest_ct_phantom(0, shape=(48, 40, 24), spacing=(8.0, 8.0, 10.0)),
+    "body_mr": lambda: cardiac_mr_phantom(1, shape=(48, 48, 24), spacing=(7.0, 7.0, 10.0)),
     "small_mr": lambda: cardiac_mr_phantom(0, shape=(48, 48, 8), spacing=(3.5, 3.5, 10.0)),
     "brain_mr": head_phantom,
 }
@@ -90,13 +92,14 @@ def test_missing_folders_are_named(monkeypatch, tmp_path):
 
 def test_an_unknown_recipe_gets_the_closest_and_all():
     with pytest.raises(
-        ValueError, match=r"'ct_abdomin', did you mean 'ct_abdomen'\? \(valid: brain_mr, ct_abdomen, small"
+        ValueError,
+        match=r"'ct_abdomin', did you mean 'ct_abdomen'\? \(valid: body_mr, brain_mr, ct_abdomen, ct_chest, small",
     ):
         recipes.load("ct_abdomin")
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(ValueError, match=r"must be a file, absent\.yaml is none; built in are: brain_mr"):
+    with pytest.raises(ValueError, match=r"must be a file, absent\.yaml is none; built in are: body_mr, brain_mr"):
         recipes.load("absent.yaml")
 
 
@@ -263,6 +266,41 @@ def test_ct_window_becomes_zero_to_one(tmp_path):
     values[2, 2, 2:5] = -175 + 0.25 * 425, 250, 3000
     image = recipes.load("ct_abdomen", spacing=None)(write_image(tmp_path / "a.nii.gz", values))["image"]
     assert image.unique().tolist() == pytest.approx([0, 0.25, 1])
+
+
+def test_chest_keeps_lung_and_soft_tissue_and_the_spacing_of_routine_scans(tmp_path):
+    assert recipes.parameters("ct_chest")["spacing"] == [1.25, 1.25, 5.0]
+    values = np.full((30, 30, 12), -1000.0, dtype=np.float32)
+    values[5:25, 5:25] = 50
+    values[10:20, 10:20] = -850  # lung, within the body
+    values[5, 5] = 900
+    values[5, 6] = -250
+    image = recipes.load("ct_chest", spacing=None)(write_image(tmp_path / "a.nii.gz", values))["image"]
+    assert image.unique().tolist() == pytest.approx([0, 0.1, 0.5, 0.7, 1])
+
+
+@pytest.mark.parametrize("name", ["ct_chest", "body_mr"])
+def test_a_body_in_noisy_air_is_cropped_with_its_margin(tmp_path, name):
+    rng = np.random.default_rng(0)
+    air = (
+        -1000 + 15 * rng.standard_normal((40, 40, 20))
+        if name == "ct_chest"
+        else np.abs(rng.normal(0, 10, (40, 40, 20)))
+    )
+    values = air.astype(np.float32)
+    values[12:28, 12:28] = 60 if name == "ct_chest" else 500
+    image = recipes.load(name, spacing=None, margin=2)(write_image(tmp_path / "a.nii.gz", values))["image"]
+    assert image.shape == (1, 22, 22, 20)  # as of the head below
+
+
+def test_percentiles_of_a_body_do_not_depend_on_the_air_around_it(tmp_path):
+    rng = np.random.default_rng(0)
+    body = rng.uniform(200, 900, (16, 16, 16)).astype(np.float32)
+    small, large = np.zeros((32, 32, 16), np.float32), np.zeros((60, 60, 16), np.float32)
+    small[8:24, 8:24] = large[22:38, 22:38] = body
+    load = recipes.load("body_mr")
+    first, second = (load(write_image(tmp_path / f"{n}.nii.gz", v))["image"] for n, v in enumerate((small, large)))
+    assert torch.equal(first, second)
 
 
 def test_ct_is_cropped_to_the_body_with_its_margin(tmp_path):

@@ -1,4 +1,4 @@
-"""Phantoms of randomised ellipsoids, an abdominal CT and a short-axis cardiac MR, for previews and tests."""
+"""Phantoms of randomised ellipsoids, abdominal and chest CT and a short-axis cardiac MR, for previews and tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from monai_cl.data.phantom_volume import LabelledVolume, Seed, centred_affine, rician, smooth_noise
 
 ABDOMEN_LABELS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen", 5: "spine"}
+CHEST_LABELS = {1: "right lung", 2: "left lung", 3: "heart", 4: "spine"}
 CARDIAC_LABELS = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 
 
@@ -98,6 +99,52 @@ def abdomen_ct_phantom(
         x, y, z = rng.uniform((-0.3, 0.25, -0.7), (0.1, 0.38, -0.3))
         canvas.paint(canvas.ellipsoid((x, y, z), (0.07, 0.06, 0.10)), -800.0)
     noise = rng.uniform(12, 22) * smooth_noise(rng, shape, 0.6)
+    return canvas.finish((canvas.image + noise).clamp(min=-1024.0))
+
+
+def chest_ct_phantom(
+    seed: Seed = 0, shape: Sequence[int] = (128, 104, 36), spacing: Sequence[float] = (3.0, 3.0, 8.0)
+) -> LabelledVolume:
+    """Chest CT in Hounsfield units: air, fat, chest wall, lungs with vessels, heart, aorta, trachea, spine, noise.
+
+    Labels are 1 right lung, 2 left lung, 3 heart, 4 spine, 0 everything else.
+
+    Args:
+        seed: Integer, or several, that fixes every draw.
+        shape: Spatial shape ``(X, Y, Z)``; the body fills it.
+        spacing: Voxel size in millimetres along each axis.
+
+    Returns:
+        The phantom, axes towards Right, Anterior, Superior.
+
+    Raises:
+        ValueError: If the shape or the spacing is not three positive numbers, or a size is below 4.
+    """
+    rng = np.random.default_rng(seed)
+    canvas = _Canvas(rng, shape, spacing, value=-1000.0)
+    infinite = math.inf
+    canvas.paint(canvas.ellipsoid((0, 0, 0), (0.88, 0.82, infinite)), -100.0)
+    canvas.paint(canvas.ellipsoid((0, 0, 0), (0.80, 0.72, infinite)), 50.0)
+    canvas.paint(canvas.ellipsoid((0, 0.08, 0.1), (0.30, 0.50, infinite)), -80.0)  # fat of the mediastinum
+    # +x is the patient's right; domes of the diaphragm below, the right one higher
+    lungs = {1: ((0.40, 0.02, 0.15), (0.30, 0.54, 1.0)), 2: ((-0.42, 0.0, 0.05), (0.28, 0.54, 1.0))}
+    for side, (centre, radii) in lungs.items():
+        lung = canvas.ellipsoid(centre, radii)
+        canvas.paint(lung, rng.uniform(-880, -800), side)
+        for _ in range(14):  # vessels that run up and down
+            x, y = (c + r * rng.uniform(-0.6, 0.6) for c, r in zip(centre[:2], radii[:2], strict=True))
+            canvas.paint(lung * canvas.ellipsoid((x, y, rng.uniform(-0.4, 0.5)), (0.03, 0.03, 0.25)), 40.0)
+    organs = (
+        (3, 130.0, (-0.14, 0.16, -0.25), (0.32, 0.32, 0.45)),
+        (None, 160.0, (-0.13, -0.22, 0.0), (0.07, 0.08, infinite)),
+        (None, -1000.0, (0.0, 0.0, 0.8), (0.055, 0.06, 0.55)),
+        (4, 260.0, (0.0, -0.44, 0.0), (0.13, 0.14, infinite)),
+        (None, 30.0, (0.0, -0.58, 0.0), (0.04, 0.04, infinite)),
+        (None, 240.0, (0.0, 0.66, 0.1), (0.10, 0.035, 0.7)),
+    )
+    for label, value, centre, radii in organs:
+        canvas.paint(canvas.ellipsoid(centre, radii), value * (1 + 0.08 * rng.uniform(-1, 1)), label)
+    noise = rng.uniform(15, 30) * smooth_noise(rng, shape, 0.6)
     return canvas.finish((canvas.image + noise).clamp(min=-1024.0))
 
 

@@ -134,7 +134,8 @@ class HealthProbe:
         method.eval()
         try:
             with torch.random.fork_rng(devices), torch.no_grad(), engine.precision.autocast():
-                values = method.probe(to_device(batch, device) for batch in self.batches) if self.batches else {}
+                views = (to_device(batch, device) for batch in self.batches)
+                values = method.probe(views) if self.batches else {}
                 patches = [to_device(patch, device) for patch in self.patches]
                 return {**values, **(label_probe(method.steady_network, patches) if patches else {})}
         finally:

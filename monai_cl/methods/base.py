@@ -1,7 +1,7 @@
 """What a pretraining method is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Method(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Called once after each optimiser step with the share of training that is done; updates teachers."""
 
-    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float | Tensor]:
+    def probe(self, batches: Iterable[dict[str, Any]]) -> Mapping[str, float | Tensor]:
         """Health of the representation on batches that are not trained on; nothing where a method has no embedding.
 
         A value is a number, or a sample of numbers (N,) that is looked at as a distribution. Runs on the weights that
