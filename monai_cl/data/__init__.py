@@ -17,6 +17,8 @@ from monai_cl.data.probing import probe_batches, probe_patches, split_for_probe
 from monai_cl.data.quantitative_maps import find_maps, load_maps
 from monai_cl.data.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
 from monai_cl.data.scan import ScanResult, scan
+from monai_cl.data.slice_axis import items_with_depth, slice_axis
+from monai_cl.data.slices import SliceDataset, cut_slab, fixed_slice_batches, items_of_rank, slice_loader
 from monai_cl.data.study import check_labels, check_study, class_names, digest, find_images
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "PreparedDataset",
     "PreparedStream",
     "ScanResult",
+    "SliceDataset",
     "StepSampler",
     "TooManyFaultsError",
     "ViewDataset",
@@ -35,11 +38,15 @@ __all__ = [
     "check_labels",
     "check_study",
     "class_names",
+    "cut_slab",
     "digest",
     "few_labels",
     "find_images",
     "find_maps",
     "fixed_batches",
+    "fixed_slice_batches",
+    "items_of_rank",
+    "items_with_depth",
     "load_datalist",
     "load_maps",
     "partition_of",
@@ -50,6 +57,8 @@ __all__ = [
     "relative_position",
     "scan",
     "shared_subjects",
+    "slice_axis",
+    "slice_loader",
     "split_for_probe",
     "view_loader",
     "write_brain_dataset",

@@ -188,7 +188,8 @@ def _places(views: Sequence[Tensor], grids: Sequence[Tensor], image: Tensor, uni
     found = [read_grid(grid) for grid in grids]
     coords, valid = (torch.stack(parts) for parts in zip(*found, strict=True))
     if unit == "mm" and isinstance(image, MetaTensor):
-        spacing = torch.as_tensor(image.pixdim, dtype=coords.dtype, device=coords.device)[: coords.shape[1]]
+        # not pixdim: of a 2-D image that looks at two rows of the affine alone, and the plane may lie anywhere
+        spacing = image.affine[:-1, :-1].norm(dim=0).to(coords)[: coords.shape[1]]
         coords = coords * spacing.reshape(-1, *(1,) * (coords.ndim - 2))
     return coords, valid
 

@@ -1,0 +1,90 @@
+"""Along which axis the slices of a volume are stacked, and how many there are, from its header alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from monai_cl.data.datalist import Item
+from monai_cl.data.faults import MAX_FAULTS, Faults
+from monai_cl.data.nifti import is_nifti, read_grid
+
+_THICKER = 1.1  # spacing that tells slices from their plane
+_FEWER = 2.0  # number of voxels that does where spacings say nothing
+
+
+def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
+    """Axis along which slices are stacked.
+
+    That of the largest spacing, if it is more than a tenth above the others; failing that, that with less than half
+    the voxels of any other; failing that, the last one, which is along the body in volumes oriented to RAS.
+
+    Args:
+        shape: Voxels along each axis.
+        spacing: Their size in mm.
+
+    Example:
+        >>> slice_axis((10, 256, 256), (8.0, 1.4, 1.4)), slice_axis((200, 200, 9), (1.0, 1.0, 1.0))
+        (0, 2)
+    """
+    by_spacing, by_size = np.argsort(spacing, kind="stable"), np.argsort(shape, kind="stable")
+    if spacing[by_spacing[-1]] > _THICKER * spacing[by_spacing[-2]]:
+        return int(by_spacing[-1])
+    if _FEWER * shape[by_size[0]] < shape[by_size[1]]:
+        return int(by_size[0])
+    return len(shape) - 1
+
+
+def items_with_depth(
+    items: Sequence[Mapping[str, Any]],
+    *,
+    axis: int | None = None,
+    orientation: str | None = "RAS",
+    max_faults: float = MAX_FAULTS,
+) -> list[Item]:
+    """Items of NIfTI volumes with their number of slices, of which no voxel is read.
+
+    Args:
+        items: Items as from :func:`monai_cl.data.load_datalist`.
+        axis: Axis of the slices; by default that of :func:`slice_axis`, of each volume.
+        orientation: Axes that a recipe brings the volumes to before slices are counted; None keeps those of the file.
+        max_faults: Share of the items that may be unreadable, in [0, 1]; they are named in the log and left out.
+
+    Returns:
+        Copies of the items with ``"slice_axis"`` and ``"depth"``. They hold for recipes that leave this axis as it is;
+        :func:`monai_cl.data.positioned_items` takes them further.
+
+    Raises:
+        TooManyFaultsError: If more than ``max_faults`` of the files, or all of them, are unreadable or not NIfTI.
+        ValueError: If there are no items.
+    """
+    if not items:
+        raise ValueError("there must be at least one item, got none; look at the datalist and its sections")
+    faults = Faults(len(items), max_faults)
+    found = [faults.prepare(dict(item), lambda one: _measured(one, axis, orientation)) for item in items]
+    faults.judge()
+    return [item for item in found if item is not None]
+
+
+def _measured(item: Item, axis: int | None, orientation: str | None) -> Item:
+    path = item["image"]
+    if not isinstance(path, str) or not is_nifti(path):
+        raise ValueError("only headers of NIfTI files tell the depth; prepare the volumes and let SliceDataset count")
+    grid = read_grid(path)
+    order = _order(grid.affine, orientation)
+    shape = [grid.shape[i] for i in order]
+    spacing = [float(np.linalg.norm(grid.affine[:3, i])) for i in order]
+    chosen = slice_axis(shape, spacing) if axis is None else axis
+    return {**item, "slice_axis": chosen, "depth": shape[chosen]}
+
+
+def _order(affine: np.ndarray, orientation: str | None) -> list[int]:
+    """Which axis of the file each axis of the oriented volume is."""
+    import nibabel
+
+    if orientation is None:
+        return [0, 1, 2]
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(tuple(orientation))
+    )
+    return [int(i) for i in np.argsort(turn[:, 0])]
