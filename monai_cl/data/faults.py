@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from monai_cl.transforms.stored import UnreadableVolumeError
+
 logger = logging.getLogger(__name__)
 
 MAX_FAULTS = 0.01  # share of the volumes
@@ -57,6 +59,16 @@ class Faults:
                 f"at most {100 * self.max_faults:g} % of the volumes may fail (max_faults), got {len(self.found)} of "
                 f"{self.total}; mend or remove these files, or allow more:\n{listed}"
             )
+
+
+def unreadable(error: BaseException) -> str | None:
+    """The reason if an error is that a volume could not be read, however wrapped; ``None`` if it is another."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UnreadableVolumeError):
+            return str(cause)
+        cause = cause.__cause__
+    return None
 
 
 def reason_of(error: BaseException) -> str:

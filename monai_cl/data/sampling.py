@@ -8,9 +8,12 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from monai_cl.data.faults import Faults, TooManyFaultsError, unreadable
 from monai_cl.transforms.stored import takes_stored
 
 Draw = tuple[int, int]  # which item, and the seed of its random transforms
+Fault = tuple[str, str]  # name and reason
+FAULTS = "faults"  # key of a batch, until the loader has counted them
 
 
 class StepSampler(Sampler[list[Draw]]):
@@ -64,6 +67,10 @@ class StepSampler(Sampler[list[Draw]]):
 class ViewDataset(Dataset[dict[str, Any]]):
     """Views of prepared volumes; an index is ``(item, seed)``, and the same index always gives the same views.
 
+    In a batch, a volume that cannot be read when its turn comes is left out: the batch says so under ``faults``, and
+    the next volume that is not in it, in an order that follows from the seed, takes the place, so that batches keep
+    their size on every process.
+
     Args:
         volumes: Prepared items.
         transform: Random transform (``Randomizable``) of an item.
@@ -74,6 +81,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
         self.data = volumes  # MONAI's name for what a dataset draws from
         self.transform = transform
         self.keys = tuple(keys)
+        self._unreadable: dict[int, Fault] = {}
 
     def __getitem__(self, index: Draw) -> dict[str, Any]:
         item, seed = index
@@ -82,10 +90,78 @@ class ViewDataset(Dataset[dict[str, Any]]):
         views: Any = self.transform(volume)
         return {**{key: views[key] for key in self.keys}, "case": str(volume.get("case", item))}
 
+    def __getitems__(self, indices: Sequence[Draw]) -> list[dict[str, Any]]:
+        """Views of a batch; each of its items carries the faults met on the way."""
+        taken = {item for item, _ in indices}
+        faults: list[Fault] = []
+        batch = [self._views(item, seed, taken, faults) for item, seed in indices]
+        return [{**views, FAULTS: faults} for views in batch]
+
+    def _views(self, item: int, seed: int, taken: set[int], faults: list[Fault]) -> dict[str, Any]:
+        for candidate in self._candidates(item, seed):
+            if candidate != item and candidate in taken:
+                continue
+            try:
+                if candidate not in self._unreadable:
+                    views = self[candidate, seed]
+                    taken.add(candidate)
+                    return views
+            except Exception as error:
+                reason = unreadable(error)
+                if reason is None:
+                    raise
+                self._unreadable[candidate] = (self._name(candidate), reason)
+            faults.append(self._unreadable[candidate])
+        listed = "\n".join(f"  {case}: {reason}" for case, reason in dict(faults).items())
+        raise TooManyFaultsError(
+            f"a batch needs {len(taken)} volumes that can be read, fewer are left; mend these files:\n{listed}"
+        )
+
+    def _candidates(self, item: int, seed: int) -> Iterator[int]:
+        """The item drawn, and those that may take its place."""
+        yield item
+        yield from np.random.default_rng([seed, item]).permutation(len(self.data)).tolist()  # type: ignore[arg-type]
+
+    def _name(self, item: int) -> str:
+        stored = getattr(self.data, "stored", None)
+        return str(stored(item).get("case", item)) if stored is not None else str(item)
+
     def _read(self, item: int) -> dict[str, Any]:
         """The item; a volume that is on disk stays there if the transform reads the boxes it needs."""
         stored = getattr(self.data, "stored", None) if takes_stored(self.transform) else None
         return dict(self.data[item] if stored is None else stored(item))
+
+
+class ViewLoader(DataLoader[dict[str, Any]]):
+    """Loader that counts the volumes that could not be read, and stops when there are too many.
+
+    It gives the batch in which the limit is passed, so that a handler may save the run (see
+    :class:`monai_cl.engine.GracefulStop`), and raises ``TooManyFaultsError`` in the place of the next one.
+
+    Args:
+        dataset: Views of volumes.
+        faults: What has been left out so far, and the limit.
+        **kwargs: Further arguments of ``torch.utils.data.DataLoader``.
+    """
+
+    def __init__(self, dataset: ViewDataset, *, faults: Faults, **kwargs: Any) -> None:
+        super().__init__(dataset, collate_fn=_collate, **kwargs)
+        self.faults = faults
+
+    def __iter__(self) -> Any:
+        """Batches."""
+        for batch in super().__iter__():
+            for case, reason in batch.pop(FAULTS):
+                self.faults.add(case, reason)
+            yield batch
+            if self.faults.too_many:
+                self.faults.judge()
+
+
+def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    faults = samples[0][FAULTS]
+    batch: dict[str, Any] = default_collate([{k: v for k, v in one.items() if k != FAULTS} for one in samples])
+    return {**batch, FAULTS: faults}
 
 
 def view_loader(
@@ -97,11 +173,11 @@ def view_loader(
     seed: int = 0,
     rank: int = 0,
     num_workers: int = 0,
-) -> DataLoader[dict[str, Any]]:
+) -> ViewLoader:
     """Loader of ``steps`` batches of views; set ``loader.batch_sampler.start`` to begin later.
 
     Args:
-        dataset: Views of volumes.
+        dataset: Views of volumes; what these left out, and their limit, counts on here.
         num_volumes: Number of volumes behind it.
         batch_size: Volumes a batch.
         steps: Batches of the whole run.
@@ -109,11 +185,11 @@ def view_loader(
         rank: This process's number.
         num_workers: Worker processes.
     """
-    return DataLoader(
+    return ViewLoader(
         dataset,
+        faults=getattr(dataset.data, "fault_record", None) or Faults(num_volumes),
         batch_sampler=StepSampler(num_volumes, batch_size, steps, seed=seed, rank=rank),
         num_workers=num_workers,
-        collate_fn=default_collate,
         pin_memory=torch.cuda.is_available(),
         # a generator of its own: the global one belongs to the model, and its draws must not depend on the loader
         generator=torch.Generator().manual_seed(seed),

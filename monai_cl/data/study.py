@@ -1,6 +1,7 @@
 """Questions that a run asks about its data before it starts."""
 
 import hashlib
+import json
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from monai_cl.data.datalist import datalist_file, load_datalist, read_datalist, shared_subjects
+from monai_cl.data.datalist import is_cache, load_datalist, read_datalist, shared_subjects
 from monai_cl.data.scan import scan
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,11 @@ logger = logging.getLogger(__name__)
 
 def digest(datalist: str | Path) -> str:
     """SHA-256 of a datalist or of a cache's manifest, to tell whether a run goes on with the data it began with."""
-    return hashlib.sha256(datalist_file(datalist).read_bytes()).hexdigest()
+    if not is_cache(datalist):
+        return hashlib.sha256(Path(datalist).read_bytes()).hexdigest()
+    content = read_datalist(datalist)
+    del content["cache"]["monai_cl"]  # which version looked at it last says nothing of the data
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def check_study(datalist: str | Path, *, out_channels: int) -> None:

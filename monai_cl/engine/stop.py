@@ -8,8 +8,9 @@ from typing import Any
 
 from ignite.engine import Events
 
+from monai_cl.data.faults import Faults, TooManyFaultsError
 from monai_cl.engine.checkpoint import Checkpoint
-from monai_cl.engine.distributed import any_process
+from monai_cl.engine.distributed import any_process, gather_objects
 from monai_cl.engine.trainer import PretrainTrainer
 
 logger = logging.getLogger(__name__)
@@ -19,10 +20,14 @@ class GracefulStop:
     """On SIGTERM finish the step, write a checkpoint in every sense complete, and end the run.
 
     The same command then goes on from there. With several processes all of them stop at the same step, whichever
-    was signalled.
+    was signalled. The run also stops, with an error, when more volumes than allowed have become unreadable in its
+    course.
 
     Args:
         checkpoint: The handler that writes.
+
+    Raises:
+        TooManyFaultsError: While running, once the checkpoint is written, if too many volumes are unreadable.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -45,8 +50,11 @@ class GracefulStop:
         self.requested = True
 
     def _check(self, engine: PretrainTrainer) -> None:
-        if any_process(self.requested, engine.state.device):
+        faults = getattr(engine.data_loader, "faults", None)
+        too_many = isinstance(faults, Faults) and faults.too_many
+        if any_process(self.requested or too_many, engine.state.device):
             self.checkpoint.save(engine)
+            self._refuse(engine, faults if too_many else None)
             logger.warning(
                 "asked to stop: step %d of %d is in %s; the same command goes on from there",
                 engine.state.iteration,
@@ -54,6 +62,19 @@ class GracefulStop:
                 self.checkpoint.path,
             )
             engine.terminate()
+
+    def _refuse(self, engine: PretrainTrainer, faults: Faults | None) -> None:
+        """Raise in every process if any has too many faults; the checkpoint is written by now."""
+        found = [each for each in gather_objects(faults) if each is not None]
+        if not found:
+            return
+        try:
+            found[0].judge()
+        except TooManyFaultsError as error:
+            raise TooManyFaultsError(
+                f"{error}\nstep {engine.state.iteration} of {engine.total_steps} is in {self.checkpoint.path}: once "
+                "the files are mended, or more are allowed, the same command goes on from there"
+            ) from None
 
     def _restore(self, engine: PretrainTrainer) -> None:
         if self._previous is not None:

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
+class UnreadableVolumeError(OSError):
+    """A stored volume cannot be read as it was written."""
+
+
 class BoxArray(Protocol):
     """An array on disk: slices in, values out. Opened for each read, so it may cross to worker processes."""
 
@@ -69,8 +73,8 @@ class StoredVolume:
             ``(C, *box)`` with the affine of the box.
 
         Raises:
-            ValueError: If the box is not inside the volume, or the file is damaged.
-            OSError: If the file cannot be read.
+            ValueError: If the box is not inside the volume.
+            UnreadableVolumeError: If the file is not there or damaged.
         """
         size = self.array.shape[1:]
         low = [0] * len(size) if start is None else [int(s) for s in start]
@@ -79,7 +83,11 @@ class StoredVolume:
             raise ValueError(f"a box must lie inside the volume of {size} voxels, got {low} to {high}; pad afterwards")
         box = (slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
         meta = {**self.meta, "spatial_shape": np.asarray([b - a for a, b in zip(low, high, strict=True)])}
-        return MetaTensor(self._restore(self.array.read(box)), affine=moved(self.affine, low), meta=meta)
+        try:
+            stored = self.array.read(box)
+        except (OSError, ValueError) as error:
+            raise UnreadableVolumeError(f"{type(error).__name__}: {error}") from error
+        return MetaTensor(self._restore(stored), affine=moved(self.affine, low), meta=meta)
 
     def placeholder(self) -> MetaTensor:
         """A tensor with the shape and the affine of the volume that takes no memory: all its voxels are one.

@@ -32,13 +32,14 @@ def write_manifest(
     """Write ``cache.json``, which says that the cache is complete."""
     content = read_datalist(datalist)
     done = {_key(i): _cached(i, o.entry) for i, o in zip(job.items, outcomes, strict=True) if o.entry}
-    manifest: dict[str, Any] = {key: content[key] for key in ("name", "labels") if key in content}
+    sections = section_names(content)
+    manifest: dict[str, Any] = {key: value for key, value in content.items() if key not in sections}
     manifest["cache"] = {
         **job.made_by,
         "left_out": [{"case": one.case, "reason": one.reason} for one in outcomes if not one.entry],
         **totals(outcomes),
     }
-    for name in section_names(content):
+    for name in sections:
         listed = load_datalist(datalist, name, dataset_dir=dataset_dir)
         manifest[name] = [done[_key(item)] for item in listed if _key(item) in done]
     with atomic_write(job.folder / CACHE_FILE) as temporary:
