@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from monai_cl.data.drawing import source_weights
 from monai_cl.data.faults import TooManyFaultsError
 from monai_cl.data.prepared import PreparedDataset, PreparedStream
 from monai_cl.data.sampling import StepSampler, ViewDataset, view_loader
@@ -135,3 +136,93 @@ def test_prepared_volumes_keep_their_affine_at_every_reading(tmp_path: Path) -> 
     assert torch.equal(first.affine, second.affine)
     np.testing.assert_allclose(np.diag(first.affine)[:3], 1.0)
     assert len(second.applied_operations) == 2
+
+
+SOURCES = ["a"] * 2 + ["b"] * 8
+
+
+def test_sources_are_drawn_by_weight_however_many_volumes_they_have() -> None:
+    volumes = [{"source": name, "case": str(i)} for i, name in enumerate(SOURCES)]
+    weights = source_weights(volumes, {"a": 1, "b": 3})
+    assert weights == pytest.approx([1 / 8] * 2 + [3 / 32] * 8)
+    drawn = np.array(items(StepSampler(10, 1, 8000, weights=weights)))
+    assert (drawn < 2).mean() == pytest.approx(0.25, abs=3 * (0.25 * 0.75 / 8000) ** 0.5)
+    assert set(drawn.ravel()) == set(range(10))
+    assert source_weights(volumes, None) is source_weights(volumes, {}) is None
+
+
+@pytest.mark.parametrize("options", [{"weights": [1, 2, 3, 4, 5, 6]}, {"groups": "aabbbb"}])
+def test_weighted_and_grouped_batches_are_a_function_of_seed_rank_and_step(options: dict[str, Any]) -> None:
+    whole, late = (StepSampler(6, 2, 40, seed=4, **options) for _ in range(2))
+    late.start = 23
+    assert list(late) == list(whole)[23:]
+    assert all(len(set(batch)) == 2 for batch in items(whole))
+    assert list(whole) != list(StepSampler(6, 2, 40, seed=4, rank=1, **options))
+    assert list(whole) != list(StepSampler(6, 2, 40, seed=5, **options))
+
+
+def test_without_weights_and_groups_the_draws_are_those_of_earlier_versions() -> None:
+    assert items(StepSampler(5, 2, 4, seed=3)) == [[4, 2], [1, 3], [1, 3], [4, 0]]
+
+
+def test_a_batch_is_of_one_group_each_as_often_as_it_weighs() -> None:
+    groups = ["head"] * 3 + ["chest"] * 6 + [7] * 3
+    batches = items(StepSampler(12, 3, 4000, groups=groups))
+    kinds = [{groups[item] for item in batch} for batch in batches]
+    assert all(len(kind) == 1 for kind in kinds)
+    share = [sum(kind == {name} for kind in kinds) / 4000 for name in ("head", "chest", 7)]
+    assert share == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    weighted = items(StepSampler(12, 3, 4000, groups=groups, weights=[3] * 3 + [1] * 9))
+    assert np.mean([batch[0] < 3 for batch in weighted]) == pytest.approx(0.5, abs=0.03)
+
+
+def test_groups_smaller_than_a_batch_are_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    batches = items(StepSampler(5, 2, 20, groups=["a", "a", "rare", "b", "b"]))
+    assert 2 not in {item for batch in batches for item in batch}
+    assert "fewer volumes than a batch of 2 are not drawn: rare (1)" in caplog.text
+    with pytest.raises(ValueError, match=r"none is as large: a \(1\), b \(1\); use a smaller batch_size"):
+        StepSampler(2, 2, 1, groups=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"a": 1, "b": 0}, r"must be positive numbers, got 0 for 'b'; to leave a source out"),
+        ({"a": 1, "b": -1}, "must be positive numbers, got -1"),
+        ({"a": 1, "b": True}, "must be positive numbers, got True"),
+        ({"a": 1, "b": float("nan")}, "must be positive numbers, got nan"),
+        ({"aa": 1, "b": 1}, r"names 'aa', no volume has it as 'source'; did you mean 'a'\? there are a \(2\), b \(8\)"),
+        ({"a": 1}, r"must name every source, it lacks b \(8\)"),
+    ],
+)
+def test_weights_that_do_not_fit_the_sources_are_refused(weights: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        source_weights([{"source": name} for name in SOURCES], weights)
+
+
+def test_a_process_may_lack_a_source_that_others_have() -> None:
+    everyone = [{"source": name} for name in "aabb"]
+    assert source_weights(everyone[:2], {"a": 1, "b": 3}, among=everyone) == pytest.approx([1 / 8] * 2)
+    with pytest.raises(ValueError, match=r"there are a \(2\), b \(2\)"):
+        source_weights(everyone[:2], {"a": 1, "b": 3, "c": 1}, among=everyone)
+
+
+def test_a_volume_without_the_field_is_named() -> None:
+    volumes = PreparedDataset([{"case": "c0", "source": "a"}, {"case": "c1"}], dict)
+    with pytest.raises(ValueError, match=r"needs the field 'source' in the datalist, 1 of 2 have none, such as c1"):
+        source_weights(volumes, {"a": 1})
+
+
+def test_weights_must_be_one_an_item() -> None:
+    with pytest.raises(ValueError, match="weights must have one entry for each of 3 items, got 2"):
+        StepSampler(3, 1, 1, weights=[1.0, 1.0])
+
+
+def test_the_group_of_a_volume_comes_with_its_views() -> None:
+    data = [{"image": torch.rand(1, 12, 12, 12), "case": f"v{i}", "region": name} for i, name in enumerate("aabb")]
+    volumes = PreparedDataset(data, lambda d: d)
+    crops = VolumeContrastCropsd("image", (2, 2, 2), (6, 6, 6), 3)
+    dataset = ViewDataset(volumes, crops, keys=["image"], group_key="region")
+    loader = view_loader(dataset, 4, batch_size=2, steps=6)
+    assert {tuple(batch["region"]) for batch in loader} == {("a", "a"), ("b", "b")}
+    assert set(dataset._candidates(0, 5)) == {0, 1}  # what takes the place of an unreadable volume

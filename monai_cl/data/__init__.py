@@ -2,6 +2,7 @@
 
 from monai_cl.data.cache import CacheResult, write_cache
 from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
+from monai_cl.data.drawing import BatchDraw, field_of, source_weights
 from monai_cl.data.faults import Faults, TooManyFaultsError
 from monai_cl.data.partitions import (
     PartitionBatchSampler,
@@ -22,6 +23,7 @@ from monai_cl.data.slices import SliceDataset, cut_slab, fixed_slice_batches, it
 from monai_cl.data.study import check_labels, check_study, class_names, digest, find_images
 
 __all__ = [
+    "BatchDraw",
     "BrainMaps",
     "CacheResult",
     "Faults",
@@ -41,6 +43,7 @@ __all__ = [
     "cut_slab",
     "digest",
     "few_labels",
+    "field_of",
     "find_images",
     "find_maps",
     "fixed_batches",
@@ -59,6 +62,7 @@ __all__ = [
     "shared_subjects",
     "slice_axis",
     "slice_loader",
+    "source_weights",
     "split_for_probe",
     "view_loader",
     "write_brain_dataset",

@@ -1,6 +1,6 @@
 """Batches whose content is a function of the step: the same on any number of workers, and after any interruption."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from monai_cl.data.drawing import BatchDraw, field_of
 from monai_cl.data.faults import Faults, TooManyFaultsError, unreadable
 from monai_cl.transforms.stored import takes_stored
 
@@ -20,7 +21,8 @@ class StepSampler(Sampler[list[Draw]]):
     """Batches of ``(item, seed)``, computed from the run's seed and the step alone.
 
     Within one pass over the items every batch has distinct items, in an order drawn for that pass; a remainder
-    smaller than a batch waits for another pass's order. :attr:`start` is the step to begin with.
+    smaller than a batch waits for another pass's order. With weights or groups there are no passes: each batch is
+    drawn anew, see :class:`monai_cl.data.BatchDraw`. :attr:`start` is the step to begin with.
 
     Args:
         num_items: Number of items.
@@ -28,12 +30,24 @@ class StepSampler(Sampler[list[Draw]]):
         steps: Number of batches of the whole run.
         seed: Seed of the run.
         rank: This process's number; processes draw differently.
+        weights: Relative probability of each item.
+        groups: Group of each item; a batch is drawn from one.
 
     Raises:
-        ValueError: If a batch is larger than the data.
+        ValueError: If a batch is larger than the data, or than every group.
     """
 
-    def __init__(self, num_items: int, batch_size: int, steps: int, *, seed: int = 0, rank: int = 0) -> None:
+    def __init__(
+        self,
+        num_items: int,
+        batch_size: int,
+        steps: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        weights: Sequence[float] | None = None,
+        groups: Sequence[Hashable] | None = None,
+    ) -> None:
         if not 1 <= batch_size <= num_items:
             raise ValueError(
                 f"batch_size must be between 1 and the number of volumes ({num_items}), got {batch_size}; "
@@ -45,20 +59,28 @@ class StepSampler(Sampler[list[Draw]]):
         self.seed = seed
         self.rank = rank
         self.start = 0
+        drawn = weights is not None or groups is not None
+        self._draw = BatchDraw(num_items, batch_size, weights=weights, groups=groups) if drawn else None
 
     def __len__(self) -> int:
         return max(self.steps - self.start, 0)
 
     def __iter__(self) -> Iterator[list[Draw]]:
+        for step, items in self._items():
+            seeds = self._generator(1, step).integers(0, 2**32, size=self.batch_size)
+            yield [(int(item), int(seed)) for item, seed in zip(items, seeds, strict=True)]
+
+    def _items(self) -> Iterator[tuple[int, np.ndarray]]:
         per_pass = self.num_items // self.batch_size
         order, drawn_for = np.arange(self.num_items), -1
         for step in range(self.start, self.steps):
+            if self._draw is not None:
+                yield step, self._draw(self._generator(2, step))
+                continue
             number, batch = divmod(step, per_pass)
             if number != drawn_for:
                 order, drawn_for = self._generator(0, number).permutation(self.num_items), number
-            items = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            seeds = self._generator(1, step).integers(0, 2**32, size=self.batch_size)
-            yield [(int(item), int(seed)) for item, seed in zip(items, seeds, strict=True)]
+            yield step, order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def _generator(self, purpose: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.rank, purpose, number])
@@ -69,18 +91,31 @@ class ViewDataset(Dataset[dict[str, Any]]):
 
     In a batch, a volume that cannot be read when its turn comes is left out: the batch says so under ``faults``, and
     the next volume that is not in it, in an order that follows from the seed, takes the place, so that batches keep
-    their size on every process.
+    their size on every process. Where there are groups, it is one of the same group.
 
     Args:
         volumes: Prepared items.
         transform: Random transform (``Randomizable``) of an item.
         keys: What of the result goes into a batch, beside ``case``.
+        group_key: Field of the datalist that says which volumes may share a batch, as a body region; it goes into
+            the batch. None: all may.
+
+    Raises:
+        ValueError: If a volume lacks ``group_key``.
     """
 
-    def __init__(self, volumes: Dataset[dict[str, Any]], transform: Randomizable, *, keys: Sequence[str]) -> None:
+    def __init__(
+        self,
+        volumes: Dataset[dict[str, Any]],
+        transform: Randomizable,
+        *,
+        keys: Sequence[str],
+        group_key: str | None = None,
+    ) -> None:
         self.data = volumes  # MONAI's name for what a dataset draws from
         self.transform = transform
-        self.keys = tuple(keys)
+        self.keys = tuple(keys) if group_key is None else (*keys, group_key)
+        self.groups = None if group_key is None else field_of(volumes, group_key)
         self._unreadable: dict[int, Fault] = {}
 
     def __getitem__(self, index: Draw) -> dict[str, Any]:
@@ -120,7 +155,8 @@ class ViewDataset(Dataset[dict[str, Any]]):
     def _candidates(self, item: int, seed: int) -> Iterator[int]:
         """The item drawn, and those that may take its place."""
         yield item
-        yield from np.random.default_rng([seed, item]).permutation(len(self.data)).tolist()  # type: ignore[arg-type]
+        order = np.random.default_rng([seed, item]).permutation(len(self.data)).tolist()  # type: ignore[arg-type]
+        yield from (other for other in order if self.groups is None or self.groups[other] == self.groups[item])
 
     def _name(self, item: int) -> str:
         stored = getattr(self.data, "stored", None)
@@ -173,6 +209,7 @@ def view_loader(
     seed: int = 0,
     rank: int = 0,
     num_workers: int = 0,
+    weights: Sequence[float] | None = None,
 ) -> ViewLoader:
     """Loader of ``steps`` batches of views; set ``loader.batch_sampler.start`` to begin later.
 
@@ -184,11 +221,14 @@ def view_loader(
         seed: Seed of the run.
         rank: This process's number.
         num_workers: Worker processes.
+        weights: Relative probability of each volume, as from :func:`monai_cl.data.source_weights`.
     """
     return ViewLoader(
         dataset,
         faults=getattr(dataset.data, "fault_record", None) or Faults(num_volumes),
-        batch_sampler=StepSampler(num_volumes, batch_size, steps, seed=seed, rank=rank),
+        batch_sampler=StepSampler(
+            num_volumes, batch_size, steps, seed=seed, rank=rank, weights=weights, groups=dataset.groups
+        ),
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         # a generator of its own: the global one belongs to the model, and its draws must not depend on the loader
