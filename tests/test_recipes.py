@@ -36,6 +36,7 @@ PHANTOMS = {
     "ct_chest": lambda: chest_ct_phantom(0, shape=(48, 40, 24), spacing=(8.0, 8.0, 10.0)),
     "body_mr": lambda: cardiac_mr_phantom(1, shape=(48, 48, 24), spacing=(7.0, 7.0, 10.0)),
     "small_mr": lambda: cardiac_mr_phantom(0, shape=(48, 48, 8), spacing=(3.5, 3.5, 10.0)),
+    "cardiac_mr": lambda: cardiac_mr_phantom(0, shape=(48, 48, 8), spacing=(3.5, 3.5, 10.0)),
     "brain_mr": head_phantom,
 }
 
@@ -93,7 +94,7 @@ def test_missing_folders_are_named(monkeypatch, tmp_path):
 def test_an_unknown_recipe_gets_the_closest_and_all():
     with pytest.raises(
         ValueError,
-        match=r"'ct_abdomin', did you mean 'ct_abdomen'\? \(valid: body_mr, brain_mr, ct_abdomen, ct_chest, small",
+        match=r"'ct_abdomin', did you mean 'ct_abdomen'\? \(valid: body_mr, brain_mr, cardiac_mr, ct_",
     ):
         recipes.load("ct_abdomin")
 
@@ -324,6 +325,21 @@ def test_small_mr_does_not_depend_on_scale(tmp_path):
     small = prepare(write_image(tmp_path / "a.nii.gz", values))["image"]
     large = prepare(write_image(tmp_path / "b.nii.gz", values * 1e6))["image"]
     torch.testing.assert_close(small, large)
+
+
+def test_heart_keeps_its_slices_and_its_brightest_values(tmp_path):
+    phantom = cardiac_mr_phantom(0, shape=(48, 40, 7), spacing=(2.8, 2.8, 9.0))
+    phantom.save(tmp_path / "a.nii.gz")
+    item = {"image": str(tmp_path / "a.nii.gz")}
+    image = recipes.load("cardiac_mr")(item)["image"]
+    assert image.shape == (1, 95, 79, 7)  # from the centre of the first voxel to that of the last
+    assert image.pixdim.tolist() == pytest.approx([1.4, 1.4, 9.0])
+    low, high = np.percentile(image, (1, 99))
+    assert (low, high) == pytest.approx((0, 1), abs=1e-3)
+    assert image.max() > 1.01
+    clipped = recipes.load("cardiac_mr", clip=True, size=[64, 100])(item)["image"]
+    assert clipped.shape == (1, 64, 100, 7)
+    assert clipped.max() == 1
 
 
 def test_brain_is_standardised_over_what_is_not_zero(tmp_path):

@@ -23,10 +23,9 @@ from monai_cl.data import (
     items_with_depth,
     partition_of,
     positioned_items,
-    slice_axis,
     slice_loader,
 )
-from monai_cl.transforms import RandViewsd, StoredVolume
+from monai_cl.transforms import RandViewsd, StoredVolume, slice_axis
 
 DEPTHS = [9, 3, 12, 7, 10]
 SUBJECTS = ["a", "a", "b", "c", "d"]

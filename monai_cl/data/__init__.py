@@ -2,6 +2,7 @@
 
 from monai_cl.data.cache import CacheResult, write_cache
 from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
+from monai_cl.data.depths import items_with_depth
 from monai_cl.data.drawing import BatchDraw, field_of, source_weights
 from monai_cl.data.faults import Faults, TooManyFaultsError
 from monai_cl.data.partitions import (
@@ -18,7 +19,6 @@ from monai_cl.data.probing import probe_batches, probe_patches, split_for_probe
 from monai_cl.data.quantitative_maps import find_maps, load_maps
 from monai_cl.data.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
 from monai_cl.data.scan import ScanResult, scan
-from monai_cl.data.slice_axis import items_with_depth, slice_axis
 from monai_cl.data.slices import SliceDataset, cut_slab, fixed_slice_batches, items_of_rank, slice_loader
 from monai_cl.data.study import check_labels, check_study, class_names, digest, find_images
 
@@ -60,7 +60,6 @@ __all__ = [
     "relative_position",
     "scan",
     "shared_subjects",
-    "slice_axis",
     "slice_loader",
     "source_weights",
     "split_for_probe",

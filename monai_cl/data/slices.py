@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from monai_cl.data.datalist import Item, subject_of
 from monai_cl.data.faults import MAX_FAULTS, TooManyFaultsError
 from monai_cl.data.partitions import PartitionBatchSampler, PartitionDraw, relative_position
-from monai_cl.data.slice_axis import slice_axis
+from monai_cl.transforms.short_axis import slice_axis
 from monai_cl.transforms.stored import StoredVolume, moved
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         keys: What of the result goes into a batch.
         slice_keys: What of a volume is cut; a key that a volume lacks is passed over.
         slab: Slices of a slab (C, *S); 1 gives slices (C, *S without the axis).
-        axis: Spatial axis of the slices; by default that of :func:`monai_cl.data.slice_axis`, which must be one and the
+        axis: Spatial axis of the slices; by default that of :func:`monai_cl.transforms.slice_axis`, which must be the
             same for all volumes.
         depths: Slices of each volume, where they are known beforehand; volumes are not looked at then before they are
             drawn, and ``axis`` and ``subjects`` must be given.

@@ -10,6 +10,13 @@ from monai_cl.transforms.mr_contrast import (
     RandMRContrastDict,
 )
 from monai_cl.transforms.overlap import overlap_fractions
+from monai_cl.transforms.short_axis import (
+    ShortAxisOrientation,
+    ShortAxisOrientationD,
+    ShortAxisOrientationd,
+    ShortAxisOrientationDict,
+    slice_axis,
+)
 from monai_cl.transforms.stored import (
     ReadCrop,
     ReadCropD,
@@ -54,10 +61,15 @@ __all__ = [
     "ReadVolumeD",
     "ReadVolumeDict",
     "ReadVolumed",
+    "ShortAxisOrientation",
+    "ShortAxisOrientationD",
+    "ShortAxisOrientationDict",
+    "ShortAxisOrientationd",
     "StoredVolume",
     "VolumeContrastCrops",
     "VolumeContrastCropsD",
     "VolumeContrastCropsDict",
     "VolumeContrastCropsd",
     "overlap_fractions",
+    "slice_axis",
 ]

@@ -1,4 +1,4 @@
-"""Along which axis the slices of a volume are stacked, and how many there are, from its header alone."""
+"""How many slices a volume has, from its header alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,31 +8,7 @@ import numpy as np
 from monai_cl.data.datalist import Item
 from monai_cl.data.faults import MAX_FAULTS, Faults
 from monai_cl.data.nifti import is_nifti, read_grid
-
-_THICKER = 1.1  # spacing that tells slices from their plane
-_FEWER = 2.0  # number of voxels that does where spacings say nothing
-
-
-def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
-    """Axis along which slices are stacked.
-
-    That of the largest spacing, if it is more than a tenth above the others; failing that, that with less than half
-    the voxels of any other; failing that, the last one, which is along the body in volumes oriented to RAS.
-
-    Args:
-        shape: Voxels along each axis.
-        spacing: Their size in mm.
-
-    Example:
-        >>> slice_axis((10, 256, 256), (8.0, 1.4, 1.4)), slice_axis((200, 200, 9), (1.0, 1.0, 1.0))
-        (0, 2)
-    """
-    by_spacing, by_size = np.argsort(spacing, kind="stable"), np.argsort(shape, kind="stable")
-    if spacing[by_spacing[-1]] > _THICKER * spacing[by_spacing[-2]]:
-        return int(by_spacing[-1])
-    if _FEWER * shape[by_size[0]] < shape[by_size[1]]:
-        return int(by_size[0])
-    return len(shape) - 1
+from monai_cl.transforms.short_axis import slice_axis
 
 
 def items_with_depth(
@@ -46,7 +22,7 @@ def items_with_depth(
 
     Args:
         items: Items as from :func:`monai_cl.data.load_datalist`.
-        axis: Axis of the slices; by default that of :func:`slice_axis`, of each volume.
+        axis: Axis of the slices; by default that of :func:`monai_cl.transforms.slice_axis`, of each volume.
         orientation: Axes that a recipe brings the volumes to before slices are counted; None keeps those of the file.
         max_faults: Share of the items that may be unreadable, in [0, 1]; they are named in the log and left out.
 
