@@ -35,16 +35,35 @@ def demo(
 
 @app.command()
 def scan(
-    folder: Annotated[Path, typer.Argument(help="Folder with NIfTI files or DICOM series, at any depth.")],
-    out: Annotated[Path, typer.Option(help="The datalist to write.")] = Path("datalist.json"),
+    folders: Annotated[list[Path], typer.Argument(help="Folders with DICOM, NIfTI or NRRD files, at any depth.")],
+    out: Annotated[Path, typer.Option(help="The datalist to write.")] = Path("study.json"),
     keep_derived: Annotated[bool, typer.Option(help="Keep DICOM series marked as derived.")] = False,
+    keep_tilted: Annotated[bool, typer.Option(help="Keep series of a tilted gantry.")] = False,
+    key: Annotated[Path | None, typer.Option(help="File of the key of pseudonyms; made where absent.")] = None,
+    hide_names: Annotated[bool, typer.Option(help="Replace parts of paths that could name a patient.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Write a page with the middle slice of each volume.")] = True,
+    workers: Annotated[int | None, typer.Option(help="Threads that read.", min=1)] = None,
 ) -> None:
-    """List the usable volumes of a folder in a MONAI datalist, and say why the others were left out."""
-    from monai_cl.data.scan import scan as scan_folder
+    """List the usable volumes of folders in a MONAI datalist, and say why the others were left out."""
+    from monai_cl.data.scan import scan as scan_folders
+    from monai_cl.report.study_page import write_study_page
 
-    result = scan_folder(folder, out, keep_derived=keep_derived, console=console)
+    result = scan_folders(
+        folders,
+        out,
+        keep_derived=keep_derived,
+        keep_tilted=keep_tilted,
+        key=key,
+        hide_names=hide_names,
+        pictures=pictures,
+        workers=workers,
+        console=console,
+    )
     console.print(result.table())
-    console.print(f"wrote {result.datalist} and {result.exclusions}; next:")
+    written = [result.datalist, result.exclusions]
+    if pictures:
+        written.append(write_study_page(result, out.with_suffix(".html")))
+    console.print(f"wrote {', '.join(map(str, written))}; next:")
     console.print(result.next_command, soft_wrap=True, markup=False, highlight=False)
 
 

@@ -1,6 +1,7 @@
 """Fixtures: tiny studies on disk."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +20,14 @@ def write_volume(path: Path, seed: int, *, label: bool = False, shape: tuple[int
     inside = np.linalg.norm(index - center, axis=-1) < 5
     data = inside * (1 + (index[..., 0] > center[0])) if label else inside * 100.0 + rng.normal(20, 5, shape)
     nib.save(nib.Nifti1Image(data.astype(np.uint8 if label else np.float32), np.diag([-1.0, 1.0, 1.2, 1.0])), path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _key_of_pseudonyms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests leave the user's key alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONAI_CL_KEY", str(tmp_path_factory.mktemp("key") / "pseudonym.key"))
+        yield
 
 
 @pytest.fixture(scope="session")

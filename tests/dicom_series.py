@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 NAME, PATIENT_ID, BIRTH, DATE = "Planted^Patient", "PID-77421", "19610417", "20190823"
 OBLIQUE = (0.9848077530, 0.1736481777, 0.0, -0.1710100717, 0.9698463104, 0.1736481777)
@@ -54,3 +54,33 @@ def write_series(folder: Path, indices=range(6), series: str | None = None, **op
     """Slices under names that tell nothing of their order, without extension; returned in slice order."""
     series = series or generate_uid()
     return [write_slice(folder / f"{(37 * index + 11) % 101:03d}x", index, series, **options) for index in indices]
+
+
+def multi_frame(path: Path, rescale, *, indices=None, kinds=None, series: str | None = None) -> Path:
+    """One enhanced MR file: frames of ``slice_dataset``, each with slope and intercept of its own."""
+    indices = list(range(len(rescale))) if indices is None else indices
+    slices = [slice_dataset(index, series or generate_uid()) for index in indices]
+    dataset = slice_dataset(0, series or slices[0].SeriesInstanceUID)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    dataset.NumberOfFrames = len(slices)
+    del dataset.ImagePositionPatient, dataset.ImageOrientationPatient, dataset.PixelSpacing
+    shared = Dataset()
+    measures, orientation = Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = slices[0].PixelSpacing, 5.0
+    orientation.ImageOrientationPatient = slices[0].ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    groups = []
+    for number, (one, (slope, intercept)) in enumerate(zip(slices, rescale, strict=True)):
+        group, position, values, kind = Dataset(), Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = one.ImagePositionPatient
+        values.RescaleSlope, values.RescaleIntercept = slope, intercept
+        kind.FrameType = ["ORIGINAL", "PRIMARY", "T1", kinds[number] if kinds else "M"]
+        group.PlanePositionSequence, group.PixelValueTransformationSequence = [position], [values]
+        group.MRImageFrameTypeSequence = [kind]
+        groups.append(group)
+    dataset.PerFrameFunctionalGroupsSequence = groups
+    dataset.PixelData = b"".join(one.PixelData for one in slices)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path

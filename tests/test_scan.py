@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -57,6 +58,12 @@ def scanned(folder: Path, **options: object) -> tuple[ScanResult, dict]:
     return result, json.loads(result.datalist.read_text())
 
 
+def plain(items: list[dict]) -> list[dict]:
+    """Items without what describes the picture."""
+    described = ("sequence", "body_part", "spacing", "shape", "modality")
+    return [{key: value for key, value in item.items() if key not in described} for item in items]
+
+
 def rows(result: ScanResult) -> dict[str, str]:
     with open(result.exclusions, newline="") as stream:
         return {row["path"]: row["reason"] for row in csv.DictReader(stream)}
@@ -76,7 +83,9 @@ def test_dataset_json_keeps_sections_fields_and_names(data):
     declare(data, **content | {"validation": [content["training"].pop() | {"site": "north"}], "licence": "CC0"})
     result, written = scanned(data)
     assert result.counts == {"training": 2, "validation": 1, "test": 0, "unlabelled": 0}
-    assert written["training"][0] == {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz", "subject": 0}
+    assert plain(written["training"])[0] == {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz", "subject": 0}
+    assert written["training"][0]["shape"] == [6, 7, 8]
+    assert written["training"][0]["modality"] == "MR"
     assert written["validation"][0]["site"] == "north"
     assert (written["name"], written["licence"], written["labels"]["1"]) == ("demo", "CC0", "organ")
 
@@ -86,7 +95,7 @@ def test_test_section_of_bare_strings_is_kept_without_labels(data):
     nifti(data / "imagesTs/t.nii.gz")
     declare(data, **json.loads((data / "dataset.json").read_text()) | {"test": ["./imagesTs/t.nii.gz"]})
     _, written = scanned(data)
-    assert written["test"] == [{"image": "imagesTs/t.nii.gz", "subject": "t"}]
+    assert plain(written["test"]) == [{"image": "imagesTs/t.nii.gz", "subject": "t"}]
 
 
 def test_files_that_dataset_json_does_not_name_are_reported(data):
@@ -110,7 +119,7 @@ def test_image_whose_label_is_absent_becomes_unlabelled(data):
     decathlon(data)
     (data / "labelsTr/a.nii.gz").unlink()
     result, written = scanned(data)
-    assert written["unlabelled"] == [{"image": "imagesTr/a.nii.gz", "subject": 0}]
+    assert plain(written["unlabelled"]) == [{"image": "imagesTr/a.nii.gz", "subject": 0}]
     assert result.notes == {"image without label, kept as unlabelled": ["imagesTr/a.nii.gz"]}
     assert rows(result) == {"labelsTr/a.nii.gz": "named in dataset.json but absent"}
 
@@ -202,8 +211,8 @@ def test_suffix_pairs_a_label_and_other_files_are_unlabelled(data):
     for name in ("p1", "p1_seg", "p2", "p3_mask"):
         nifti(data / f"{name}.nii.gz")
     result, written = scanned(data)
-    assert written["training"] == [{"image": "p1.nii.gz", "label": "p1_seg.nii.gz", "subject": "p1"}]
-    assert written["unlabelled"] == [{"image": "p2.nii.gz", "subject": "p2"}]
+    assert plain(written["training"]) == [{"image": "p1.nii.gz", "label": "p1_seg.nii.gz", "subject": "p1"}]
+    assert plain(written["unlabelled"]) == [{"image": "p2.nii.gz", "subject": "p2"}]
     assert rows(result) == {"p3_mask.nii.gz": "label without image"}
 
 
@@ -241,7 +250,8 @@ def test_each_bad_nifti_gets_its_reason(data):
     (data / "nothing.nii.gz").touch()
     (data / "text.nii").write_text("no image" * 100)
     (data / "gone.nii.gz").symlink_to(data / "absent.nii.gz")
-    (data / "other.nrrd").write_text("NRRD0004")
+    (data / "other.mgz").write_text("volume")
+    (data / "header.nrrd").write_text("NRRD0004")
     singular = nibabel.Nifti1Image(np.ones((4, 4, 4), "int16"), np.eye(4))
     singular.header.set_sform(np.zeros((4, 4)), 1)
     nibabel.save(nibabel.Nifti1Image(singular.dataobj, None, singular.header), data / "place.nii")
@@ -260,7 +270,8 @@ def test_each_bad_nifti_gets_its_reason(data):
         "nothing.nii.gz": "zero bytes",
         "text.nii": "unreadable",
         "gone.nii.gz": "unreadable",
-        "other.nrrd": "format that scan does not read",
+        "other.mgz": "format that scan does not read",
+        "header.nrrd": "unreadable",
         "place.nii": "invalid affine",
         "zero.nii": "empty header",
         "colour.nii": "colour image",
@@ -305,7 +316,9 @@ def test_series_alone_in_its_directory_is_named_by_it(data):
     write_series(data / "p/s1")
     (data / "p/s1/notes.txt").write_text("no image")
     _, written = scanned(data)
-    assert written["unlabelled"] == [{"image": "p/s1", "subject": "sub-0001", "modality": "MR"}]
+    (item,) = written["unlabelled"]
+    assert (item["image"], item["modality"], item["shape"]) == ("p/s1", "MR", [6, 5, 6])
+    assert item["spacing"] == [0.5, 0.75, 6.5]
     assert written["modality"] == {"0": "MR"}
 
 
@@ -339,13 +352,9 @@ def test_series_of_a_patient_share_a_pseudonym(data):
     write_series(data / "a")
     write_series(data / "b", PatientID="someone else")
     write_series(data / "c")
-    assert [item["subject"] for item in scanned(data)[1]["unlabelled"]] == ["sub-0001", "sub-0002", "sub-0001"]
-
-
-def test_pseudonym_avoids_names_in_use(data):
-    nifti(data / "sub-0001/sub-0001_T1w.nii.gz")
-    write_series(data / "z")
-    assert [item["subject"] for item in scanned(data)[1]["unlabelled"]] == ["sub-0001", "sub-0002"]
+    first, other, third = (item["subject"] for item in scanned(data)[1]["unlabelled"])
+    assert first == third != other
+    assert re.fullmatch(r"sub-[0-9a-f]{12}", first)
 
 
 def test_nothing_written_or_logged_names_the_patient(data, caplog, capfd):
@@ -394,7 +403,7 @@ def test_each_bad_series_gets_its_reason(data):
         "cut": "cut short",
         "sizes": "mixed image sizes",
         "turned": "mixed orientations",
-        "frames": "enhanced multi-frame DICOM is not read yet",
+        "frames": "cut short",
         "mask": "DICOM object that is not an image",
         "echoes": "several images at one position",
         "empty.dcm": "zero bytes",
@@ -425,9 +434,9 @@ def test_series_that_dataset_json_names_keeps_its_entry(data):
     write_series(data / "s2")
     declare(data, name="mixed", validation=[{"image": "s1", "subject": "patient 9"}], test=[{"image": "s1"}])
     _, written = scanned(data)
-    assert written["unlabelled"] == [
-        {"image": "s1", "subject": "patient 9", "modality": "MR"},
-        {"image": "s2", "subject": "patient 9", "modality": "MR"},
+    assert plain(written["unlabelled"]) == [
+        {"image": "s1", "subject": "patient 9"},
+        {"image": "s2", "subject": "patient 9"},
     ]
 
 
@@ -570,7 +579,9 @@ def test_label_of_another_data_set_leaves_the_pair_out(data):
 def test_clinical_series_are_kept_and_derived_crops_are_not(tmp_path):
     result = scan(SHARED / "dicom_brain", tmp_path / "list.json")
     items = result.sections["unlabelled"]
-    assert [item["subject"] for item in items] == ["sub-0001"] * 4 + ["sub-0002"] * 4
+    assert [len({item["subject"] for item in part}) for part in (items[:4], items[4:], items)] == [1, 1, 2]
+    assert [item["sequence"] for item in items] == ["T1w", "T1w", "FLAIR", "T2w"] * 2
+    assert {item["body_part"] for item in items} == {"BRAIN"}
     assert {item["modality"] for item in items} == {"MR"}
     assert rows(result) == {
         "Study1/13_HCropVolume": "derived secondary image",
@@ -584,10 +595,12 @@ def test_nasty_dicom_is_sorted_out(tmp_path):
     result = scan(SHARED / "dicom_nasty", tmp_path / "list.json")
     assert [item["image"] for item in result.sections["unlabelled"]] == ["dcmqi_ct_3slice", "torchio_ct_17slices"]
     assert result.reasons == {
+        "4-D": 1,
         "DICOM object that is not an image": 2,
-        "enhanced multi-frame DICOM is not read yet": 7,
+        "copy of another file": 5,
         "missing or unevenly spaced slices": 1,
         "mixed image sizes": 1,
+        "no geometry tags": 1,
         "too few slices": 1,
     }
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from monai_cl.data._findings import Findings, Grid, Item
 from monai_cl.data.datalist import shared_subjects
 from monai_cl.data.decathlon import Claim, same_person, subjects_by_name
-from monai_cl.data.dicom import Series, pseudonyms
+from monai_cl.data.description import Description, by_file_name
+from monai_cl.data.dicom import Series
 from monai_cl.data.nifti import check_same_grid, stem
+from monai_cl.data.pseudonyms import Key
 from monai_cl.transforms._dicom import UnusableImageError
 
 _ABSENT = "named in dataset.json but absent"
 _ORPHAN = "label without image"
 _UNLABELLED = "image without label, kept as unlabelled"
 _NOT_HOUNSFIELD = "CT that cannot hold negative values, so not in Hounsfield units"
+_NO_SPACING = "affine is the identity: the spacing is probably missing"
+_MODALITIES = (("CT", r"\bct"), ("MR", r"\bmr|\bt1|\bt2|flair|\bdwi"))
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,13 @@ class Known:
         grids: Usable NIfTI files.
         unusable: Other volume files, already reported, with the reason.
         series: Usable DICOM series.
+        key: Makes the pseudonyms.
     """
 
     grids: Mapping[str, Grid]
     unusable: Mapping[str, str]
     series: Sequence[Series]
+    key: Key
 
 
 def assemble(claims: Sequence[Claim], known: Known, findings: Findings) -> None:
@@ -61,25 +68,48 @@ def assemble(claims: Sequence[Claim], known: Known, findings: Findings) -> None:
         except UnusableImageError as error:
             findings.leave_out([_first(claim.image), str(claim.label)], error.reason, error.detail)
             continue
-        item = _item(claim, label, names.get(str(claim.image), ""), series)
+        item = _item(claim, label, names.get(str(claim.image), ""), grid, series)
         if series:
             subjects.setdefault(series.patient, item["subject"])
         _note_values(claim, series, grid, findings)
         findings.add(_section(claim, label, _place(claim) in labelled, findings), item)
     rest = [one for one in known.series if _key(one.image) not in claimed]
-    _add_series(rest, subjects, findings)
+    _add_series(rest, subjects, known.key, findings)
     _note_possible_masks(known.grids, findings)
     _note_shared_subjects(findings)
 
 
-def _item(claim: Claim, label: str | None, name: str, series: Series | None) -> Item:
+def _item(claim: Claim, label: str | None, name: str, grid: Grid, series: Series | None) -> Item:
     item: Item = {"image": claim.image}
     if label:
         item["label"] = label
     item["subject"] = claim.fields.get("subject", name or _first(claim.image))
     if series:
-        item["modality"] = series.modality
-    return item | {key: value for key, value in claim.fields.items() if key != "subject"}
+        return item | _picture(series.modality, grid, series.description) | _other_fields(claim)
+    description = by_file_name(stem(_first(claim.image)))
+    modality = _modality(claim.modality or "") or _modality(stem(_first(claim.image)).casefold().replace("_", " "))
+    sequence = "" if modality == "CT" else description.sequence or by_file_name(claim.modality or "").sequence
+    described = replace(description, sequence=sequence)
+    return item | _picture(modality or ("MR" if sequence else ""), grid, described) | _other_fields(claim)
+
+
+def _other_fields(claim: Claim) -> Item:
+    return {key: value for key, value in claim.fields.items() if key != "subject"}
+
+
+def _picture(modality: str, grid: Grid, description: Description) -> Item:
+    """The same fields for every item, known or not: batches of items need them alike."""
+    return {
+        "modality": modality,
+        "sequence": description.sequence,
+        "body_part": description.body_part,
+        "spacing": [round(side, 4) for side in grid.spacing],
+        "shape": list(grid.shape),
+    }
+
+
+def _modality(text: str) -> str:
+    return next((name for name, pattern in _MODALITIES if re.search(pattern, text.casefold())), "")
 
 
 def _place(claim: Claim) -> str:
@@ -90,6 +120,10 @@ def _note_values(claim: Claim, series: Series | None, grid: Grid, findings: Find
     modality = series.modality if series else claim.modality
     if modality == "CT" and not grid.may_be_negative:
         findings.note(_NOT_HOUNSFIELD, _first(claim.image))
+    if grid.says_nothing and series is None:
+        findings.note(_NO_SPACING, _first(claim.image))
+    for contradiction in series.description.contradictions if series else ():
+        findings.note(contradiction, _first(claim.image))
 
 
 def _report_image(claim: Claim, known: Known, findings: Findings) -> None:
@@ -98,7 +132,8 @@ def _report_image(claim: Claim, known: Known, findings: Findings) -> None:
     if image not in known.unusable:
         findings.leave_out([image], _ABSENT, "no such NIfTI file or DICOM series; check its name, or copy it again")
     if claim.label in known.grids:
-        findings.leave_out([str(claim.label)], _ORPHAN, f"its image {image} is absent or left out")
+        detail = f"its image {image} is absent or left out"
+        findings.leave_out([str(claim.label)], _ORPHAN, detail, mentions=[image])
 
 
 def _usable_label(claim: Claim, grid: Grid, known: Known, findings: Findings) -> str | None:
@@ -109,7 +144,8 @@ def _usable_label(claim: Claim, grid: Grid, known: Known, findings: Findings) ->
         check_same_grid(grid, known.grids[claim.label])
         return claim.label
     if claim.label not in known.unusable:
-        findings.leave_out([claim.label], _ABSENT, f"the label of {_first(claim.image)}; copy it again")
+        image = _first(claim.image)
+        findings.leave_out([claim.label], _ABSENT, f"the label of {image}; copy it again", mentions=[image])
     return None
 
 
@@ -122,14 +158,13 @@ def _section(claim: Claim, label: str | None, labelled: bool, findings: Findings
     return "unlabelled"
 
 
-def _add_series(series: Sequence[Series], subjects: Mapping[str, str], findings: Findings) -> None:
+def _add_series(series: Sequence[Series], subjects: Mapping[str, str], key: Key, findings: Findings) -> None:
     """Add unclaimed series; a patient keeps the subject that a dataset.json gave, or gets a pseudonym."""
-    taken = {str(item["subject"]) for items in findings.sections.values() for item in items}
-    new = pseudonyms((one for one in series if one.patient not in subjects), taken)
     for one in series:
-        subject = subjects.get(one.patient) or new[one.patient]
+        subject = subjects.get(one.patient) or key.subject(one.patient)
         _note_values(Claim("unlabelled", one.image), one, one.grid, findings)
-        findings.add("unlabelled", {"image": one.image, "subject": subject, "modality": one.modality})
+        picture = _picture(one.modality, one.grid, one.description)
+        findings.add("unlabelled", {"image": one.image, "subject": subject} | picture)
 
 
 def _note_possible_masks(grids: Mapping[str, Grid], findings: Findings) -> None:

@@ -26,6 +26,17 @@ class Grid:
     affine: NDArray[np.float64]
     may_be_negative: bool = True
 
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel sides in mm."""
+        sides = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(sides[0]), float(sides[1]), float(sides[2])
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the affine is the identity on a stack of few slices: a tool wrote it that never knew the spacing."""
+        return bool(np.array_equal(self.affine, np.eye(4))) and 4 * min(self.shape) <= max(self.shape)
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -35,11 +46,13 @@ class LeftOut:
         paths: Its files, or its directory, relative to the scanned folder.
         reason: Short category.
         detail: What was found and what can be done.
+        mentions: Further paths that ``detail`` may quote.
     """
 
     paths: tuple[str, ...]
     reason: str
     detail: str = ""
+    mentions: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass
@@ -54,10 +67,16 @@ class Findings:
         """Append an item to a section."""
         self.sections.setdefault(section, []).append(item)
 
-    def leave_out(self, paths: Iterable[str], reason: str, detail: str = "") -> None:
+    def leave_out(self, paths: Iterable[str], reason: str, detail: str = "", mentions: Iterable[str] = ()) -> None:
         """Record what is not used, and why."""
-        self.left_out.append(LeftOut(tuple(paths), reason, detail))
+        self.left_out.append(LeftOut(tuple(paths), reason, detail, tuple(mentions)))
 
     def note(self, text: str, path: str) -> None:
         """Record something worth a look about an item that is used."""
         self.notes.setdefault(text, []).append(path)
+
+    def merge(self, more: Findings) -> None:
+        """Take over what another step has left out and noted."""
+        self.left_out += more.left_out
+        for text, paths in more.notes.items():
+            self.notes.setdefault(text, []).extend(paths)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cl.data._concealment import Finder, has_alias
 from monai_cl.data.nifti import stem
+from monai_cl.data.pseudonyms import KEY_VARIABLE, read_key
 
 Item = dict[str, Any]
 CACHE_FILE = "cache.json"  # what `monai-cl cache` writes: a datalist of prepared volumes
@@ -47,7 +49,8 @@ def load_datalist(
         Items with absolute paths where ``dataset_dir`` is absolute.
 
     Raises:
-        FileNotFoundError: If the JSON, or any file it names in these sections, is absent.
+        FileNotFoundError: If the JSON, or any file it names in these sections, is absent, or the key that tells which
+            file a hidden name stands for.
         ValueError: If the JSON is malformed, a section is unknown or empty, or a required label is missing.
     """
     source = datalist_file(path)
@@ -58,7 +61,8 @@ def load_datalist(
     if not items:
         raise ValueError(f"section {'+'.join(names)!r} of {source} is empty; choose from {_filled(content)}")
     items = _labelled(items, labelled, source)
-    resolved = [_resolve(item, folder) | {"case": case} for item, case in zip(items, _cases(items), strict=True)]
+    names, items = _cases(items), _found(items, folder, content)
+    resolved = [_resolve(item, folder) | {"case": case} for item, case in zip(items, names, strict=True)]
     _check_files(resolved, source, folder)
     return resolved if limit is None else few_labels(resolved, limit, seed=seed)
 
@@ -251,6 +255,25 @@ def _bare(path: str) -> str:
     name = stem(os.path.normpath(path))
     start, suffix = os.path.splitext(name)
     return start if suffix.lower() in _VOLUME_SUFFIXES else name
+
+
+def _found(items: list[Item], folder: Path, content: Mapping[str, Any]) -> list[Item]:
+    """Items with the names of files where the scan has put hashes in place of what could name a patient."""
+    paths = [path for item in items for name in _FILE_KEYS if item.get(name) for path in _paths(item[name])]
+    if not any(map(has_alias, paths)):
+        return items
+    key = read_key()
+    if content.get("key", key.fingerprint) != key.fingerprint:
+        raise ValueError(
+            f"the study was scanned with the key of fingerprint {content['key']}, this one is {key.fingerprint}; "
+            f"set {KEY_VARIABLE} to the file of the other key"
+        )
+    find = Finder(folder, key)
+
+    def found(value: Any) -> Any:
+        return [find(path) for path in value] if isinstance(value, list) else find(value)
+
+    return [{**item, **{name: found(item[name]) for name in _FILE_KEYS if item.get(name)}} for item in items]
 
 
 def _resolve(item: Item, folder: Path) -> Item:

@@ -16,6 +16,7 @@ from monai_cl.data.nifti import stem
 DATASET_JSON = "dataset.json"
 LABEL_SUFFIXES = ("_seg", "_label", "_labels", "_mask", "_dseg")
 _SECTIONS = {"tr": "training", "ts": "test", "te": "test", "va": "validation", "val": "validation", "": "training"}
+_LABEL_WORD = re.compile(r"(?:(?<=_)|^)(?:labels?|masks?|segmentation)_", re.IGNORECASE)
 _LAYOUT = re.compile(r"(?P<kind>images|labels)(?P<suffix>\w*)", re.IGNORECASE)
 _CHANNEL = re.compile(r"_\d{4}$")  # nnU-Net numbers the channels of an image, not of its label
 # Ends of a name that tell scans of one person apart: sequence, session, run, cine frame, channel.
@@ -164,7 +165,8 @@ def layout_claims(paths: Iterable[str], findings: Findings) -> list[Claim]:
             claims.append(Claim(section, path, labels[match] if match else None))
     for key, path in labels.items():
         if key not in used:
-            findings.leave_out([path], "label without image", f"no image named {key[1]!r} belongs to it")
+            detail = f"no image named {key[1]!r} belongs to it"
+            findings.leave_out([path], "label without image", detail, mentions=[f"{key[0]}/{key[1]}"])
     return claims
 
 
@@ -181,6 +183,8 @@ def _role(path: str) -> tuple[str, tuple[str, str], str]:
     for suffix in LABEL_SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return "label", (place, name[: -len(suffix)]), "training"
+    if words := _LABEL_WORD.search(name):  # as in orphan_label_case_7: the image is what remains of the name
+        return "label", (place, name[: words.start()] + name[words.end() :]), "training"
     return "image", (place, name), "training"
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
-from pathlib import Path
 
 from monai_cl.data._findings import Findings, Grid
+from monai_cl.data._slice_store import SliceStore
+from monai_cl.data.description import Description, describe
+from monai_cl.data.units import check_spacing
 from monai_cl.transforms._dicom import (
     SliceHeader,
     UnusableImageError,
     check_one_grid,
     check_pixels,
-    check_single_image,
     stack,
+    tilt,
 )
 
 MODALITIES = ("CT", "MR")
 MIN_SLICES = 3
+_MAX_TILT = 0.3  # degrees
 _LOCALISERS = ("LOCALIZER", "LOCALISER", "SCOUT", "SURVIEW", "TOPOGRAM")
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,19 @@ class Series:
     """One DICOM series that is a volume.
 
     Args:
-        image: Its directory, or the list of its files along the slice normal; relative to the scanned folder.
+        image: Its directory, its multi-frame file, or the list of its files along the slice normal; relative to the
+            scanned folder.
         modality: ``CT`` or ``MR``.
         grid: Where its voxels lie.
         patient: Key that series of one patient share. It identifies a person: never write it.
+        description: What kind of picture it is.
     """
 
     image: str | list[str]
     modality: str
     grid: Grid
     patient: str = field(repr=False)
+    description: Description
 
     @property
     def first(self) -> str:
@@ -46,102 +51,62 @@ class Series:
 
 
 def find_series(
-    headers: Iterable[SliceHeader], *, damaged: Collection[str] = (), keep_derived: bool = False
+    store: SliceStore, *, keep_derived: bool = False, keep_tilted: bool = False
 ) -> tuple[list[Series], Findings]:
     r"""Group slices by series and decide, from tags alone, which series are volumes.
 
     Args:
-        headers: Headers whose ``path`` is relative to the scanned folder.
-        damaged: Files that look like DICOM and could not be read: their directories are more than one series.
-        keep_derived: Whether series marked ``DERIVED\SECONDARY`` are kept.
+        store: Headers whose ``path`` is relative to the scanned folder.
+        keep_derived: Whether series with an ImageType ``DERIVED`` are kept.
+        keep_tilted: Whether series of a tilted gantry are kept, with their sheared affine.
 
     Returns:
         The kept series in order of their paths, and what was left out or is worth a note.
     """
     findings = Findings()
-    ordered = sorted(headers, key=lambda header: header.path.as_posix())
-    in_directory = Counter(header.path.parent for header in ordered)
-    in_directory.update(Path(path).parent for path in damaged)
     kept = []
-    for files in _group(_drop_copies(_drop_non_images(ordered, findings), findings)):
-        paths = _name(files, in_directory)
+    for files in store.series():
+        image = _name(files, store)
         try:
-            kept.append(_judge(files, paths, keep_derived))
+            kept.append(_judge(files, image, keep_derived, keep_tilted))
         except UnusableImageError as error:
-            findings.leave_out([paths] if isinstance(paths, str) else paths, error.reason, error.detail)
+            paths = [image] if isinstance(image, str) else image
+            mentions = {header.path.as_posix() for header in files if header.path.name in error.detail}
+            findings.leave_out(paths, error.reason, error.detail, sorted(mentions))
     return sorted(kept, key=lambda series: series.first), findings
 
 
-def pseudonyms(series: Iterable[Series], taken: Collection[str] = ()) -> dict[str, str]:
-    """Number the patients ``sub-0001``, ``sub-0002``, ... in order of appearance.
-
-    Args:
-        series: Series in the order of the datalist.
-        taken: Names that other items already use.
-
-    Returns:
-        From patient key to pseudonym.
-    """
-    free = (name for number in count(1) if (name := f"sub-{number:04d}") not in taken)
-    names: dict[str, str] = {}
-    for one in series:
-        if one.patient not in names:
-            names[one.patient] = next(free)
-    return names
+def _name(files: Sequence[SliceHeader], store: SliceStore) -> str | list[str]:
+    """The directory where the series has it to itself, else the file or files."""
+    paths = list(dict.fromkeys(header.path.as_posix() for header in files))
+    parents = {header.path.parent.as_posix() for header in files}
+    parent = min(parents)
+    if len(paths) == 1 and files[0].frame is not None:
+        return paths[0]
+    if len(parents) == 1 and store.files_in(parent) == len(paths):
+        return parent
+    return paths
 
 
-def _drop_non_images(headers: Iterable[SliceHeader], findings: Findings) -> list[SliceHeader]:
-    """Leave out each file that is no slice: it says nothing about the series it is filed under."""
-    slices = []
-    for header in headers:
-        try:
-            check_single_image(header)
-            slices.append(header)
-        except UnusableImageError as error:
-            findings.leave_out([header.path.as_posix()], error.reason, error.detail)
-    return slices
-
-
-def _drop_copies(headers: Iterable[SliceHeader], findings: Findings) -> list[SliceHeader]:
-    """Keep the first file of each image; a copy elsewhere would double a slice or a whole series."""
-    first: dict[tuple[object, ...], SliceHeader] = {}
-    for header in headers:
-        # The position belongs to the key: careless anonymisation gives one identifier to all slices.
-        key = (header.sop_instance or header.path, header.series, header.position, header.orientation)
-        original = first.setdefault(key, header)
-        if original is not header:
-            findings.leave_out(
-                [header.path.as_posix()], "copy of another file", f"same image as {original.path.as_posix()}"
-            )
-    return list(first.values())
-
-
-def _group(headers: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
-    """Slices by series; files without a series identifier meet by directory."""
-    groups: dict[str, list[SliceHeader]] = {}
-    for header in headers:
-        groups.setdefault(header.series or f"directory {header.path.parent}", []).append(header)
-    return list(groups.values())
-
-
-def _name(files: Sequence[SliceHeader], in_directory: Counter[Path]) -> str | list[str]:
-    """The directory where the series has it to itself, else the files."""
-    parents = {header.path.parent for header in files}
-    parent = files[0].path.parent
-    if len(parents) == 1 and in_directory[parent] == len(files):
-        return parent.as_posix()
-    return [header.path.as_posix() for header in files]
-
-
-def _judge(files: Sequence[SliceHeader], paths: str | list[str], keep_derived: bool) -> Series:
+def _judge(files: Sequence[SliceHeader], paths: str | list[str], keep_derived: bool, keep_tilted: bool) -> Series:
     """Turn the slices of one series into a volume, or raise the first reason against it."""
     _check_kind(files, keep_derived)
     ordered, affine = stack(files)
     first = ordered[0]
-    image = paths if isinstance(paths, str) else [header.path.as_posix() for header in ordered]
+    in_order = list(dict.fromkeys(header.path.as_posix() for header in ordered))
+    image = paths if isinstance(paths, str) else in_order
     shape = (first.columns, first.rows, len(ordered))
     grid = Grid(shape, affine, any(header.may_be_negative for header in ordered))
-    return Series(image, first.modality, grid, first.patient)
+    check_spacing(grid)
+    angle = tilt(affine)
+    if angle > _MAX_TILT and not keep_tilted:
+        raise UnusableImageError(
+            "gantry tilt",
+            f"slices are shifted against each other, by {angle:.1f} degrees from the slice normal; scan with "
+            "keep_tilted to keep it: recipes that set a spacing resample it upright",
+        )
+    description = describe(first.modality, first.sop_class, first.image_type, first.facts)
+    return Series(image, first.modality, grid, first.patient, description)
 
 
 def _check_kind(files: Sequence[SliceHeader], keep_derived: bool) -> None:
@@ -150,17 +115,32 @@ def _check_kind(files: Sequence[SliceHeader], keep_derived: bool) -> None:
     if all(any(word in kind for kind in header.image_type for word in _LOCALISERS) for header in files):
         raise UnusableImageError("localiser", f"ImageType is {_image_type(first)}")
     check_pixels(files)
-    check_one_grid(files)
     if first.modality not in MODALITIES:
         raise UnusableImageError("modality is not CT or MR", f"modality is {first.modality or 'missing'}")
-    if first.image_type[:2] == ("DERIVED", "SECONDARY") and not keep_derived:
+    _check_frame_kinds(files)
+    check_one_grid(files)
+    if first.sop_class.startswith(_SECONDARY_CAPTURE):
+        raise UnusableImageError("secondary capture", "a picture of a screen or a paper, not a slice of a scan")
+    if any(header.burned_in for header in files):
+        raise UnusableImageError("text burned into the picture", "it may show the patient's name; mask it first")
+    if first.image_type[0] == "DERIVED" and not keep_derived:
+        reason = "derived secondary image" if first.image_type[1:2] == ("SECONDARY",) else "derived image"
         raise UnusableImageError(
-            "derived secondary image",
+            reason,
             f"ImageType is {_image_type(first)}: computed from other images, perhaps of another region or person; "
             "scan with keep_derived to keep it",
         )
     if len(files) < MIN_SLICES:
         raise UnusableImageError("too few slices", f"{len(files)} slices, at least {MIN_SLICES} are needed")
+
+
+def _check_frame_kinds(files: Sequence[SliceHeader]) -> None:
+    """One multi-frame file can hold several pictures of the same place, as a magnitude image and a field map."""
+    kinds = sorted({header.kind for header in files})
+    if len(kinds) > 1:
+        raise UnusableImageError(
+            "4-D", f"frames of {len(kinds)} kinds in one file ({'; '.join(kinds)}); export each as a series of its own"
+        )
 
 
 def _image_type(header: SliceHeader) -> str:

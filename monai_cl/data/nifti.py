@@ -1,4 +1,4 @@
-"""Headers of NIfTI files: is this one complete 3-D volume, and where does it lie."""
+"""Headers of NIfTI, NRRD and MetaImage files: is this one complete 3-D volume, and where does it lie."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from monai_cl.data._findings import Grid
+from monai_cl.data.units import check_spacing, check_unit_name
 from monai_cl.transforms._dicom import UnusableImageError
+from monai_cl.transforms._itk import SUFFIXES as ITK_SUFFIXES
+from monai_cl.transforms._itk import read_itk_header
 
 SUFFIXES = (".nii.gz", ".nii")
 _AFFINE_TOLERANCE = 1e-3
@@ -26,9 +29,10 @@ def is_nifti(path: str | os.PathLike[str]) -> bool:
 
 
 def stem(path: str | os.PathLike[str]) -> str:
-    """Name of a file without folder and without ``.nii`` or ``.nii.gz``."""
+    """Name of a file without folder and without the suffix of a volume file (NIfTI, NRRD, MetaImage)."""
     name = os.path.basename(os.fspath(path))
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
+    known = (*SUFFIXES, *ITK_SUFFIXES)
+    return next((name[: -len(suffix)] for suffix in known if name.lower().endswith(suffix)), name)
 
 
 def read_grid(path: str | os.PathLike[str]) -> Grid:
@@ -66,7 +70,24 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
         raise UnusableImageError("invalid affine", "the affine is not finite or not invertible; repair the header")
     _check_complete(source, image)
     intercept = image.dataobj.inter
-    return Grid(shape, affine, image.get_data_dtype().kind != "u" or intercept < 0)
+    grid = Grid(shape, affine, image.get_data_dtype().kind != "u" or intercept < 0)
+    check_unit_name(image.header.get_xyzt_units()[0])
+    check_spacing(grid)
+    return grid
+
+
+def read_itk_grid(path: str | os.PathLike[str]) -> Grid:
+    """Read the header of an NRRD or MetaImage file and check that the voxels it announces are there.
+
+    Raises:
+        UnusableImageError: If the file is unreadable, cut short, or not one grey 3-D volume.
+    """
+    header = read_itk_header(Path(path))
+    if header.components != 1:
+        raise UnusableImageError("colour image", f"{header.components} values a voxel, only grey images are read")
+    grid = Grid(_volume_shape(header.shape), header.affine, not header.unsigned)
+    check_spacing(grid)
+    return grid
 
 
 def check_same_grid(image: Grid, label: Grid) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from monai_cl.data.datalist import is_cache, load_datalist, read_datalist, shared_subjects
+from monai_cl.data.pseudonyms import new_key
 from monai_cl.data.scan import scan
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ def find_images(path: str | Path) -> list[dict[str, Any]]:
     if not path.is_dir():
         raise FileNotFoundError(f"no scan, series or folder at {path}; give an existing one as dataset_dir")
     with tempfile.TemporaryDirectory() as folder:
-        result = scan(path, Path(folder) / "datalist.json")
+        # nothing of this list is kept: it may name files as they are, and needs no key
+        result = scan(path, Path(folder) / "datalist.json", key=new_key(), hide_names=False)
         for left_out in result.left_out:
             logger.warning("left out %s: %s, %s", left_out.paths[0], left_out.reason, left_out.detail)
         sections = [name for name, count in result.counts.items() if count]

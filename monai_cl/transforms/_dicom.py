@@ -7,50 +7,69 @@ a warning that quotes a header can carry a patient's name into a log.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from struct import unpack
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-_TAGS = {
-    "sop_class": 0x00080016,
-    "sop_instance": 0x00080018,
-    "image_type": 0x00080008,
-    "modality": 0x00080060,
-    "patient_name": 0x00100010,
-    "patient_id": 0x00100020,
-    "birth_date": 0x00100030,
-    "study": 0x0020000D,
-    "series": 0x0020000E,
-    "position": 0x00200032,
-    "orientation": 0x00200037,
-    "samples": 0x00280002,
-    "frames": 0x00280008,
-    "rows": 0x00280010,
-    "columns": 0x00280011,
-    "pixel_spacing": 0x00280030,
-    "bits": 0x00280100,
-    "signed": 0x00280103,
-    "intercept": 0x00281052,
-    "thickness": 0x00180050,
-    "spacing_between": 0x00180088,
+from monai_cl.transforms._dicom_tags import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Tags, read_tags
+
+_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY = 0x00080016, 0x00080018, 0x00080008, 0x00080060
+_CHARSET, _NAME, _ID, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00100030
+_STUDY, _SERIES = 0x0020000D, 0x0020000E
+_POSITION, _ORIENTATION, _PIXEL_SPACING = 0x00200032, 0x00200037, 0x00280030
+_SAMPLES, _FRAMES, _ROWS, _COLUMNS = 0x00280002, 0x00280008, 0x00280010, 0x00280011
+_BITS, _SIGNED, _BURNED_IN = 0x00280100, 0x00280103, 0x00280301
+_INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN = 0x00281052, 0x00281053, 0x00180050, 0x00180088
+# What tells the kind of picture: never shown as it is, since free text can name a patient.
+FACTS = {
+    "body_part": 0x00180015,
+    "series_description": 0x0008103E,
+    "study_description": 0x00081030,
+    "protocol": 0x00181030,
+    "scanning_sequence": 0x00180020,
+    "sequence_variant": 0x00180021,
+    "angio": 0x00180025,
+    "sequence_name": 0x00180024,
+    "tr": 0x00180080,
+    "te": 0x00180081,
+    "ti": 0x00180082,
+    "flip_angle": 0x00181314,
+    "field_strength": 0x00180087,
+    "kvp": 0x00180060,
+    "contrast": 0x00180010,
+    "b_value": 0x00189087,
 }
+# What tells who the patient is, and when: collected to be kept out of everything that is written.
+PERSON_TAGS = {
+    "names": (_NAME, 0x00101001, 0x00101005, 0x00101060, 0x00080090, 0x00081050, 0x00081060, 0x00081070, 0x00102297),
+    "ids": (_ID, 0x00101000, 0x00080050, 0x00200010, 0x00380010, 0x00402016, 0x00402017),
+    "dates": (_BIRTH, 0x00080020, 0x00080021, 0x00080022, 0x00080023, 0x0008002A, 0x00080012),
+}
+_WANTED = frozenset(
+    {
+        *(_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY, _CHARSET, _STUDY, _SERIES, _POSITION, _ORIENTATION),
+        *(_PIXEL_SPACING, _SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS, _SIGNED, _BURNED_IN, _INTERCEPT, _SLOPE),
+        *(_THICKNESS, _SPACING_BETWEEN, *FACTS.values(), *(tag for tags in PERSON_TAGS.values() for tag in tags)),
+    }
+)
 _PIXEL_ELEMENTS = (0x0008, 0x0009, 0x0010)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_SEQUENCE_END = b"\xfe\xff\xdd\xe0"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-_BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_IMPLICIT = "1.2.840.10008.1.2"
+_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 # What the GDCM inside SimpleITK decodes: uncompressed, deflated, RLE, JPEG, JPEG-LS and JPEG 2000.
 _JPEG = ("50", "51", "57", "70", "80", "81", "90", "91")
 READABLE_SYNTAXES = frozenset(
-    {_IMPLICIT, "1.2.840.10008.1.2.1", _DEFLATED, _BIG_ENDIAN, "1.2.840.10008.1.2.5"}
+    {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN, "1.2.840.10008.1.2.5"}
     | {f"1.2.840.10008.1.2.4.{number}" for number in _JPEG}
 )
+_ENHANCED = frozenset(f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2.1", "2.2", "4.1", "4.3", "4.4", "130", "128.1"))
+_SLICES = _ENHANCED | {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"}
+_NO_PICTURES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTIMAGE", "RTRECORD", "SR", "PR", "KO", "REG", "DOC", "ECG")
 
 
 class UnusableImageError(ValueError):
@@ -68,8 +87,18 @@ class UnusableImageError(ValueError):
 
 
 @dataclass(frozen=True)
+class Person:
+    """What the header says of a person, raw: it is there to be recognised in paths and kept out of outputs."""
+
+    names: tuple[bytes, ...] = field(repr=False)
+    ids: tuple[bytes, ...] = field(repr=False)
+    dates: tuple[bytes, ...] = field(repr=False)
+    charset: str = ""
+
+
+@dataclass(frozen=True)
 class SliceHeader:
-    """The header fields of one DICOM file that grouping and geometry need.
+    """The header fields of one DICOM slice, a file or a frame of one, that grouping and geometry need.
 
     Identifying fields are kept out of ``repr``: they serve as keys for grouping and go nowhere else.
     """
@@ -92,6 +121,19 @@ class SliceHeader:
     series: str = field(repr=False)
     sop_instance: str = field(repr=False)
     patient: str = field(repr=False)
+    study: str = field(repr=False, default="")
+    facts: Mapping[str, str] = field(repr=False, default_factory=dict)
+    person: Person | None = field(repr=False, default=None)
+    burned_in: bool = False
+    frame: int | None = None
+    slope: float = 1.0
+    intercept: float = 0.0
+    kind: str = ""
+
+    @property
+    def multi_frame(self) -> bool:
+        """Whether the file holds frames with a geometry of their own."""
+        return self.frames > 1 or self.sop_class in _ENHANCED
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
@@ -110,142 +152,154 @@ def read_slice_header(path: str | os.PathLike[str]) -> SliceHeader:
         The header; ``pixels`` is ``"complete"``, ``"cut short"`` or ``"none"``.
 
     Raises:
-        UnusableImageError: If pydicom cannot read the file.
+        UnusableImageError: If the file cannot be read.
     """
-    from pydicom import dcmread
-
     try:
         with open(path, "rb") as stream:
-            dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS.values()))
-            syntax = str(dataset.file_meta.get("TransferSyntaxUID", _IMPLICIT))
-            values = {name: dataset.get_item(tag) for name, tag in _TAGS.items() if tag in dataset}
-            return _header(Path(path), values, syntax, _pixel_state(stream, values, syntax))
+            tags = read_tags(stream, _WANTED)
+            return _header(Path(path), tags, _pixel_state(stream, tags))
+    except OSError:
+        raise
     except Exception as error:  # pydicom raises many types, and their texts may quote header values
         raise UnusableImageError(
             "unreadable", f"not a DICOM file that pydicom reads ({type(error).__name__})"
         ) from None
 
 
-def _header(path: Path, values: dict[str, Any], syntax: str, pixels: str) -> SliceHeader:
+def read_slice_headers(path: str | os.PathLike[str]) -> list[SliceHeader]:
+    """The header of a single-frame file, or one header a frame of a multi-frame file.
+
+    Args:
+        path: A DICOM file.
+
+    Raises:
+        UnusableImageError: If the file cannot be read, or its frames carry no geometry.
+    """
+    header = read_slice_header(path)
+    if not header.multi_frame or header.pixels != "complete" or header.modality in _NO_PICTURES:
+        return [header]
+    from monai_cl.transforms._multiframe import read_frames
+
+    return read_frames(header)
+
+
+def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
     """Pick plain values out of raw data elements."""
-    steps = _numbers(values.get("spacing_between")) + _numbers(values.get("thickness"))
+    steps = tags.numbers(_SPACING_BETWEEN) + tags.numbers(_THICKNESS)
+    intercept = tags.numbers(_INTERCEPT)
     return SliceHeader(
         path=path,
-        sop_class=_text(values.get("sop_class")),
-        modality=_text(values.get("modality")).upper(),
-        image_type=tuple(part.strip().upper() for part in _text(values.get("image_type")).split("\\")),
-        transfer_syntax=syntax,
-        rows=_integer(values.get("rows")),
-        columns=_integer(values.get("columns")),
-        frames=int((_numbers(values.get("frames")) or (1.0,))[0]),
-        samples=_integer(values.get("samples"), 1),
-        position=_numbers(values.get("position")),
-        orientation=_numbers(values.get("orientation")),
-        pixel_spacing=_numbers(values.get("pixel_spacing")),
+        sop_class=tags.text(_SOP_CLASS),
+        modality=tags.text(_MODALITY).upper(),
+        image_type=tuple(part.strip().upper() for part in tags.text(_IMAGE_TYPE).split("\\")),
+        transfer_syntax=tags.syntax,
+        rows=tags.integer(_ROWS),
+        columns=tags.integer(_COLUMNS),
+        frames=int((tags.numbers(_FRAMES) or (1.0,))[0]),
+        samples=tags.integer(_SAMPLES, 1),
+        position=tags.numbers(_POSITION),
+        orientation=tags.numbers(_ORIENTATION),
+        pixel_spacing=tags.numbers(_PIXEL_SPACING),
         slice_step=next((abs(step) for step in steps if step), 1.0),
-        may_be_negative=_integer(values.get("signed")) == 1 or any(c < 0 for c in _numbers(values.get("intercept"))),
+        may_be_negative=tags.integer(_SIGNED) == 1 or any(c < 0 for c in intercept),
         pixels=pixels,
-        series=_text(values.get("series")),
-        sop_instance=_text(values.get("sop_instance")),
-        patient=_patient(values),
+        series=tags.text(_SERIES),
+        sop_instance=tags.text(_SOP_INSTANCE),
+        patient=_patient(tags),
+        study=tags.text(_STUDY),
+        facts={name: text for name, tag in FACTS.items() if (text := tags.text(tag))},
+        person=_person(tags),
+        burned_in=tags.text(_BURNED_IN).upper() == "YES",
+        slope=(tags.numbers(_SLOPE) or (1.0,))[0],
+        intercept=(intercept or (0.0,))[0],
     )
 
 
-def _patient(values: dict[str, Any]) -> str:
+def _person(tags: Tags) -> Person:
+    found = {kind: tuple(tags.values[tag] for tag in of if tags.values.get(tag)) for kind, of in PERSON_TAGS.items()}
+    return Person(**found, charset=tags.text(_CHARSET))
+
+
+def _patient(tags: Tags) -> str:
     """Key under which files of one patient meet: the id, else name and birth date, else the study."""
-    identity = _text(values.get("patient_id"))
+    identity = tags.text(_ID)
     if identity:
         return f"id:{identity}"
-    name = _text(values.get("patient_name"))
+    name = tags.text(_NAME)
     if name:
-        return f"name:{name}:{_text(values.get('birth_date'))}"
-    return f"study:{_text(values.get('study')) or _text(values.get('series'))}"
+        return f"name:{name}:{tags.text(_BIRTH)}"
+    return f"study:{tags.text(_STUDY) or tags.text(_SERIES)}"
 
 
-def _text(element: Any) -> str:
-    value = getattr(element, "value", None)
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
-    return text.strip(" \0\t\r\n")
-
-
-def _numbers(element: Any) -> tuple[float, ...]:
-    """Decimal strings as floats; anything malformed gives an empty tuple, which the geometry check reports."""
-    try:
-        numbers = tuple(float(part) for part in _text(element).split("\\") if part.strip())
-    except ValueError:
-        return ()
-    return numbers if np.isfinite(numbers).all() else ()
-
-
-def _integer(element: Any, default: int = 0) -> int:
-    value = getattr(element, "value", None)
-    if not isinstance(value, bytes) or len(value) < 2:
-        return default
-    return int.from_bytes(value[:2], "little" if element.is_little_endian else "big")
-
-
-def _pixel_state(stream: BinaryIO, values: dict[str, Any], syntax: str) -> str:
-    """Whether the pixel data, at whose element the stream stands, reaches as far as the header says."""
-    if not _integer(values.get("rows")) or not _integer(values.get("columns")):
+def _pixel_state(stream: BinaryIO, tags: Tags) -> str:
+    """Whether the pixel data reaches as far as the header says."""
+    if not tags.integer(_ROWS) or not tags.integer(_COLUMNS):
         return "none"
-    if syntax == _DEFLATED:  # the whole data set is compressed: only decoding tells
+    if tags.syntax == DEFLATED:  # the whole data set is compressed: only decoding tells
         return "complete"
     size = os.fstat(stream.fileno()).st_size
-    length = _pixel_length(stream, syntax)
+    stream.seek(tags.end)
+    length = _pixel_length(stream, tags.syntax)
     if length is None:
         return "none"
     if length == _UNDEFINED_LENGTH:
-        stream.seek(max(stream.tell(), size - 4096))
-        return "complete" if _SEQUENCE_END in stream.read() else "cut short"
-    missing = stream.tell() + length > size or length < _native_length(values)
+        frames = int((tags.numbers(_FRAMES) or (1.0,))[0])
+        return "complete" if _fragments(stream, size) >= frames else "cut short"
+    missing = stream.tell() + length > size or length < _native_length(tags)
     return "cut short" if missing else "complete"
+
+
+def _fragments(stream: BinaryIO, size: int) -> int:
+    """Number of fragments of compressed pixel data, the table of offsets aside; 0 where the file ends among them."""
+    count = -1
+    while (head := stream.read(8))[:4] == _ITEM and len(head) == 8:
+        count += 1
+        if stream.seek(int(unpack("<L", head[4:])[0]), os.SEEK_CUR) > size:
+            return 0
+    return max(count, 0) if head[:4] == _SEQUENCE_END else 0
 
 
 def _pixel_length(stream: BinaryIO, syntax: str) -> int | None:
     """Length field of the pixel data element, or ``None`` where the file has no such element."""
-    order = ">" if syntax == _BIG_ENDIAN else "<"
+    order = ">" if syntax == BIG_ENDIAN else "<"
     start = stream.read(8)
     if len(start) < 8:
         return None
     group, element = unpack(f"{order}HH", start[:4])
     if group != 0x7FE0 or element not in _PIXEL_ELEMENTS:
         return None
-    if syntax == _IMPLICIT:
+    if syntax == IMPLICIT:
         return int(unpack("<L", start[4:])[0])
     rest = stream.read(4)
     return int(unpack(f"{order}L", rest)[0]) if len(rest) == 4 else 0
 
 
-def _native_length(values: dict[str, Any]) -> int:
+def _native_length(tags: Tags) -> int:
     """Bytes of an uncompressed image; chroma-subsampled colour is smaller, so colour is not counted."""
-    if _integer(values.get("samples"), 1) != 1:
+    if tags.integer(_SAMPLES, 1) != 1:
         return 0
-    frames = int((_numbers(values.get("frames")) or (1.0,))[0])
-    pixels = _integer(values.get("rows")) * _integer(values.get("columns")) * frames
-    return pixels * _integer(values.get("bits"), 16) // 8
+    frames = int((tags.numbers(_FRAMES) or (1.0,))[0])
+    pixels = tags.integer(_ROWS) * tags.integer(_COLUMNS) * frames
+    return pixels * tags.integer(_BITS, 16) // 8
 
 
 def check_single_image(header: SliceHeader) -> None:
-    """Check that a file is one slice: not an object without picture, not a multi-frame image.
+    """Check that a file holds pictures: not an index, a report, a segmentation or a header whose pixels are gone.
 
     Raises:
-        UnusableImageError: If it is something else.
+        UnusableImageError: If it does not.
     """
-    if header.modality in ("SEG", "RTDOSE", "RTSTRUCT", "SR", "PR", "KO") or header.pixels == "none":
-        kind = "no pixel data" if header.pixels == "none" else f"modality {header.modality}"
+    if header.sop_class in _SLICES and not (header.rows and header.columns):
+        raise UnusableImageError("cut short", "the file ends inside its header; copy it again")
+    if header.modality in _NO_PICTURES or not (header.rows and header.columns):
+        kind = f"modality {header.modality}" if header.modality in _NO_PICTURES else "no picture in it"
         raise UnusableImageError("DICOM object that is not an image", f"{kind}; it cannot be a slice of a volume")
-    if header.frames > 1 or (not header.position and header.sop_class in _ENHANCED):
-        raise UnusableImageError(
-            "enhanced multi-frame DICOM is not read yet",
-            f"{header.frames} frames in one file; convert it to NIfTI first",
-        )
-
-
-_ENHANCED = frozenset(f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2.1", "2.2", "4.1", "4.3", "4.4", "130", "128.1"))
+    if header.pixels == "none":
+        raise UnusableImageError("no pixel data", "the header announces a picture that is not there; export it again")
 
 
 def check_pixels(headers: Iterable[SliceHeader]) -> None:
-    """Check that the pixel data of every slice is complete and of a compression SimpleITK decodes.
+    """Check that the pixel data of every slice is complete and of a compression that is decoded here.
 
     Raises:
         UnusableImageError: At the first slice that is not.
@@ -254,11 +308,28 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
         name = header.path.name
         if header.pixels == "cut short":
             raise UnusableImageError("cut short", f"the pixel data of {name} ends early; copy the file again")
-        if header.transfer_syntax not in READABLE_SYNTAXES:
+        by_pydicom = header.frame is not None or header.transfer_syntax not in READABLE_SYNTAXES
+        if by_pydicom and not _pydicom_decodes(header.transfer_syntax):
             from pydicom.uid import UID
 
             kind = UID(header.transfer_syntax).name
-            raise UnusableImageError("unsupported compression", f"{name} is stored as {kind}; decompress it first")
+            raise UnusableImageError(
+                "unsupported compression",
+                f"{name} is stored as {kind}; pip install 'monai_cl[dicom]', or decompress it first",
+            )
+
+
+@cache
+def _pydicom_decodes(syntax: str) -> bool:
+    """Whether the packages installed here decode a transfer syntax."""
+    from pydicom.pixels import get_decoder
+
+    if syntax == DEFLATED:
+        syntax = EXPLICIT
+    try:
+        return bool(get_decoder(syntax).is_available)
+    except NotImplementedError:
+        return False
 
 
 def stack(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], NDArray[np.float64]]:
@@ -281,7 +352,9 @@ def stack(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], NDArray[np
     first = headers[0]
     row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     normal = np.cross(row, column)
-    ordered = sorted(headers, key=lambda header: (float(normal @ np.array(header.position)), header.path.as_posix()))
+    ordered = sorted(
+        headers, key=lambda one: (float(normal @ np.array(one.position)), one.path.as_posix(), one.frame or 0)
+    )
     positions = np.array([header.position for header in ordered])
     check_even(positions, normal)
     lps = np.eye(4)
@@ -345,6 +418,7 @@ def check_even(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> N
     usual = float(np.median(steps))
     if steps.min() < 1e-3:
         count = int((steps < 1e-3).sum())
+        _check_time(len(heights), len(heights) - count)
         raise UnusableImageError(
             "several images at one position",
             f"{count + 1} or more images share a slice position (copies, echoes or time points); split the series",
@@ -361,3 +435,20 @@ def check_even(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> N
         f"the usual step is {usual:.2f} mm, but {listed}{more}" if gaps else "the slices do not lie evenly on one line"
     )
     raise UnusableImageError("missing or unevenly spaced slices", f"{found}; complete or split the series")
+
+
+def _check_time(images: int, places: int) -> None:
+    """Raise where every slice position holds the same number of images: echoes, phases, b-values or time points."""
+    if images % places == 0:
+        raise UnusableImageError(
+            "4-D",
+            f"{places} slice positions x {images // places} images each (echoes, phases or time points); "
+            "split it into one series a volume",
+        )
+
+
+def tilt(affine: NDArray[np.float64]) -> float:
+    """Angle in degrees between the step from slice to slice and the slice normal: 0 but for a tilted gantry."""
+    step, normal = affine[:3, 2], np.cross(affine[:3, 0], affine[:3, 1])
+    sine = np.linalg.norm(np.cross(step, normal)) / (np.linalg.norm(step) * np.linalg.norm(normal))
+    return float(np.degrees(np.arcsin(min(1.0, sine))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,31 @@ from monai.utils import SpaceKeys, TransformBackends
 from numpy.typing import NDArray
 
 from monai_cl.transforms._dicom import (
+    READABLE_SYNTAXES,
     SliceHeader,
     check_pixels,
     check_single_image,
     is_dicom,
-    read_slice_header,
+    read_slice_headers,
     stack,
 )
+from monai_cl.transforms._itk import is_itk, read_itk
+from monai_cl.transforms._multiframe import decode_frames
 
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 # Everything else a header holds stays out of the image: NIfTI text fields can name a patient as DICOM tags do.
 _KEPT_META = ("filename_or_obj", "affine", "original_affine", "spatial_shape", "space", "original_channel_dim")
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-_READER_PACKAGES = {".nrrd": "pynrrd", ".mha": "itk", ".mhd": "itk"}
 
 
 class LoadVolume(Transform):
     """Read one volume as a channel-first float32 ``MetaTensor`` ``(1, *S)`` with an affine in RAS mm.
 
-    DICOM is decoded by SimpleITK, with rescale slope and intercept applied; its geometry comes from image position,
-    orientation and pixel spacing alone, so gaps between slices and oblique stacks are right. All other formats go to
-    the reader that :class:`monai.transforms.LoadImage` selects by file name. No header text enters the metadata.
+    DICOM is decoded by SimpleITK, multi-frame files by pydicom, with the rescale slope and intercept of each slice or
+    frame applied; its geometry comes from image position, orientation and pixel spacing alone, so gaps between slices
+    and oblique stacks are right. NRRD and MetaImage files are read by SimpleITK, all other formats by the reader that
+    :class:`monai.transforms.LoadImage` selects by file name. No header text enters the metadata.
 
     The call takes a file, a directory holding exactly one DICOM image series, or a list of the DICOM files of one
     series in any order. ``filename_or_obj`` is the file, the directory, or the first file along the slice normal.
@@ -81,8 +84,8 @@ class LoadVolume(Transform):
         if source.is_dir():
             return _load_series(_slices_below(source), source)
         if is_dicom(source):
-            return _load_series([_slice_of(source)], source)
-        return self._load_other(source)
+            return _load_series(_slices_of(source), source)
+        return _load_itk(source) if is_itk(source) else self._load_other(source)
 
     def _load_list(self, paths: list[Path]) -> torch.Tensor:
         if not paths:
@@ -94,7 +97,7 @@ class LoadVolume(Transform):
                 raise FileNotFoundError(f"no such file: {path}")
             if not is_dicom(path):
                 raise ValueError(f"a list must hold DICOM files of one series, but {path} is not DICOM; load it alone")
-        return _load_series([_slice_of(path) for path in paths], None)
+        return _load_series([header for path in paths for header in _slices_of(path)], None)
 
     def _load_other(self, path: Path) -> torch.Tensor:
         """Read with MONAI; whatever its readers raise becomes one error that names the file."""
@@ -138,28 +141,25 @@ LoadVolumeD = LoadVolumeDict = LoadVolumed
 def _explain(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
         return "the file is empty; copy it again"
-    suffix = path.suffix.lower()
-    if suffix in _READER_PACKAGES:
-        return f"{suffix} needs a reader for MONAI: pip install {_READER_PACKAGES[suffix]}, or convert to NIfTI"
     text = str(error).strip().splitlines()
     return (
         f"{type(error).__name__}: {text[0] if text else 'no message'}; the file may be damaged, cut short or no image"
     )
 
 
-def _slice_of(path: Path) -> SliceHeader:
-    """Header of a file that must be one slice."""
-    header = _read(path)
+def _slices_of(path: Path) -> list[SliceHeader]:
+    """Headers of a file that must hold pictures: one, or one a frame."""
+    headers = _read(path)
     try:
-        check_single_image(header)
+        check_single_image(headers[0])
     except ValueError as error:
         raise ValueError(f"cannot read {path}: {error}") from None
-    return header
+    return headers
 
 
-def _read(path: Path) -> SliceHeader:
+def _read(path: Path) -> list[SliceHeader]:
     try:
-        return read_slice_header(path)
+        return read_slice_headers(path)
     except ValueError as error:
         raise ValueError(f"cannot read {path}: {error}") from None
 
@@ -169,8 +169,9 @@ def _slices_below(folder: Path) -> list[SliceHeader]:
     headers = []
     for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
         if is_dicom(path):
-            header = _read(path)
-            headers += [_slice_of(path)] if header.pixels != "none" else []
+            found = _read(path)
+            if found[0].rows and found[0].columns:
+                headers += _slices_of(path)
         elif path.suffix.lower() in _DICOM_SUFFIXES:
             raise ValueError(
                 f"cannot read {path}: named as DICOM but without a DICOM header; remove it or copy it again"
@@ -194,11 +195,14 @@ def _load_series(headers: list[SliceHeader], source: Path | None) -> torch.Tenso
         ordered, affine = stack(headers)
     except ValueError as error:
         raise ValueError(f"cannot read the DICOM series at {where}: {error}") from None
-    pixels = torch.from_numpy(_decode(ordered))
+    return _volume(torch.from_numpy(decode_slices(ordered)), affine, str(source or ordered[0].path))
+
+
+def _volume(pixels: torch.Tensor, affine: NDArray[np.float64], name: str) -> torch.Tensor:
     if not get_track_meta():
         return pixels
     meta = {
-        "filename_or_obj": str(source or ordered[0].path),
+        "filename_or_obj": name,
         "affine": affine,
         "original_affine": affine.copy(),
         "spatial_shape": pixels.shape[1:],
@@ -208,26 +212,64 @@ def _load_series(headers: list[SliceHeader], source: Path | None) -> torch.Tenso
     return _with_meta(pixels, meta)
 
 
-def _decode(ordered: list[SliceHeader]) -> NDArray[np.float32]:
+def _load_itk(path: Path) -> torch.Tensor:
+    """Read an NRRD or MetaImage volume."""
+    try:
+        values, affine = read_itk(path)
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+    return _volume(torch.from_numpy(values), affine, str(path))
+
+
+def decode_slices(ordered: list[SliceHeader]) -> NDArray[np.float32]:
     """Rescaled values as ``(1, columns, rows, slices)``.
 
     Slices are read one by one: each keeps its own rescale, and an error names its file.
     """
-    import SimpleITK as sitk
-
     first = ordered[0]
     volume = np.empty((1, first.columns, first.rows, len(ordered)), dtype=np.float32)
+    read_slice, frames = _slice_reader(), _FrameReader()
+    for index, header in enumerate(ordered):
+        by_frame = header.frame is not None or header.transfer_syntax not in READABLE_SYNTAXES
+        volume[0, :, :, index] = (frames(header) if by_frame else read_slice(header)).T  # from (row, column)
+    return volume
+
+
+def _slice_reader() -> Callable[[SliceHeader], NDArray[np.float32]]:
+    """Single-frame files by SimpleITK, which applies the rescale of the file."""
+    import SimpleITK as sitk
+
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetOutputPixelType(sitk.sitkFloat32)
-    for index, header in enumerate(ordered):
+
+    def read(header: SliceHeader) -> NDArray[np.float32]:
         reader.SetFileName(str(header.path))
         try:
             image = reader.Execute()
         except RuntimeError:  # the text of ITK may quote header values
             raise ValueError(f"cannot decode the pixel data of {header.path}; the file may be damaged") from None
-        volume[0, :, :, index] = sitk.GetArrayViewFromImage(image)[0].T  # (slice, row, column) in SimpleITK
-    return volume
+        plane: NDArray[np.float32] = sitk.GetArrayFromImage(image)[0]
+        return plane
+
+    return read
+
+
+class _FrameReader:
+    """Frames of multi-frame files by pydicom, each with the rescale of its own functional group."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._frames: NDArray[Any] = np.empty(0)
+
+    def __call__(self, header: SliceHeader) -> NDArray[np.float32]:
+        if header.path != self._path:  # the frames of a file come one after another
+            self._path, self._frames = header.path, decode_frames(header.path)
+        index = header.frame or 0
+        if index >= len(self._frames):
+            raise ValueError(f"cannot decode frame {index + 1} of {header.path}: it holds {len(self._frames)}")
+        frame: NDArray[np.float32] = (self._frames[index] * header.slope + header.intercept).astype(np.float32)
+        return frame
 
 
 def _with_meta(image: torch.Tensor, meta: dict[str, Any]) -> torch.Tensor:

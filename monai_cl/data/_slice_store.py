@@ -1,0 +1,107 @@
+"""Slice headers on their way from files to series: on disk, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import sqlite3
+from collections.abc import Iterator
+from hashlib import blake2b
+
+from monai_cl.data._findings import Findings
+from monai_cl.transforms._dicom import SliceHeader, UnusableImageError, check_single_image
+
+_CACHE_KB = 16_000
+
+
+class SliceStore:
+    """Collects the headers of files and gives them back series by series.
+
+    They lie in a temporary database without a name, which the system removes when it is closed or the process ends.
+
+    Args:
+        findings: Receives files that are no pictures, and copies.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._late: list[list[SliceHeader]] = []
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute("CREATE TABLE slices (series BLOB, headers BLOB)")
+        self._db.execute("CREATE TABLE images (mark BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID")
+        self._db.execute("CREATE TABLE folders (folder BLOB PRIMARY KEY, files INTEGER) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+
+    def close(self) -> None:
+        """Give the space back."""
+        self._db.close()
+
+    def add(self, headers: list[SliceHeader]) -> None:
+        """Take the headers of one file: one, or one a frame."""
+        first = headers[0]
+        self.count_file(first.path.as_posix())
+        try:
+            check_single_image(first)
+        except UnusableImageError as error:
+            self._findings.leave_out([first.path.as_posix()], error.reason, error.detail)
+            return
+        if first.pixels == "cut short":
+            self._late.append(headers)  # a whole copy may follow
+        else:
+            self._keep(headers)
+
+    def count_file(self, path: str) -> None:
+        """Count a file of a series, or one that looks like DICOM and could not be read, in its folder."""
+        self._db.execute(
+            "INSERT INTO folders VALUES (?, 1) ON CONFLICT (folder) DO UPDATE SET files = files + 1",
+            (_raw(path.rpartition("/")[0] or "."),),
+        )
+
+    def files_in(self, folder: str) -> int:
+        """Number of DICOM files in a folder."""
+        row = self._db.execute("SELECT files FROM folders WHERE folder = ?", (_raw(folder),)).fetchone()
+        return int(row[0]) if row else 0
+
+    def series(self) -> Iterator[list[SliceHeader]]:
+        """The slices of each series, in the order in which the series were met."""
+        for headers in self._late:
+            self._keep(headers)
+        self._late.clear()
+        self._db.execute("CREATE INDEX by_series ON slices (series)")
+        order = self._db.execute("SELECT series FROM slices GROUP BY series ORDER BY min(rowid)").fetchall()
+        for (series,) in order:
+            rows = self._db.execute("SELECT headers FROM slices WHERE series = ? ORDER BY rowid", (series,))
+            yield [header for (blob,) in rows for header in pickle.loads(blob)]  # of our own making, never from a file
+
+    def _keep(self, headers: list[SliceHeader]) -> None:
+        first = headers[0]
+        mark, path = _mark(first), first.path.as_posix()
+        cursor = self._db.execute("INSERT OR IGNORE INTO images VALUES (?, ?)", (mark, _raw(path)))
+        if cursor.rowcount == 0:
+            (row,) = self._db.execute("SELECT path FROM images WHERE mark = ?", (mark,)).fetchone()
+            original = row.decode("utf-8", "surrogateescape")
+            self._findings.leave_out([path], "copy of another file", f"same image as {original}", mentions=[original])
+            return
+        slim = [dataclasses.replace(header, person=None) for header in headers]
+        self._db.execute("INSERT INTO slices VALUES (?, ?)", (_series_of(first), pickle.dumps(slim, protocol=5)))
+
+
+def _raw(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")  # names of files need not be text
+
+
+def _mark(header: SliceHeader) -> bytes:
+    """What two files of one image share."""
+    # The position belongs to it: careless anonymisation gives one identifier to all slices.
+    key = (header.sop_instance or str(header.path), header.series, header.patient, header.position, header.orientation)
+    return blake2b(repr(key).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+def _series_of(header: SliceHeader) -> bytes:
+    """Slices meet by patient and series, without a series identifier by folder; a file of frames is its own series."""
+    own = header.path.as_posix() if header.frames > 1 else ""
+    name = header.series or f"folder {header.path.parent.as_posix()}"
+    return blake2b(_raw("\0".join((header.patient, name, own))), digest_size=16).digest()

@@ -1,0 +1,197 @@
+"""Reading a few top-level tags of a DICOM file quickly.
+
+A scan reads hundreds of thousands of headers and needs some forty values of each; building pydicom's data set for them
+takes most of the time. This walks over the elements and keeps the raw bytes of the wanted ones. Whatever is not plain
+(a deflated data set, a value of unknown kind and length, damage) goes to pydicom, so that nothing is read that pydicom
+would not read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import Any, BinaryIO
+
+import numpy as np
+
+IMPLICIT = "1.2.840.10008.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+# value representations with a length of four bytes, and those with one of two
+_LONG = frozenset(map(str.encode, ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")))
+_TEXTS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UI")
+_SHORT = frozenset(map(str.encode, (*_TEXTS, "AT", "FL", "FD", "SL", "SS", "UL", "US")))
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_PIXEL_GROUP = 0x7FE0
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_SYNTAX = 0x00020010
+_BLOCK = 1 << 14
+
+
+class NotPlainError(Exception):
+    """The file needs a full parser."""
+
+
+@dataclass
+class Tags:
+    """Raw values of some elements of one file.
+
+    Args:
+        values: From tag to bytes.
+        syntax: Transfer syntax.
+        little_endian: Byte order of numbers.
+        end: Offset of the pixel data element, or the length of the file.
+    """
+
+    values: Mapping[int, bytes] = field(repr=False)
+    syntax: str
+    little_endian: bool
+    end: int
+
+    def text(self, tag: int) -> str:
+        """The value as text, byte by byte: identifiers and codes are ASCII."""
+        return self.values.get(tag, b"").decode("latin-1").strip(" \0\t\r\n")
+
+    def numbers(self, tag: int) -> tuple[float, ...]:
+        """Decimal strings as floats; anything malformed gives an empty tuple."""
+        try:
+            numbers = tuple(float(part) for part in self.text(tag).split("\\") if part.strip())
+        except ValueError:
+            return ()
+        return numbers if np.isfinite(numbers).all() else ()
+
+    def integer(self, tag: int, default: int = 0) -> int:
+        """An unsigned 16-bit number."""
+        value = self.values.get(tag, b"")
+        return int.from_bytes(value[:2], "little" if self.little_endian else "big") if len(value) >= 2 else default
+
+
+def read_tags(stream: BinaryIO, wanted: frozenset[int]) -> Tags:
+    """Raw values of the wanted top-level elements before the pixel data.
+
+    Args:
+        stream: An open file with preamble and ``DICM`` mark.
+        wanted: Tags as numbers.
+
+    Raises:
+        Exception: What pydicom raises where it cannot read the file.
+    """
+    try:
+        return _Walker(stream, wanted).read()
+    except NotPlainError:
+        return _by_pydicom(stream, wanted)
+
+
+def _by_pydicom(stream: BinaryIO, wanted: frozenset[int]) -> Tags:
+    from pydicom import dcmread
+
+    stream.seek(0)
+    dataset: Any = dcmread(stream, stop_before_pixels=True, specific_tags=sorted(wanted))
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", IMPLICIT))
+    values: dict[int, bytes] = {}
+    for tag in wanted:
+        value = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
+        values |= {tag: value} if isinstance(value, bytes) else {}
+    return Tags(values, syntax, syntax != BIG_ENDIAN, stream.tell())
+
+
+class _Walker:
+    """Goes from element to element; only what lies under the cursor is read from the file."""
+
+    def __init__(self, stream: BinaryIO, wanted: frozenset[int]) -> None:
+        self._stream, self._wanted = stream, wanted
+        self._size = os.fstat(stream.fileno()).st_size
+        stream.seek(0)
+        self._start, self._buffer = 0, stream.read(_BLOCK)
+        self._tags, self._lengths, self._shorts = Struct("<HH"), Struct("<L"), Struct("<H")
+        self._explicit = True
+
+    def read(self) -> Tags:
+        values: dict[int, bytes] = {}
+        place = self._meta(values)
+        syntax = values.pop(_SYNTAX, b"").decode("latin-1").strip(" \0") or IMPLICIT
+        if syntax == DEFLATED:
+            raise NotPlainError
+        self._explicit = syntax != IMPLICIT
+        if syntax == BIG_ENDIAN:
+            self._tags, self._lengths, self._shorts = Struct(">HH"), Struct(">L"), Struct(">H")
+        while place + 8 <= self._size:
+            tag, kind, length, start = self._element(place)
+            if tag >> 16 > _PIXEL_GROUP or tag in _PIXELS:
+                break
+            if length == _UNDEFINED:
+                if self._explicit and kind != b"SQ":
+                    raise NotPlainError
+                place = self._skip_sequence(start)
+                continue
+            if tag in self._wanted:
+                values[tag] = self._bytes(start, length)
+            place = start + length
+        if place > self._size:  # the file ends inside an element: let pydicom judge
+            raise NotPlainError
+        return Tags(values, syntax, syntax != BIG_ENDIAN, place)
+
+    def _meta(self, values: dict[int, bytes]) -> int:
+        """The group of file meta information, always explicit and little-endian; returns where the data set starts."""
+        if self._bytes(128, 4) != b"DICM":
+            raise NotPlainError
+        place = 132
+        while place + 8 <= self._size and self._tags.unpack(self._bytes(place, 4))[0] == 2:
+            tag, _, length, start = self._element(place)
+            if length == _UNDEFINED:
+                raise NotPlainError
+            if tag == _SYNTAX:
+                values[tag] = self._bytes(start, length)
+            place = start + length
+        return place
+
+    def _bytes(self, place: int, count: int) -> bytes:
+        offset = place - self._start
+        if not 0 <= offset <= len(self._buffer) - count:
+            self._stream.seek(place)
+            self._start, self._buffer = place, self._stream.read(max(_BLOCK, count) if count < 1 << 20 else 0)
+            offset = 0
+            if len(self._buffer) < count:
+                raise NotPlainError
+        return self._buffer[offset : offset + count]
+
+    def _element(self, place: int) -> tuple[int, bytes, int, int]:
+        """Tag, value representation, length of the value and where it starts."""
+        head = self._bytes(place, 8)
+        group, element = self._tags.unpack_from(head)
+        tag = group << 16 | element
+        if not self._explicit or group == 0xFFFE:
+            return tag, b"", self._lengths.unpack_from(head, 4)[0], place + 8
+        kind = head[4:6]
+        if kind in _SHORT:
+            return tag, kind, self._shorts.unpack_from(head, 6)[0], place + 8
+        if kind not in _LONG:
+            raise NotPlainError
+        return tag, kind, self._lengths.unpack(self._bytes(place + 8, 4))[0], place + 12
+
+    def _skip_sequence(self, place: int) -> int:
+        """Behind the end of a sequence of undefined length."""
+        while True:
+            tag, _, length, start = self._element(place)
+            if tag == _SEQUENCE_END:
+                return start
+            if tag != _ITEM:
+                raise NotPlainError
+            place = self._skip_item(start) if length == _UNDEFINED else start + length
+
+    def _skip_item(self, place: int) -> int:
+        while True:
+            tag, kind, length, start = self._element(place)
+            if tag == _ITEM_END:
+                return start
+            if length == _UNDEFINED:
+                if self._explicit and kind != b"SQ":
+                    raise NotPlainError
+                place = self._skip_sequence(start)
+            else:
+                place = start + length

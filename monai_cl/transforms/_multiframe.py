@@ -1,0 +1,108 @@
+"""Enhanced multi-frame DICOM: one header a frame, and the decoded frames of one file."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_cl.transforms._dicom import SliceHeader, UnusableImageError
+
+_FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
+
+
+def read_frames(header: SliceHeader) -> list[SliceHeader]:
+    """Headers of the frames of a multi-frame file, from its functional groups.
+
+    Position, orientation, pixel spacing, rescale and frame type of a frame come from its own functional group, else
+    from the shared one, else from the top of the data set.
+
+    Args:
+        header: Header of the file; what frames do not say is taken from it.
+
+    Raises:
+        UnusableImageError: If pydicom cannot read the file or it holds fewer frames than announced.
+    """
+    from pydicom import dcmread
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = dcmread(header.path, stop_before_pixels=True)
+            return [_frame(header, dataset, index) for index in range(header.frames)]
+    except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values
+        raise UnusableImageError(
+            "unreadable", f"frames of {header.path.name} cannot be told apart ({type(error).__name__})"
+        ) from None
+
+
+def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
+    groups = list(_groups(dataset, index))
+
+    def numbers(sequence: str, name: str) -> tuple[float, ...]:
+        for group in groups:
+            for item in group.get(sequence) or ():
+                if item.get(name) is not None:
+                    value = item.get(name)
+                    return tuple(float(part) for part in (value if _is_many(value) else (value,)))
+        return ()
+
+    steps = numbers("PixelMeasuresSequence", "SpacingBetweenSlices") + numbers(
+        "PixelMeasuresSequence", "SliceThickness"
+    )
+    intercept = numbers("PixelValueTransformationSequence", "RescaleIntercept") or (header.intercept,)
+    slope = numbers("PixelValueTransformationSequence", "RescaleSlope") or (header.slope,)
+    kinds = [
+        str(part).upper()
+        for group in groups
+        for name in _FRAME_TYPES
+        for item in group.get(name) or ()
+        for part in item.get("FrameType") or ()
+    ]
+    return dataclasses.replace(
+        header,
+        frame=index,
+        # a position of the whole file is that of no frame among several
+        position=numbers("PlanePositionSequence", "ImagePositionPatient") or (header.position * (header.frames == 1)),
+        orientation=numbers("PlaneOrientationSequence", "ImageOrientationPatient") or header.orientation,
+        pixel_spacing=numbers("PixelMeasuresSequence", "PixelSpacing") or header.pixel_spacing,
+        slice_step=next((abs(step) for step in steps if step), header.slice_step),
+        slope=slope[0],
+        intercept=intercept[0],
+        may_be_negative=header.may_be_negative or intercept[0] < 0,
+        image_type=tuple(kinds) or header.image_type,
+        kind="\\".join(kinds),
+    )
+
+
+def _groups(dataset: Any, index: int) -> Iterator[Any]:
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    if per_frame:
+        yield per_frame[index]
+    yield from (dataset.get("SharedFunctionalGroupsSequence") or ())[:1]
+
+
+def _is_many(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def decode_frames(path: Path) -> NDArray[Any]:
+    """Stored values of all frames as ``(frames, rows, columns)``, without rescale.
+
+    Raises:
+        ValueError: If they cannot be decoded.
+    """
+    from pydicom.pixels import pixel_array
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pixels: NDArray[Any] = pixel_array(path)
+    except Exception:  # the texts of decoders may quote header values
+        raise ValueError(f"cannot decode the pixel data of {path}; the file may be damaged") from None
+    return pixels if pixels.ndim == 3 else pixels[np.newaxis]

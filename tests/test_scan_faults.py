@@ -1,0 +1,348 @@
+"""Each kind of fault that an export can have, made here, and what scanning says of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import struct
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from dicom_series import NAME, OBLIQUE, multi_frame, normal, slice_dataset, write_series, write_slice
+from pydicom.uid import ExplicitVRBigEndian, JPEGLosslessSV1, generate_uid
+
+from monai_cl.data.scan import ScanResult, scan
+from monai_cl.transforms.load import LoadVolume
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with one good series, so that a scan always finds something."""
+    write_series(tmp_path / "data/good")
+    return tmp_path / "data"
+
+
+def scanned(folder: Path, **options: object) -> ScanResult:
+    return scan(folder, folder.parent / "out/study.json", **options)
+
+
+def reasons(folder: Path, **options: object) -> dict[str, int]:
+    return scanned(folder, **options).reasons
+
+
+def kept(folder: Path, **options: object) -> list:
+    return [item["image"] for item in scanned(folder, **options).sections["unlabelled"]]
+
+
+def volume(path: Path, *, unit: str = "mm", spacing: float = 1.0) -> None:
+    image = nibabel.Nifti1Image(np.ones((9, 9, 9), "int16"), np.diag([spacing, spacing, spacing, 1]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, path)
+
+
+def test_tilted_gantry_is_left_out_unless_asked_for(data):
+    for index in range(5):
+        position = np.array([0.0, 0.0, 0.0]) + index * 3 * normal() + index * 0.6 * np.array(OBLIQUE[3:])
+        write_slice(data / f"tilt/{index}", index, "1.2.7", ImagePositionPatient=[f"{v:.5f}" for v in position])
+    result = scanned(data)
+    assert result.reasons == {"gantry tilt": 1}
+    assert "by 11.3 degrees" in result.left_out[0].detail
+    assert "tilt" in kept(data, keep_tilted=True)
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary capture"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "MPR"]}, "derived image"),
+        ({"ImageType": ["DERIVED", "SECONDARY"]}, "derived secondary image"),
+        ({"BurnedInAnnotation": "YES"}, "text burned into the picture"),
+        ({"PixelSpacing": [0.0005, 0.0005]}, "implausible units"),
+        ({"PixelSpacing": [750, 750]}, "implausible units"),
+        ({"ImagePositionPatient": None}, "no geometry tags"),
+        ({"SamplesPerPixel": 3}, "colour image"),
+        ({"Modality": "PT"}, "modality is not CT or MR"),
+    ],
+)
+def test_series_that_are_no_scan_of_a_body(data, tags, reason):
+    write_series(data / "bad", **tags)
+    assert reasons(data) == {reason: 1}
+
+
+@pytest.mark.parametrize("modality", ["SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "REG"])
+def test_objects_without_a_picture(data, modality):
+    write_slice(data / "object", 0, "1.2.4", Modality=modality)
+    assert reasons(data) == {"DICOM object that is not an image": 1}
+
+
+def test_header_whose_pixels_are_gone(data):
+    dataset = slice_dataset(0, "1.2.4")
+    del dataset.PixelData
+    dataset.save_as(data / "good/x", enforce_file_format=True)
+    assert reasons(data) == {"no pixel data": 1}
+    assert len(kept(data)) == 1
+
+
+def test_compression_that_nothing_here_decodes_names_the_extra(data):
+    for index in range(3):
+        dataset = slice_dataset(index, "1.2.5")
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.201"  # high-throughput JPEG 2000
+        fragment = b"\xff\x4f" * 8
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"]._value = None
+        dataset.PixelData = (
+            b"\xfe\xff\x00\xe0\0\0\0\0"
+            + b"\xfe\xff\x00\xe0"
+            + struct.pack("<L", len(fragment))
+            + fragment
+            + b"\xfe\xff\xdd\xe0\0\0\0\0"
+        )
+        dataset["PixelData"].is_undefined_length = True
+        (data / "jpeg").mkdir(exist_ok=True)
+        dataset.save_as(data / f"jpeg/{index}", enforce_file_format=True)
+    result = scanned(data)
+    assert result.reasons == {"unsupported compression": 1}
+    assert "pip install 'monai_cl[dicom]'" in result.left_out[0].detail
+    assert JPEGLosslessSV1 not in result.left_out[0].detail
+
+
+def test_echoes_and_time_points_are_four_dimensional(data):
+    write_series(data / "echoes", range(4), "1.2.6")
+    for index in range(4):
+        write_slice(data / f"echoes/second{index}", index, "1.2.6")
+    result = scanned(data)
+    assert result.reasons == {"4-D": 1}
+    assert "4 slice positions x 2 images each" in result.left_out[0].detail
+
+
+def test_duplicated_instances_are_named_and_the_series_stays_whole(data):
+    source = sorted((data / "good").iterdir())
+    for index, path in enumerate(source[:3]):
+        shutil.copy(path, data / f"good/again{index}")
+    assert reasons(data) == {"copy of another file": 3}
+    (image,) = kept(data)
+    assert len(image) == len(source)
+
+
+def test_a_whole_copy_takes_the_place_of_a_file_cut_short(data):
+    first = sorted((data / "good").iterdir())[0]
+    shutil.copy(first, data / "good/zz_whole")
+    first.write_bytes(first.read_bytes()[:-9])
+    assert reasons(data) == {"copy of another file": 1}
+    (image,) = kept(data)
+    assert "good/zz_whole" in image
+    assert f"good/{first.name}" not in image
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.99])
+def test_truncated_files(data, share):
+    write_series(data / "bad")
+    path = sorted((data / "bad").iterdir())[2]
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    result = scanned(data)
+    allowed = {"cut short", "no pixel data", "unreadable", "missing or unevenly spaced slices"}
+    assert set(result.reasons) <= allowed | {"DICOM object that is not an image"}  # cut before it says what it is
+    assert "bad" not in [item["image"] for item in result.sections["unlabelled"]]
+    assert "good" in [item["image"] for item in result.sections["unlabelled"]]
+
+
+def test_shuffled_names_change_nothing(data):
+    before = LoadVolume()(data / "good")
+    names = sorted(path.name for path in (data / "good").iterdir())
+    for path, name in zip(sorted((data / "good").iterdir()), random.Random(1).sample(names, len(names)), strict=True):
+        path.rename(data / f"good/new{name}")
+    assert kept(data) == ["good"]
+    np.testing.assert_array_equal(LoadVolume()(data / "good"), before)
+
+
+def test_big_endian_is_read(data):
+    little = LoadVolume()(data / "good")
+    files = [slice_dataset(index, "1.2.8") for index in range(6)]
+    (data / "big").mkdir()
+    for index, dataset in enumerate(files):
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
+        dataset.save_as(data / f"big/{index}", enforce_file_format=True, little_endian=False, implicit_vr=False)
+    assert sorted(kept(data)) == ["big", "good"]
+    np.testing.assert_array_equal(LoadVolume()(data / "big"), little)
+
+
+def test_byte_order_that_the_header_lies_about(data):
+    write_series(data / "bad")
+    for path in (data / "bad").iterdir():
+        raw = path.read_bytes()
+        path.write_bytes(raw.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.2\0"))
+    result = scanned(data)
+    assert set(result.reasons) <= {"unreadable", "DICOM object that is not an image"}
+    assert [item["image"] for item in result.sections["unlabelled"]] == ["good"]
+
+
+def test_empty_files(data):
+    for name in ("a.dcm", "b.nii.gz", "c.nrrd", "noname"):
+        (data / name).touch()
+    assert reasons(data) == {"zero bytes": 3}
+
+
+def test_loops_of_folders_end(data):
+    (data / "good/back").symlink_to(data)
+    (data / "self").symlink_to(data / "self")
+    (data / "again").symlink_to(data / "good")
+    assert len(kept(data)) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_files_and_folders_without_permission(data):
+    write_series(data / "closed")
+    volume(data / "closed.nii.gz")
+    (data / "closed").chmod(0)
+    (data / "closed.nii.gz").chmod(0)
+    result = scanned(data)
+    (data / "closed").chmod(0o700)
+    assert result.reasons == {"unreadable": 2}
+
+
+def test_folder_that_cannot_be_listed_is_named(data, monkeypatch):
+    real = os.scandir
+
+    def scandir(place: Path) -> object:
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "denied")
+        return real(place)
+
+    write_series(data / "closed")
+    monkeypatch.setattr(os, "scandir", scandir)
+    result = scanned(data)
+    assert [(entry.paths, entry.reason) for entry in result.left_out] == [(("closed",), "unreadable")]
+    assert "PermissionError" in result.left_out[0].detail
+
+
+@pytest.mark.parametrize(("unit", "spacing"), [("meter", 0.001), ("micron", 1000.0), ("mm", 0.001), ("mm", 1000.0)])
+def test_lengths_that_are_no_millimetres(data, unit, spacing):
+    volume(data / "v.nii.gz", unit=unit, spacing=spacing)
+    assert reasons(data) == {"implausible units": 1}
+
+
+def test_identity_affine_of_a_thin_stack_is_noted(data):
+    nibabel.save(nibabel.Nifti1Image(np.ones((60, 60, 8), "int16"), np.eye(4)), data / "heart.nii.gz")
+    assert scanned(data).notes == {"affine is the identity: the spacing is probably missing": ["heart.nii.gz"]}
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_nrrd_and_metaimage(data, suffix, compress):
+    values = np.random.default_rng(0).integers(0, 99, (7, 6, 5)).astype("int16")
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((0.5, 0.75, 2.0))
+    image.SetOrigin((-10, 20, 30))
+    path = data / f"v{suffix}"
+    sitk.WriteImage(image, str(path), compress)
+    assert f"v{suffix}" in kept(data)
+    loaded = LoadVolume()(path)
+    np.testing.assert_array_equal(loaded[0], values.T)
+    corner = np.asarray(loaded.affine) @ [4, 5, 6, 1]
+    np.testing.assert_allclose(corner[:3], np.array(image.TransformIndexToPhysicalPoint((4, 5, 6))) * [-1, -1, 1])
+    path.write_bytes(path.read_bytes()[:-40])
+    assert reasons(data) == {"cut short": 1}
+
+
+def test_four_dimensional_and_vector_nrrd(data):
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6, 7), "int16"), isVector=False), str(data / "t.nrrd"))
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((5, 6, 7, 3), "uint8"), isVector=True), str(data / "rgb.nrrd"))
+    assert reasons(data) == {"4-D": 1, "colour image": 1}
+
+
+def test_enhanced_file_is_a_volume_with_the_rescale_of_each_frame(data):
+    frames = [(1.0, 0.0), (2.0, -5.0), (0.5, 100.0), (3.0, 7.0)]
+    path = multi_frame(data / "enhanced/file", frames)
+    assert "enhanced/file" in kept(data)
+    loaded = LoadVolume()(path)
+    assert loaded.shape == (1, 6, 5, 4)
+    for index, (slope, intercept) in enumerate(frames):
+        stored = 100 * index + np.arange(6)[:, None] + 10 * np.arange(5)[None]
+        np.testing.assert_allclose(loaded[0, :, :, index], slope * stored + intercept)
+    np.testing.assert_allclose(loaded.pixdim, [0.5, 0.75, 6.5], rtol=1e-6)
+
+
+def test_two_enhanced_files_of_one_series_are_two_volumes(data):
+    multi_frame(data / "enhanced/a", [(1.0, 0.0)] * 4, series="1.2.9")
+    multi_frame(data / "enhanced/b", [(1.0, 0.0)] * 3, series="1.2.9")
+    assert kept(data)[:2] == ["enhanced/a", "enhanced/b"]
+
+
+def test_enhanced_file_with_a_missing_frame_names_the_gap(data):
+    multi_frame(data / "enhanced/a", [(1.0, 0.0)] * 4, indices=[0, 1, 2, 4])
+    result = scanned(data)
+    assert result.reasons == {"missing or unevenly spaced slices": 1}
+    assert "13.00 mm between" in result.left_out[0].detail
+
+
+def test_enhanced_file_with_two_kinds_of_frames(data):
+    multi_frame(data / "enhanced/a", [(1.0, 0.0)] * 6, indices=[0, 1, 2] * 2, kinds=["M"] * 3 + ["FIELD_MAP"] * 3)
+    assert reasons(data) == {"4-D": 1}
+
+
+@pytest.mark.parametrize(
+    ("tags", "note"),
+    [
+        ({"Modality": "CT", "RepetitionTime": 500}, "Modality says CT, but the tags are those of MR"),
+        ({"Modality": "MR", "KVP": 120}, "Modality says MR, but the tags are those of CT"),
+        (
+            {"SeriesDescription": "T1 ax", "ScanningSequence": "SE", "RepetitionTime": 5000, "EchoTime": 90},
+            "described as T1w, but repetition, echo and inversion times are those of T2w",
+        ),
+        (
+            {"BodyPartExamined": "KNEE", "SeriesDescription": "abdomen cor"},
+            "the body part is tagged as KNEE, but described as ABDOMEN",
+        ),
+    ],
+)
+def test_contradicting_tags_are_noted(data, tags, note):
+    write_series(data / "odd", **tags)
+    assert scanned(data).notes[note] == ["odd"]
+
+
+def test_picture_of_another_modality_is_noted(data):
+    write_series(data / "odd", Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
+    notes = scanned(data, pictures=True).notes
+    assert [paths for text, paths in notes.items() if text.startswith("Modality says CT, but no voxel")] == [["odd"]]
+
+
+def test_slice_that_cannot_be_decoded_takes_its_volume_out(data):
+    path = data / "v.nii.gz"
+    nibabel.save(
+        nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 50, (40, 40, 40)).astype("int16"), np.eye(4)), path
+    )
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 4 : len(raw) // 4 + 4000] = b"\xff" * 4000
+    path.write_bytes(raw)
+    assert reasons(data, pictures=True) == {"undecodable pixel data": 1}
+
+
+def test_two_patients_under_one_series_identifier_stay_apart(data):
+    write_series(data / "mixed", range(3), "1.2.3")
+    write_series(data / "mixed", range(3, 6), "1.2.3", PatientID="another")
+    result = scanned(data)
+    assert len({item["subject"] for item in result.sections["unlabelled"]}) == 2
+    assert sum(isinstance(item["image"], list) for item in result.sections["unlabelled"]) == 2
+
+
+def test_several_folders_share_one_list(data, tmp_path):
+    write_series(tmp_path / "other/s")
+    result = scan([data, tmp_path / "other"], tmp_path / "out/study.json")
+    assert [item["image"] for item in result.sections["unlabelled"]] == ["data/good", "other/s"]
+    assert result.folder == tmp_path
+
+
+def test_series_described_by_its_tags(data):
+    uid = generate_uid()
+    write_series(
+        data / "flair", series=uid, SeriesDescription=f"{NAME} t2_tirm_tra_dark-fluid", BodyPartExamined="HEAD"
+    )
+    content = json.loads(scanned(data).datalist.read_text())
+    (item,) = (item for item in content["unlabelled"] if item["image"] == "flair")
+    assert (item["sequence"], item["body_part"], item["modality"]) == ("FLAIR", "BRAIN", "MR")
