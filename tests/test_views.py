@@ -163,6 +163,18 @@ def test_millimetres_are_indices_times_the_spacing_of_the_source() -> None:
     torch.testing.assert_close(other["coords"], one["coords"] * spacing)
 
 
+def test_places_may_start_at_the_centre_of_the_volume() -> None:
+    chain = RandSpatialCropd("image", (8, 8, 8), random_size=False)
+    item = {"image": phantom(3, OBLIQUE)}
+    one, other = (
+        RandViewsd("image", chain, unit="mm", origin=origin).set_random_state(seed=0)(item)
+        for origin in ("first", "centre")
+    )
+    spacing = OBLIQUE[:3, :3].norm(dim=0).float()
+    centre = (torch.tensor(item["image"].shape[1:]) - 1) / 2 * spacing
+    torch.testing.assert_close(other["coords"], one["coords"] - centre.reshape(1, 3, 1, 1, 1))
+
+
 @pytest.mark.parametrize("mode", ["zeros", "border", "reflection"])
 def test_padding_of_any_mode_is_not_valid(mode: str) -> None:
     chain = RandAffine(prob=1.0, translate_range=[(6, 6), (0, 0)], padding_mode=mode)
@@ -399,5 +411,7 @@ def test_chains_whose_views_cannot_be_stacked_or_followed_are_refused(chain: Any
 def test_what_cannot_be_is_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RandViews(*arguments)
+    with pytest.raises(ValueError, match="origin must be 'first' or 'centre', got 'corner'"):
+        RandViews(ScaleIntensity(), origin="corner")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unit must be 'voxel' or 'mm', got 'cm'"):
         RandViews(ScaleIntensity(), unit="cm")  # type: ignore[arg-type]

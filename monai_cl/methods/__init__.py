@@ -5,5 +5,13 @@ from monai_cl.methods.global_local_contrast import GlobalLocalContrast
 from monai_cl.methods.masked_reconstruction import MaskedReconstruction
 from monai_cl.methods.sequence_contrast import SequenceContrast
 from monai_cl.methods.volume_contrast import VolumeContrast
+from monai_cl.methods.voxel_position import VoxelPosition
 
-__all__ = ["GlobalLocalContrast", "MaskedReconstruction", "Method", "SequenceContrast", "VolumeContrast"]
+__all__ = [
+    "GlobalLocalContrast",
+    "MaskedReconstruction",
+    "Method",
+    "SequenceContrast",
+    "VolumeContrast",
+    "VoxelPosition",
+]

@@ -15,6 +15,7 @@ from torch import Tensor
 from monai_cl.transforms._view_geometry import GRID_KEY, grid_alone, index_grid, read_grid, with_grid
 
 Unit = Literal["voxel", "mm"]
+Origin = Literal["first", "centre"]
 _SEEDS = 2**32
 
 
@@ -33,6 +34,7 @@ class RandViews(Randomizable, Transform):
         num_views: Number of views.
         unit: Of the places: ``"voxel"``, indices of the source, 0 at the centre of the first voxel; or ``"mm"``,
             these times the spacing along each axis of the source (1 without metadata).
+        origin: Where places are 0: ``"first"``, the centre of the first voxel, or ``"centre"``, that of the volume.
 
     Returns:
         A dictionary: ``views`` (V, C, *S), a MetaTensor with the affine of each view in ``meta`` where metadata are
@@ -61,10 +63,13 @@ class RandViews(Randomizable, Transform):
 
     backend = [TransformBackends.TORCH]  # noqa: RUF012 - MONAI's contract
 
-    def __init__(self, transform: Callable[[Any], Any], num_views: int = 2, *, unit: Unit = "voxel") -> None:
-        _check(num_views, unit)
+    def __init__(
+        self, transform: Callable[[Any], Any], num_views: int = 2, *, unit: Unit = "voxel", origin: Origin = "first"
+    ) -> None:
+        _check(num_views, unit, origin)
         self.num_views = num_views
         self.unit = unit
+        self.origin = origin
         self.transform = copy.deepcopy(_chain(transform))
         self.grid_transform = grid_alone(self.transform)
 
@@ -82,7 +87,7 @@ class RandViews(Randomizable, Transform):
         chains = ((self.transform, image), (self.grid_transform, index_grid(image)))
         views, grids = ([_only(chain.set_random_state(seed=s)(given)) for s in seeds] for chain, given in chains)
         stacked = _stack(views, "views")
-        coords, valid = _places(views, grids, image, self.unit)
+        coords, valid = _places(views, grids, image, self.unit, self.origin)
         return {"views": stacked, "coords": coords, "valid": valid}
 
 
@@ -95,6 +100,7 @@ class RandViewsd(Randomizable, MapTransform):
             are followed as well.
         num_views: Number of views.
         unit: Of the places, ``"voxel"`` or ``"mm"``; see :class:`RandViews`.
+        origin: Where places are 0, ``"first"`` or ``"centre"``; see :class:`RandViews`.
         coords_key: Key of the places, (V, nd, *S).
         valid_key: Key of their validity, (V, *S).
         allow_missing_keys: Skip keys that an item lacks.
@@ -120,14 +126,16 @@ class RandViewsd(Randomizable, MapTransform):
         num_views: int = 2,
         *,
         unit: Unit = "voxel",
+        origin: Origin = "first",
         coords_key: str = "coords",
         valid_key: str = "valid",
         allow_missing_keys: bool = False,
     ) -> None:
-        _check(num_views, unit)
+        _check(num_views, unit, origin)
         super().__init__(keys, allow_missing_keys)
         self.num_views = num_views
         self.unit = unit
+        self.origin = origin
         self.coords_key = coords_key
         self.valid_key = valid_key
         self.transform = with_grid(_chain(transform), self.keys[0])
@@ -155,18 +163,20 @@ class RandViewsd(Randomizable, MapTransform):
         for key in present:
             d[key] = _stack([item[key] for item in items], key)
         views, grids = ([item[key] for item in items] for key in (self.keys[0], GRID_KEY))
-        d[self.coords_key], d[self.valid_key] = _places(views, grids, image, self.unit)
+        d[self.coords_key], d[self.valid_key] = _places(views, grids, image, self.unit, self.origin)
         return d
 
 
 RandViewsD = RandViewsDict = RandViewsd
 
 
-def _check(num_views: int, unit: str) -> None:
+def _check(num_views: int, unit: str, origin: str) -> None:
     if num_views < 1:
         raise ValueError(f"num_views must be at least 1, got {num_views!r}")
     if unit not in ("voxel", "mm"):
         raise ValueError(f"unit must be 'voxel' or 'mm', got {unit!r}")
+    if origin not in ("first", "centre"):
+        raise ValueError(f"origin must be 'first' or 'centre', got {origin!r}")
 
 
 def _chain(transform: Any) -> Compose:
@@ -182,15 +192,20 @@ def _only(result: Any) -> Any:
     return result
 
 
-def _places(views: Sequence[Tensor], grids: Sequence[Tensor], image: Tensor, unit: Unit) -> tuple[Tensor, Tensor]:
+def _places(
+    views: Sequence[Tensor], grids: Sequence[Tensor], image: Tensor, unit: Unit, origin: Origin
+) -> tuple[Tensor, Tensor]:
     for view, grid in zip(views, grids, strict=True):
         _check_followed(view, grid)
     found = [read_grid(grid) for grid in grids]
     coords, valid = (torch.stack(parts) for parts in zip(*found, strict=True))
+    columns = (-1, *(1,) * (coords.ndim - 2))  # nd numbers beside (V, nd, *S)
+    if origin == "centre":
+        coords = coords - (torch.tensor(image.shape[1:]).to(coords) - 1).reshape(columns) / 2
     if unit == "mm" and isinstance(image, MetaTensor):
         # not pixdim: of a 2-D image that looks at two rows of the affine alone, and the plane may lie anywhere
         spacing = image.affine[:-1, :-1].norm(dim=0).to(coords)[: coords.shape[1]]
-        coords = coords * spacing.reshape(-1, *(1,) * (coords.ndim - 2))
+        coords = coords * spacing.reshape(columns)
     return coords, valid
 
 
