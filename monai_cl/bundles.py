@@ -133,6 +133,38 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"an override must name an id of the config files, unknown: {listed}")
 
 
+def split_command(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Config files and overrides of a command that takes them as ``monai.bundle run`` does.
+
+    Args:
+        arguments: Config files, or ``--config_file`` with one or a list of them, and ``--key value`` pairs.
+
+    Returns:
+        Config files, and overrides by id.
+
+    Raises:
+        ValueError: If there is no config file, or an override names nothing.
+
+    Example:
+        >>> split_command(["--max_epochs", "3"])
+        Traceback (most recent call last):
+        ...
+        ValueError: give at least one config file, such as configs/pretrain.yaml, got none
+    """
+    first = next((index for index, text in enumerate(arguments) if _is_flag(text)), len(arguments))
+    options = _options(arguments[first:])
+    listed = options.pop("config_file", None) or []
+    files = [*arguments[:first], *(listed.split(",") if isinstance(listed, str) else listed)]
+    if not files:
+        raise ValueError("give at least one config file, such as configs/pretrain.yaml, got none")
+    for file in files:
+        if not Path(file).is_file():
+            raise ValueError(f"a config file must exist, {file} does not")
+    pairs = [part for key, text in _pairs(arguments[first:]) if key != "config_file" for part in (f"--{key}", text)]
+    check_command_line(["monai/bundle/__main__.py", "run", "--config_file", repr(files), *pairs])
+    return files, {key: value for key, value in options.items() if key not in _run_parameters()}
+
+
 def plain_errors() -> None:
     """Let a bundle that stops say why in its last lines: ``error: <message>``, after the usual traceback.
 

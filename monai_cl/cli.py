@@ -103,6 +103,25 @@ def cache(
     )
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def plan(
+    arguments: Annotated[list[str], typer.Argument(help="Config files, then overrides as for `monai.bundle run`.")],
+    measured_steps: Annotated[int, typer.Option(help="Steps to measure, at most.", min=3)] = 20,
+    measured_seconds: Annotated[float, typer.Option(help="Time for each of three measurements, at most.")] = 60.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here, too.")] = None,
+) -> None:
+    """Measure a few steps of a run, and say what all of it will take and what holds it up; writes nothing of it."""
+    from monai_cl.bundles import split_command
+    from monai_cl.engine.planning import plan_run
+
+    files, overrides = split_command(arguments)
+    found = plan_run(files, steps=measured_steps, seconds=measured_seconds, **overrides)
+    console.print(found.table())
+    if json_file:
+        found.write(json_file)
+        console.print(f"wrote {json_file}")
+
+
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Output folders of steps, bundle folders, folders of curves.")],
