@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -120,6 +120,37 @@ def plan(
     if json_file:
         found.write(json_file)
         console.print(f"wrote {json_file}")
+
+
+@app.command()
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="Folder to make; it must not hold anything yet.")],
+    subjects: Annotated[int, typer.Option(help="Number of subjects.", min=1)] = 16,
+    spacing: Annotated[float, typer.Option(help="Voxel size in mm, 1 to 12.")] = 1.0,
+    field_strength: Annotated[float, typer.Option(help="1.5, 3 or 7 tesla.")] = 3.0,
+    head: Annotated[bool, typer.Option(help="Add skull, muscle and fat.")] = False,
+    lesions: Annotated[int, typer.Option(help="Lesions of white matter in each subject.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed; more subjects leave the first ones as they were.")] = 0,
+) -> None:
+    """Write synthetic brains with quantitative maps, BIDS names: what `sequence_contrast` pretrains on."""
+    from rich.progress import Progress
+
+    from monai_cl.data import write_brain_maps
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("subjects", total=subjects)
+        options: dict[str, Any] = {"spacing": spacing, "field_strength": field_strength, "head": head}
+        write_brain_maps(
+            folder,
+            subjects=subjects,
+            lesions=lesions,
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done),
+            **options,
+        )
+    console.print(f"wrote {subjects} subjects to {folder}; next:")
+    command = "python -m monai.bundle run --bundle_root BUNDLE --config_file BUNDLE/configs/pretrain.yaml"
+    console.print(f"{command} --dataset_dir {folder}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()

@@ -100,6 +100,47 @@ def load(name: str | Path, **overrides: Any) -> Compose:
     return chain
 
 
+def intensities(name: str | Path, **overrides: Any) -> Intensities:
+    """What a recipe does to the intensities of an image, as a transform of an image alone.
+
+    Steps that act on ``image`` but not on ``label`` change intensities; those that act on both move voxels and are left
+    out. So images that were made rather than read can be brought to what fine-tuning with this recipe will see.
+
+    Args:
+        name: Name of a recipe, or path of a recipe file.
+        **overrides: As for :func:`load`.
+
+    Returns:
+        An array transform: image (C, *S) in and out.
+
+    Raises:
+        ValueError: As for :func:`load`.
+
+    Example:
+        >>> from monai_cl import recipes
+        >>> import torch
+        >>> image = recipes.intensities("small_mr")(torch.linspace(0, 700, 64).reshape(1, 4, 4, 4))
+        >>> float(image.min()), float(image.max())
+        (0.0, 1.0)
+    """
+    return Intensities(load(name, **overrides))
+
+
+class Intensities:
+    """The steps of a recipe that act on the image alone; see :func:`intensities`."""
+
+    def __init__(self, recipe: Compose) -> None:
+        self.transforms = [step for step in recipe.transforms if tuple(getattr(step, "keys", ())) == ("image",)]
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Image (C, *S) with the intensities of the recipe."""
+        item: dict[str, Any] = {"image": image}
+        for step in self.transforms:
+            item = step(item)
+        result: Tensor = item["image"]
+        return result
+
+
 def digest(name: str | Path, **overrides: Any) -> str:
     """SHA-256 of a recipe with its overrides, to name caches by.
 

@@ -43,6 +43,20 @@ def config_files(root: Path, *names: str) -> list[str]:
     return [str(root / "configs" / name) for name in names]
 
 
+def pretrains_on_maps(root: Path) -> bool:
+    """Whether a bundle pretrains on the quantitative maps of a folder, not on the images of a datalist."""
+    return _config(root, "pretrain.yaml")["datalist"] is None
+
+
+def where(root: Path, step: str, study: Path) -> dict[str, str]:
+    """Where a step finds its data in ``study_with_maps``."""
+    if step == "inference":
+        return {"dataset_dir": str(study / "images")}
+    if step == "pretrain" and pretrains_on_maps(root):
+        return {"dataset_dir": str(study / "maps")}
+    return {"dataset_dir": str(study), "datalist": str(study / "datalist.json")}
+
+
 def network(root: Path, step: str = "inference", *overlays: str) -> torch.nn.Module:
     """The ``network_def`` of a step."""
     parser = ConfigParser()

@@ -30,10 +30,26 @@ def _key_of_pseudonyms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         yield
 
 
-@pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_maps(folder: Path, subject: str, seed: int, *, shape: tuple[int, ...] = (20, 22, 18)) -> None:
+    """Maps of one subject with BIDS names: a blob of white matter in fluid, textured, in air."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    distance = np.linalg.norm(index - np.array(shape) / 2 - rng.uniform(-1, 1, len(shape)), axis=-1)
+    inside, core = distance < 9, distance < 5
+    texture = rng.uniform(0.9, 1.1, shape)
+    maps = {
+        "PDmap": np.where(core, 70, 100) * inside * texture,
+        "R1map": np.where(core, 1.2, 0.25) * inside * texture,
+        "R2starmap": np.where(core, 20.0, 1.0) * inside * texture,
+    }
+    for suffix, values in maps.items():
+        image = nib.Nifti1Image(values.astype(np.float32), np.diag([-1.0, 1.0, 1.2, 1.0]))
+        nib.save(image, folder / f"{subject}_{suffix}.nii.gz")
+
+
+def write_study(root: Path) -> Path:
     """A folder with 4 labelled training, 2 validation and 2 unlabelled volumes, and their ``datalist.json``."""
-    root = tmp_path_factory.mktemp("study")
     sections: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "unlabelled": []}
     for number, section in enumerate(["training"] * 4 + ["validation"] * 2 + ["unlabelled"] * 2):
         name = f"case_{number}.nii.gz"
@@ -46,3 +62,18 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = {"name": "tiny", "labels": {"0": "background", "1": "left", "2": "right"}, **sections}
     (root / "datalist.json").write_text(json.dumps(content))
     return root
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of :func:`write_study`."""
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="session")
+def study_with_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with quantitative maps of 20 other subjects in a folder of it."""
+    folder = write_study(tmp_path_factory.mktemp("with_maps"))
+    for number in range(20):
+        write_maps(folder / "maps", f"sub-{number:02d}", number)
+    return folder

@@ -20,6 +20,7 @@ from bundle_gate import (
     missing_files,
     missing_properties,
     network,
+    where,
     wrong_configs,
     wrong_metadata,
     wrong_network,
@@ -57,18 +58,15 @@ def test_nothing_is_wrong(name: str, check: Check) -> None:
 
 @pytest.mark.parametrize("overlays", SMALL, ids=("plain", "small"))
 @pytest.mark.parametrize("step", STEPS)
-def test_properties_can_be_built(name: str, step: str, overlays: tuple[str, ...], study: Path) -> None:
+def test_properties_can_be_built(name: str, step: str, overlays: tuple[str, ...], study_with_maps: Path) -> None:
     kind, files = STEPS[step]
-    where: dict[str, Any] = {"dataset_dir": str(study), "datalist": str(study / "datalist.json")}
-    if kind == "infer":
-        where = {"dataset_dir": str(study / "images")}
     workflow = ConfigWorkflow(
         config_files(bundles.path(name), *files, *overlays),
         logging_file=False,
         workflow_type=kind,
         init_id="none",  # nothing has been pretrained that the steps could begin with
-        **where,
-        output_dir=str(study / "never"),
+        **where(bundles.path(name), step, study_with_maps),
+        output_dir=str(study_with_maps / "never"),
         recipe="small_mr",
         **({"num_workers": 0} if kind == "train" else {}),
     )

@@ -21,7 +21,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_gate import STEPS, config_files, network
+from bundle_gate import STEPS, config_files, network, pretrains_on_maps, where
 from conftest import write_volume
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
@@ -53,12 +53,10 @@ LONG = {"max_epochs": 12, "epoch_length": 3}  # long enough to be interrupted
 def options(root: Path, step: str, study: Path, overlays: tuple[str, ...] = (), **overrides: Any) -> dict[str, Any]:
     """Arguments of ``monai.bundle run``."""
     files = config_files(root, *STEPS[step][1], *overlays)
-    where = {"bundle_root": str(root), "dataset_dir": str(study), "datalist": str(study / "datalist.json")}
-    if step == "inference":
-        where["dataset_dir"] = str(study / "images")
+    places = {"bundle_root": str(root), **where(root, step, study)}
     parser = ConfigParser()
     parser.read_config(files)
-    values = {key: value for key, value in (where | TINY).items() if key in parser}
+    values = {key: value for key, value in (places | TINY).items() if key in parser}
     return {"config_file": files, **values, **overrides}
 
 
@@ -144,6 +142,12 @@ def undisturbed(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     set_determinism(seed=None)
     random_state.restore(states)
     sys.path[:] = path
+
+
+@pytest.fixture(scope="session")
+def study(study_with_maps: Path) -> Path:
+    """The study that every bundle finds something to pretrain on in."""
+    return study_with_maps
 
 
 @pytest.fixture
@@ -359,10 +363,34 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+OF_MAPS: dict[str, tuple[str, dict[str, Any], str]] = {  # in place of the above
+    "section": ("pretrain", {"sections": "unlabeled", "datalist": "DATALIST"}, r"did you mean 'unlabelled'\?"),
+    "batch": (
+        "pretrain",
+        {"batch_size": 19},
+        r"batch_size must be between 1 and the number of volumes \(18\), got 19; ",
+    ),
+    "flat crop": (
+        "pretrain",
+        {"crop_size": [16, 16]},
+        r"crop_size must have the 3 axes of the volumes",
+    ),
+    "images, not maps": ("pretrain", {"datalist": "DATALIST"}, r"needs quantitative maps, .*6 of 6 items|4 of 4 items"),
+    "no maps": ("pretrain", {"dataset_dir": "IMAGES"}, r"must hold maps with BIDS suffixes \('T1map'.*found none"),
+    "unknown sequence": ("pretrain", {"sequences": ["flare"]}, r"'flare'.*did you mean 'flair'"),
+    "no such map": ("pretrain", {"maps": ["pd", "t1", "mtsat"]}, r"mtsat.*cannot be had from"),
+}
+
+
+@pytest.mark.parametrize("mistake", {**MISTAKES, **OF_MAPS})
 def test_a_mistake_is_answered_with_what_is_allowed_and_what_to_do(mistake: str, bundle: Path, study: Path) -> None:
-    step, overrides, answer = MISTAKES[mistake]
-    said = user_sees(bundle, step, study, **overrides)
+    known = MISTAKES | (OF_MAPS if pretrains_on_maps(bundle) else {})
+    if mistake not in known:
+        pytest.skip("a mistake that one can make with maps alone")
+    step, overrides, answer = known[mistake]
+    places = {"DATALIST": str(study / "datalist.json"), "IMAGES": str(study / "images")}
+    given = {key: places.get(value, value) if isinstance(value, str) else value for key, value in overrides.items()}
+    said = user_sees(bundle, step, study, **given)
     assert re.search(answer, said), said
 
 
@@ -410,14 +438,16 @@ def test_test_images_may_be_listed_as_bare_paths(bundle: Path, own_study: Path) 
 def test_a_truncated_file_is_named_and_left_out_or_stops_the_run(
     bundle: Path, own_study: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = own_study / "images" / "case_1.nii.gz"
+    maps = pretrains_on_maps(bundle)
+    file = own_study / ("maps/sub-01_R1map.nii.gz" if maps else "images/case_1.nii.gz")
+    case, total = ("sub-01", 18) if maps else ("case_1", 6)
     file.write_bytes(file.read_bytes()[:2000])
-    said = user_sees(bundle, "pretrain", own_study, max_faults=0.05)
-    assert re.search(r"at most 5 % of the volumes may fail \(max_faults\), got 1 of 6; mend or remove", said), said
-    assert re.search(r"case_1: .*case_1\.nii\.gz", said), said
+    said = user_sees(bundle, "pretrain", own_study, max_faults=0.04)
+    assert re.search(rf"at most 4 % of the volumes may fail \(max_faults\), got 1 of {total}; mend or rem", said), said
+    assert re.search(rf"{case}: .*{file.name}", said), said
     caplog.clear()
     run(bundle, "pretrain", own_study, max_faults=0.2)
-    assert re.search(r"left out case_1: .*case_1\.nii\.gz", caplog.text)
+    assert re.search(rf"left out {case}: .*{file.name}", caplog.text)
     assert (bundle / "models" / "pretrained.pt").is_file()
 
 

@@ -5,6 +5,7 @@ from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
 from monai_cl.data.depths import items_with_depth
 from monai_cl.data.drawing import BatchDraw, field_of, source_weights
 from monai_cl.data.faults import Faults, TooManyFaultsError
+from monai_cl.data.maps_study import common_maps, digest_items, map_items, split_subjects
 from monai_cl.data.partitions import (
     PartitionBatchSampler,
     PartitionDraw,
@@ -16,11 +17,11 @@ from monai_cl.data.partitions import (
 from monai_cl.data.phantom import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
 from monai_cl.data.prepared import PreparedDataset, PreparedStream
 from monai_cl.data.probing import probe_batches, probe_patches, split_for_probe
-from monai_cl.data.quantitative_maps import find_maps, load_maps
+from monai_cl.data.quantitative_maps import find_maps, load_maps, maps_by_name, names_of_maps
 from monai_cl.data.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
 from monai_cl.data.scan import ScanResult, scan
 from monai_cl.data.slices import SliceDataset, cut_slab, fixed_slice_batches, items_of_rank, slice_loader
-from monai_cl.data.study import check_labels, check_study, class_names, digest, find_images
+from monai_cl.data.study import check_axes, check_labels, check_study, class_names, digest, find_images
 
 __all__ = [
     "BatchDraw",
@@ -37,11 +38,14 @@ __all__ = [
     "TooManyFaultsError",
     "ViewDataset",
     "brain_maps",
+    "check_axes",
     "check_labels",
     "check_study",
     "class_names",
+    "common_maps",
     "cut_slab",
     "digest",
+    "digest_items",
     "few_labels",
     "field_of",
     "find_images",
@@ -52,6 +56,9 @@ __all__ = [
     "items_with_depth",
     "load_datalist",
     "load_maps",
+    "map_items",
+    "maps_by_name",
+    "names_of_maps",
     "partition_of",
     "partition_starts",
     "positioned_items",
@@ -63,6 +70,7 @@ __all__ = [
     "slice_loader",
     "source_weights",
     "split_for_probe",
+    "split_subjects",
     "view_loader",
     "write_brain_dataset",
     "write_brain_maps",

@@ -103,6 +103,29 @@ def find_maps(folder: str | os.PathLike[str]) -> dict[str, dict[str, Path]]:
     return {subject: dict(sorted(found[subject].items())) for subject in sorted(found)}
 
 
+def maps_by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
+    """The files of one subject by BIDS suffix, told by their names as :func:`find_maps` tells them.
+
+    Raises:
+        ValueError: If a name says nothing of a map, or two files hold one kind of map.
+    """
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        kind = _named(path)[1]
+        if kind is None:
+            raise ValueError(f"{path.name} must end on a BIDS suffix of {tuple(_KINDS)} or an hMRI name, such as _R1")
+        if kind in found:
+            raise ValueError(f"one file is needed for each kind of map, got {found[kind].name} and {path.name}")
+        found[kind] = path
+    return found
+
+
+def names_of_maps(paths: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """Which of the channels of :func:`load_maps` the files of one subject give, in its order."""
+    there = {_KINDS[kind].name for kind in maps_by_name(paths)}
+    return tuple(name for name in NAMES if name in there)
+
+
 def load_maps(
     source: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
     *,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,17 @@ def check_labels(volumes: Dataset[Mapping[str, Any]], *, out_channels: int) -> N
             + (f"add `--out_channels {most + 1}` or mend" if most >= out_channels else "mend")
             + " the masks"
         )
+
+
+def check_axes(volumes: Dataset[Mapping[str, Any]], crop_size: Sequence[int]) -> None:
+    """Refuse crops of another number of axes than the prepared volumes have.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    axes = torch.as_tensor(volumes[0]["image"]).ndim - 1
+    if len(crop_size) != axes:
+        raise ValueError(f"crop_size must have the {axes} axes of the volumes, got {tuple(crop_size)}")
 
 
 def class_names(datalist: str | Path) -> dict[int, str]:

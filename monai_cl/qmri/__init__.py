@@ -23,6 +23,7 @@ from monai_cl.qmri.nulls import double_inversion_null, inversion_null
 from monai_cl.qmri.protocols import Protocol, protocol_from_dict, simulate
 from monai_cl.qmri.sampling import FAMILIES, draw_protocol
 from monai_cl.qmri.tissues import TISSUES, Tissue, TissueValues, tissue
+from monai_cl.qmri.weighted_rates import from_weighted_rates, to_weighted_rates
 
 __all__ = [
     "FAMILIES",
@@ -37,10 +38,12 @@ __all__ = [
     "draw_protocol",
     "draw_t2",
     "echo_amplitudes",
+    "from_weighted_rates",
     "inversion_null",
     "limit_maps",
     "mix",
     "protocol_from_dict",
     "simulate",
     "tissue",
+    "to_weighted_rates",
 ]

@@ -1,6 +1,14 @@
 """MONAI transforms: array and dictionary form of each."""
 
 from monai_cl.transforms.load import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
+from monai_cl.transforms.load_maps import (
+    LoadMapsD,
+    LoadMapsd,
+    LoadMapsDict,
+    WeightedRatesD,
+    WeightedRatesd,
+    WeightedRatesDict,
+)
 from monai_cl.transforms.mr_artefacts import MRArtefacts
 from monai_cl.transforms.mr_contrast import (
     MRRecord,
@@ -10,6 +18,13 @@ from monai_cl.transforms.mr_contrast import (
     RandMRContrastDict,
 )
 from monai_cl.transforms.overlap import overlap_fractions
+from monai_cl.transforms.sequence_views import (
+    RandSequenceViews,
+    RandSequenceViewsD,
+    RandSequenceViewsd,
+    RandSequenceViewsDict,
+    usual_geometry,
+)
 from monai_cl.transforms.short_axis import (
     ShortAxisOrientation,
     ShortAxisOrientationD,
@@ -39,6 +54,9 @@ from monai_cl.transforms.volume_contrast_crops import (
 
 __all__ = [
     "CropPlan",
+    "LoadMapsD",
+    "LoadMapsDict",
+    "LoadMapsd",
     "LoadVolume",
     "LoadVolumeD",
     "LoadVolumeDict",
@@ -49,6 +67,10 @@ __all__ = [
     "RandMRContrastD",
     "RandMRContrastDict",
     "RandMRContrastd",
+    "RandSequenceViews",
+    "RandSequenceViewsD",
+    "RandSequenceViewsDict",
+    "RandSequenceViewsd",
     "RandViews",
     "RandViewsD",
     "RandViewsDict",
@@ -70,6 +92,10 @@ __all__ = [
     "VolumeContrastCropsD",
     "VolumeContrastCropsDict",
     "VolumeContrastCropsd",
+    "WeightedRatesD",
+    "WeightedRatesDict",
+    "WeightedRatesd",
     "overlap_fractions",
     "slice_axis",
+    "usual_geometry",
 ]
