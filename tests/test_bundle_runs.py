@@ -46,6 +46,8 @@ TINY: dict[str, Any] = {
     "in_channels": 1,
     "out_channels": 3,
     "init_filters": 8,
+    "dense_stride": 1,
+    "exclusion_radius": 1.0,
 }
 LONG = {"max_epochs": 12, "epoch_length": 3}  # long enough to be interrupted
 
