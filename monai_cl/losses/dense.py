@@ -35,7 +35,7 @@ class DenseContrastiveLoss(AnchoredLoss):
     found in the other view to first order about its nearest voxel, which is no negative then, and features are
     interpolated before they are normalised; an anchor whose place is not wholly inside of the other view's valid part
     is skipped. Similarities are computed in chunks of anchors and again in the backward pass, so that the memory is
-    ``chunk_size`` times the number of voxels. Nothing is gathered: the loss is one of each image.
+    ``chunk_size`` times the number of voxels. No map leaves its process: the loss is one of each image.
 
     Args:
         spatial_dims: 2 or 3.
@@ -44,6 +44,7 @@ class DenseContrastiveLoss(AnchoredLoss):
         exclusion_radius: The radius :math:`r` within which nothing is a negative, in voxels of the map, or in the unit
             of the coordinates where they are given; 0 excludes nothing more.
         chunk_size: Anchors a step.
+        gather: Count anchors over all processes, so that the mean is theirs where they have different numbers.
         reduction: ``"mean"`` or ``"sum"`` over anchors, or ``"none"``, (B, 2, anchors), in an order that is drawn.
 
     Shapes:
@@ -70,9 +71,10 @@ class DenseContrastiveLoss(AnchoredLoss):
         exclusion_radius: float = 0,
         chunk_size: int = 512,
         *,
+        gather: bool = False,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(temperature, reduction=reduction)
+        super().__init__(temperature, gather=gather, reduction=reduction)
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}")
         for name, value in (("num_anchors", num_anchors), ("chunk_size", chunk_size)):
@@ -121,7 +123,7 @@ class DenseContrastiveLoss(AnchoredLoss):
                     weights.append(found.weight)
             shape = (len(f1), 2, -1)
             found = Costs(torch.stack(costs).reshape(shape), torch.stack(weights).reshape(shape))
-            return self.reduce(found, find_ranks(f1, gather=False))
+            return self.reduce(found, find_ranks(f1, gather=self.gather))
 
     def _one_way(self, here: _View, there: _View, other_map: Tensor, other_coords: Tensor | None) -> Costs:
         anchors = self._draw(here.valid)

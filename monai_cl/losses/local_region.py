@@ -24,7 +24,7 @@ class LocalRegionContrastiveLoss(RegionLoss):
 
     The windows lie at {0, 1/2, 1} and at {1/4, 3/4} of the room in each axis: 13 in two dimensions, 35 in three.
     Negatives are the nearest others that share no voxel; below a map size of 5 windows there may be fewer of them.
-    The two views must show the same place at the same index. Nothing is gathered: the loss is one of each image.
+    The two views must show the same place at the same index. No map leaves its process: the loss is one of each image.
 
     Args:
         spatial_dims: 2 or 3.
@@ -36,6 +36,7 @@ class LocalRegionContrastiveLoss(RegionLoss):
         allow_overlap: Let negatives share voxels with their region.
         projector: Applied to the windows (voxels * C values, position before channel) before they are compared.
         symmetric: Both views as anchors; else the first.
+        gather: Count anchors over all processes, so that the mean is theirs where batches differ in size.
         reduction: ``"mean"``; ``"sum"`` over anchors; or ``"none"``, (B, anchors), first view first.
 
     Shapes:
@@ -65,11 +66,12 @@ class LocalRegionContrastiveLoss(RegionLoss):
         allow_overlap: bool = False,
         projector: nn.Module | None = None,
         symmetric: bool = True,
+        gather: bool = False,
         reduction: str = "mean",
     ) -> None:
         super().__init__(
             spatial_dims, region_size, num_negatives, temperature, layout=layout, corners=corners,
-            allow_overlap=allow_overlap, projector=projector, gather=False, reduction=reduction,
+            allow_overlap=allow_overlap, projector=projector, gather=gather, reduction=reduction,
         )  # fmt: skip
         self.symmetric = symmetric
 
@@ -89,4 +91,4 @@ class LocalRegionContrastiveLoss(RegionLoss):
             s_positive = s.gather(2, positive.expand(len(s), -1)[..., None])[..., 0]
             weight = others.any(1).to(s.dtype).expand(len(s), -1)
             cost = F.softplus(log_sum(s, others) - s_positive) * weight
-            return self.reduce(Costs(cost, weight), find_ranks(f1, gather=False))
+            return self.reduce(Costs(cost, weight), find_ranks(f1, gather=self.gather))
