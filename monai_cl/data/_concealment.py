@@ -94,7 +94,8 @@ class Concealer:
                     self._parts.add(joined.lstrip("0"))
             elif len(joined) >= 3:
                 self._words.add(joined)
-            self._parts.update(token for token in tokens if token.isdigit() and len(token) >= 4)
+            numbers = {form for token in tokens if token.isdigit() for form in (token, token.lstrip("0"))}
+            self._parts.update(number for number in numbers if len(number) >= 4)
             self._words.update(
                 token for token in tokens if token.isalpha() and len(token) >= 5 and token not in NEUTRAL_WORDS
             )

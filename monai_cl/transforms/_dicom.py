@@ -135,6 +135,20 @@ class SliceHeader:
         """Whether the file holds frames with a geometry of their own."""
         return self.frames > 1 or self.sop_class in _ENHANCED
 
+    @property
+    def by_pydicom(self) -> bool:
+        """Whether pydicom decodes it: frames, what SimpleITK does not know, and names of files it aborts on."""
+        return self.frame is not None or self.transfer_syntax not in READABLE_SYNTAXES or not is_text(self.path)
+
+
+def is_text(path: str | os.PathLike[str]) -> bool:
+    """Whether the name of a file is UTF-8: SimpleITK ends the process on others."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Whether a file carries the ``DICM`` mark after its 128-byte preamble."""
@@ -308,8 +322,7 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
         name = header.path.name
         if header.pixels == "cut short":
             raise UnusableImageError("cut short", f"the pixel data of {name} ends early; copy the file again")
-        by_pydicom = header.frame is not None or header.transfer_syntax not in READABLE_SYNTAXES
-        if by_pydicom and not _pydicom_decodes(header.transfer_syntax):
+        if header.by_pydicom and not _pydicom_decodes(header.transfer_syntax):
             from pydicom.uid import UID
 
             kind = UID(header.transfer_syntax).name

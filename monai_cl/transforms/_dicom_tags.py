@@ -96,7 +96,10 @@ def _by_pydicom(stream: BinaryIO, wanted: frozenset[int]) -> Tags:
     values: dict[int, bytes] = {}
     for tag in wanted:
         value = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
-        values |= {tag: value} if isinstance(value, bytes) else {}
+        if isinstance(value, bytes):
+            values[tag] = value
+        elif isinstance(value, str):  # pydicom decodes the character set itself
+            values[tag] = value.encode("latin-1", "replace")
     return Tags(values, syntax, syntax != BIG_ENDIAN, stream.tell())
 
 

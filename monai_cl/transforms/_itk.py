@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_cl.transforms._dicom import UnusableImageError
+from monai_cl.transforms._dicom import UnusableImageError, is_text
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _MAX_HEADER = 1 << 16
@@ -39,6 +39,8 @@ def read_itk_header(path: Path) -> ItkHeader:
     Raises:
         UnusableImageError: If it is unreadable or cut short.
     """
+    if not is_text(path):
+        raise UnusableImageError("unreadable", "SimpleITK needs a name in UTF-8; rename the file")
     if path.stat().st_size == 0:
         raise UnusableImageError("zero bytes", "the file is empty; copy it again")
     reader = _reader(path)

@@ -17,7 +17,6 @@ from monai.utils import SpaceKeys, TransformBackends
 from numpy.typing import NDArray
 
 from monai_cl.transforms._dicom import (
-    READABLE_SYNTAXES,
     SliceHeader,
     check_pixels,
     check_single_image,
@@ -230,8 +229,7 @@ def decode_slices(ordered: list[SliceHeader]) -> NDArray[np.float32]:
     volume = np.empty((1, first.columns, first.rows, len(ordered)), dtype=np.float32)
     read_slice, frames = _slice_reader(), _FrameReader()
     for index, header in enumerate(ordered):
-        by_frame = header.frame is not None or header.transfer_syntax not in READABLE_SYNTAXES
-        volume[0, :, :, index] = (frames(header) if by_frame else read_slice(header)).T  # from (row, column)
+        volume[0, :, :, index] = (frames if header.by_pydicom else read_slice)(header).T  # from (row, column)
     return volume
 
 

@@ -1,0 +1,265 @@
+"""Planted identities, in tags, file names and folder names, come out nowhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import unicodedata
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from dicom_series import write_series, write_slice
+from typer.testing import CliRunner
+
+from monai_cl.cli import app
+from monai_cl.data import load_datalist, scan
+from monai_cl.data._concealment import Concealer, Finder, alias_of, has_alias
+from monai_cl.data.pseudonyms import Key, find_or_make_key, new_key, read_key
+from monai_cl.transforms._dicom import Person
+from monai_cl.transforms.load import LoadVolume
+
+WHO = {
+    "SpecificCharacterSet": "ISO_IR 192",
+    "PatientName": "Müller-Lüdenscheidt^Jürgen",
+    "PatientID": "MRN-0048213",
+    "PatientBirthDate": "19610417",
+    "StudyDate": "20190823",
+    "AccessionNumber": "ACC7788990",
+    "ReferringPhysicianName": "Quacksalber^Hedwig",
+}
+# whole, in parts, with and without accents, and dates as people write them
+SECRETS = """Müller Mueller Muller Lüdenscheidt Luedenscheidt Ludenscheidt Jürgen Juergen Jurgen MRN-0048213 0048213 48213
+19610417 1961-04-17 17.04.1961 20190823 2019-08-23 23.08.2019 ACC7788990 7788990 Quacksalber Hedwig Ludensch Yamada 山田 太郎""".split()  # noqa: E501, SIM905
+FOLDERS = ["JÜRGEN Müller/kopf", "study 2019-08-23/x", "MRN-0048213", "luedenscheidt_T1", "u/ACC7788990_b", "Ludensch"]
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """An export of a patient whose identity is all over it."""
+    root = tmp_path / "export"
+    for number, folder in enumerate(FOLDERS):
+        write_series(root / folder, SeriesDescription="T1 of Juergen", StudyDescription="Müller", **WHO)
+        os.rename(next((root / folder).iterdir()), root / folder / f"Mueller{number}.dcm")
+    write_series(root / unicodedata.normalize("NFD", "Jürgen"), **WHO)
+    write_series(root / "s1", [0, 1, 4], **WHO)  # a gap
+    write_series(root / "few_48213", [0], **WHO)
+    both = write_series(root / "two", range(3), **WHO) + write_series(root / "two", range(3, 6), **WHO)
+    os.rename(both[0], root / "two/Jurgen_17.04.1961")
+    write_series(
+        root / "yamada" / "山田",
+        SpecificCharacterSet="ISO_IR 192",
+        PatientName="Yamada^Taro=山田^太郎",
+        PatientID="x",
+    )
+    cut = write_slice(root / "Juergen.dcm", 0, "1.2.3", **WHO)
+    cut.write_bytes(cut.read_bytes()[:-7])
+    (root / "Mueller.nii.gz").touch()
+    image = nibabel.Nifti1Image(np.random.default_rng(0).normal(size=(8, 9, 10)).astype("float32"), np.eye(4))
+    for name in ("Mueller_Juergen_T1", "19610417", "ok_T2"):
+        nibabel.save(image, root / f"{name}.nii.gz")
+    (root / "Lüdenscheidt_seg.nii.gz").write_bytes((root / "ok_T2.nii.gz").read_bytes())
+    return root
+
+
+def leaks(text: str) -> list[str]:
+    folded = unicodedata.normalize("NFC", text).casefold()
+    return [secret for secret in SECRETS if unicodedata.normalize("NFC", secret).casefold() in folded]
+
+
+def everything_below(folder: Path) -> str:
+    names = "\n".join(path.name for path in folder.rglob("*"))
+    return names + "".join(p.read_text("utf-8") for p in folder.rglob("*") if p.is_file())
+
+
+def test_the_planted_values_are_found_by_this_test(export):
+    names = "\n".join(str(path.relative_to(export)) for path in export.rglob("*"))
+    assert len(leaks(names)) > 10
+
+
+def test_no_output_of_the_command_names_anybody(export, tmp_path, monkeypatch, caplog, capfd):
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.DEBUG):
+        said = CliRunner().invoke(app, ["scan", str(export), "--out", "out/study.json"], catch_exceptions=False)
+    assert said.exit_code == 0
+    assert leaks(said.output + caplog.text + "".join(capfd.readouterr())) == []
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "study.html",
+        "study.json",
+        "study.left_out.csv",
+    ]
+    assert leaks(everything_below(tmp_path / "out")) == []
+
+
+def test_a_scanned_folder_named_after_the_patient_is_not_printed(tmp_path, monkeypatch):
+    write_series(tmp_path / "Müller_Jürgen_19610417", **WHO)
+    write_series(tmp_path / "Müller_Jürgen_19610417/bad", [0], **WHO)
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(app, ["scan", "Müller_Jürgen_19610417", "--out", "out/study.json"])
+    assert said.exit_code == 0
+    assert "THE_SCANNED_FOLDER" in said.output
+    assert leaks(said.output + everything_below(tmp_path / "out")) == []
+
+
+def test_nothing_usable_below_a_folder_named_after_the_patient(tmp_path):
+    write_series(tmp_path / "Müller_Jürgen", [0], **WHO)
+    with pytest.raises(ValueError, match=r"nothing usable below .*hidden-") as error:
+        scan(tmp_path / "Müller_Jürgen", tmp_path / "out/study.json")
+    assert leaks(str(error.value) + repr(error.value)) == []
+
+
+def test_hidden_files_are_found_again_with_the_key(export, tmp_path):
+    result = scan(export, tmp_path / "out/study.json", pictures=True)
+    assert sum(has_alias(str(item["image"])) for item in result.sections["unlabelled"]) >= len(FOLDERS)
+    items = load_datalist(result.datalist, "unlabelled", dataset_dir=export)
+    assert len(items) == len(result.sections["unlabelled"])
+    assert all(LoadVolume()(item["image"]).shape[-1] >= 3 for item in items)
+    assert leaks(" ".join(item["case"] for item in items)) == []
+    assert leaks(repr(result)) == []
+
+
+def test_one_patient_is_one_subject_whatever_the_folder(export, tmp_path):
+    result = scan(export, tmp_path / "out/study.json")
+    series = [item for item in result.sections["unlabelled"] if not str(item["image"]).endswith(".nii.gz")]
+    assert len({item["subject"] for item in series}) == 2
+
+
+def test_the_same_key_gives_the_same_bytes_another_key_other_pseudonyms(export, tmp_path):
+    key = new_key()
+    first = scan(export, tmp_path / "a/study.json", key=key).datalist.read_bytes()
+    assert scan(export, tmp_path / "b/study.json", key=key, workers=1).datalist.read_bytes() == first
+    other = scan(export, tmp_path / "c/study.json", key=new_key())
+    subjects = {item["subject"] for item in json.loads(first)["unlabelled"] if item["subject"].startswith("sub-")}
+    assert subjects
+    assert not subjects & {str(item["subject"]) for item in other.sections["unlabelled"]}
+
+
+def test_loading_needs_the_key_of_the_scan(export, tmp_path, monkeypatch):
+    result = scan(export, tmp_path / "out/study.json", key=new_key())
+    find_or_make_key()
+    with pytest.raises(ValueError, match=r"scanned with the key of fingerprint [0-9a-f]{8}, this one is"):
+        load_datalist(result.datalist, "unlabelled", dataset_dir=export)
+    monkeypatch.setenv("MONAI_CL_KEY", str(tmp_path / "absent.key"))
+    with pytest.raises(FileNotFoundError, match=r"no key of pseudonyms at absent\.key; give the key"):
+        load_datalist(result.datalist, "unlabelled", dataset_dir=export)
+
+
+def test_names_are_shown_on_request(export, tmp_path):
+    result = scan(export, tmp_path / "out/study.json", hide_names=False)
+    assert "MRN-0048213" in [item["image"] for item in result.sections["unlabelled"]]
+
+
+def test_fields_of_a_dataset_json_are_looked_through(tmp_path):
+    write_series(tmp_path / "data/s", **WHO)
+    entry = {"image": "s", "remark": "patient Mueller came on 20190823", "subject": "Juergen"}
+    (tmp_path / "data/dataset.json").write_text(json.dumps({"unlabelled": [entry], "description": "MRN-0048213 alone"}))
+    result = scan(tmp_path / "data", tmp_path / "out/study.json")
+    assert leaks(everything_below(tmp_path / "out")) == []
+    assert result.sections["unlabelled"][0]["remark"] == "patient [hidden] came on [hidden]"
+
+
+# What is hidden
+
+
+def concealer(**tags: tuple[str, ...]) -> Concealer:
+    found = Concealer(Key(b"0" * 32))
+    values = {name: tuple(text.encode() for text in tags.get(name, ())) for name in ("names", "ids", "dates")}
+    found.learn(Person(**values, charset="ISO_IR 192"))
+    return found
+
+
+@pytest.mark.parametrize(
+    "component",
+    [
+        "smith",
+        "T1_SMITH",
+        "xSmithx",
+        "JohnSmith",
+        "Smi_john",
+        "smit.dcm",
+        "li",
+        "Li_T1",
+        "2007-11-02",
+        "id55519",
+        "071102",
+    ],
+)
+def test_parts_of_known_identities_are_hidden(component):
+    assert concealer(names=("Smith^John", "Li^B"), ids=("A-55519",), dates=("20071102",)).hides(component)
+
+
+@pytest.mark.parametrize(
+    "component",
+    [
+        "Doe^Jane",
+        "Mustermann_Erika",
+        "MUSTERMANN, ERIKA",
+        "scan_1999-12-31",
+        "31.12.1999",
+        "1.2.840.113619.2.55",
+        "12345678",
+    ],
+)
+def test_what_looks_like_an_identity_is_hidden_without_a_header(component):
+    assert concealer().hides(component)
+
+
+@pytest.mark.parametrize(
+    "component",
+    """hippocampus_001.nii.gz patient003_frame01.nii.gz sub-01_ses-2_T1w.nii.gz imagesTr 12-T1post-05670
+    IMG0004.dcm 00000017.dcm la_78NJ5YFQF72BGC8RO51C.nii.gz Task04_Hippocampus Brain-Tumor-Progression
+    36459-FLAIRreg-76244 DICOM Study1
+    s0123 CT Head_Neck ts_example_ct.nii.gz niivue_pcasl_4d.nii.gz case_0001_0000.nii.gz
+    BraTS-GLI-00005-100""".split(),  # noqa: SIM905
+)
+def test_usual_names_are_not_hidden(component):
+    assert not concealer(names=("Smith^John",), ids=("A-55519",), dates=("20071102",)).hides(component)
+
+
+def test_alias_keeps_the_suffix_and_tells_nothing_without_the_key(tmp_path):
+    alias = alias_of("Smith.nii.gz", Key(b"0" * 32))
+    assert alias.endswith(".nii.gz")
+    assert alias != alias_of("Smith.nii.gz", Key(b"1" * 32))
+    (tmp_path / "Smith.nii.gz").touch()
+    assert Finder(tmp_path, Key(b"0" * 32))(alias) == "Smith.nii.gz"
+    with pytest.raises(FileNotFoundError, match="is not below the dataset folder under this key"):
+        Finder(tmp_path, Key(b"1" * 32))(alias)
+
+
+def test_names_that_are_no_text_are_hidden_and_found_again(tmp_path):
+    root = os.fsencode(tmp_path / "data") + b"/\xff\xfe"
+    write_series(tmp_path / "data/s")
+    os.rename(tmp_path / "data/s", root)
+    result = scan(tmp_path / "data", tmp_path / "out/study.json")
+    (item,) = load_datalist(result.datalist, "unlabelled", dataset_dir=tmp_path / "data")
+    assert LoadVolume()(item["image"]).shape[-1] == 6
+
+
+# The key
+
+
+def test_key_is_made_once_for_its_owner_alone(tmp_path):
+    place = tmp_path / "new/key"
+    key = find_or_make_key(place)
+    assert find_or_make_key(place) == key
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    assert key.secret.hex() not in repr(key)
+
+
+def test_key_must_lie_apart_from_the_scans(tmp_path):
+    write_series(tmp_path / "s")
+    with pytest.raises(ValueError, match="must lie outside the scanned folder"):
+        scan(tmp_path, tmp_path / "study.json", key=tmp_path / "key")
+
+
+def test_open_or_damaged_keys_are_refused(tmp_path):
+    find_or_make_key(tmp_path / "key")
+    (tmp_path / "key").chmod(0o644)
+    with pytest.raises(ValueError, match="can be read by others than its owner; chmod 600 it"):
+        read_key(tmp_path / "key")
+    (tmp_path / "bad").write_text("not hexadecimal")
+    with pytest.raises(ValueError, match="bad is no key of pseudonyms"):
+        read_key(tmp_path / "bad")
