@@ -395,3 +395,26 @@ def test_position_accuracy_rises_well_above_chance_on_structured_volumes() -> No
         method.after_step(step / 150)
         scores.append(losses["position_accuracy"].item())
     assert sum(scores[-20:]) / 20 > 0.5  # chance is 0.25
+
+
+@pytest.mark.parametrize("variant", ["monai_cl", *PUBLISHED])
+def test_bases_without_gradient_teach_the_projector_alone_and_are_embedded_as_before(variant: str) -> None:
+    views, options = noise(3, 8, 1, b=3)["image"], {"norm": "layer", "dropout": 0.0}
+    crops, bases = views["crops"], views["bases"]
+    usual, without = (tiny(variant, bases_without_gradient=flag, **options) for flag in (False, True))
+    expected, (student, _) = usual._student_and_teacher(crops, bases)[0], without._student_and_teacher(crops, bases)
+    torch.testing.assert_close(student.crops, expected.crops)
+    torch.testing.assert_close(student.bases, expected.bases)  # the teacher is a copy still
+    parameters = {name: p for name, p in without.student.named_parameters() if p.requires_grad}
+    sent = torch.autograd.grad(student.bases.square().sum(), list(parameters.values()), allow_unused=True)
+    reached = {name for name, gradient in zip(parameters, sent, strict=True) if gradient is not None and gradient.any()}
+    assert reached == {name for name in parameters if name.startswith("projector")}
+    without({"image": views})["loss"].backward()
+    assert {name for name, p in without.network.named_parameters() if p.grad is not None} == set(without.touched())
+
+
+def test_bases_without_gradient_spare_the_student_their_pass() -> None:
+    method, images = tiny("10k", bases_without_gradient=True), []
+    method.network.convInit.register_forward_hook(lambda module, inputs, output: images.append(len(inputs[0])))
+    method(noise(3, 8, 1, b=1, s=2, k=3))
+    assert images == [2]

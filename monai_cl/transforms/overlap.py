@@ -56,15 +56,22 @@ def overlap_fractions(
         raise ValueError(
             f"grid, crop_size and base_size must be positive, got {tuple(grid)}, {tuple(crop_size)}, {tuple(base_size)}"
         )
-    result = c.new_ones((len(c), 1))
-    for axis in range(nd):  # over at most three axes, never over crops or cells
-        share = _axis_share(c[:, axis, None], grid[axis], float(crop_size[axis]), float(base_size[axis]))
+    shares = _axis_shares(c, grid, crop_size, base_size)
+    result = shares[0]
+    for share in shares[1:]:  # over at most three axes, never over crops or cells
         result = (result[:, :, None] * share[:, None, :]).flatten(1)  # s = crop, k = cell
     return result
 
 
-def _axis_share(center: Tensor, cells: int, crop: float, base: float) -> Tensor:
-    low_edge = torch.arange(cells, dtype=center.dtype, device=center.device) * base
-    low = torch.maximum(center - crop / 2, low_edge)
-    high = torch.minimum(center + crop / 2, low_edge + base)
-    return (high - low).clamp_min(0) / crop
+def _axis_shares(c: Tensor, grid: Sequence[int], crop: Sequence[float], base: Sequence[float]) -> Sequence[Tensor]:
+    """Share of a crop in each cell along each axis, (S, cells): what lies below an edge, less the edge before.
+
+    The edges of all axes are in one row, so that few operations do for all.
+    """
+    edges = [[cell * float(b) for cell in range(n + 1)] for n, b in zip(grid, base, strict=True)]
+    axes = [axis for axis, n in enumerate(grid) for _ in range(n + 1)]
+    edge, size = c.new_tensor([e for row in edges for e in row]), c.new_tensor([float(crop[axis]) for axis in axes])
+    below = ((edge - c[:, axes]) / size + 0.5).clamp(0, 1)
+    within = below[:, 1:] - below[:, :-1]
+    starts = [sum(n + 1 for n in grid[:axis]) for axis in range(len(grid))]
+    return [within[:, start : start + n] for start, n in zip(starts, grid, strict=True)]

@@ -1,7 +1,8 @@
 """Views for volume contrast: a grid of base crops, random crops of the same canvas, and their overlaps."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -189,11 +190,13 @@ class VolumeContrastCrops(Randomizable, Transform):
         n, device = self.num_crops, canvas.device
         base_starts = self._base_starts()
         origin = plan.canvas_start - plan.padding[:, 0]  # of the canvas in the volume
+        sizes = np.repeat([self.crop_size, self.base_size], [n, len(base_starts)], axis=0)
+        middles = _centers(np.concatenate([plan.crop_starts, base_starts]) + origin, sizes, affine)
         centers = torch.as_tensor(plan.crop_starts + np.asarray(self.crop_size) / 2, dtype=torch.float32)
         places = {
             "overlap": overlap_fractions(centers, self.grid, self.crop_size, base_size=self.base_size),
-            "crop_centers": _center(plan.crop_starts + origin, self.crop_size, affine),
-            "base_centers": _center(base_starts + origin, self.base_size, affine),
+            "crop_centers": middles[:n],
+            "base_centers": middles[n:],
             "crop_starts": torch.as_tensor(plan.crop_starts + origin),
             "base_starts": torch.as_tensor(base_starts + origin),
             "crop_flips": torch.as_tensor(plan.flips[:n]),
@@ -321,25 +324,52 @@ def _cut(
         shifts: Offset of each window after the factor, (N,).
     """
     views = torch.empty((len(starts), canvas.shape[0], *size), device=canvas.device)
+    copy = _copier(canvas, views)
     factors, offsets = scales.astype(np.float32).tolist(), shifts.astype(np.float32).tolist()
-    for view, start, flip, factor, offset in zip(views, starts.tolist(), flips.tolist(), factors, offsets, strict=True):
-        window = canvas
-        for axis, (first, length) in enumerate(zip(start, size, strict=True)):
-            window = window.narrow(axis + 1, first, length)
-        axes = [axis + 1 for axis, mirrored in enumerate(flip) if mirrored]
-        window = window.flip(axes) if axes else window
-        if (factor, offset) == (1.0, 0.0):
-            view.copy_(window)
-        else:
-            torch.mul(window.float(), factor, out=view).add_(offset)
+    plan = zip(starts.tolist(), flips.tolist(), factors, offsets, strict=True)
+    for n, (start, flip, factor, offset) in enumerate(plan):
+        copy(n, start, flip)
+        if (factor, offset) != (1.0, 0.0):
+            views[n].mul_(factor).add_(offset)
     return views
 
 
-def _center(starts: np.ndarray, size: Sequence[int], affine: Tensor | None) -> Tensor:
+def _copier(canvas: Tensor, views: Tensor) -> Callable[[int, list[int], list[bool]], None]:
+    """What copies the window of ``canvas`` that starts somewhere to a place in ``views``, mirrored along some axes."""
+    if canvas.device.type == "cpu" and canvas.dtype != torch.bfloat16:
+        return partial(_copy_backwards, canvas.numpy(), views, views.numpy())
+    return partial(_copy, canvas, views)
+
+
+def _copy(canvas: Tensor, views: Tensor, n: int, start: list[int], flip: list[bool]) -> None:
+    spans = (slice(first, first + length) for first, length in zip(start, views.shape[2:], strict=True))
+    window = canvas[(slice(None), *spans)]
+    axes = [axis + 1 for axis, mirrored in enumerate(flip) if mirrored]
+    views[n].copy_(window.flip(axes) if axes else window)
+
+
+def _copy_backwards(
+    canvas: np.ndarray, views: Tensor, target: np.ndarray, n: int, start: list[int], flip: list[bool]
+) -> None:
+    """The same on a CPU without a copy in between: rows are read from the last to the first.
+
+    Along the last axis that would be slow, voxel by voxel.
+    """
+    index: list[slice] = [slice(None)]
+    for axis, (first, length) in enumerate(zip(start, views.shape[2:], strict=True)):
+        if flip[axis] and axis < len(flip) - 1:
+            index.append(slice(first + length - 1, first - 1 if first else None, -1))
+        else:
+            index.append(slice(first, first + length))
+    np.copyto(target[n], canvas[tuple(index)])
+    if flip[-1]:
+        views[n].copy_(views[n].flip(-1))
+
+
+def _centers(starts: np.ndarray, sizes: np.ndarray, affine: Tensor | None) -> Tensor:
     """Centres of windows in mm, (N, nd): voxel i covers [i - 1/2, i + 1/2) in the affine's sense."""
-    index = torch.as_tensor(starts + (np.asarray(size) - 1) / 2, dtype=torch.float32)
+    index = starts + (sizes - 1) / 2
     if affine is None:
-        return index
-    nd = index.shape[1]
-    a = torch.as_tensor(affine, dtype=torch.float64, device=index.device)
-    return (index.double() @ a[:nd, :nd].T + a[:nd, -1]).float()
+        return torch.as_tensor(index, dtype=torch.float32)
+    nd, a = index.shape[1], np.asarray(affine, dtype=np.float64)
+    return torch.as_tensor(index @ a[:nd, :nd].T + a[:nd, -1], dtype=torch.float32)
