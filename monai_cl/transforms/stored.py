@@ -126,7 +126,8 @@ class StoredVolume:
     def _restore(self, stored: NDArray[Any]) -> Tensor:
         values = torch.from_numpy(stored).to(self.dtype)
         for channel, (scale, shift) in enumerate(zip(self.scale, self.shift, strict=True)):
-            values[channel].add_(shift).mul_(scale)
+            if (scale, shift) != (1.0, 0.0):
+                values[channel].add_(shift).mul_(scale)
         return values
 
 
