@@ -187,6 +187,24 @@ def test_a_damaged_source_is_named_and_left_out(own: Path) -> None:
     assert len(load_datalist(result.folder, SECTIONS)) == 7
 
 
+def test_no_path_of_a_source_is_in_the_cache_or_the_log(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = tmp_path / "PLANTED^NAME"
+    named.mkdir()
+    for number in (1, 2):
+        (named / f"case_{number}.nii.gz").write_bytes((study / f"images/case_{number}.nii.gz").read_bytes())
+    (named / "case_2.nii.gz").write_bytes(b"no volume")
+    items = [{"image": f"case_{n}.nii.gz", "subject": f"s{n}"} for n in (1, 2)]
+    (named / "study.json").write_text(json.dumps({"unlabelled": items}))
+    result = write_cache(named / "study.json", tmp_path / "c", recipe="small_mr", processes=0, max_faults=0.5)
+    assert [case for case, _ in result.left_out] == ["case_2"]
+    text = "".join(str(p.relative_to(tmp_path)) for p in result.folder.rglob("*")) + caplog.text
+    text += "".join(p.read_text() for p in result.folder.rglob("*.json"))
+    assert "left out case_2" in text
+    assert "PLANTED" not in text
+
+
 def test_too_many_damaged_sources_stop_and_the_next_call_goes_on(own: Path) -> None:
     path = own.parent / "images/case_6.nii.gz"
     whole = path.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -21,7 +22,7 @@ from monai_cl._files import atomic_write
 from monai_cl.data.cache.arrays import array_class
 from monai_cl.data.cache.encoding import Encoded, encode
 from monai_cl.data.cache.reading import FORMAT
-from monai_cl.data.cache.sources import KEYS, source_files, source_hash, source_stamp
+from monai_cl.data.cache.sources import KEYS, paths_of, source_files, source_hash, source_stamp
 from monai_cl.data.faults import reason_of
 
 _PERCENTILES = (0.5, 50.0, 99.5)
@@ -199,8 +200,11 @@ def _statistics(values: NDArray[Any]) -> dict[str, list[float]]:
 
 def _without_paths(text: str, item: Item) -> str:
     """The first line of a reason, the name of the case in the place of paths, which may name a patient."""
-    for key in KEYS:
-        value = item.get(key)
-        for path in value if isinstance(value, (list, tuple)) else [value] if value else []:
-            text = text.replace(str(path), str(item["case"]))
+    named = [path for key in KEYS for path in paths_of(item, key)]
+    with contextlib.suppress(OSError):  # the folder may be what cannot be read
+        named += source_files(item)
+    for path in sorted({str(path) for path in named}, key=len, reverse=True):
+        text = text.replace(path, str(item["case"]))
+    for path in sorted({str(path) for path in named}, key=len, reverse=True):
+        text = text.replace(Path(path).name, str(item["case"]))
     return text.splitlines()[0]

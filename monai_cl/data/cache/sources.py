@@ -14,14 +14,15 @@ _BLOCK = 1 << 20
 _PARTNERS = {".mhd": (".raw", ".zraw"), ".hdr": (".img",), ".nhdr": (".raw", ".raw.gz")}
 
 
+def paths_of(item: Mapping[str, Any], key: str) -> list[Path]:
+    """The paths that an item gives for ``key``: none, one, or the files of a series."""
+    value = item.get(key)
+    return [Path(path) for path in (value if isinstance(value, (list, tuple)) else [value] if value else [])]
+
+
 def source_files(item: Mapping[str, Any]) -> list[Path]:
     """All files that an item is read from: those of a series' folder, and the partners of headers, included."""
-    found = []
-    for key in KEYS:
-        value = item.get(key)
-        for path in value if isinstance(value, (list, tuple)) else [value] if value else []:
-            found += _below(Path(path))
-    return found
+    return [file for key in KEYS for path in paths_of(item, key) for file in _below(path)]
 
 
 def source_hash(files: list[Path]) -> str:
