@@ -154,6 +154,52 @@ def phantom(
 
 
 @app.command()
+def curate(
+    study: Annotated[Path, typer.Argument(help="Datalist from `monai-cl scan`.")],
+    dataset_dir: Annotated[Path | None, typer.Option(help="Folder its paths start from.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The datalist to write; STUDY.curated.json when left out.")] = None,
+    sections: Annotated[str, typer.Option(help="Sections that pretraining reads.")] = "training+unlabelled",
+    method: Annotated[str, typer.Option(help="hash, ssim, mi, embedding or every-n.")] = "hash",
+    threshold: Annotated[float | None, typer.Option(help="Bits for hash (6), similarity, or step for every-n.")] = None,
+    scope: Annotated[str, typer.Option(help="Compare slices within a volume, or across the dataset.")] = "volume",
+    embedding: Annotated[Path | None, typer.Option(help="Network of torch.export for --method embedding.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Datalist of fine-tuning or testing to guard.")] = None,
+    on_leak: Annotated[str, typer.Option(help="refuse, drop or report.")] = "refuse",
+    hold_out: Annotated[float, typer.Option(help="Share of the training patients to move to validation.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing, say what each threshold keeps.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Threads that read.", min=1)] = None,
+) -> None:
+    """Find duplicates, redundant slices and patients on both sides; write a filtered datalist, delete nothing."""
+    from monai_cl.data.curation import curate as curate_study
+    from monai_cl.data.curation.embedding import load_embedding
+
+    result = curate_study(
+        study,
+        out,
+        dataset_dir=dataset_dir,
+        sections=sections,
+        method=method,
+        threshold=threshold,
+        scope=scope,
+        embed=None if embedding is None else load_embedding(embedding),
+        against=against,
+        on_leak=on_leak,
+        hold_out=hold_out,
+        seed=seed,
+        dry_run=dry_run,
+        workers=workers,
+        console=console,
+    )
+    console.print(result.table())
+    console.print(result.threshold_table())
+    for leak in result.leaks[:20]:
+        console.print(f"shared: {leak}", markup=False, highlight=False, soft_wrap=True)
+    if result.datalist:
+        console.print(f"wrote {result.datalist} and {result.table_file}; no file was deleted")
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Output folders of steps, bundle folders, folders of curves.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),

@@ -1,0 +1,19 @@
+"""Curation: what of a study is worth pretraining on, and what must not be pretrained on."""
+
+from monai_cl.data.curation.curate import CurationResult, curate, kept_slices
+from monai_cl.data.curation.leaks import Leak, check_pretraining, find_leaks
+from monai_cl.data.curation.reduction import METHODS, greedy_reduce
+from monai_cl.data.curation.slice_hash import difference_hash, hamming
+
+__all__ = [
+    "METHODS",
+    "CurationResult",
+    "Leak",
+    "check_pretraining",
+    "curate",
+    "difference_hash",
+    "find_leaks",
+    "greedy_reduce",
+    "hamming",
+    "kept_slices",
+]

@@ -1,0 +1,113 @@
+"""Patients and pictures that are on both sides: seen while pretraining, and used again to judge."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from monai_cl.data.curation.duplicates import near_fingerprints
+from monai_cl.data.datalist import read_datalist, section_names, subject_of
+
+logger = logging.getLogger(__name__)
+HELD_OUT = ("validation", "test")
+Item = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Something that two lists share.
+
+    Args:
+        kind: ``subject``, ``content`` (the same voxels) or ``near`` (nearly the same picture).
+        first: Image, or for ``subject`` the subject, in the first list.
+        second: The same in the second.
+    """
+
+    kind: str
+    first: str
+    second: str
+
+    def __str__(self) -> str:
+        if self.kind == "subject":
+            return f"subject {self.first}"
+        likeness = "the same voxels as" if self.kind == "content" else "nearly the same picture as"
+        return f"{self.first} is {likeness} {self.second}"
+
+
+def find_leaks(first: Iterable[Item], second: Iterable[Item]) -> list[Leak]:
+    """What two lists share: patients by ``subject``, volumes by the marks that ``monai-cl curate`` writes.
+
+    Args:
+        first: Items, as pretraining has them.
+        second: Items of fine-tuning or of a test.
+
+    Returns:
+        Subjects first, then volumes; each pair once.
+    """
+    ours, theirs = list(first), list(second)
+    subjects = sorted({subject_of(one) for one in ours} & {subject_of(one) for one in theirs})
+    leaks = [Leak("subject", subject, subject) for subject in subjects]
+    known = {str(one["content"]): one for one in reversed(theirs) if one.get("content")}
+    same = [(one, known[str(one["content"])]) for one in ours if one.get("content") in known]
+    leaks += [Leak("content", _name(one), _name(other)) for one, other in same]
+    marked, others = ([one for one in side if one.get("fingerprint")] for side in (ours, theirs))
+    near = near_fingerprints(_prints(marked), _prints(others))
+    pairs = {(_name(one), _name(other)) for one, other in same}
+    for index, other, _ in near:
+        pair = _name(marked[index]), _name(others[other])
+        if pair not in pairs:
+            leaks.append(Leak("near", *pair))
+    return leaks
+
+
+def check_pretraining(
+    datalist: str | os.PathLike[str], sections: str | Sequence[str], *, held_out: Sequence[str] = HELD_OUT
+) -> None:
+    """Refuse to pretrain on what the same datalist holds out.
+
+    Args:
+        datalist: The datalist, or a cache.
+        sections: Sections that pretraining reads, one or several joined by ``+``.
+        held_out: Sections that must have nothing in common with these; one that is itself among ``sections`` was put
+            there on purpose, and is only warned of.
+
+    Raises:
+        ValueError: If a patient or a volume is on both sides; names some.
+    """
+    content = read_datalist(datalist)
+    chosen = sections.split("+") if isinstance(sections, str) else list(sections)
+    for name in [name for name in chosen if name in held_out]:
+        logger.warning("pretraining reads the section %s, which no result can be measured on afterwards", name)
+    kept_back = [name for name in section_names(content) if name in held_out and name not in chosen]
+    ours = [item for name in chosen for item in items_of(content, name)]
+    leaks = find_leaks(ours, [item for name in kept_back for item in items_of(content, name)])
+    if leaks:
+        raise ValueError(leak_text(leaks, "+".join(chosen), "+".join(kept_back)))
+
+
+def leak_text(leaks: Sequence[Leak], first: str, second: str) -> str:
+    """The error about leaks between two lists."""
+    listed = "; ".join(map(str, leaks[:5])) + (f" and {len(leaks) - 5} more" if len(leaks) > 5 else "")
+    return (
+        f"{first} and {second} must share no patient and no picture, got {len(leaks)} ({listed}); take them out of "
+        "one side: `monai-cl curate STUDY --on-leak drop` does"
+    )
+
+
+def items_of(content: Mapping[str, Any], section: str) -> list[Item]:
+    """The items of a section; Decathlon lists test images as bare strings."""
+    return [{"image": item} if isinstance(item, str) else item for item in content.get(section, [])]
+
+
+def _prints(items: Sequence[Item]) -> list[Any]:
+    return [np.frombuffer(bytes.fromhex(str(one["fingerprint"])), dtype=np.uint8) for one in items]
+
+
+def _name(item: Item) -> str:
+    image = item["image"]
+    return str(image if isinstance(image, str) else image[0])
