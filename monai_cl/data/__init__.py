@@ -1,6 +1,7 @@
 """Data: scanning folders, datalists, prepared volumes, batches of views, phantoms."""
 
 from monai_cl.data.cache import CacheResult, write_cache
+from monai_cl.data.curation import check_pretraining, curate, find_leaks, kept_slices
 from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
 from monai_cl.data.depths import items_with_depth
 from monai_cl.data.drawing import BatchDraw, field_of, source_weights
@@ -40,20 +41,24 @@ __all__ = [
     "brain_maps",
     "check_axes",
     "check_labels",
+    "check_pretraining",
     "check_study",
     "class_names",
     "common_maps",
+    "curate",
     "cut_slab",
     "digest",
     "digest_items",
     "few_labels",
     "field_of",
     "find_images",
+    "find_leaks",
     "find_maps",
     "fixed_batches",
     "fixed_slice_batches",
     "items_of_rank",
     "items_with_depth",
+    "kept_slices",
     "load_datalist",
     "load_maps",
     "map_items",
