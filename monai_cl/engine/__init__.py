@@ -4,6 +4,7 @@ from monai_cl.engine.checkpoint import Checkpoint, CheckpointMismatchError
 from monai_cl.engine.finetuning import ClipGradients, FiniteLoss, SaveNetwork
 from monai_cl.engine.health import CollapseError, HealthProbe
 from monai_cl.engine.history import History, read_history
+from monai_cl.engine.mixup import MixupBatch
 from monai_cl.engine.optimisation import adamw, warmup_cosine
 from monai_cl.engine.progress import ProgressLine, scalars
 from monai_cl.engine.stop import GracefulStop
@@ -19,6 +20,7 @@ __all__ = [
     "GracefulStop",
     "HealthProbe",
     "History",
+    "MixupBatch",
     "NonFiniteLossError",
     "PretrainTrainer",
     "ProgressLine",

@@ -156,7 +156,8 @@ def _notes(
     ]
     compared = {arm.gets for arm in arms if arm.role == HANDED}
     for arm in config.arms:
-        if arm.from_scratch or arm.name in compared:
+        shared = arm.pretraining is not None and arm.pretraining.of
+        if arm.from_scratch or arm.name in compared or shared:
             continue
         known = arm.pretraining is not None or arm.pretraining_seconds is not None
         why = "was switched off or failed" if known else "needs pretraining_seconds, which the file does not state"

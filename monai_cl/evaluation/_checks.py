@@ -42,8 +42,15 @@ def _check_settings(plan: Plan) -> None:
     everything.check({key: value for key, value in config.settings.items() if not any(s.knows(key) for s in steps)})
     for arm in config.arms:
         plan.evaluate.check({key: value for key, value in arm.settings.items() if not plan.train.knows(key)})
-        if arm.pretraining is not None:
-            plan.pretrain[arm.name].check(arm.pretraining.settings)
+        if arm.pretraining is None or arm.pretraining.of:
+            continue
+        step = plan.pretrain[arm.name]
+        step.check(arm.pretraining.settings)
+        if arm.pretraining.after and not step.knows("start"):
+            raise ValueError(
+                f"arm {arm.name!r} cannot begin with the networks of {arm.pretraining.after}: the pretraining of "
+                f"{arm.pretraining.bundle.name} has no id `start`; use a bundle that has one"
+            )
 
 
 def _check_patients(plan: Plan) -> tuple[str, ...]:
@@ -86,9 +93,9 @@ def _check_weights(plan: Plan, arm: Arm) -> None:
             weights.transfer(network, path, **options)
         except weights.WeightsMismatchError as error:
             raise ValueError(f"arm {arm.name!r} cannot start from {path}: {error}") from error
-    if arm.pretraining is not None:
-        step = plan.pretrain[arm.name]
-        pretrained = step.network({**step.pick(plan.config.settings), **arm.pretraining.settings})
+    for stage in plan.config.stages(arm.name):  # the network of each is that of the next
+        step, settings = plan.pretrain[stage], getattr(plan.config.arm(stage).pretraining, "settings", {})
+        pretrained = step.network({**step.pick(plan.config.settings), **settings})
         try:
             weights.transfer(network, pretrained.state_dict(), **options)
         except weights.WeightsMismatchError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,20 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Pretraining runs of an arm: the ``pretrain`` step of a bundle, once for each seed."""
+    """Pretraining runs of an arm: the ``pretrain`` step of a bundle, once for each seed.
+
+    Attributes:
+        after: The arm whose pretrained networks the runs begin with, run by run: a second stage; empty without.
+        of: The arm whose pretrained networks are taken as they are; there are then no runs of its own.
+    """
 
     bundle: Path
     overlays: tuple[str, ...]
     settings: dict[str, Any]
     seeds: tuple[int, ...]
     paired: bool = False  # each seed of fine-tuning starts from one run, in turn, instead of from every one
+    after: str = ""
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,16 @@ class Arm:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Which cases count, and how intervals are made."""
+    """Which cases count, and how intervals are made.
+
+    Attributes:
+        hold_out: Number of patients of ``training`` that are moved to ``section``.
+    """
 
     section: str = "validation"
     confidence: float = 0.95
     resamples: int = 10_000
+    hold_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,15 @@ class CurveConfig:
     def arm(self, name: str) -> Arm:
         """The arm of that name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+    def stages(self, name: str) -> tuple[str, ...]:
+        """The arms whose pretraining runs are behind the networks of an arm, in order; the last are fine-tuned."""
+        pretraining = self.arm(name).pretraining
+        if pretraining is None:
+            return ()
+        if pretraining.of:
+            return self.stages(pretraining.of)
+        return (*(self.stages(pretraining.after) if pretraining.after else ()), name)
 
 
 _KEYS = (
@@ -226,10 +247,28 @@ def _settings(value: Any, where: str, refused: Sequence[str]) -> dict[str, Any]:
 def _arms(value: Any, bundle: Path) -> tuple[Arm, ...]:
     if not isinstance(value, dict) or not value:
         raise ValueError(f"arms must hold at least one name with its settings, got {value!r}")
-    return tuple(_arm(str(name), content, bundle) for name, content in value.items())
+    named = {str(name): content for name, content in value.items()}
+    found: dict[str, Arm] = {}
+    for name in named:
+        _add_arm(name, named, bundle, found, ())
+    return tuple(found[name] for name in named)
 
 
-def _arm(name: str, value: Any, bundle: Path) -> Arm:
+def _add_arm(name: str, named: Mapping[str, Any], bundle: Path, found: dict[str, Arm], asking: tuple[str, ...]) -> None:
+    """Read an arm after those whose networks it takes."""
+    if name in found:
+        return
+    if name in asking:
+        raise ValueError(f"`after` and `of` must not lead back to where they began, got {' -> '.join((*asking, name))}")
+    start = named[name].get("pretrained") if isinstance(named[name], dict) else None
+    for key in ("after", "of"):
+        other = start.get(key) if isinstance(start, dict) else None
+        if isinstance(other, str) and other in named:
+            _add_arm(other, named, bundle, found, (*asking, name))
+    found[name] = _arm(name, named[name], bundle, found)
+
+
+def _arm(name: str, value: Any, bundle: Path, before: Mapping[str, Arm]) -> Arm:
     where = f"arm {name!r}"
     if not NAME.fullmatch(name) or name.endswith(LONGER) or COMPUTE in name:
         raise ValueError(
@@ -246,7 +285,7 @@ def _arm(name: str, value: Any, bundle: Path) -> Arm:
         title=str(content.get("title", name.replace("_", " "))),
         settings=_settings(content.get("settings"), f"settings of {where}", (*DECIDED, *SHARED)),
         checkpoints=_checkpoints(start, where),
-        pretraining=_pretraining(start, where, bundle) if isinstance(start, dict) else None,
+        pretraining=_pretraining(start, where, bundle, before) if isinstance(start, dict) else None,
         pretraining_seconds=None if seconds is None else _number(seconds, f"pretraining_seconds of {where}", low=0.0),
     )
 
@@ -262,16 +301,33 @@ def _checkpoints(start: Any, where: str) -> dict[str, Path]:
     return {stem if unique else f"run_{i}": path for i, (stem, path) in enumerate(zip(stems, paths, strict=True))}
 
 
-def _pretraining(start: dict[str, Any], where: str, bundle: Path) -> Pretraining:
+def _pretraining(start: dict[str, Any], where: str, bundle: Path, before: Mapping[str, Arm]) -> Pretraining:
     where = f"pretrained of {where}"
-    _check_keys(start, ("bundle", "overlays", "settings", "seeds", "paired"), where)
+    _check_keys(start, ("bundle", "overlays", "settings", "seeds", "paired", "after", "of"), where)
+    if "of" in start:
+        if len(start) > 1:
+            raise ValueError(f"{where} must say nothing beside `of`, whose runs are taken as they are, got {start!r}")
+        return replace(_earlier(start["of"], f"{where}: of", before), after="", of=str(start["of"]))
+    first = _earlier(start["after"], f"{where}: after", before) if "after" in start else None
+    for key in ("seeds", "paired"):
+        if first is not None and key in start:
+            raise ValueError(f"{where} must leave {key} to the arm that it is `after`, got {start[key]!r}; take it out")
     return Pretraining(
         bundle=_bundle(start["bundle"]) if "bundle" in start else bundle,
         overlays=_texts(start.get("overlays", ()), f"overlays of {where}"),
-        settings=_settings(start.get("settings"), f"settings of {where}", DECIDED),
-        seeds=_integers(start.get("seeds", [0]), f"seeds of {where}"),
-        paired=_flag(start.get("paired", False), f"paired of {where}"),
+        settings=_settings(start.get("settings"), f"settings of {where}", (*DECIDED, *(["start"] if first else []))),
+        seeds=first.seeds if first else _integers(start.get("seeds", [0]), f"seeds of {where}"),
+        paired=first.paired if first else _flag(start.get("paired", False), f"paired of {where}"),
+        after=str(start.get("after", "")),
     )
+
+
+def _earlier(name: Any, where: str, before: Mapping[str, Arm]) -> Pretraining:
+    """The pretraining of an arm that was read already."""
+    known = {arm.name: arm.pretraining for arm in before.values() if arm.pretraining is not None}
+    if name not in known:
+        raise ValueError(f"{where} must name another arm that is pretrained, got {name!r}{suggestion(name, [*known])}")
+    return known[name]
 
 
 def _reference(value: Any, arms: Sequence[Arm]) -> str:
@@ -288,14 +344,17 @@ def _reference(value: Any, arms: Sequence[Arm]) -> str:
 
 
 def _evaluation(value: Any) -> Evaluation:
-    content = _section({} if value is None else value, ("section", "confidence", "resamples"), "evaluation")
+    content = _section({} if value is None else value, ("section", "confidence", "resamples", "hold_out"), "evaluation")
     if content is None:
-        raise ValueError("evaluation must hold the keys section, confidence, resamples, got False")
+        raise ValueError("evaluation must hold the keys section, confidence, resamples, hold_out, got False")
     resamples = content.get("resamples", 10_000)
     if not isinstance(resamples, int) or resamples < 100:
         raise ValueError(f"evaluation.resamples must be an integer of at least 100, got {resamples!r}")
     confidence = _number(content.get("confidence", 0.95), "evaluation.confidence", low=0.5, high=0.999)
-    return Evaluation(str(content.get("section", "validation")), confidence, resamples)
+    hold_out = content.get("hold_out", 0)
+    if not isinstance(hold_out, int) or isinstance(hold_out, bool) or hold_out < 0:
+        raise ValueError(f"evaluation.hold_out must be a number of patients from 0, got {hold_out!r}")
+    return Evaluation(str(content.get("section", "validation")), confidence, resamples, hold_out)
 
 
 def _budgets(value: Any, where: str) -> tuple[int | str, ...]:

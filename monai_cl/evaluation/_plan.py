@@ -103,7 +103,7 @@ def make_plan(config: CurveConfig) -> Plan:
             arm.pretraining.bundle, ["pretrain"], (*arm.pretraining.overlays, *config.overlays), timed=True
         )
         for arm in config.arms
-        if arm.pretraining is not None
+        if arm.pretraining is not None and not arm.pretraining.of
     }
     common = train.pick(config.settings)
     datalist, folder = train.value("datalist", common), train.value("dataset_dir", common)
@@ -143,30 +143,36 @@ def _budgets(config: CurveConfig, available: int) -> tuple[dict[int | str, int],
 
 def _cells(config: CurveConfig, budgets: dict[int | str, int]) -> Iterator[Cell]:
     for arm in config.arms:
-        yield from _pretraining(arm)
+        yield from _pretraining(config, arm)
     # budget by budget, so that what there is after an hour is a curve already
     for budget, seed in product(dict.fromkeys(budgets.values()), config.seeds):
         for arm, series in ((each, series) for each in config.arms for series in each.series):
             run = arm.run_of(series, config.seeds.index(seed))
-            needs = (_pretraining_folder(arm.name, run),) if arm.pretraining else ()
+            needs = tuple(_pretraining_folder(stage, run) for stage in config.stages(arm.name)[-1:])
             yield _finetuning(GIVEN, arm.name, arm.name, series, budget, seed, needs=needs)
     reference = config.reference
     for budget, seed in product(dict.fromkeys(budgets[each] for each in config.converged_at), config.seeds):
         yield _finetuning(LONG, reference + LONGER, reference, "", budget, seed)
     for arm in config.arms:
-        if arm.pretraining is None and arm.pretraining_seconds is None:
+        if not config.stages(arm.name) and arm.pretraining_seconds is None:
             continue
-        before = [_pretraining_folder(arm.name, run) for run in arm.runs] if arm.pretraining else []
+        if arm.pretraining is not None and arm.pretraining.of:  # the arm it takes its networks from is compared
+            continue
+        before = [_pretraining_folder(stage, run) for stage, run in product(config.stages(arm.name), arm.runs)]
         before += [_folder(reference, "", b, s) for b, s in product(dict.fromkeys(budgets.values()), config.seeds)]
         for budget, seed in product(dict.fromkeys(budgets[each] for each in config.equal_compute), config.seeds):
             name = f"{reference}{COMPUTE}{arm.name}"
             yield _finetuning(HANDED, name, reference, "", budget, seed, gets=arm.name, needs=tuple(before))
 
 
-def _pretraining(arm: Arm) -> Iterator[Cell]:
-    for seed in arm.pretraining.seeds if arm.pretraining else ():
+def _pretraining(config: CurveConfig, arm: Arm) -> Iterator[Cell]:
+    pretraining = arm.pretraining
+    if pretraining is None or pretraining.of:
+        return
+    for seed in pretraining.seeds:
         run = f"seed_{seed}"
-        yield Cell(_pretraining_folder(arm.name, run), PRETRAIN, arm.name, arm.name, run, 0, seed)
+        needs = tuple(_pretraining_folder(stage, run) for stage in config.stages(arm.name)[-2:-1])
+        yield Cell(_pretraining_folder(arm.name, run), PRETRAIN, arm.name, arm.name, run, 0, seed, needs=needs)
 
 
 def _finetuning(role: str, arm: str, base: str, run: str, budget: int, seed: int, **more: Any) -> Cell:

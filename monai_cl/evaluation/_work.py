@@ -8,7 +8,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -73,7 +73,8 @@ class Work:
         if cell.role == PRETRAIN:
             step = self.plan.pretrain[cell.arm]
             where = {"output_dir": str(folder), "pretrained": str(folder / "pretrained.pt"), "seed": cell.seed}
-            yield "pretraining", step, {**self.overrides(cell, step), **where}
+            first = {"start": str(self.store.root / cell.needs[0] / "pretrained.pt")} if cell.needs else {}
+            yield "pretraining", step, {**self.overrides(cell, step), **where, **first}
             return
         step = self.plan.train
         model = {"model": str(folder / "model.pt"), "output_dir": str(folder), "seed": cell.seed}
@@ -138,13 +139,16 @@ class Work:
         timings = {cell: record["timing"] for cell, record in records.items() if record is not None}
         pace = [_pace(t) for cell, t in timings.items() if cell.arm == plan.config.reference]
         known = plan.config.arm(arm).pretraining_seconds
-        spent = [_pace(t) * t["total"] for cell, t in timings.items() if cell.role == PRETRAIN and cell.arm == arm]
-        spent = [known] if known is not None else spent
-        if not pace or not spent:
+        stages = [
+            [_pace(t) * t["total"] for cell, t in timings.items() if cell.role == PRETRAIN and cell.arm == stage]
+            for stage in plan.config.stages(arm)
+        ]
+        stages = [[known]] if known is not None else stages
+        if not pace or not all(stages):
             raise CellError(
                 f"the time of a pretraining of {arm} cannot be told, as every run of it or of the reference failed"
             )
-        seconds, step = sum(spent) / len(spent), sum(pace) / len(pace)
+        seconds, step = sum(sum(spent) / len(spent) for spent in stages), sum(pace) / len(pace)
         extra = math.ceil(seconds / step / plan.epoch_length - 1e-9)  # rounding is no epoch
         return {
             "pretraining_seconds": seconds,
@@ -152,7 +156,7 @@ class Work:
             "extra_steps": extra * plan.epoch_length,
             "steps": (plan.epochs + extra) * plan.epoch_length,
             "epochs": plan.epochs + extra,
-            "source": "stated in the file" if known is not None else f"mean of {len(spent)} measured runs",
+            "source": "stated in the file" if known is not None else _measured(stages),
         }
 
     def settings(self, cell: Cell) -> dict[str, Any]:
@@ -171,7 +175,7 @@ class Work:
             "versions": versions(),
         }
         if cell.role == PRETRAIN:
-            return _settled(found)
+            return _settled({**found, "start": self.settings(plan.cell(cell.needs[0]))} if cell.needs else found)
         more = {
             "labels": cell.budget,
             "epochs": self.epochs(cell),
@@ -239,6 +243,11 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -
 
 def _short(value: Any) -> str:
     return f"{value[:12]}..." if isinstance(value, str) and len(value) > 40 else repr(value)
+
+
+def _measured(stages: Sequence[Sequence[float]]) -> str:
+    together = "" if len(stages) == 1 else f", {len(stages)} stages together"
+    return f"mean of {len(stages[-1])} measured runs{together}"
 
 
 def _pace(timing: Mapping[str, Any]) -> float:

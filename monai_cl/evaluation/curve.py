@@ -15,6 +15,7 @@ from monai_cl.evaluation._assembly import assemble, describe
 from monai_cl.evaluation._checks import check
 from monai_cl.evaluation._config import read_config
 from monai_cl.evaluation._forks import quickest
+from monai_cl.evaluation._hold_out import kept_apart
 from monai_cl.evaluation._launch import Launch
 from monai_cl.evaluation._plan import Plan, make_plan
 from monai_cl.evaluation._pool import Pool, ranks
@@ -73,10 +74,12 @@ def run_curve(
     Args:
         config: YAML file. ``bundle`` (name or folder), ``budgets`` (numbers of labels, ``all``), ``seeds``, ``arms``
             and ``output`` are required; ``overlays``, ``settings`` (for every step that knows them), ``reference``,
-            ``evaluation`` (``section``, ``confidence``, ``resamples``), ``equal_compute`` and ``convergence`` (false,
+            ``evaluation`` (``section``, ``confidence``, ``resamples``, ``hold_out``: patients of ``training`` that are
+            moved to the section, with a datalist written for it), ``equal_compute`` and ``convergence`` (false,
             or ``budgets`` and ``tolerance``) and ``keep_models`` are not. An arm has ``pretrained`` (none, a path,
             paths, or ``bundle``, ``overlays``, ``settings``, ``seeds`` to pretrain with, and ``paired: true`` to start
-            each seed's fine-tuning from one pretraining run, in turn, rather than from every one), and perhaps
+            each seed's fine-tuning from one pretraining run, in turn, rather than from every one; ``after: ARM`` makes
+            it a second stage on the networks of that arm, ``of: ARM`` alone takes those as they are), and perhaps
             ``settings`` of its fine-tuning, ``title`` and ``pretraining_seconds``. Paths start from the working
             directory.
         output: Another output folder than that of the file.
@@ -97,7 +100,17 @@ def run_curve(
         raise ValueError(f"processes must be at least 1, got {processes!r}")
     began, console = time.monotonic(), console or Console()
     read = read_config(config)
-    plan = make_plan(read if output is None else replace(read, output=Path(output)))
+    read = read if output is None else replace(read, output=Path(output))
+    with kept_apart(read, write=not dry_run) as (settled, said):
+        plan = make_plan(settled)
+        plan = replace(plan, notes=(*said, *plan.notes))
+        return _measure(plan, processes, dry_run=dry_run, console=console, launch=launch, began=began)
+
+
+def _measure(
+    plan: Plan, processes: int, *, dry_run: bool, console: Console, launch: Launch | None, began: float
+) -> CurveResult:
+    """Check, run and put together what was planned."""
     rank, pools = ranks()
     own = quickest()
     store = Store(plan.config.output)

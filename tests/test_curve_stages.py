@@ -1,0 +1,173 @@
+"""Curves whose pretraining has stages, arms that share networks, and patients kept apart for the evaluation."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_curve import Pretend, config, curve_of, measure
+
+from monai_cl.data import load_datalist, shared_subjects
+from monai_cl.evaluation._config import read_config
+from monai_cl.evaluation._plan import PRETRAIN, make_plan
+
+__all__ = ["config"]  # a fixture
+
+ARMS = {
+    "scratch": {"pretrained": "none"},
+    "first": {"pretrained": {"seeds": [0, 1], "paired": True, "settings": {"max_epochs": 3}}},
+    "second": {"pretrained": {"after": "first", "settings": {"max_epochs": 1}}},
+    "again": {"pretrained": {"of": "second"}, "settings": {"finetune_learning_rate": 0.001}},
+}
+
+
+@pytest.fixture
+def staged(config: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """The same on a bundle whose pretraining can begin with a file."""
+    root = tmp_path / "bundle"
+    shutil.copytree(Path(__file__).parents[1] / "bundles" / "volume_contrast", root)
+    with open(root / "configs" / "pretrain.yaml", "a") as file:
+        file.write("start: none\n")
+
+    def write(**changes: Any) -> Path:
+        return config(**{"bundle": str(root), "arms": ARMS, **changes})
+
+    return write
+
+
+def test_a_second_stage_begins_with_the_network_of_the_first_run_by_run(staged: Callable[..., Path]) -> None:
+    launch = Pretend()
+    root = measure(staged(), launch).folder
+    given = {Path(each["output_dir"]).relative_to(root).as_posix(): each for each in launch.given}
+    for seed in (0, 1):
+        second = given[f"pretraining/second/seed_{seed}"]
+        assert second["start"] == str(root / f"pretraining/first/seed_{seed}/pretrained.pt")
+        assert second["max_epochs"] == 1
+        assert "start" not in given[f"pretraining/first/seed_{seed}"]
+    order = [each["output_dir"] for each in launch.given]
+    assert order.index(str(root / "pretraining/first/seed_0")) < order.index(str(root / "pretraining/second/seed_0"))
+
+
+def test_networks_of_another_arm_are_taken_without_a_run_of_their_own(staged: Callable[..., Path]) -> None:
+    launch = Pretend()
+    root = measure(staged(), launch).folder
+    assert not (root / "pretraining/again").exists()
+    tuned = [given for given in launch.given if "/cells/again/" in given["output_dir"] and "labels" in given]
+    assert {given["pretrained"] for given in tuned} == {
+        str(root / f"pretraining/second/seed_{seed}/pretrained.pt") for seed in (0, 1)
+    }
+    assert {given["finetune_learning_rate"] for given in tuned} == {0.001}
+
+
+def test_the_time_of_both_stages_is_handed_to_scratch_and_not_twice(staged: Callable[..., Path]) -> None:
+    curve = curve_of(measure(staged()))
+    handed = curve.record["equal_compute"]
+    # an epoch has 10 steps of 0.5 s in pretraining, a step of fine-tuning takes 0.1 s
+    assert handed["first"]["pretraining_seconds"] == pytest.approx(15)
+    assert handed["second"]["pretraining_seconds"] == pytest.approx(20)
+    assert handed["second"]["extra_steps"] == 200
+    assert handed["second"]["source"] == "mean of 2 measured runs, 2 stages together"
+    assert set(handed) == {"first", "second"}
+    assert not [note for note in curve.notes if note.startswith("again: the comparison")]
+
+
+def test_another_first_stage_makes_the_second_another_one(staged: Callable[..., Path]) -> None:
+    measure(staged())
+    arms = {**ARMS, "first": {"pretrained": {"seeds": [0, 1], "paired": True, "settings": {"max_epochs": 4}}}}
+    with pytest.raises(ValueError, match=r"holds a pretraining with other settings .*max_epochs: 3 -> 4"):
+        measure(staged(arms=arms))
+
+
+def test_a_failed_first_stage_stops_what_follows_from_it(staged: Callable[..., Path]) -> None:
+    failed = measure(staged(), Pretend(failing=r"pretraining/first/seed_1")).failed
+    assert failed["pretraining/second/seed_1"] == "it needs pretraining/first/seed_1, which failed"
+    assert "pretraining/second/seed_0" not in failed
+    assert failed["cells/again/paired/labels_1/seed_1"].startswith("it needs pretraining/second/seed_1")
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "answer"),
+    [
+        ({"after": "frist"}, "after must name another arm that is pretrained, got 'frist', did you mean 'first'?"),
+        ({"after": "scratch"}, "after must name another arm that is pretrained, got 'scratch' (valid: first)"),
+        ({"after": "last"}, "must not lead back to where they began, got last -> last"),
+        ({"after": "first", "seeds": [5]}, "must leave seeds to the arm that it is `after`, got [5]; take it out"),
+        ({"after": "first", "settings": {"start": "x.pt"}}, "must leave start to the curve"),
+        ({"of": "first", "settings": {}}, "must say nothing beside `of`"),
+    ],
+)
+def test_a_mistake_in_the_stages_is_answered(staged: Callable[..., Path], pretrained: Any, answer: str) -> None:
+    arms = {name: ARMS[name] for name in ("scratch", "first")}
+    with pytest.raises(ValueError, match=re.escape(answer)):
+        measure(staged(arms={**arms, "last": {"pretrained": pretrained}}))
+
+
+def test_a_bundle_whose_pretraining_begins_with_nothing_has_no_second_stage(config: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match="the pretraining of volume_contrast has no id `start`; use a bundle that has"):
+        measure(config(arms=ARMS))
+
+
+# --- patients kept apart
+
+
+def spread(study: Path, target: Path) -> Path:
+    """A datalist in which one patient has two volumes, one of them unlabelled."""
+    content = json.loads((study / "datalist.json").read_text())
+    content["unlabelled"][0]["subject"] = content["training"][0]["subject"]
+    target.write_text(json.dumps(content))
+    return target
+
+
+def test_patients_kept_apart_are_evaluated_on_and_seen_by_nothing_else(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    source = spread(study, tmp_path / "source.json")
+    settings = {"dataset_dir": str(study), "datalist": str(source), "recipe": "small_mr", "out_channels": 3}
+    launch = Pretend()
+    path = config(settings=settings, budgets=[1, "all"], evaluation={"resamples": 100, "hold_out": 3})
+    apart = tmp_path / "out" / "datalist.json"
+    measure(path, launch)
+    lists = {name: load_datalist(apart, name, dataset_dir=study) for name in ("training", "validation", "unlabelled")}
+    assert [len(lists[name]) for name in ("training", "validation")] == [1, 5]
+    assert not shared_subjects(lists["training"] + lists["unlabelled"], lists["validation"])
+    assert {Path(given["datalist"]) for given in launch.given} == {apart}
+
+
+def test_who_is_kept_apart_depends_on_names_alone(config: Callable[..., Path], study: Path, tmp_path: Path) -> None:
+    settings = {"dataset_dir": str(study), "datalist": str(study / "datalist.json"), "recipe": "small_mr"}
+    chosen = []
+    for number in (1, 2):
+        path = config(settings={**settings, "out_channels": 3}, budgets=[1], evaluation={"hold_out": number})
+        measure(path, output=tmp_path / str(number), launch=Pretend(failing="."))
+        items = load_datalist(tmp_path / str(number) / "datalist.json", "validation", dataset_dir=study)
+        chosen.append({item["subject"] for item in items})
+    assert chosen[0] < chosen[1]
+    assert len(chosen[1] - chosen[0]) == 1
+
+
+def test_a_dry_run_writes_no_datalist(config: Callable[..., Path], study: Path, tmp_path: Path) -> None:
+    settings = {"dataset_dir": str(study), "datalist": str(study / "datalist.json"), "recipe": "small_mr"}
+    path = config(settings={**settings, "out_channels": 3}, budgets=[1], evaluation={"hold_out": 2})
+    measure(path, dry_run=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [(4, "must leave patients to train on: training has 4 labelled ones, got 4"), (-1, "a number of patients from 0")],
+)
+def test_too_many_kept_apart_is_refused(config: Callable[..., Path], study: Path, number: int, answer: str) -> None:
+    settings = {"dataset_dir": str(study), "datalist": str(study / "datalist.json"), "recipe": "small_mr"}
+    with pytest.raises(ValueError, match=answer):
+        measure(config(settings=settings, budgets=[1], evaluation={"hold_out": number}))
+
+
+def test_stages_are_planned_in_order(staged: Callable[..., Path]) -> None:
+    plan = make_plan(read_config(staged()))
+    assert [cell.folder for cell in plan.cells if cell.role == PRETRAIN] == [
+        *(f"pretraining/{arm}/seed_{seed}" for arm in ("first", "second") for seed in (0, 1))
+    ]
+    assert plan.config.stages("again") == ("first", "second")
