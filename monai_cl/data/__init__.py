@@ -17,7 +17,7 @@ from monai_cl.data.partitions import (
 )
 from monai_cl.data.phantom import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
 from monai_cl.data.prepared import PreparedDataset, PreparedStream
-from monai_cl.data.probing import probe_batches, probe_patches, split_for_probe
+from monai_cl.data.probing import probe_batches, probe_patches, probe_slices, split_for_probe
 from monai_cl.data.quantitative_maps import find_maps, load_maps, maps_by_name, names_of_maps
 from monai_cl.data.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
 from monai_cl.data.scan import ScanResult, scan
@@ -69,6 +69,7 @@ __all__ = [
     "positioned_items",
     "probe_batches",
     "probe_patches",
+    "probe_slices",
     "relative_position",
     "scan",
     "shared_subjects",

@@ -11,6 +11,7 @@ from monai.transforms import Randomizable, SpatialCrop, SpatialPad
 from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
 from monai_cl.data.prepared import PreparedDataset
 from monai_cl.data.sampling import ViewDataset, fixed_batches
+from monai_cl.data.slices import SliceDataset, fixed_slice_batches, items_of_rank
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ def probe_patches(
     count: int = 8,
     seed: int = 0,
     rank: int = 0,
+    slice_axis: int | None = None,
 ) -> list[dict[str, Any]]:
     """Labelled patches to see what features know of the labels; none where a section has no labels.
 
@@ -109,6 +111,8 @@ def probe_patches(
         count: Most patches, each of another volume; 0 for none.
         seed: Seed of the choice.
         rank: Number of this process; only the first looks.
+        slice_axis: Take patches of one slice along this axis, which ``patch_size`` is then without; ``None`` takes
+            them from the volume.
 
     Returns:
         Items with ``image`` and ``label``, of ``patch_size``.
@@ -119,7 +123,47 @@ def probe_patches(
     items = few_labels(items, min(count, len(items)), seed=seed)
     volumes = PreparedDataset(items, transform, max_faults=0.5)
     generator = torch.Generator().manual_seed(seed)
-    return [_patch(volumes[index], patch_size, generator) for index in range(len(volumes))]
+    return [_patch(volumes[index], patch_size, generator, slice_axis) for index in range(len(volumes))]
+
+
+def probe_slices(
+    items: Sequence[dict[str, Any]],
+    transform: Callable[[dict[str, Any]], Any],
+    views: Randomizable,
+    *,
+    keys: Sequence[str],
+    volumes_per_batch: int,
+    n_parts: int,
+    slab: int = 1,
+    axis: int | None = None,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[dict[str, Any]]:
+    """Batches of views of slices, one of each partition, drawn once; none when there is not a patient for each process.
+
+    Args:
+        items: Items to probe with.
+        transform: Deterministic transform of an item.
+        views: Random transform of slices; its draws are fixed by ``seed``.
+        keys: What of the views goes into a batch.
+        volumes_per_batch: Volumes a batch, at most.
+        n_parts: Partitions.
+        slab: Slices of a slab, 1 for slices.
+        axis: Axis of the slices; see :class:`monai_cl.data.SliceDataset`.
+        seed: Seed of the draws.
+        rank: This process's number among ``world_size`` ones, which share the patients.
+        world_size: Number of processes.
+    """
+    if len({subject_of(item) for item in items}) < world_size:
+        return []
+    mine = items_of_rank(items, rank=rank, world_size=world_size)
+    volumes = PreparedDataset(mine, transform, max_faults=0.5)
+    slices = SliceDataset(
+        volumes, views, keys=keys, slice_keys=("image",), slab=slab, axis=axis, max_faults=0.5, rank=rank,
+        world_size=world_size,
+    )  # fmt: skip
+    return fixed_slice_batches(slices, volumes_per_batch, n_parts, seed=seed)
 
 
 def _is_labelled(datalist: str | Path, section: str) -> bool:
@@ -127,11 +171,17 @@ def _is_labelled(datalist: str | Path, section: str) -> bool:
     return any(isinstance(entry, dict) and entry.get("label") for entry in entries)
 
 
-def _patch(item: dict[str, Any], patch_size: Sequence[int], generator: torch.Generator) -> dict[str, Any]:
-    size, patch = torch.tensor(item["label"].shape[1:]), torch.tensor(list(patch_size))
+def _patch(
+    item: dict[str, Any], patch_size: Sequence[int], generator: torch.Generator, slice_axis: int | None
+) -> dict[str, Any]:
+    sides = list(patch_size)
+    if slice_axis is not None:
+        sides.insert(slice_axis, 1)
+    size, patch = torch.tensor(item["label"].shape[1:]), torch.tensor(sides)
     foreground = (torch.as_tensor(item["label"])[0] > 0).nonzero().float()
     centre = foreground.mean(0) if len(foreground) else size / 2
     centre = centre + (torch.rand(len(size), generator=generator) - 0.5) * patch / 2
     start = (centre - patch / 2).round().long().clamp_min(0).minimum((size - patch).clamp_min(0))
-    crop, pad = SpatialCrop(roi_start=start.tolist(), roi_end=(start + patch).tolist()), SpatialPad(patch_size)
-    return {key: pad(crop(item[key])) for key in ("image", "label")}
+    crop, pad = SpatialCrop(roi_start=start.tolist(), roi_end=(start + patch).tolist()), SpatialPad(sides)
+    found = {key: pad(crop(item[key])) for key in ("image", "label")}
+    return found if slice_axis is None else {key: value.squeeze(slice_axis + 1) for key, value in found.items()}
