@@ -49,6 +49,12 @@ TINY: dict[str, Any] = {
     "dense_stride": 1,
     "exclusion_radius": 1.0,
 }
+ON_SLICES: dict[str, Any] = {  # in place of the above
+    "image_size": [32, 32],
+    "roi_size": [32, 32],
+    "n_parts": 3,
+    "filters": [4, 8, 8, 8],
+}
 LONG = {"max_epochs": 12, "epoch_length": 3}  # long enough to be interrupted
 
 
@@ -58,8 +64,24 @@ def options(root: Path, step: str, study: Path, overlays: tuple[str, ...] = (), 
     places = {"bundle_root": str(root), **where(root, step, study)}
     parser = ConfigParser()
     parser.read_config(files)
-    values = {key: value for key, value in (places | TINY).items() if key in parser}
+    tiny = places | TINY | (ON_SLICES if pretrains_on_slices(root) else {})
+    values = {key: value for key, value in tiny.items() if key in parser}
     return {"config_file": files, **values, **overrides}
+
+
+def pretrains_on_slices(root: Path) -> bool:
+    """Whether the network of a bundle is for slices."""
+    return "slice_axis" in (root / "configs" / "pretrain.yaml").read_text()
+
+
+def tiny_network(root: Path, study: Path) -> torch.nn.Module:
+    """The network that the runs here have."""
+    given = options(root, "inference", study)
+    parser = ConfigParser()
+    parser.read_config(given.pop("config_file"))
+    parser.update(given)
+    net: torch.nn.Module = parser.get_parsed_content("network_def")
+    return net
 
 
 def run(root: Path, step: str, study: Path, overlays: tuple[str, ...] = (), **overrides: Any) -> None:
@@ -179,7 +201,7 @@ def test_pretrain_train_evaluate_infer(bundle: Path, study: Path) -> None:
     assert [row["step"] for row in read_history(bundle / "runs" / "pretrain" / "history.csv")] == [1]
 
     run(bundle, "train", study)
-    net = network(bundle).eval()
+    net = tiny_network(bundle, study)
     state = torch.load(bundle / "models" / "model.pt", weights_only=True)
     pretrained = torch.load(bundle / "models" / "pretrained.pt", weights_only=True)
     assert state.keys() == pretrained.keys() == net.state_dict().keys()
@@ -228,9 +250,11 @@ def test_from_scratch_needs_no_pretraining(bundle: Path, study: Path, caplog: py
 
 
 def test_crops_larger_than_the_volumes_are_padded(bundle: Path, study: Path) -> None:
-    run(bundle, "pretrain", study, crop_size=[24, 24, 24])
-    run(bundle, "train", study, roi_size=[32, 32, 32])
-    run(bundle, "inference", study, roi_size=[32, 32, 32])
+    views, size = ("image_size", [48, 48]) if pretrains_on_slices(bundle) else ("crop_size", [24, 24, 24])
+    roi_size = [size[0] + 16 - size[0] % 16] * len(size)
+    run(bundle, "pretrain", study, **{views: size})
+    run(bundle, "train", study, roi_size=roi_size)
+    run(bundle, "inference", study, roi_size=roi_size)
     (mask,) = (bundle / "runs" / "inference").rglob("case_0_seg.nii.gz")
     check_mask(mask, study / "images" / "case_0.nii.gz", classes=3)
 
@@ -353,7 +377,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "no datalist": ("pretrain", {"datalist": "none.json"}, r"no such datalist: none\.json; `monai-cl scan FOLDER"),
     "no datalist to train": ("train", {"datalist": "none.json"}, r"no such datalist: none\.json; `monai-cl scan"),
     "no datalist to evaluate": ("evaluate", {"datalist": "none.json"}, r"no such datalist: none\.json; `monai-cl"),
-    "batch": ("pretrain", {"batch_size": 7}, r"batch_size must be between 1 and the number of volumes \(6\), got 7; "),
+    "batch": ("pretrain", {"batch_size": 7}, r"must be between 1 and the number of (volumes|patients) \(6\), got 7"),
     "flat crop": ("pretrain", {"crop_size": [8, 8]}, r"grid, crop_size .*must have the same 1 to 3 axes, got"),
     "precision": ("pretrain", {"precision": "bf16"}, r"precision on a CPU must be 'fp32' or 'auto', got 'bf16'"),
     "no pretraining": ("train", {}, r"no file of weights at .*pretrained\.pt; run the step that writes it first, or "),
@@ -384,9 +408,14 @@ OF_MAPS: dict[str, tuple[str, dict[str, Any], str]] = {  # in place of the above
 }
 
 
+OF_SLICES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "flat crop": ("pretrain", {"image_size": [8, 8, 8]}, r"DynUNet: .* sides must be multiples of these, and more"),
+}
+
+
 @pytest.mark.parametrize("mistake", {**MISTAKES, **OF_MAPS})
 def test_a_mistake_is_answered_with_what_is_allowed_and_what_to_do(mistake: str, bundle: Path, study: Path) -> None:
-    known = MISTAKES | (OF_MAPS if pretrains_on_maps(bundle) else {})
+    known = MISTAKES | (OF_MAPS if pretrains_on_maps(bundle) else OF_SLICES if pretrains_on_slices(bundle) else {})
     if mistake not in known:
         pytest.skip("a mistake that one can make with maps alone")
     step, overrides, answer = known[mistake]
