@@ -409,7 +409,7 @@ OF_MAPS: dict[str, tuple[str, dict[str, Any], str]] = {  # in place of the above
 
 
 OF_SLICES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "flat crop": ("pretrain", {"image_size": [8, 8, 8]}, r"DynUNet: .* sides must be multiples of these, and more"),
+    "flat crop": ("pretrain", {"image_size": [8, 8, 8]}, r"image_size must have 2 sides with slab 1"),
 }
 
 

@@ -163,6 +163,21 @@ def _placed(plain: Tensor, affine: Tensor) -> Tensor:
     return done
 
 
+def check_slab(image_size: Sequence[int], slab: int) -> None:
+    """Raise ``ValueError`` unless views of this size can be had from slabs of so many slices.
+
+    Example:
+        >>> check_slab([128, 128], 1), check_slab([64, 64, 32], 32)
+        (None, None)
+    """
+    sides = 2 if slab == 1 else 3
+    if len(image_size) != sides:
+        raise ValueError(
+            f"image_size must have {sides} sides with slab {slab} (slices, slab 1, have 2, and thicker slabs 3), "
+            f"got {list(image_size)}; change image_size or slab, or use the overlay `volumes`"
+        )
+
+
 def slice_loader(
     dataset: SliceDataset,
     volumes_per_batch: int,
