@@ -74,6 +74,13 @@ def test_the_time_of_both_stages_is_handed_to_scratch_and_not_twice(staged: Call
     assert not [note for note in curve.notes if note.startswith("again: the comparison")]
 
 
+def test_the_comparison_at_equal_compute_is_made_with_the_arms_that_are_named(staged: Callable[..., Path]) -> None:
+    curve = curve_of(measure(staged(equal_compute={"arms": ["second"]})))
+    assert set(curve.record["equal_compute"]) == {"second"}
+    with pytest.raises(ValueError, match=r"equal_compute.arms must be pretrained arms, got 'scratch' \(valid: first"):
+        measure(staged(equal_compute={"arms": ["scratch"]}))
+
+
 def test_another_first_stage_makes_the_second_another_one(staged: Callable[..., Path]) -> None:
     measure(staged())
     arms = {**ARMS, "first": {"pretrained": {"seeds": [0, 1], "paired": True, "settings": {"max_epochs": 4}}}}

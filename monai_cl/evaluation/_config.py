@@ -109,6 +109,7 @@ class CurveConfig:
     reference: str
     evaluation: Evaluation
     equal_compute: tuple[int | str, ...]  # budgets of the comparison; empty without
+    compute_of: tuple[str, ...]  # arms that it is made with
     converged_at: tuple[int | str, ...]  # budgets where twice the steps are tried; empty without
     tolerance: float
     keep_models: bool
@@ -161,7 +162,7 @@ def read_config(path: str | Path) -> CurveConfig:
     budgets = _budgets(content["budgets"], "budgets")
     arms = _arms(content["arms"], bundle)
     convergence = _section(content.get("convergence", {}), ("budgets", "tolerance"), "convergence")
-    compute = _section(content.get("equal_compute", {}), ("budgets",), "equal_compute")
+    compute = _section(content.get("equal_compute", {}), ("budgets", "arms"), "equal_compute")
     return CurveConfig(
         source=source,
         bundle=bundle,
@@ -173,6 +174,7 @@ def read_config(path: str | Path) -> CurveConfig:
         reference=_reference(content.get("reference"), arms),
         evaluation=_evaluation(content.get("evaluation")),
         equal_compute=() if compute is None else _subset(compute.get("budgets", budgets), budgets, "equal_compute"),
+        compute_of=_named_arms((compute or {}).get("arms"), arms),
         converged_at=()
         if convergence is None
         else _subset(convergence.get("budgets", (budgets[0], budgets[-1])), budgets, "convergence"),
@@ -341,6 +343,16 @@ def _reference(value: Any, arms: Sequence[Arm]) -> str:
             f"got {value!r}, arms without pretraining: {said}"
         )
     return str(value)
+
+
+def _named_arms(value: Any, arms: Sequence[Arm]) -> tuple[str, ...]:
+    """Arms whose pretraining time is handed to the reference: those named, or all that are pretrained here."""
+    known = [arm.name for arm in arms if not arm.from_scratch]
+    chosen = known if value is None else _texts(value, "equal_compute.arms")
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"equal_compute.arms must be pretrained arms, got {name!r}{suggestion(name, known)}")
+    return tuple(chosen)
 
 
 def _evaluation(value: Any) -> Evaluation:

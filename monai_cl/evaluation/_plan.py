@@ -154,7 +154,7 @@ def _cells(config: CurveConfig, budgets: dict[int | str, int]) -> Iterator[Cell]
     for budget, seed in product(dict.fromkeys(budgets[each] for each in config.converged_at), config.seeds):
         yield _finetuning(LONG, reference + LONGER, reference, "", budget, seed)
     for arm in config.arms:
-        if not config.stages(arm.name) and arm.pretraining_seconds is None:
+        if arm.name not in config.compute_of or not (config.stages(arm.name) or arm.pretraining_seconds is not None):
             continue
         if arm.pretraining is not None and arm.pretraining.of:  # the arm it takes its networks from is compared
             continue

@@ -75,8 +75,9 @@ def run_curve(
         config: YAML file. ``bundle`` (name or folder), ``budgets`` (numbers of labels, ``all``), ``seeds``, ``arms``
             and ``output`` are required; ``overlays``, ``settings`` (for every step that knows them), ``reference``,
             ``evaluation`` (``section``, ``confidence``, ``resamples``, ``hold_out``: patients of ``training`` that are
-            moved to the section, with a datalist written for it), ``equal_compute`` and ``convergence`` (false,
-            or ``budgets`` and ``tolerance``) and ``keep_models`` are not. An arm has ``pretrained`` (none, a path,
+            moved to the section, with a datalist written for it), ``equal_compute`` (false, or ``budgets`` and
+            ``arms``), ``convergence`` (false, or ``budgets`` and ``tolerance``) and ``keep_models`` are not.
+            An arm has ``pretrained`` (none, a path,
             paths, or ``bundle``, ``overlays``, ``settings``, ``seeds`` to pretrain with, and ``paired: true`` to start
             each seed's fine-tuning from one pretraining run, in turn, rather than from every one; ``after: ARM`` makes
             it a second stage on the networks of that arm, ``of: ARM`` alone takes those as they are), and perhaps
