@@ -238,10 +238,10 @@ inner = Job.__getitem__
 def slow(self, index):
     if index >= 3:
         print("halfway", flush=True)
-        time.sleep(60)
+        time.sleep(20)
     return inner(self, index)
 Job.__getitem__ = slow
-write_cache(sys.argv[1], sys.argv[2], recipe="small_mr", options={"spacing": 1.5}, processes=0)
+write_cache(sys.argv[1], sys.argv[2], recipe="small_mr", options={"spacing": 1.5}, processes=2)
 """
 
 
@@ -253,11 +253,13 @@ def test_a_cache_killed_halfway_finishes_with_the_bytes_of_one_that_was_not(own:
         with pytest.raises(RuntimeError, match="another process is writing"):
             cached(own, out=folder)
         os.kill(process.pid, signal.SIGKILL)
+    # its workers live on for a while, which must not keep the next call out
     # what a kill in the middle of a write leaves
     (folder / "volumes/.0123456789abcdef.case_3.npy").write_bytes(b"half")
     assert not (folder / "cache.json").exists()
     result = write_cache(own, folder, recipe="small_mr", options=OPTIONS, processes=0)
-    assert (len(result.kept), len(result.prepared)) == (3, 5)
+    assert len(result.kept) >= 2
+    assert len(result.prepared) >= 4
     assert bytes_of(folder) == bytes_of(cached(own, out=tmp_path / "whole"))
 
 

@@ -164,14 +164,14 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[str], folder: Path) -> None:
-    """The lock goes with the process that holds it, however that ends."""
+    """The lock goes with the process that holds it, however that ends; its workers, which may outlive it, have none."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         raise RuntimeError(f"another process is writing {folder}; wait for it, or give another --out") from None
     except OSError:  # a file system without locks
         return
