@@ -343,7 +343,8 @@ def _copier(canvas: Tensor, views: Tensor) -> Callable[[int, list[int], list[boo
 
 def _copy(canvas: Tensor, views: Tensor, n: int, start: list[int], flip: list[bool]) -> None:
     spans = (slice(first, first + length) for first, length in zip(start, views.shape[2:], strict=True))
-    window = canvas[(slice(None), *spans)]
+    index = (slice(None), *spans)
+    window = canvas[index]
     axes = [axis + 1 for axis, mirrored in enumerate(flip) if mirrored]
     views[n].copy_(window.flip(axes) if axes else window)
 
