@@ -13,6 +13,7 @@ from test_curve import Pretend, config, curve_of, measure
 from monai_cl.data import load_datalist, shared_subjects
 from monai_cl.evaluation._config import read_config
 from monai_cl.evaluation._plan import PRETRAIN, make_plan
+from monai_cl.evaluation._steps import Step
 
 __all__ = ["config"]  # a fixture
 
@@ -178,3 +179,22 @@ def test_stages_are_planned_in_order(staged: Callable[..., Path]) -> None:
         *(f"pretraining/{arm}/seed_{seed}" for arm in ("first", "second") for seed in (0, 1))
     ]
     assert plan.config.stages("again") == ("first", "second")
+
+
+@pytest.mark.parametrize("name", ["curve_acdc", "curve_hippocampus_3d"])
+def test_the_examples_with_stages_are_curves_whose_settings_are_known(name: str) -> None:
+    read = read_config(Path(__file__).parents[1] / f"tutorials/{name}.yaml")
+    assert read.stages("gd_local") == ("gd", "gd_local")
+    steps = [Step.of(read.bundle, configs, read.overlays) for configs in (["pretrain"], ["train"])]
+    assert all(any(step.knows(key) for step in steps) for key in read.settings)
+    for arm in read.arms:
+        own = arm.pretraining
+        if own is not None and not own.of:
+            step = Step.of(own.bundle, ["pretrain"], (*own.overlays, *read.overlays))
+            assert all(step.knows(key) for key in own.settings)
+            # the network that is pretrained is the one that is fine-tuned
+            shapes = [
+                {key: tuple(value.shape) for key, value in each.network(each.pick(read.settings)).state_dict().items()}
+                for each in (step, steps[1])
+            ]
+            assert shapes[0] == shapes[1]
