@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import stat
 import unicodedata
 from pathlib import Path
@@ -16,11 +17,11 @@ from dicom_series import write_series, write_slice
 from typer.testing import CliRunner
 
 from monai_cl.cli import app
-from monai_cl.data import load_datalist, scan
+from monai_cl.data import PreparedDataset, TooManyFaultsError, load_datalist, scan
 from monai_cl.data._concealment import Concealer, Finder, alias_of, has_alias
 from monai_cl.data.pseudonyms import Key, find_or_make_key, new_key, read_key
 from monai_cl.transforms._dicom import Person
-from monai_cl.transforms.load import LoadVolume
+from monai_cl.transforms.load import LoadVolume, LoadVolumed
 
 WHO = {
     "SpecificCharacterSet": "ISO_IR 192",
@@ -145,6 +146,18 @@ def test_loading_needs_the_key_of_the_scan(export, tmp_path, monkeypatch):
     monkeypatch.setenv("MONAI_CL_KEY", str(tmp_path / "absent.key"))
     with pytest.raises(FileNotFoundError, match=r"no key of pseudonyms at absent\.key; give the key"):
         load_datalist(result.datalist, "unlabelled", dataset_dir=export)
+
+
+def test_a_volume_that_breaks_after_the_scan_is_named_by_what_the_list_says(export, tmp_path, caplog):
+    result = scan(export, tmp_path / "out/study.json")
+    items = load_datalist(result.datalist, "unlabelled", dataset_dir=export)
+    for path in (path for path in export.rglob("*") if path.is_file()):
+        path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(TooManyFaultsError, match=r"at most 5 % of the volumes may fail") as error:
+        PreparedDataset(items, LoadVolumed("image"), max_faults=0.05)
+    assert leaks(str(error.value) + caplog.text) == []
+    assert "hidden-" in str(error.value)
+    assert pickle.loads(pickle.dumps(items))[0]["image"] == items[0]["image"]
 
 
 def test_names_are_shown_on_request(export, tmp_path):

@@ -203,6 +203,43 @@ def has_alias(path: str) -> bool:
     return any(_ALIAS.fullmatch(part) for part in path.split("/"))
 
 
+class HiddenPath(str):
+    """A path with hidden components as it is on disk, which knows what to say in its place.
+
+    Args:
+        path: The path on disk.
+        shown: The path of the datalist.
+    """
+
+    shown: str
+
+    def __new__(cls, path: str, shown: str) -> HiddenPath:
+        """Keep what is shown beside the text."""
+        made = super().__new__(cls, path)
+        made.shown = shown
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return str(self), self.shown
+
+
+def without_hidden(text: str, item: Mapping[str, Any]) -> str:
+    """A text about an item, such as an error, with hidden paths and names of files replaced by what is shown.
+
+    Example:
+        >>> item = {"image": HiddenPath("/scans/smith/a.nii", "hidden-0123456789ab/a.nii")}
+        >>> without_hidden("cannot read /scans/smith/a.nii: smith/a.nii is cut short", item)
+        'cannot read hidden-0123456789ab/a.nii: hidden-0123456789ab/a.nii is cut short'
+    """
+    values = [one for value in item.values() for one in (value if isinstance(value, list) else [value])]
+    for path in (value for value in values if isinstance(value, HiddenPath)):
+        text = text.replace(str(path), path.shown)
+        parts, shown = str(path).replace(os.sep, "/").split("/"), path.shown.split("/")
+        for part, alias in zip(reversed(parts), reversed(shown), strict=False):
+            text = text.replace(part, alias) if part != alias else text
+    return text
+
+
 class Finder:
     """Finds the files behind paths with hidden components.
 

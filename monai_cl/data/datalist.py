@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data._concealment import Finder, has_alias
+from monai_cl.data._concealment import Finder, HiddenPath, has_alias
 from monai_cl.data.nifti import stem
 from monai_cl.data.pseudonyms import KEY_VARIABLE, read_key
 
@@ -61,8 +61,11 @@ def load_datalist(
     if not items:
         raise ValueError(f"section {'+'.join(names)!r} of {source} is empty; choose from {_filled(content)}")
     items = _labelled(items, labelled, source)
-    names, items = _cases(items), _found(items, folder, content)
-    resolved = [_resolve(item, folder) | {"case": case} for item, case in zip(items, names, strict=True)]
+    found = _found(items, folder, content)
+    resolved = [
+        _resolve(real, folder, item) | {"case": case}
+        for real, item, case in zip(found, items, _cases(items), strict=True)
+    ]
     _check_files(resolved, source, folder)
     return resolved if limit is None else few_labels(resolved, limit, seed=seed)
 
@@ -276,14 +279,20 @@ def _found(items: list[Item], folder: Path, content: Mapping[str, Any]) -> list[
     return [{**item, **{name: found(item[name]) for name in _FILE_KEYS if item.get(name)}} for item in items]
 
 
-def _resolve(item: Item, folder: Path) -> Item:
+def _resolve(item: Item, folder: Path, listed: Item) -> Item:
+    """The item with absolute paths; those that the datalist hides remember what it says."""
+
+    def resolved_path(path: str, shown: str) -> str:
+        absolute = os.path.normpath(folder / path)
+        return absolute if path == shown else HiddenPath(absolute, shown)
+
     resolved = dict(item)
     for key in _FILE_KEYS:
-        value = item.get(key)
-        if isinstance(value, list):
-            resolved[key] = [os.path.normpath(folder / part) for part in value]
+        value, shown = item.get(key), listed.get(key)
+        if isinstance(value, list) and isinstance(shown, list):
+            resolved[key] = [resolved_path(*pair) for pair in zip(value, shown, strict=True)]
         elif value is not None:
-            resolved[key] = os.path.normpath(folder / value)
+            resolved[key] = resolved_path(value, str(shown))
     return resolved
 
 

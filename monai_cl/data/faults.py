@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from monai_cl.data._concealment import without_hidden
 from monai_cl.transforms.stored import UnreadableVolumeError
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Faults:
         try:
             return transform(dict(item))
         except Exception as error:  # whatever a reader may throw at a broken file
-            self.add(str(item.get("case", item.get("image"))), reason_of(error))
+            self.add(str(item.get("case", item.get("image"))), without_hidden(reason_of(error), item))
             return None
 
     @property

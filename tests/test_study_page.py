@@ -1,0 +1,49 @@
+"""The page about a scan: complete, offline, the same each time."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+from chromium import EXECUTABLE, Page
+from dicom_series import write_series
+
+from monai_cl.data import scan
+from monai_cl.report.study_page import write_study_page
+
+
+@pytest.fixture
+def result(tmp_path: Path):
+    write_series(tmp_path / "data/good", SeriesDescription="t2_flair", BodyPartExamined="HEAD")
+    write_series(tmp_path / "data/odd <b>", Modality="CT")
+    write_series(tmp_path / "data/gap", [0, 1, 4])
+    return scan(tmp_path / "data", tmp_path / "out/study.json", pictures=True)
+
+
+def test_every_volume_has_its_picture_and_every_reason_a_row(result, tmp_path):
+    page = write_study_page(result, tmp_path / "out/study.html").read_text()
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(pictures) == 2
+    assert all(base64.b64decode(one).startswith(b"\x89PNG") for one in pictures)
+    assert "missing or unevenly spaced slices" in page
+    assert "MR FLAIR BRAIN" in page
+    assert "Modality says CT, but no voxel" in page
+    assert "odd &lt;b&gt;" in page
+    assert page == write_study_page(result, tmp_path / "again/study.html").read_text()
+
+
+def test_without_pictures_the_tiles_say_so(result, tmp_path):
+    bare = scan(result.folder, tmp_path / "bare/study.json")
+    assert write_study_page(bare, tmp_path / "bare/study.html").read_text().count("no picture") == 2
+
+
+@pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium")
+def test_page_asks_for_nothing_and_fits_a_phone(result, tmp_path):
+    page = write_study_page(result, tmp_path / "out/study.html")
+    with Page(page, tmp_path / "profile", width=400) as shown:
+        assert shown.complaints() == []
+        assert shown.requests() == []
+        assert shown.evaluate("document.documentElement.scrollWidth") <= 400
+        assert shown.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
