@@ -401,7 +401,11 @@ OF_MAPS: dict[str, tuple[str, dict[str, Any], str]] = {  # in place of the above
         {"crop_size": [16, 16]},
         r"crop_size must have the 3 axes of the volumes",
     ),
-    "images, not maps": ("pretrain", {"datalist": "DATALIST"}, r"needs quantitative maps, .*6 of 6 items|4 of 4 items"),
+    "images, not maps": (
+        "pretrain",
+        {"datalist": "DATALIST", "dataset_dir": "STUDY"},
+        r"needs quantitative maps, .* 4 of 4 items .* have a single image.*by the bundle volume_contrast",
+    ),
     "no maps": ("pretrain", {"dataset_dir": "IMAGES"}, r"must hold maps with BIDS suffixes \('T1map'.*found none"),
     "unknown sequence": ("pretrain", {"sequences": ["flare"]}, r"'flare'.*did you mean 'flair'"),
     "no such map": ("pretrain", {"maps": ["pd", "t1", "mtsat"]}, r"mtsat.*cannot be had from"),
@@ -419,7 +423,7 @@ def test_a_mistake_is_answered_with_what_is_allowed_and_what_to_do(mistake: str,
     if mistake not in known:
         pytest.skip("a mistake that one can make with maps alone")
     step, overrides, answer = known[mistake]
-    places = {"DATALIST": str(study / "datalist.json"), "IMAGES": str(study / "images")}
+    places = {"DATALIST": str(study / "datalist.json"), "IMAGES": str(study / "images"), "STUDY": str(study)}
     given = {key: places.get(value, value) if isinstance(value, str) else value for key, value in overrides.items()}
     said = user_sees(bundle, step, study, **given)
     assert re.search(answer, said), said

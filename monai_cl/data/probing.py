@@ -68,6 +68,7 @@ def probe_batches(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    draws: int = 1,
 ) -> list[dict[str, Any]]:
     """Batches of views of ``items``, prepared and drawn once; none when there is not an item for each process.
 
@@ -80,11 +81,13 @@ def probe_batches(
         seed: Seed of the draws.
         rank: This process's number among ``world_size`` ones, which share the items.
         world_size: Number of processes.
+        draws: How often each item is drawn from.
     """
     if len(items) < world_size:
         return []
     volumes = PreparedDataset(items, transform, max_faults=0.5, rank=rank, world_size=world_size)
-    return fixed_batches(ViewDataset(volumes, views, keys=keys), len(volumes), batch_size=batch_size, seed=seed)
+    dataset = ViewDataset(volumes, views, keys=keys)
+    return fixed_batches(dataset, len(volumes), batch_size=batch_size, seed=seed, draws=draws)
 
 
 def probe_patches(

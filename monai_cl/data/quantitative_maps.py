@@ -19,6 +19,7 @@ from torch import Tensor
 
 from monai_cl.data.nifti import SUFFIXES, read_grid, stem
 from monai_cl.qmri import limit_maps
+from monai_cl.transforms._dicom import UnusableImageError
 
 NAMES = ("pd", "t1", "t2", "t2_star", "mtsat", "b1", "b0")
 _PERCENT = (0.1, 20.0)  # medians of MT saturation in p.u.: 0.9 in grey, 1.75 in white matter
@@ -167,7 +168,7 @@ def load_maps(
     record: dict[str, Any] = {}
     first: Any = None
     for name, kind in chosen.items():
-        grid = read_grid(files[kind])
+        grid = _grid(files[kind])
         first = first or grid
         if grid.shape != first.shape or np.abs(grid.affine - first.affine).max() > 1e-3:
             raise ValueError(f"maps must lie on one grid, but {files[kind]} differs from the others; resample it first")
@@ -186,6 +187,13 @@ def load_maps(
     affine = torch.as_tensor(first.affine, dtype=torch.float64)
     result: Tensor = MetaTensor(torch.stack(list(values.values())), affine=affine, meta=meta)
     return result
+
+
+def _grid(path: Path) -> Any:
+    try:
+        return read_grid(path)
+    except UnusableImageError as error:
+        raise ValueError(f"cannot use {path}: {error}") from None
 
 
 def _named(path: Path) -> tuple[str, str | None]:

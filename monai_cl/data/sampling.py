@@ -236,7 +236,9 @@ def view_loader(
     )
 
 
-def fixed_batches(dataset: ViewDataset, num_volumes: int, *, batch_size: int, seed: int = 0) -> list[dict[str, Any]]:
+def fixed_batches(
+    dataset: ViewDataset, num_volumes: int, *, batch_size: int, seed: int = 0, draws: int = 1
+) -> list[dict[str, Any]]:
     """Batches of views of each volume, drawn once: what a probe looks at again and again.
 
     Args:
@@ -244,6 +246,7 @@ def fixed_batches(dataset: ViewDataset, num_volumes: int, *, batch_size: int, se
         num_volumes: Number of volumes behind it.
         batch_size: Volumes a batch; the last one may be smaller.
         seed: Seed of the draws.
+        draws: How often each volume is drawn from, where a single draw shows little of it.
     """
-    views = [dataset[item, seed + item] for item in range(num_volumes)]
-    return [default_collate(views[i : i + batch_size]) for i in range(0, num_volumes, batch_size)]
+    views = [dataset[item, seed + item + num_volumes * draw] for draw in range(draws) for item in range(num_volumes)]
+    return [default_collate(views[i : i + batch_size]) for i in range(0, len(views), batch_size)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monai_cl import weights
-from monai_cl.data import check_study, load_datalist, shared_subjects
+from monai_cl.data import check_study, load_datalist, map_items, shared_subjects
 from monai_cl.evaluation._config import Arm
 from monai_cl.evaluation._plan import PRETRAIN, Plan
 from monai_cl.evaluation._steps import Step
@@ -71,7 +71,9 @@ def _check_patients(plan: Plan) -> tuple[str, ...]:
         if not step.knows("sections"):
             continue
         where = step.value("datalist", settings), step.value("sections", settings)
-        seen = load_datalist(*where, dataset_dir=step.value("dataset_dir", settings), labelled=False)
+        place = step.value("dataset_dir", settings)
+        maps = where[0] is None  # quantitative maps, found in a folder by their names
+        seen = map_items(place) if maps else load_datalist(*where, dataset_dir=place, labelled=False)
         shared = shared_subjects(seen, held_out)
         if shared:
             notes.append(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl import recipes
-from monai_cl.data import digest
+from monai_cl.data import digest, digest_items, map_items
 from monai_cl.evaluation._launch import Launch, environment, reason, tail
 from monai_cl.evaluation._plan import HANDED, LONG, PRETRAIN, Cell, Plan
 from monai_cl.evaluation._steps import Step
@@ -170,7 +170,7 @@ class Work:
             "configs": step.digest(),
             "overrides": {key: value for key, value in overrides.items() if key not in _PLACES},
             "seed": cell.seed,
-            "datalist": plan.datalist,
+            "datalist": _data(step, overrides) if cell.role == PRETRAIN else plan.datalist,
             "recipe": _recipe(step, overrides),
             "versions": versions(),
         }
@@ -252,6 +252,14 @@ def _measured(stages: Sequence[Sequence[float]]) -> str:
 
 def _pace(timing: Mapping[str, Any]) -> float:
     return float(timing["seconds"]) / max(int(timing["steps"]), 1)
+
+
+def _data(step: Step, overrides: Mapping[str, Any]) -> str:
+    """Digest of what a pretraining reads, which need not be what fine-tuning reads."""
+    datalist = step.value("datalist", overrides)
+    if datalist is None:  # quantitative maps, found in a folder by their names
+        return digest_items(map_items(step.value("dataset_dir", overrides)))
+    return _file_digest(Path(datalist), Path(datalist).stat().st_mtime_ns)
 
 
 def _recipe(step: Step, overrides: Mapping[str, Any]) -> str:

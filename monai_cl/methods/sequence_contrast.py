@@ -22,6 +22,7 @@ from monai_cl.metrics import (
 from monai_cl.networks import Features, Projector, network_features, pool_pyramid
 
 _PROBED = 512  # voxels of each crop that a probe compares
+_ENOUGH = 8  # embeddings, below which their rank and spread say nothing of a collapse
 
 
 class SequenceContrast(Method):
@@ -179,10 +180,11 @@ class SequenceContrast(Method):
 
         Returns:
             With the global term ``retrieval`` (share of crops whose other view is the nearest of all crops),
-            ``chance_retrieval``, ``alignment`` of the two views, ``uniformity``, ``effective_rank`` and
-            ``dead_dimensions`` of the embeddings. With the dense term ``voxel_error_mm`` (median distance between the
-            place of a voxel and that of the most similar voxel of the other view) and ``voxel_within_5_mm``; without
-            the global term the rest is of embeddings of voxels. With the reconstruction its L1 error.
+            ``chance_retrieval``, ``alignment`` of the two views and, with enough of them, ``uniformity``,
+            ``effective_rank`` and ``dead_dimensions`` of the embeddings. With the dense term ``voxel_error_mm`` (median
+            distance between the place of a voxel and that of the most similar voxel of the other view) and
+            ``voxel_within_5_mm``; without the global term the rest is of embeddings of voxels. With the reconstruction
+            its L1 error.
         """
         metrics = {
             "alignment": InstanceAlignmentMetric(),
@@ -190,7 +192,7 @@ class SequenceContrast(Method):
             "effective_rank": EffectiveRankMetric(),
             "dead_dimensions": DeadDimensionsMetric(),
         }
-        retrieval, crops = RetrievalMetric(), 0
+        retrieval, crops, rows = RetrievalMetric(), 0, 0
         errors, lost = [], []
         training = self.training
         self.eval()
@@ -213,13 +215,14 @@ class SequenceContrast(Method):
                     lost.append(_l1(restored, views["target"].flatten(0, 1)))
                 if pair is not None and len(pair[0]):
                     _observe(metrics, *pair)
+                    rows += 2 * len(pair[0])
         finally:
             self.train(training)
         values: dict[str, Tensor | float] = {}
         if crops:
             values |= {"retrieval": retrieval.aggregate(), "chance_retrieval": 1 / max(crops, 1)}
         if self.projector is not None or self.dense_head is not None:
-            values |= {name: metric.aggregate() for name, metric in metrics.items()}
+            values |= {name: metrics[name].aggregate() for name in metrics if name == "alignment" or rows >= _ENOUGH}
         if errors:
             error = torch.cat(errors)
             values |= {"voxel_error_mm": error.median(), "voxel_within_5_mm": (error <= 5).float().mean()}
@@ -271,4 +274,4 @@ def _health(z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
 def _observe(metrics: dict[str, Any], x: Tensor, y: Tensor) -> None:
     metrics["alignment"](x, y)
     for name in ("uniformity", "effective_rank", "dead_dimensions"):
-        metrics[name](x)
+        metrics[name](torch.cat([x, y]))
