@@ -42,6 +42,11 @@ def dense_sampled() -> None:
     DenseContrastiveLoss(3)(f[0], f[1]).backward()
 
 
+def dense_exact() -> None:
+    f = torch.randn(2, 1, 64, 32, 32, 32, requires_grad=True)
+    DenseContrastiveLoss(3, num_anchors=None)(f[0], f[1]).backward()
+
+
 def cost(function: Callable[[], None]) -> tuple[float, float]:
     """Processor seconds and growth of the peak memory in MiB of one call."""
     torch.set_num_threads(1)
@@ -81,6 +86,14 @@ def test_sampled_dense_in_three_dimensions(benchmark: Any) -> None:
     benchmark.extra_info.update({"seconds": round(seconds, 2), "MiB": round(mebibytes)})
     benchmark.pedantic(dense_sampled, rounds=1)
     assert mebibytes < 1024
+
+
+@pytest.mark.slow  # minutes
+def test_exact_dense_in_three_dimensions(benchmark: Any) -> None:
+    seconds, mebibytes = apart(dense_exact)
+    benchmark.extra_info.update({"seconds": round(seconds), "MiB": round(mebibytes)})
+    benchmark.pedantic(dense_sampled, rounds=1)
+    assert mebibytes < 1024  # the plain matrix of similarities takes 16 GiB
 
 
 def test_regions_against_loops(benchmark: Any) -> None:
