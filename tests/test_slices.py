@@ -25,6 +25,7 @@ from monai_cl.data import (
     positioned_items,
     slice_loader,
 )
+from monai_cl.data.faults import Faults
 from monai_cl.transforms import RandViewsd, StoredVolume, slice_axis
 
 DEPTHS = [9, 3, 12, 7, 10]
@@ -194,6 +195,55 @@ def test_of_volumes_on_disk_a_draw_reads_its_own_slices_alone(slab: int) -> None
     assert torch.equal(found, plain)
     torch.testing.assert_close(found.affine, plain.affine)
     assert [array.read_voxels for array in arrays] == [0, 0, 3 * 12 * 14 * slab, 0, 0]
+
+
+class Failing(list):
+    """Volumes of which some cannot be read any more."""
+
+    def __init__(self, items: list[dict[str, Any]], *broken: int) -> None:
+        super().__init__(items)
+        self.broken = broken
+
+    def stored(self, index: int) -> dict[str, Any]:
+        if index not in self.broken:
+            return self[index]
+        values = self[index]["image"]
+        return {**self[index], "image": StoredVolume(Unreadable(tuple(values.shape)), values.affine)}
+
+
+class Unreadable:
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def read(self, box: tuple[slice, ...]) -> np.ndarray:
+        raise OSError("the file is damaged")
+
+
+def test_a_volume_that_fails_in_mid_run_gives_its_place_to_another_patient_and_is_counted() -> None:
+    data = [{**item, "subject": str(n)} for n, item in enumerate(volumes([9, 8, 12, 7, 10]))]
+    dataset = SliceDataset(Failing(data, 2), transform=None, subjects=list("abcde"), axis=2, depths=[9, 8, 12, 7, 10])  # type: ignore[arg-type]
+    loader = slice_loader(dataset, 3, 4, steps=20)
+    loader.faults = Faults(5, 0.5)
+    whole = SliceDataset(data)
+    for batch, draws in zip(loader, loader.batch_sampler, strict=True):  # type: ignore[call-overload]
+        numbers = batch["volume"].tolist()
+        assert len(set(numbers)) == 3
+        assert 2 not in numbers
+        assert batch["partition"].tolist() == [draw.partition for draw in draws]
+        for image, number, part, position in zip(
+            batch["image"], numbers, batch["partition"], batch["position"], strict=True
+        ):
+            start = round(float(position) * whole.depths[number] - 0.5)
+            assert partition_of(start, whole.depths[number], 4) == part
+            assert torch.equal(image, whole[PartitionDraw(number, start, int(part), 0)]["image"])
+    assert loader.faults.found == [("v2", "OSError: the file is damaged")]
+
+
+def test_a_run_stops_when_too_many_volumes_fail() -> None:
+    dataset = SliceDataset(Failing(volumes([9, 8, 12, 7, 10]), 2, 3))  # type: ignore[arg-type]
+    dataset.subjects = list("abcde")
+    with pytest.raises(TooManyFaultsError, match=r"at most 1 %|a batch needs"):
+        list(slice_loader(dataset, 3, 4, steps=20))
 
 
 def test_volumes_thinner_than_a_slab_are_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,8 @@ from monai_cl.data.probing import probe_batches, probe_patches, probe_slices, sp
 from monai_cl.data.quantitative_maps import find_maps, load_maps, maps_by_name, names_of_maps
 from monai_cl.data.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
 from monai_cl.data.scan import ScanResult, scan
-from monai_cl.data.slices import SliceDataset, check_slab, cut_slab, fixed_slice_batches, items_of_rank, slice_loader
+from monai_cl.data.slice_loading import ReadableSlices, fixed_slice_batches, slice_loader
+from monai_cl.data.slices import SliceDataset, check_slab, cut_slab, items_of_rank
 from monai_cl.data.study import check_axes, check_labels, check_study, class_names, digest, find_images
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "PartitionDraw",
     "PreparedDataset",
     "PreparedStream",
+    "ReadableSlices",
     "ScanResult",
     "SliceDataset",
     "StepSampler",

@@ -11,7 +11,8 @@ from monai.transforms import Randomizable, SpatialCrop, SpatialPad
 from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
 from monai_cl.data.prepared import PreparedDataset
 from monai_cl.data.sampling import ViewDataset, fixed_batches
-from monai_cl.data.slices import SliceDataset, fixed_slice_batches, items_of_rank
+from monai_cl.data.slice_loading import fixed_slice_batches
+from monai_cl.data.slices import SliceDataset, items_of_rank
 
 logger = logging.getLogger(__name__)
 

@@ -175,12 +175,12 @@ class ViewLoader(DataLoader[dict[str, Any]]):
     :class:`monai_cl.engine.GracefulStop`), and raises ``TooManyFaultsError`` in the place of the next one.
 
     Args:
-        dataset: Views of volumes.
+        dataset: Views of volumes, whose batches say under ``faults`` what could not be read.
         faults: What has been left out so far, and the limit.
         **kwargs: Further arguments of ``torch.utils.data.DataLoader``.
     """
 
-    def __init__(self, dataset: ViewDataset, *, faults: Faults, **kwargs: Any) -> None:
+    def __init__(self, dataset: Dataset[dict[str, Any]], *, faults: Faults, **kwargs: Any) -> None:
         super().__init__(dataset, collate_fn=_collate, **kwargs)
         self.faults = faults
 

@@ -5,17 +5,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Randomizable
 from monai.utils import convert_to_tensor
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 
 from monai_cl.data.datalist import Item, subject_of
 from monai_cl.data.faults import MAX_FAULTS, TooManyFaultsError
-from monai_cl.data.partitions import PartitionBatchSampler, PartitionDraw, relative_position
+from monai_cl.data.partitions import PartitionDraw, relative_position
 from monai_cl.transforms.short_axis import slice_axis
 from monai_cl.transforms.stored import StoredVolume, moved
 
@@ -107,9 +106,12 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def case(self, volume: int) -> str:
+        """Name of a volume for logs."""
+        return str(_kept_item(self.data, self._kept[volume]).get("case", self._kept[volume]))
+
     def __getitem__(self, draw: PartitionDraw) -> dict[str, Any]:
-        volume = _kept_item(self.data, self._kept[draw.volume])
-        case = str(volume.get("case", self._kept[draw.volume]))
+        volume, case = _kept_item(self.data, self._kept[draw.volume]), self.case(draw.volume)
         depth = _depth(volume, self.axis)
         if depth != self.depths[draw.volume]:
             raise ValueError(
@@ -176,63 +178,6 @@ def check_slab(image_size: Sequence[int], slab: int) -> None:
             f"image_size must have {sides} sides with slab {slab} (slices, slab 1, have 2, and thicker slabs 3), "
             f"got {list(image_size)}; change image_size or slab, or use the overlay `volumes`"
         )
-
-
-def slice_loader(
-    dataset: SliceDataset,
-    volumes_per_batch: int,
-    n_parts: int,
-    *,
-    steps: int,
-    seed: int = 0,
-    rank: int = 0,
-    num_replicas: int = 1,
-    num_workers: int = 0,
-) -> DataLoader[dict[str, Any]]:
-    """Loader of ``steps`` batches of volumes x partitions; set ``loader.batch_sampler.start`` to begin later.
-
-    Args:
-        dataset: Slices or slabs of volumes.
-        volumes_per_batch: Volumes of a batch of one process, each of another patient.
-        n_parts: Slices of each, one of each partition.
-        steps: Batches of the whole run.
-        seed: Seed of the run.
-        rank: This process's number.
-        num_replicas: Processes that hold the same volumes and share the patients of a batch; 1 where each has volumes
-            of its own.
-        num_workers: Worker processes.
-    """
-    shared = num_replicas > 1
-    sampler = PartitionBatchSampler(
-        volumes_per_batch,
-        n_parts,
-        depths=dataset.depths,
-        subjects=dataset.subjects,
-        slab=dataset.slab,
-        steps=steps,
-        seed=seed if shared or rank == 0 else int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]),
-        rank=rank if shared else 0,
-        num_replicas=num_replicas,
-    )
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=default_collate,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(seed),  # the global one belongs to the model
-    )
-
-
-def fixed_slice_batches(
-    dataset: SliceDataset, volumes_per_batch: int, n_parts: int, *, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Batches of one pass over the patients, drawn once: what a probe looks at again and again."""
-    count = min(volumes_per_batch, len(set(dataset.subjects)))
-    sampler = PartitionBatchSampler(
-        count, n_parts, depths=dataset.depths, subjects=dataset.subjects, slab=dataset.slab, seed=seed
-    )
-    return [default_collate([dataset[draw] for draw in batch]) for batch in sampler]
 
 
 def items_of_rank(items: Sequence[Mapping[str, Any]], *, rank: int, world_size: int) -> list[Item]:
