@@ -1,8 +1,8 @@
 """Evaluate a signal equation on maps: masked voxels give 0 with finite gradients, large volumes go block by block.
 
 An equation is a function ``kernel(*times, *fields, *parameters)`` of plain arithmetic that gives the signal of unit
-proton density. Here lives what every equation needs besides: common type and device, unusable voxels, and blocks that
-fit the cache of a CPU core.
+proton density; what it computes from fields and parameters alone may stand in ``prepare``, to be done once. Here lives
+what every equation needs besides: common type and device, unusable voxels, and blocks that fit the cache of a CPU core.
 """
 
 import itertools
@@ -16,6 +16,7 @@ Parameter = float | Tensor  # an integer will do for a float
 Slices = tuple[slice, ...]
 
 SHORTEST_TIME = 1e-6  # s; no tissue comes near it, and exp(-t / T) has long underflowed
+_FEW = 4096  # values of a field or parameter that are no map
 BLOCK = 131072  # elements a thread: half a megabyte of float32 stays in the cache of a core
 
 
@@ -31,6 +32,7 @@ def evaluate(
     *,
     fields: Sequence[Parameter] = (),
     parameters: Sequence[Parameter] = (),
+    prepare: Callable[..., tuple[Tensor, ...]] | None = None,
 ) -> Tensor:
     """``pd * kernel(*times, *fields, *parameters)`` with broadcasting.
 
@@ -44,6 +46,7 @@ def evaluate(
         times: Relaxation times in seconds.
         fields: Further quantities that may be maps: flip angle, saturation, off-resonance.
         parameters: Numbers or per-sample tensors of the protocol, already checked.
+        prepare: What the kernel takes after the times is ``prepare(*fields, *parameters)``.
 
     Returns:
         Plain tensor of the broadcast shape; float32, or float64 where a map is.
@@ -53,15 +56,35 @@ def evaluate(
     arguments = [_like(a, dtype, device) for a in (*maps, *fields, *parameters)]
     shape = torch.broadcast_shapes(*(a.shape for a in arguments))
     counts = len(times), len(fields)
+    if prepare is not None and device.type == "cpu" and all(_few_and_finite(a) for a in arguments[1 + counts[0] :]):
+        arguments[1 + counts[0] :], counts = prepare(*arguments[1 + counts[0] :]), (counts[0], 0)
+    elif prepare is not None:
+        kernel = _preparing(kernel, prepare, counts[0])
     records = torch.is_grad_enabled() and any(a.requires_grad for a in arguments)
     size = BLOCK * torch.get_num_threads()
     if records or device.type != "cpu" or math.prod(shape) <= size:
         density, *rest = _masked(arguments, *counts)
         return (density * kernel(*rest)).expand(shape)
     result = torch.empty(shape, dtype=dtype)
+    arguments = [a.reshape(()) if a.numel() == 1 else a for a in arguments]  # numbers are broadcast faster without axes
     for block in _blocks(shape, size):
-        _fill(result[block], kernel, [_narrow(a, block) for a in arguments], counts)
+        _fill(result[block], kernel, [_narrow(a, block) if a.ndim else a for a in arguments], counts)
     return result
+
+
+def _few_and_finite(value: Tensor) -> bool:
+    return value.numel() <= _FEW and bool(value.detach().isfinite().all())
+
+
+def _preparing(
+    kernel: Callable[..., Tensor], prepare: Callable[..., tuple[Tensor, ...]], times: int
+) -> Callable[..., Tensor]:
+    """The kernel for fields that are maps: what it needs of them is prepared in every block."""
+
+    def preparing(*arguments: Tensor) -> Tensor:
+        return kernel(*arguments[:times], *prepare(*arguments[times:]))
+
+    return preparing
 
 
 def _fill(out: Tensor, kernel: Callable[..., Tensor], arguments: Sequence[Tensor], counts: tuple[int, int]) -> None:
@@ -105,8 +128,8 @@ def _masked(arguments: Sequence[Tensor], times: int, fields: int) -> list[Tensor
 
 
 def _usable(time: Tensor) -> bool:
-    """Whether every relaxation time is positive and finite; NaN fails the comparison."""
-    return float(time.amin()) >= SHORTEST_TIME and float(time.amax()) < math.inf
+    """Whether every relaxation time is positive and finite; the sum, quicker than a maximum, is not otherwise."""
+    return float(time.amin()) >= SHORTEST_TIME and math.isfinite(float(time.sum()))
 
 
 def _blocks(shape: Sequence[int], size: int) -> Iterator[Slices]:

@@ -1,7 +1,8 @@
 r"""Longitudinal magnetisation before a readout that leaves none.
 
-Saturation, inversion and double inversion recovery are sums of recoveries, $\sum_i w_i (1 - e^{-t_i/T_1})$, which in
-this form lose no digits where $T_1$ is long. Terms are listed flat, weights first: ``(w1, ..., wn, t1, ..., tn)``.
+Saturation, inversion and double inversion recovery are sums of recoveries, $\sum_i w_i (1 - e^{-t_i/T_1})$. Delays are
+tenths of seconds and more, so that in float32 the difference keeps five digits even where $T_1$ is 20 s. Terms are
+listed flat, weights first: ``(w1, ..., wn, t1, ..., tn)``.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter
-from monai_cl.qmri._relaxation import lost
+from monai_cl.qmri._relaxation import faded, fading
 
 Terms = tuple[Parameter, ...]
 
@@ -33,10 +34,14 @@ def double_inversion_terms(recovery: Parameter, ti1: Parameter, ti2: Parameter, 
     )  # fmt: skip
 
 
-def recovered(t1: Tensor, terms: Sequence[Tensor]) -> Tensor:
-    """Magnetisation relative to equilibrium for terms of any of the above."""
+def prepared(terms: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What :func:`recovered` takes: the sum of the weights, each with the other sign, and the fading of the delays."""
     weights, delays = terms[: len(terms) // 2], terms[len(terms) // 2 :]
-    total = -weights[0] * lost(delays[0], t1)
-    for weight, delay in zip(weights[1:], delays[1:], strict=True):
-        total = torch.addcmul(total, weight, lost(delay, t1), value=-1)
+    return (torch.stack(torch.broadcast_tensors(*weights)).sum(0), *(-w for w in weights), *(fading(d) for d in delays))
+
+
+def recovered(t1: Tensor, total: Tensor, *terms: Tensor) -> Tensor:
+    """Magnetisation relative to equilibrium for :func:`prepared` terms of any of the above."""
+    for weight, delay in zip(terms[: len(terms) // 2], terms[len(terms) // 2 :], strict=True):
+        total = torch.addcmul(total, weight, faded(delay, t1))
     return total

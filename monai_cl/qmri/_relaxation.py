@@ -1,4 +1,7 @@
-"""What every equation is made of: decay, recovery and the sines of a flip angle, accurate in float32."""
+"""What every equation is made of: decay, recovery and the sines of a flip angle, accurate in float32.
+
+Powers of two, not of e: on a CPU ``exp2`` takes half the time of ``exp``, for the same digits.
+"""
 
 import math
 
@@ -8,16 +11,32 @@ from torch import Tensor
 from monai_cl.qmri._elementwise import Parameter
 
 RADIANS = math.pi / 180
+_LOG2_E = math.log2(math.e)
 
 
 def decay(t: Tensor, time: Tensor) -> Tensor:
     """``exp(-t / T)``."""
-    return torch.exp(torch.div(-t, time))
+    return faded(fading(t), time)
+
+
+def fading(t: Tensor) -> Tensor:
+    """What :func:`faded` takes for a delay ``t``: the power of two, times T."""
+    return t * -_LOG2_E
+
+
+def faded(power: Tensor, time: Tensor) -> Tensor:
+    """``exp(-t / T)`` for ``power = fading(t)``."""
+    return torch.div(power, time).exp2_()
 
 
 def lost(t: Tensor, time: Tensor) -> Tensor:
     """``exp(-t / T) - 1``, minus the share recovered, accurate where T is much longer than t."""
-    return torch.expm1(torch.div(-t, time))
+    return shortfall(-t, time)
+
+
+def shortfall(minus_t: Tensor, time: Tensor) -> Tensor:
+    """:func:`lost` for a delay with the other sign."""
+    return torch.div(minus_t, time).expm1_()
 
 
 def sines(angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:

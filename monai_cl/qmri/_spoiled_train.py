@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter
-from monai_cl.qmri._relaxation import lost, sines
+from monai_cl.qmri._relaxation import sines
 
 
 def toward(mz: Tensor, target: Tensor, kept: Tensor) -> Tensor:
@@ -17,14 +17,15 @@ def toward(mz: Tensor, target: Tensor, kept: Tensor) -> Tensor:
     return torch.lerp(target, mz, kept)
 
 
-def steady_state(t1: Tensor, spacing: Tensor, *angles: Tensor) -> tuple[Tensor, ...]:
-    """Target of a train of pulses ``spacing`` seconds apart, for each flip angle in degrees."""
-    m = lost(spacing, t1)
-    targets = []
-    for angle in angles:
-        _, cos, versed = sines(angle)
-        targets.append(m / (cos * m - versed))
-    return tuple(targets)
+def steady_state(short: Tensor, cos: Tensor, versed: Tensor) -> Tensor:
+    """Target of a train of pulses.
+
+    Args:
+        short: ``exp(-TX / T1) - 1`` for pulses TX seconds apart.
+        cos: Cosine of the flip angle.
+        versed: 1 minus the cosine.
+    """
+    return short / (cos * short - versed)
 
 
 def cosine_power(angle: Tensor, pulses: Tensor) -> Tensor:

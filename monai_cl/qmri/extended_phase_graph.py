@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, evaluate
-from monai_cl.qmri._relaxation import RADIANS, decay, is_number, scaled, sines
+from monai_cl.qmri._relaxation import RADIANS, faded, fading, is_number, scaled, sines
 from monai_cl.qmri.constraints import check_refocusing_train
 
 MOST_ANGLES = 4096  # refocusing angles up to which the graph is run for each one; beyond, the series in the cosine
@@ -76,37 +76,40 @@ def echo_amplitudes(
     for number in range(1, train_length + 1):
         train = EchoReadout.of(echo_spacing, number, refocusing_angle, b1)
         amplitude = evaluate(
-            train.amplitude, torch.ones_like(t1), (t1, t2), fields=train.fields, parameters=train.parameters
-        )
+            train.amplitude, torch.ones_like(t1), (t1, t2), fields=train.fields, parameters=train.parameters,
+            prepare=train.prepare,
+        )  # fmt: skip
         echoes.append(amplitude)
     return torch.stack(echoes)
 
 
 @dataclass(frozen=True)
 class EchoReadout:
-    """One echo of a train as an elementwise function: ``amplitude(t1, t2, *fields, *parameters)``.
+    """One echo of a train as an elementwise function: ``amplitude(t1, t2, *prepare(*fields, *parameters))``.
 
     Attributes:
         amplitude: The function.
         fields: Angles in degrees, numbers or maps.
         parameters: Echo spacing, number of the echo, coefficients.
+        prepare: What the function needs of them, to be done once.
     """
 
     amplitude: Callable[..., Tensor]
     fields: tuple[Parameter, ...]
     parameters: tuple[Parameter, ...]
+    prepare: Callable[..., tuple[Tensor, ...]]
 
     @staticmethod
     def of(echo_spacing: Parameter, echo: Parameter, refocusing_angle: Parameter, b1: Parameter) -> "EchoReadout":
         """Choose the form by what the refocusing angle is: 180 degrees, a few angles, or a map."""
         if is_number(refocusing_angle, 180) and is_number(b1, 1):
-            return EchoReadout(_single_pathway, (), (echo_spacing, echo))
+            return EchoReadout(_single_pathway, (), (echo_spacing, echo), _prepare_single)
         angle, excitation = scaled(refocusing_angle, b1), scaled(90.0, b1)
         if not isinstance(angle, Tensor) or angle.numel() <= MOST_ANGLES:
             coefficients = polynomial(angle, echo)
-            return EchoReadout(_few_angles, (excitation,), (echo_spacing, echo, *coefficients))
+            return EchoReadout(_few_angles, (excitation,), (echo_spacing, echo, *coefficients), _prepare_few)
         series = cosine_series(echo)
-        return EchoReadout(_map_of_angles, (excitation, angle), (echo_spacing, echo, *series))
+        return EchoReadout(_map_of_angles, (excitation, angle), (echo_spacing, echo, *series), _prepare_map)
 
 
 def polynomial(refocusing_angle: Parameter, echo: Parameter) -> tuple[Tensor, ...]:
@@ -181,36 +184,49 @@ def _by_power(paths: Tensor, which: Tensor, echo: Tensor) -> Tensor:
     return chosen * (intervals >= 0)
 
 
-def _single_pathway(t1: Tensor, t2: Tensor, spacing: Tensor, echo: Tensor) -> Tensor:
-    return decay(spacing * echo, t2)
+def _prepare_single(spacing: Tensor, echo: Tensor) -> tuple[Tensor, ...]:
+    return (fading(spacing * echo),)
 
 
-def _few_angles(
-    t1: Tensor, t2: Tensor, excitation: Tensor, spacing: Tensor, echo: Tensor, *coefficients: Tensor
-) -> Tensor:
-    slow, y = _slow_and_fast(t1, t2, spacing, echo)
-    return torch.sin(excitation * RADIANS).abs() * slow * _horner(coefficients, y)
+def _single_pathway(t1: Tensor, t2: Tensor, whole: Tensor) -> Tensor:
+    return faded(whole, t2)
+
+
+def _prepare_few(excitation: Tensor, spacing: Tensor, echo: Tensor, *coefficients: Tensor) -> tuple[Tensor, ...]:
+    transverse = torch.sin(excitation * RADIANS).abs()
+    return fading(spacing * echo), fading(spacing), *(transverse * c for c in coefficients)
+
+
+def _few_angles(t1: Tensor, t2: Tensor, whole: Tensor, interval: Tensor, *coefficients: Tensor) -> Tensor:
+    slow, y = _slow_and_fast(t1, t2, whole, interval)
+    return slow * _horner(coefficients, y)
+
+
+def _prepare_map(
+    excitation: Tensor, angle: Tensor, spacing: Tensor, echo: Tensor, *series: Tensor
+) -> tuple[Tensor, ...]:
+    transverse = torch.sin(excitation * RADIANS).abs()
+    return transverse, torch.cos(angle * RADIANS), fading(spacing * echo), fading(spacing), *series
 
 
 def _map_of_angles(
-    t1: Tensor, t2: Tensor, excitation: Tensor, angle: Tensor, spacing: Tensor, echo: Tensor, *series: Tensor
+    t1: Tensor, t2: Tensor, transverse: Tensor, cosine: Tensor, whole: Tensor, interval: Tensor, *series: Tensor
 ) -> Tensor:
-    slow, y = _slow_and_fast(t1, t2, spacing, echo)
+    slow, y = _slow_and_fast(t1, t2, whole, interval)
     length = math.isqrt(len(series))  # (K + 1) K coefficients
-    cosine = torch.cos(angle * RADIANS)
     # Clenshaw's recurrence for the sum of cosines, from the highest order down.
     ahead = behind = torch.zeros_like(cosine)
     for order in range(length, 0, -1):
         row = _horner(series[order * length : (order + 1) * length], y)
         ahead, behind = torch.addcmul(row - behind, cosine, ahead, value=2), ahead
     total = torch.addcmul(_horner(series[:length], y) - behind, cosine, ahead)
-    return torch.sin(excitation * RADIANS).abs() * slow * total
+    return transverse * slow * total
 
 
-def _slow_and_fast(t1: Tensor, t2: Tensor, spacing: Tensor, echo: Tensor) -> tuple[Tensor, Tensor]:
+def _slow_and_fast(t1: Tensor, t2: Tensor, whole: Tensor, interval: Tensor) -> tuple[Tensor, Tensor]:
     """Decay along the field up to the echo, and y, the further decay of one transverse interval."""
     t1 = torch.maximum(t1, t2)
-    return decay(spacing * echo, t1), torch.exp(spacing / t1 - spacing / t2)
+    return faded(whole, t1), torch.addcdiv(torch.div(interval, t2), interval, t1, value=-1).exp2_()
 
 
 def _horner(coefficients: Sequence[Tensor], y: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from monai_cl.qmri._preparation import (
     Terms,
     double_inversion_terms,
     inversion_terms,
+    prepared,
     recovered,
     saturation_terms,
 )
@@ -92,7 +93,8 @@ def fast_spin_echo(
         pd,
         (t1, t2),
         fields=readout.fields,
-        parameters=(*readout.parameters, *terms),
+        parameters=(*terms, *readout.parameters),
+        prepare=_prepare(readout, len(terms)),
     )
 
 
@@ -108,9 +110,19 @@ def _preparation(
     return inversion_terms(tr - last_echo, ti, efficiency)
 
 
+def _prepare(readout: EchoReadout, terms: int) -> Callable[..., tuple[Tensor, ...]]:
+    fields = len(readout.fields)
+
+    def prepare(*numbers: Tensor) -> tuple[Tensor, ...]:
+        preparation, train = numbers[fields : fields + terms], numbers[fields + terms :]
+        return *prepared(preparation), *readout.prepare(*numbers[:fields], *train)
+
+    return prepare
+
+
 def _kernel(readout: EchoReadout, terms: int, signed: bool) -> Callable[..., Tensor]:
     def kernel(t1: Tensor, t2: Tensor, *rest: Tensor) -> Tensor:
-        signal = recovered(t1, rest[-terms:]) * readout.amplitude(t1, t2, *rest[:-terms])
+        signal = recovered(t1, *rest[: terms + 1]) * readout.amplitude(t1, t2, *rest[terms + 1 :])
         return signal if signed else signal.abs()
 
     return kernel

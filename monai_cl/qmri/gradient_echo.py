@@ -2,10 +2,11 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, evaluate
-from monai_cl.qmri._relaxation import decay, lost, scaled, sines
+from monai_cl.qmri._relaxation import faded, fading, scaled, shortfall, sines
 from monai_cl.qmri.constraints import check_gradient_echo
 
 
@@ -58,14 +59,19 @@ def spoiled_gradient_echo(
     check_gradient_echo(tr=tr, te=te, flip_angle=flip_angle)
     _check_fraction(mtsat)
     fields = (scaled(flip_angle, b1), mtsat)
-    return evaluate(_kernel, pd, (t1, t2_star), fields=fields, parameters=(tr, te))
+    return evaluate(_kernel, pd, (t1, t2_star), fields=fields, parameters=(tr, te), prepare=_prepare)
 
 
-def _kernel(t1: Tensor, t2_star: Tensor, angle: Tensor, mtsat: Tensor, tr: Tensor, te: Tensor) -> Tensor:
+def _prepare(angle: Tensor, mtsat: Tensor, tr: Tensor, te: Tensor) -> tuple[Tensor, ...]:
     sin, cos, versed = sines(angle)
+    return sin.abs(), cos, versed + mtsat / (1 - mtsat), -tr, fading(te)
+
+
+def _kernel(
+    t1: Tensor, t2_star: Tensor, sin: Tensor, cos: Tensor, opposing: Tensor, minus_tr: Tensor, te: Tensor
+) -> Tensor:
     # q (1 - E1) / (1 - q E1 cos a), divided by its numerator; written so that no digits cancel at short TR.
-    opposing = versed + mtsat / (1 - mtsat)
-    return sin.abs() / (cos - opposing / lost(tr, t1)) * decay(te, t2_star)
+    return torch.div(sin, cos - opposing / shortfall(minus_tr, t1)) * faded(te, t2_star)
 
 
 def _check_fraction(mtsat: Parameter) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, evaluate
-from monai_cl.qmri._preparation import double_inversion_terms, inversion_terms, recovered
-from monai_cl.qmri._relaxation import decay
+from monai_cl.qmri._preparation import double_inversion_terms, inversion_terms, prepared, recovered
+from monai_cl.qmri._relaxation import faded, fading
 from monai_cl.qmri.constraints import check_double_inversion, check_echo_within_train, check_inversion
 
 
@@ -64,7 +64,7 @@ def inversion_recovery(
     check_echo_within_train(te=te, last_echo=readout)
     check_inversion(tr=tr, ti=ti, last_echo=readout, efficiency=efficiency)
     terms = inversion_terms(tr - readout, ti, efficiency)
-    return evaluate(_kernel(signed), pd, (t1, t2), parameters=(te, *terms))
+    return evaluate(_kernel(signed), pd, (t1, t2), parameters=(te, *terms), prepare=_prepare)
 
 
 def double_inversion_recovery(
@@ -111,12 +111,16 @@ def double_inversion_recovery(
     check_echo_within_train(te=te, last_echo=readout)
     check_double_inversion(tr=tr, ti1=ti1, ti2=ti2, last_echo=readout, efficiency=efficiency)
     terms = double_inversion_terms(tr - readout, ti1, ti2, efficiency)
-    return evaluate(_kernel(signed), pd, (t1, t2), parameters=(te, *terms))
+    return evaluate(_kernel(signed), pd, (t1, t2), parameters=(te, *terms), prepare=_prepare)
+
+
+def _prepare(te: Tensor, *terms: Tensor) -> tuple[Tensor, ...]:
+    return (fading(te), *prepared(terms))
 
 
 def _kernel(signed: bool) -> Callable[..., Tensor]:
     def kernel(t1: Tensor, t2: Tensor, te: Tensor, *terms: Tensor) -> Tensor:
-        signal = recovered(t1, terms) * decay(te, t2)
+        signal = recovered(t1, *terms) * faded(te, t2)
         return signal if signed else signal.abs()
 
     return kernel

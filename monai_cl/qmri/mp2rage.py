@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, as_count, evaluate
-from monai_cl.qmri._relaxation import RADIANS, decay, scaled
+from monai_cl.qmri._relaxation import RADIANS, faded, fading, scaled, shortfall, sines
 from monai_cl.qmri._spoiled_train import cosine_power, pulses_before_centre, steady_state, toward
 from monai_cl.qmri.constraints import check_mp2rage
 
@@ -68,7 +68,7 @@ def mp2rage(
     times = (t1,) if t2_star is None else (t1, t2_star)
     fields = (scaled(flip_angle1, b1), scaled(flip_angle2, b1))
     present = torch.as_tensor(pd).detach().sign().abs()
-    return evaluate(_uniform_kernel(len(times)), present, times, fields=fields, parameters=parameters)
+    return evaluate(_uniform_kernel(len(times)), present, times, fields=fields, parameters=parameters, prepare=_prepare)
 
 
 def mp2rage_images(
@@ -130,7 +130,14 @@ def mp2rage_images(
     parameters = _timing(tr, ti1, ti2, echo_spacing, te, flip_angle1, flip_angle2, num_pulses, efficiency)
     fields = (scaled(flip_angle1, b1), scaled(flip_angle2, b1))
     first, second = (
-        evaluate(_image_kernel(which), pd, (t1, t2_star), fields=fields, parameters=(te, *parameters))
+        evaluate(
+            _image_kernel(which),
+            pd,
+            (t1, t2_star),
+            fields=fields,
+            parameters=(te, *parameters),
+            prepare=_prepare_images,
+        )
         for which in (0, 1)
     )
     return first, second
@@ -175,6 +182,36 @@ def _timing(
 
 def _magnetisation(
     t1: Tensor,
+    one: Tensor,
+    minus_spacing: Tensor,
+    minus_efficiency: Tensor,
+    train: Tensor,
+    ta: Tensor,
+    tb: Tensor,
+    tc: Tensor,
+    half1: Tensor,
+    half2: Tensor,
+    *pulses: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Transverse magnetisation relative to equilibrium after the central pulse of each train; see ``_prepare``."""
+    sin1, cos1, versed1, all1, before1, sin2, cos2, versed2, all2, before2 = pulses
+    short = shortfall(minus_spacing, t1)
+    target1, target2 = steady_state(short, cos1, versed1), steady_state(short, cos2, versed2)
+    left_a, left_b, left_c = faded(ta, t1), faded(tb, t1), faded(tc, t1)
+    relaxed = faded(train, t1)
+    left1, left2 = all1 * relaxed, all2 * relaxed
+    # From no magnetisation at the inversion to the next one; the steady state follows from what is carried over.
+    end = toward(toward(one - left_a, target1, left1), one, left_b)
+    end = toward(toward(end, target2, left2), one, left_c)
+    carried = left_a * left1 * left_b * left2 * left_c
+    z1 = toward(minus_efficiency * end / torch.addcmul(one, minus_efficiency, carried, value=-1), one, left_a)
+    z2 = toward(toward(z1, target1, left1), one, left_b)
+    z1 = toward(z1, target1, before1 * faded(half1, t1))
+    z2 = toward(z2, target2, before2 * faded(half2, t1))
+    return sin1 * z1, sin2 * z2
+
+
+def _prepare(
     angle1: Tensor,
     angle2: Tensor,
     spacing: Tensor,
@@ -185,22 +222,18 @@ def _magnetisation(
     tb: Tensor,
     tc: Tensor,
     efficiency: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Transverse magnetisation relative to equilibrium after the central pulse of each train."""
-    one = t1.new_ones(())
-    target1, target2 = steady_state(t1, spacing, angle1, angle2)
-    left_a, left_b, left_c = decay(ta, t1), decay(tb, t1), decay(tc, t1)
-    relaxed = decay(pulses * spacing, t1)
-    left1, left2 = cosine_power(angle1, pulses) * relaxed, cosine_power(angle2, pulses) * relaxed
-    # From no magnetisation at the inversion to the next one; the steady state follows from what is carried over.
-    end = toward(toward(1 - left_a, target1, left1), one, left_b)
-    end = toward(toward(end, target2, left2), one, left_c)
-    carried = left_a * left1 * left_b * left2 * left_c
-    z1 = toward(-efficiency * end / (1 + efficiency * carried), one, left_a)
-    z2 = toward(toward(z1, target1, left1), one, left_b)
-    z1 = toward(z1, target1, cosine_power(angle1, before1) * decay(before1 * spacing, t1))
-    z2 = toward(z2, target2, cosine_power(angle2, before2) * decay(before2 * spacing, t1))
-    return torch.sin(angle1 * RADIANS) * z1, torch.sin(angle2 * RADIANS) * z2
+) -> tuple[Tensor, ...]:
+    """What :func:`_magnetisation` takes after T1."""
+    delays = (pulses * spacing, ta, tb, tc, before1 * spacing, before2 * spacing)
+    trains: list[Tensor] = []
+    for angle, before in ((angle1, before1), (angle2, before2)):
+        _, cos, versed = sines(angle)
+        trains += [torch.sin(angle * RADIANS), cos, versed, cosine_power(angle, pulses), cosine_power(angle, before)]
+    return torch.ones_like(spacing), -spacing, -efficiency, *(fading(delay) for delay in delays), *trains
+
+
+def _prepare_images(angle1: Tensor, angle2: Tensor, te: Tensor, *timing: Tensor) -> tuple[Tensor, ...]:
+    return fading(te), *_prepare(angle1, angle2, *timing)
 
 
 def _uniform_kernel(times: int) -> Callable[..., Tensor]:
@@ -211,7 +244,7 @@ def _uniform_kernel(times: int) -> Callable[..., Tensor]:
 
 
 def _image_kernel(which: int) -> Callable[..., Tensor]:
-    def kernel(t1: Tensor, t2_star: Tensor, angle1: Tensor, angle2: Tensor, te: Tensor, *timing: Tensor) -> Tensor:
-        return _magnetisation(t1, angle1, angle2, *timing)[which] * decay(te, t2_star)
+    def kernel(t1: Tensor, t2_star: Tensor, te: Tensor, *prepared: Tensor) -> Tensor:
+        return _magnetisation(t1, *prepared)[which] * faded(te, t2_star)
 
     return kernel

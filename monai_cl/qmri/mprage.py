@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, as_count, evaluate
-from monai_cl.qmri._relaxation import RADIANS, decay, scaled
+from monai_cl.qmri._relaxation import RADIANS, faded, fading, scaled, shortfall, sines
 from monai_cl.qmri._spoiled_train import cosine_power, pulses_before_centre, steady_state, toward
 from monai_cl.qmri.constraints import check_mprage
 
@@ -74,32 +74,55 @@ def mprage(
     half = num_pulses * echo_spacing / 2
     before, _ = pulses_before_centre(num_pulses)
     parameters = (echo_spacing, te, num_pulses, before, ti - half, tr - ti - half, efficiency)
-    return evaluate(_kernel(signed), pd, (t1, t2_star), fields=(scaled(flip_angle, b1),), parameters=parameters)
+    return evaluate(
+        _kernel(signed), pd, (t1, t2_star), fields=(scaled(flip_angle, b1),), parameters=parameters, prepare=_prepare
+    )
+
+
+def _prepare(
+    angle: Tensor,
+    spacing: Tensor,
+    te: Tensor,
+    pulses: Tensor,
+    before: Tensor,
+    ta: Tensor,
+    td: Tensor,
+    efficiency: Tensor,
+) -> tuple[Tensor, ...]:
+    _, cos, versed = sines(angle)
+    return (
+        torch.ones_like(spacing), torch.sin(angle * RADIANS), -spacing, cos, versed,
+        cosine_power(angle, pulses), cosine_power(angle, before), -efficiency,
+        *(fading(delay) for delay in (te, ta, td, pulses * spacing, before * spacing)),
+    )  # fmt: skip
 
 
 def _kernel(signed: bool) -> Callable[..., Tensor]:
     def kernel(
         t1: Tensor,
         t2_star: Tensor,
-        angle: Tensor,
-        spacing: Tensor,
+        one: Tensor,
+        sin: Tensor,
+        minus_spacing: Tensor,
+        cos: Tensor,
+        versed: Tensor,
+        left_pulses: Tensor,
+        left_before: Tensor,
+        minus_efficiency: Tensor,
         te: Tensor,
-        pulses: Tensor,
-        before: Tensor,
         ta: Tensor,
         td: Tensor,
-        efficiency: Tensor,
+        train: Tensor,
+        half: Tensor,
     ) -> Tensor:
-        one = t1.new_ones(())
-        (target,) = steady_state(t1, spacing, angle)
-        left_a, left_d = decay(ta, t1), decay(td, t1)
-        left_train = cosine_power(angle, pulses) * decay(pulses * spacing, t1)
+        target = steady_state(shortfall(minus_spacing, t1), cos, versed)
+        left_a, left_d = faded(ta, t1), faded(td, t1)
+        left_train = left_pulses * faded(train, t1)
         # From no magnetisation at the inversion to the next one; the steady state follows from what is carried over.
-        end = toward(toward(1 - left_a, target, left_train), one, left_d)
-        inverted = -efficiency * end / (1 + efficiency * left_train * left_a * left_d)
-        left_half = cosine_power(angle, before) * decay(before * spacing, t1)
-        mz = toward(toward(inverted, one, left_a), target, left_half)
-        signal = torch.sin(angle * RADIANS) * mz * decay(te, t2_star)
+        end = toward(toward(one - left_a, target, left_train), one, left_d)
+        inverted = minus_efficiency * end / torch.addcmul(one, minus_efficiency, left_train * left_a * left_d, value=-1)
+        mz = toward(toward(inverted, one, left_a), target, left_before * faded(half, t1))
+        signal = sin * mz * faded(te, t2_star)
         return signal if signed else signal.abs()
 
     return kernel

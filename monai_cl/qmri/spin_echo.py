@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, evaluate
-from monai_cl.qmri._preparation import recovered
-from monai_cl.qmri._relaxation import decay, is_number, lost, scaled, sines
+from monai_cl.qmri._preparation import prepared, recovered
+from monai_cl.qmri._relaxation import decay, faded, fading, is_number, scaled, sines
 from monai_cl.qmri.constraints import check_spin_echo
 
 
@@ -45,18 +45,21 @@ def spin_echo(pd: Tensor, t1: Tensor, t2: Tensor, *, tr: Parameter, te: Paramete
     """
     check_spin_echo(tr=tr, te=te)
     if is_number(b1, 1):
-        return evaluate(_nominal, pd, (t1, t2), parameters=(tr, te))
+        return evaluate(_nominal, pd, (t1, t2), parameters=(tr, te), prepare=_prepare)
     return evaluate(_scaled, pd, (t1, t2), fields=(scaled(90.0, b1),), parameters=(tr, te))
 
 
-def _nominal(t1: Tensor, t2: Tensor, tr: Tensor, te: Tensor) -> Tensor:
-    mz = torch.sub(lost(tr, t1), lost(tr - te / 2, t1), alpha=2)
-    return mz * decay(te, t2)
+def _prepare(tr: Tensor, te: Tensor) -> tuple[Tensor, ...]:
+    return fading(te), *prepared((torch.full_like(tr, 2.0), torch.full_like(tr, -1.0), tr - te / 2, tr))
+
+
+def _nominal(t1: Tensor, t2: Tensor, te: Tensor, *terms: Tensor) -> Tensor:
+    return recovered(t1, *terms) * faded(te, t2)
 
 
 def _scaled(t1: Tensor, t2: Tensor, angle: Tensor, tr: Tensor, te: Tensor) -> Tensor:
     sin, cos, _ = sines(angle)
     _, cos_refocus, versed_refocus = sines(2 * angle)
-    mz = recovered(t1, (versed_refocus, cos_refocus, tr - te / 2, tr))
+    mz = recovered(t1, *prepared((versed_refocus, cos_refocus, tr - te / 2, tr)))
     mz = mz / (1 - cos * cos_refocus * decay(tr, t1))
     return (sin.abs() * versed_refocus / 2) * mz * decay(te, t2)
