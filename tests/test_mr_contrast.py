@@ -417,3 +417,28 @@ def test_a_record_of_another_dimension_is_refused() -> None:
     transform = RandMRContrast(["t1w_spgr"], b1_prob=1.0)
     with pytest.raises(ValueError, match="the record must be of 3 spatial axes"):
         transform.apply(make_maps(), transform.randomize((4, 4)))
+
+
+def test_batch_is_its_items_one_by_one() -> None:
+    rng = np.random.RandomState(0)
+    drawn = [tissue(TISSUES[i % 3]).draw(rng) for i in range(3 * 64)]
+    batch = torch.tensor([[getattr(t, m) for t in drawn] for m in MAPS]).reshape(5, 3, 4, 4, 4).movedim(1, 0)
+    transform = RandMRContrast(noise_prob=0.5, gibbs_prob=0.5, b1_prob=0.5).set_random_state(seed=0)
+    records = [transform.randomize((4, 4, 4)) for _ in batch]
+    images = transform.apply_batch(batch, records)
+    assert images.shape == (3, 1, 4, 4, 4)
+    assert type(images) is torch.Tensor
+    for image, maps, record in zip(images, batch, records, strict=True):
+        assert torch.equal(image, transform.apply(maps, record).as_tensor())
+    protocols = [record["protocol"] for record in records]
+    plain = RandMRContrast().apply_batch(batch, protocols)
+    assert torch.equal(plain[1], RandMRContrast().apply(batch[1], protocols[1]).as_tensor())
+    maps = batch.clone().requires_grad_()
+    RandMRContrast().apply_batch(maps, protocols).sum().backward()
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
+
+
+def test_batch_needs_a_record_an_item() -> None:
+    with pytest.raises(ValueError, match=r"one record for each of the B items, got shape \(2, 5, 4, 4\) and 1 records"):
+        RandMRContrast().apply_batch(torch.ones(2, 5, 4, 4), [SpinEcho(tr=1.0, te=0.1).to_dict()])

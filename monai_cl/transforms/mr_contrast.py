@@ -211,6 +211,30 @@ class RandMRContrast(Randomizable, Transform):
         done: Tensor = result
         return done
 
+    def apply_batch(self, batch: Tensor, records: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Images of a batch of maps on their device, each by its own record: equal to :meth:`apply` one by one.
+
+        A method that pretrains draws the records (``[transform.randomize(shape) for _ in batch]``) and simulates on the
+        GPU what the loader has cropped. No metadata are kept, and the images are differentiable in the maps.
+
+        Args:
+            batch: Maps (B, M, *S), fractions after them.
+            records: B records or protocols, as :meth:`apply` takes them.
+
+        Returns:
+            Images (B, 1, *S).
+
+        Raises:
+            ValueError: If there is not one record for each item, or as :meth:`apply`.
+        """
+        if batch.ndim < 3 or len(batch) != len(records):
+            raise ValueError(
+                f"batch must be of shape (B, M, *S) with one record for each of the B items, got shape "
+                f"{tuple(batch.shape)} and {len(records)} records"
+            )
+        images = [self.apply(maps, record) for maps, record in zip(batch, records, strict=True)]
+        return torch.stack([image.as_subclass(Tensor) for image in images])
+
     def _image(self, data: Tensor, protocol: Protocol, record: dict[str, Any], spacing: Sequence[float]) -> Tensor:
         """The image (*S); facts about a T2 that had to be drawn are added to ``record``."""
         maps, fractions = self._channels(data)
