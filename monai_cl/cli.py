@@ -261,6 +261,26 @@ def curve(
         raise RuntimeError(result.complaint())
 
 
+@app.command()
+def invariance(
+    config: Annotated[Path, typer.Argument(help="YAML file; tutorials/invariance_brain.yaml is one to start from.")],
+    out: Annotated[Path | None, typer.Option(help="Another output folder than that of the file.")] = None,
+) -> None:
+    """Look for points of one MR sequence in another of the same patient: by a network's features, and by MIND-SSC."""
+    from rich.progress import Progress
+
+    from monai_cl.evaluation import run_invariance
+    from monai_cl.evaluation.sequence_invariance import table
+
+    with Progress(console=console) as progress:
+        task = progress.add_task("describing scans", total=None)
+        results, path = run_invariance(
+            config, output=out, progress=lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    console.print(table(results), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"wrote {path}")
+
+
 @recipes_app.callback()
 def recipes(context: typer.Context) -> None:
     """List the recipes."""

@@ -60,7 +60,7 @@ def test_features_are_those_at_the_voxel() -> None:
         return x
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("monai_cl.engine.voxel_probe.functional.normalize", keep)
+        patch.setattr("monai_cl.metrics.correspondence.F.normalize", keep)
         rows = voxel_features(network, image, places)
     assert rows.shape == (3, 2)
     expected = torch.stack([image[0][tuple(place)] for place in places])

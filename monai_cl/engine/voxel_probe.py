@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from monai.transforms.utils_morphological_ops import dilate
 from torch import Tensor, nn
-from torch.nn import functional
 
-from monai_cl.metrics import cross_validated_probe_accuracy, leave_one_out_knn_accuracy
+from monai_cl.metrics import cross_validated_probe_accuracy, features_at, leave_one_out_knn_accuracy
 from monai_cl.networks import encoder_features
 
 NEAR = 2  # voxels
@@ -77,10 +76,5 @@ def draw_voxels(label: Tensor, generator: torch.Generator, *, count: int = VOXEL
 
 def voxel_features(network: nn.Module, image: Tensor, places: Tensor) -> Tensor:
     r"""Pyramid of the encoder of ``network`` for ``image`` (C, \*S) at voxels (N, nd): (N, sum of widths)."""
-    size = torch.tensor(image.shape[1:])
-    # centre of voxel i of n at (2 i + 1) / n - 1, axes last to first as grid_sample wants them
-    centres = ((2 * places + 1) / size - 1).flip(-1).float().to(image.device)
-    grid = centres.reshape(1, len(places), *[1] * (len(size) - 1), len(size))
     levels = encoder_features(network, torch.as_tensor(image)[None])
-    rows = [functional.grid_sample(level.float(), grid, padding_mode="border", align_corners=False) for level in levels]
-    return torch.cat([functional.normalize(row.reshape(row.shape[1], -1).T, dim=1) for row in rows], dim=1)
+    return features_at([level[0] for level in levels], places.to(image.device), image.shape[1:])

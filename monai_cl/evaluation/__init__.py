@@ -1,7 +1,15 @@
 """Evidence: what pretraining was worth, with intervals."""
 
+from monai_cl.evaluation._invariance_config import run_invariance
 from monai_cl.evaluation.curve import CurveResult, run_curve
 from monai_cl.evaluation.results import ArmConvergence, ArmLabelsSaved, Curve, CurveArm, Estimate, Score, load_curve
+from monai_cl.evaluation.sequence_invariance import (
+    Invariance,
+    load_sequences,
+    measure_invariance,
+    mind_descriptor,
+    network_descriptor,
+)
 from monai_cl.evaluation.statistics import (
     CaseScore,
     Convergence,
@@ -23,12 +31,18 @@ __all__ = [
     "CurveResult",
     "Estimate",
     "Interval",
+    "Invariance",
     "LabelsSaved",
     "Score",
     "converged",
     "interval",
     "labels_saved",
     "load_curve",
+    "load_sequences",
+    "measure_invariance",
+    "mind_descriptor",
+    "network_descriptor",
     "paired_difference",
     "run_curve",
+    "run_invariance",
 ]

@@ -1,4 +1,4 @@
-"""Health of a representation: alignment, uniformity, rank, probes, position; on a batch or over an epoch."""
+"""Health of a representation: alignment, uniformity, rank, probes, position, correspondence; MIND-SSC beside it."""
 
 from monai_cl.metrics.alignment import (
     DenseAlignmentMetric,
@@ -8,6 +8,8 @@ from monai_cl.metrics.alignment import (
     nearest_matches,
 )
 from monai_cl.metrics.collapse import BufferedCollapseMetric
+from monai_cl.metrics.correspondence import correspondence_errors, features_at
+from monai_cl.metrics.mind import mind_ssc
 from monai_cl.metrics.position import PositionMetric, position_error
 from monai_cl.metrics.probes import (
     KNNProbeMetric,
@@ -40,14 +42,17 @@ __all__ = [
     "PositionMetric",
     "RetrievalMetric",
     "alignment",
+    "correspondence_errors",
     "cross_validated_probe_accuracy",
     "dead_dimensions",
     "dense_alignment",
     "dense_uniformity",
     "effective_rank",
+    "features_at",
     "knn_accuracy",
     "leave_one_out_knn_accuracy",
     "linear_probe_accuracy",
+    "mind_ssc",
     "nearest_matches",
     "position_error",
     "retrieval_at_k",

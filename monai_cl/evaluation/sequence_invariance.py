@@ -1,0 +1,268 @@
+"""Does an encoder see anatomy or the MR sequence: points of one sequence looked for in another of the same patient."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import (
+    ClipIntensityPercentilesd,
+    Compose,
+    DivisiblePadd,
+    NormalizeIntensityd,
+    Orientationd,
+    ResampleToMatchd,
+    Spacingd,
+)
+from torch import Tensor, nn
+
+from monai_cl._files import atomic_write
+from monai_cl.metrics import correspondence_errors, mind_ssc
+from monai_cl.networks import network_features
+from monai_cl.recipes import bright_region
+from monai_cl.transforms import LoadVolumed
+
+Descriptor = Callable[[Tensor], list[Tensor]]  # image (1, 1, *S) -> feature maps (C_l, *S_l)
+NEAR_MM = 5.0
+_RESAMPLES, _CONFIDENCE = 2000, 0.95
+_PAD = 32  # the grid is a multiple of it, for any encoder
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Co-registered images of one patient on one grid.
+
+    Attributes:
+        images: Standardised images (1, *S) by name of the sequence.
+        everywhere: Where all of them show the body, (*S); points are drawn there.
+        anywhere: Where at least one does, (*S); points are looked for there.
+        spacing: Voxel size in mm.
+    """
+
+    images: dict[str, Tensor]
+    everywhere: Tensor
+    anywhere: Tensor
+    spacing: float
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """How well one descriptor finds points again in other sequences, with bootstrap intervals.
+
+    Attributes:
+        name: Name of the descriptor.
+        median: Median error in mm.
+        median_interval: Its 95 % interval over pairs of sequences, and points within them.
+        near: Share of points found within 5 mm.
+        near_interval: Its interval.
+        gain: Share within 5 mm less that of the first descriptor, on the same points.
+        gain_interval: Its interval; where it does not hold 0, the two differ.
+        pairs: Median error and share within 5 mm of each pair, named ``patient: from -> to``.
+    """
+
+    name: str
+    median: float
+    median_interval: tuple[float, float]
+    near: float
+    near_interval: tuple[float, float]
+    gain: float
+    gain_interval: tuple[float, float]
+    pairs: dict[str, tuple[float, float]]
+
+
+def load_sequences(files: Mapping[str, str | Path], *, spacing: float = 2.0) -> Sequences:
+    """Read co-registered scans of one patient onto the grid of the first one, isotropic and standardised.
+
+    Args:
+        files: NIfTI file or folder of a DICOM series by name of the sequence, at least two.
+        spacing: Voxel size in mm.
+
+    Returns:
+        The images, padded at the end to a multiple of 32 voxels.
+
+    Raises:
+        ValueError: If there are fewer than two, or no voxel lies in the body in all of them.
+    """
+    if len(files) < 2:
+        raise ValueError(f"sequences of one patient must be at least two, got {tuple(files)}")
+    first, *others = files
+    keys = list(files)
+    read = Compose([
+        LoadVolumed(keys),
+        Orientationd(first, axcodes="RAS", labels=None),
+        Spacingd(first, pixdim=[spacing] * 3, mode="bilinear"),
+        ResampleToMatchd(others, first, mode="bilinear", padding_mode="zeros"),
+        ClipIntensityPercentilesd(keys, 0.5, 99.5),
+    ])  # fmt: skip
+    data = read({name: str(path) for name, path in files.items()})
+    body = torch.stack([torch.as_tensor(bright_region(data[k])).reshape(data[k].shape)[0] > 0 for k in keys])
+    standardise = Compose([NormalizeIntensityd(keys, nonzero=True), DivisiblePadd(keys, k=_PAD, method="end")])
+    images = {k: torch.as_tensor(v).as_subclass(Tensor).float() for k, v in standardise(data).items() if k in keys}
+    shape = images[first].shape[1:]
+    masks = [torch.zeros(shape, dtype=torch.bool) for _ in range(2)]
+    inner = tuple(slice(0, n) for n in body.shape[1:])
+    masks[0][inner], masks[1][inner] = body.all(0), body.any(0)
+    if not masks[0].any():
+        raise ValueError(f"the sequences {tuple(files)} show the body nowhere together; are they co-registered?")
+    return Sequences(images, masks[0], masks[1], float(spacing))
+
+
+def mind_descriptor(*, radius: int = 1, dilation: int = 2) -> Descriptor:
+    """MIND-SSC as a descriptor; see :func:`monai_cl.metrics.mind_ssc` for the arguments."""
+    return lambda image: [mind_ssc(image, radius=radius, dilation=dilation)[0]]
+
+
+def network_descriptor(network: nn.Module, *, taps: str = "all") -> Descriptor:
+    """Feature maps of a network as a descriptor.
+
+    Args:
+        network: One that :func:`monai_cl.networks.network_features` knows; it is set to evaluation.
+        taps: ``encoder``, all its levels; ``decoder``, what the network turns into classes; ``all``, both.
+
+    Raises:
+        ValueError: If ``taps`` is something else.
+    """
+    if taps not in ("encoder", "decoder", "all"):
+        raise ValueError(f"taps must be 'encoder', 'decoder' or 'all', got {taps!r}")
+
+    def describe(image: Tensor) -> list[Tensor]:
+        network.eval()
+        with torch.no_grad():
+            found = network_features(network, image.to(next(network.parameters()).device))
+        chosen = {"encoder": found.encoder, "decoder": [found.decoder], "all": [*found.encoder, found.decoder]}
+        return [level[0] for level in chosen[taps]]
+
+    return describe
+
+
+def measure_invariance(
+    patients: Mapping[str, Sequences],
+    descriptors: Mapping[str, Descriptor],
+    *,
+    points: int = 256,
+    stride: int = 2,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Invariance]:
+    """Find random points of one sequence in each other sequence of the patient by the nearest feature.
+
+    Points are drawn in the body, the same for all descriptors and all pairs of a patient's sequences; every voxel of
+    the body on a grid of ``stride`` voxels is searched, so a part of the error, about half of ``stride``, is the grid.
+
+    Args:
+        patients: Images by patient; see :func:`load_sequences`.
+        descriptors: Descriptors by name, the first one being what the others are compared with.
+        points: Points a patient.
+        stride: Distance of the voxels searched.
+        seed: Seed of the points and of the bootstrap.
+        progress: Called with (images described, images in all) after each.
+
+    Returns:
+        One entry a descriptor, in their order.
+
+    Raises:
+        ValueError: If there is no patient or no descriptor.
+    """
+    if not patients or not descriptors:
+        raise ValueError(f"patients and descriptors must not be empty, got {len(patients)} and {len(descriptors)}")
+    rng = np.random.default_rng(seed)
+    errors: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in descriptors}
+    names: list[str] = []
+    total = sum(len(p.images) for p in patients.values()) * len(descriptors)
+    done = 0
+    for patient, sequences in patients.items():
+        places, candidates = _draw(rng, sequences, points, stride)
+        names += [f"{patient}: {a} -> {b}" for a, b in permutations(sequences.images, 2)]
+        for name, describe in descriptors.items():
+            maps = {}
+            for sequence, image in sequences.images.items():
+                maps[sequence] = describe(image[None])
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+            shape, spacing = sequences.everywhere.shape, [sequences.spacing] * sequences.everywhere.ndim
+            for a, b in permutations(maps, 2):
+                found = correspondence_errors(maps[a], maps[b], places, candidates, shape=shape, spacing=spacing)
+                errors[name].append(found.cpu().numpy())
+    draws = [_resample(rng, [len(e) for e in errors[next(iter(errors))]]) for _ in range(_RESAMPLES)]
+    reference = errors[next(iter(errors))]
+    return [_summary(name, errors[name], reference, names, draws) for name in descriptors]
+
+
+def write_invariance(results: Sequence[Invariance], folder: str | Path, *, settings: Mapping[str, Any]) -> Path:
+    """Write ``invariance.json`` and the table ``invariance.md``.
+
+    Args:
+        results: From :func:`measure_invariance`.
+        folder: Where to write; made if absent.
+        settings: What was measured, for the record.
+
+    Returns:
+        Path of the table.
+    """
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    content = {"settings": dict(settings), "results": [asdict(r) for r in results]}
+    for name, text in (("invariance.json", json.dumps(content, indent=2)), ("invariance.md", table(results))):
+        with atomic_write(root / name) as temporary:
+            Path(temporary).write_text(text + "\n", encoding="utf-8")
+    return root / "invariance.md"
+
+
+def table(results: Sequence[Invariance]) -> str:
+    """The results as a table in Markdown."""
+    lines = [
+        f"| features | median error, mm | found within {NEAR_MM:g} mm, % | less {results[0].name} |",
+        "|---|---|---|---|",
+    ]
+    for place, r in enumerate(results):
+        median = f"{r.median:.1f} [{r.median_interval[0]:.1f}, {r.median_interval[1]:.1f}]"
+        near = f"{100 * r.near:.1f} [{100 * r.near_interval[0]:.1f}, {100 * r.near_interval[1]:.1f}]"
+        gain = f"{100 * r.gain:+.1f} [{100 * r.gain_interval[0]:+.1f}, {100 * r.gain_interval[1]:+.1f}]"
+        lines.append(f"| {r.name} | {median} | {near} | {gain if place else ''} |")
+    return "\n".join(lines)
+
+
+def _draw(rng: np.random.Generator, sequences: Sequences, points: int, stride: int) -> tuple[Tensor, Tensor]:
+    inside = sequences.everywhere.nonzero()
+    places = inside[torch.from_numpy(rng.choice(len(inside), min(points, len(inside)), replace=False))]
+    searched = torch.zeros_like(sequences.anywhere)
+    searched[tuple(slice(None, None, stride) for _ in searched.shape)] = True
+    return places.float(), (searched & sequences.anywhere).nonzero().float()
+
+
+def _resample(rng: np.random.Generator, counts: Sequence[int]) -> list[tuple[int, np.ndarray[Any, Any]]]:
+    """Pairs with replacement, and points with replacement within each."""
+    chosen = rng.integers(len(counts), size=len(counts))
+    return [(int(p), rng.integers(counts[p], size=counts[p])) for p in chosen]
+
+
+def _summary(
+    name: str,
+    errors: Sequence[np.ndarray[Any, Any]],
+    reference: Sequence[np.ndarray[Any, Any]],
+    names: Sequence[str],
+    draws: Sequence[Sequence[tuple[int, np.ndarray[Any, Any]]]],
+) -> Invariance:
+    def statistics(own: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> tuple[float, float, float]:
+        near = float((own <= NEAR_MM).mean())
+        return float(np.median(own)), near, near - float((other <= NEAR_MM).mean())
+
+    median, near, gain = statistics(np.concatenate(errors), np.concatenate(reference))
+    resampled = np.array([
+        statistics(
+            np.concatenate([errors[p][i] for p, i in draw]), np.concatenate([reference[p][i] for p, i in draw])
+        )
+        for draw in draws
+    ])  # fmt: skip
+    tail = (1 - _CONFIDENCE) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    pairs = {n: (float(np.median(e)), float((e <= NEAR_MM).mean())) for n, e in zip(names, errors, strict=True)}
+    return Invariance(name, median, intervals[0], near, intervals[1], gain, intervals[2], pairs)
