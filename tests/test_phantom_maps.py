@@ -276,3 +276,49 @@ def test_spin_echo_of_fluid_is_the_equation():
     own = {n: m[pure] for n, m in subject.tissue_maps("csf").items()}
     expected = SpinEcho(tr=2.0, te=0.05).signal(pd=own["pd"], t1=own["t1"], t2=own["t2"])
     torch.testing.assert_close(subject.image(SpinEcho(tr=2.0, te=0.05))[0][pure], expected, rtol=2e-3, atol=0)
+
+
+# --- one anatomy in eight sequences
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    from monai_cl.report.sequence_gallery import SEQUENCES, gallery_subject
+
+    shown = gallery_subject(spacing=3.0)
+    means = {}
+    for name, protocol in SEQUENCES.items():
+        image = shown.image(protocol)[0]
+        shares = dict(zip(shown.tissues, shown.fractions, strict=True))
+        means[name] = {tissue: float(image[share >= 0.95 * share.max()].mean()) for tissue, share in shares.items()}
+    return means
+
+
+@pytest.mark.parametrize("name", ["T1w MPRAGE", "T1w MP2RAGE"])
+def test_gallery_t1_weighted_shows_white_above_grey_above_fluid(gallery, name):
+    assert gallery[name]["white_matter"] > gallery[name]["grey_matter"] > gallery[name]["csf"]
+
+
+@pytest.mark.parametrize("name", ["T2w spin echo", "T2*w gradient echo"])
+def test_gallery_t2_weighted_shows_the_reverse(gallery, name):
+    assert gallery[name]["csf"] > gallery[name]["grey_matter"] > gallery[name]["white_matter"]
+
+
+def test_gallery_flair_has_dark_fluid_and_bright_lesions(gallery):
+    flair = gallery["FLAIR"]
+    assert flair["csf"] < 0.35 * flair["white_matter"]
+    assert flair["white_matter_lesion"] > 1.3 * max(flair["white_matter"], flair["grey_matter"])
+
+
+def test_gallery_double_inversion_leaves_grey_matter(gallery):
+    assert gallery["DIR"]["grey_matter"] > 2 * max(gallery["DIR"]["white_matter"], gallery["DIR"]["csf"])
+
+
+def test_gallery_proton_density_shows_grey_above_white(gallery):
+    assert gallery["PDw spin echo"]["grey_matter"] > gallery["PDw spin echo"]["white_matter"]
+
+
+def test_gallery_is_drawn(tmp_path):
+    from monai_cl.report.sequence_gallery import draw_gallery
+
+    assert draw_gallery(tmp_path / "g.png", spacing=6.0).read_bytes().startswith(b"\x89PNG")

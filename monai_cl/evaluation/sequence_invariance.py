@@ -155,6 +155,9 @@ def measure_invariance(
     Points are drawn in the body, the same for all descriptors and all pairs of a patient's sequences; every voxel of
     the body on a grid of ``stride`` voxels is searched, so a part of the error, about half of ``stride``, is the grid.
 
+    Both images are described on one grid. A network that pads with zeros can tell a place by its distance from the
+    border, which the images share and MIND-SSC does not see: read its figures against its random initialisation.
+
     Args:
         patients: Images by patient; see :func:`load_sequences`.
         descriptors: Descriptors by name, the first one being what the others are compared with.
