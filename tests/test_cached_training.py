@@ -14,7 +14,7 @@ from test_bundle_runs import TINY, command, launch, run, two_processes
 
 from monai_cl import bundles, weights
 from monai_cl.data import PreparedDataset, TooManyFaultsError, load_datalist, write_cache
-from monai_cl.data.sampling import ViewDataset, ViewLoader, view_loader
+from monai_cl.data.loading.sampling import ViewDataset, ViewLoader, view_loader
 from monai_cl.engine import Checkpoint, GracefulStop, PretrainTrainer, adamw
 from monai_cl.methods import VolumeContrast
 from monai_cl.transforms import VolumeContrastCropsd

@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from monai.networks.nets import SegResNet
 from torch import Tensor, nn
 
-from monai_cl.data.sampling import ViewDataset, view_loader
+from monai_cl.data.loading.sampling import ViewDataset, view_loader
 from monai_cl.engine import (
     Checkpoint,
     CheckpointMismatchError,

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from monai_cl.data.drawing import source_weights
-from monai_cl.data.faults import TooManyFaultsError
-from monai_cl.data.prepared import PreparedDataset, PreparedStream
-from monai_cl.data.sampling import StepSampler, ViewDataset, view_loader
+from monai_cl.data.loading.drawing import source_weights
+from monai_cl.data.loading.faults import TooManyFaultsError
+from monai_cl.data.loading.prepared import PreparedDataset, PreparedStream
+from monai_cl.data.loading.sampling import StepSampler, ViewDataset, view_loader
 from monai_cl.transforms import VolumeContrastCropsd
 
 

@@ -19,8 +19,8 @@ from pydicom import dcmread
 from rich.console import Console
 
 from monai_cl.data.datalist import load_datalist
-from monai_cl.data.decathlon import subjects_by_name
-from monai_cl.data.scan import ScanResult, scan
+from monai_cl.data.intake.decathlon import subjects_by_name
+from monai_cl.data.intake.scan import ScanResult, scan
 from monai_cl.transforms.load import LoadVolume
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

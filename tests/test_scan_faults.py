@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from dicom_series import NAME, OBLIQUE, multi_frame, normal, slice_dataset, write_series, write_slice
 from pydicom.uid import ExplicitVRBigEndian, generate_uid
 
-from monai_cl.data.scan import ScanResult, scan
+from monai_cl.data.intake.scan import ScanResult, scan
 from monai_cl.transforms.load import LoadVolume
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from monai_cl.cli import app
-from monai_cl.data.phantom_volume import write_nifti
+from monai_cl.data.phantoms.volume import write_nifti
 from monai_cl.evaluation import load_sequences, measure_invariance, mind_descriptor, network_descriptor
 from monai_cl.evaluation.sequence_invariance import Sequences, table
 from monai_cl.metrics import correspondence_errors, features_at, mind_ssc

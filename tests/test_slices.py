@@ -25,7 +25,7 @@ from monai_cl.data import (
     positioned_items,
     slice_loader,
 )
-from monai_cl.data.faults import Faults
+from monai_cl.data.loading.faults import Faults
 from monai_cl.transforms import RandViewsd, StoredVolume, slice_axis
 
 DEPTHS = [9, 3, 12, 7, 10]

@@ -3,11 +3,12 @@
 from monai_cl.data.cache import CacheResult, write_cache
 from monai_cl.data.curation import check_pretraining, curate, find_leaks, kept_slices
 from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
-from monai_cl.data.depths import items_with_depth
-from monai_cl.data.drawing import BatchDraw, field_of, source_weights
-from monai_cl.data.faults import Faults, TooManyFaultsError
-from monai_cl.data.maps_study import common_maps, digest_items, map_items, split_subjects
-from monai_cl.data.partitions import (
+from monai_cl.data.intake.scan import ScanResult, scan
+from monai_cl.data.intake.study import check_axes, check_labels, check_study, class_names, digest, find_images
+from monai_cl.data.loading.depths import items_with_depth
+from monai_cl.data.loading.drawing import BatchDraw, field_of, source_weights
+from monai_cl.data.loading.faults import Faults, TooManyFaultsError
+from monai_cl.data.loading.partitions import (
     PartitionBatchSampler,
     PartitionDraw,
     partition_of,
@@ -15,15 +16,14 @@ from monai_cl.data.partitions import (
     positioned_items,
     relative_position,
 )
-from monai_cl.data.phantom import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
-from monai_cl.data.prepared import PreparedDataset, PreparedStream
-from monai_cl.data.probing import probe_batches, probe_patches, probe_slices, split_for_probe
+from monai_cl.data.loading.prepared import PreparedDataset, PreparedStream
+from monai_cl.data.loading.probing import probe_batches, probe_patches, probe_slices, split_for_probe
+from monai_cl.data.loading.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
+from monai_cl.data.loading.slice_loading import ReadableSlices, fixed_slice_batches, slice_loader
+from monai_cl.data.loading.slices import SliceDataset, check_slab, cut_slab, items_of_rank
+from monai_cl.data.maps_study import common_maps, digest_items, map_items, split_subjects
+from monai_cl.data.phantoms import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
 from monai_cl.data.quantitative_maps import find_maps, load_maps, maps_by_name, names_of_maps
-from monai_cl.data.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
-from monai_cl.data.scan import ScanResult, scan
-from monai_cl.data.slice_loading import ReadableSlices, fixed_slice_batches, slice_loader
-from monai_cl.data.slices import SliceDataset, check_slab, cut_slab, items_of_rank
-from monai_cl.data.study import check_axes, check_labels, check_study, class_names, digest, find_images
 
 __all__ = [
     "BatchDraw",

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data._concealment import Finder, HiddenPath, has_alias
-from monai_cl.data.nifti import stem
-from monai_cl.data.pseudonyms import KEY_VARIABLE, read_key
+from monai_cl.data.intake._concealment import Finder, HiddenPath, has_alias
+from monai_cl.data.intake.nifti import stem
+from monai_cl.data.intake.pseudonyms import KEY_VARIABLE, read_key
 
 Item = dict[str, Any]
 CACHE_FILE = "cache.json"  # what `monai-cl cache` writes: a datalist of prepared volumes

@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.utils import SpaceKeys
 from torch import Tensor
 
-from monai_cl.data.nifti import SUFFIXES, read_grid, stem
+from monai_cl.data.intake.nifti import SUFFIXES, read_grid, stem
 from monai_cl.qmri import limit_maps
 from monai_cl.transforms._dicom import UnusableImageError
 

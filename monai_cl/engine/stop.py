@@ -8,7 +8,7 @@ from typing import Any
 
 from ignite.engine import Events
 
-from monai_cl.data.faults import Faults, TooManyFaultsError
+from monai_cl.data.loading.faults import Faults, TooManyFaultsError
 from monai_cl.engine.checkpoint import Checkpoint
 from monai_cl.engine.distributed import any_process, gather_objects
 from monai_cl.engine.trainer import PretrainTrainer

@@ -23,7 +23,7 @@ PLACE, NUMBER = "-00000.0000000", "100000000000"
 SCAN = """
 import resource, sys, time
 from monai_cl.data import scan
-from monai_cl.data.pseudonyms import new_key
+from monai_cl.data.intake.pseudonyms import new_key
 key = new_key()
 scan(sys.argv[1] + "/warm", sys.argv[2] + "/warm.json", key=key)
 before, started, wall = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time(), time.perf_counter()

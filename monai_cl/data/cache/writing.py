@@ -24,7 +24,7 @@ from monai_cl.data.cache.encoding import DTYPES
 from monai_cl.data.cache.job import Job, Outcome, file_name
 from monai_cl.data.cache.manifest import read_items, totals, write_manifest
 from monai_cl.data.datalist import CACHE_FILE
-from monai_cl.data.faults import MAX_FAULTS, Faults
+from monai_cl.data.loading.faults import MAX_FAULTS, Faults
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OURS = re.compile(r"-[0-9a-f]{8}\.(json$|[0-9a-f]{12}\.)")  # names that this module gives

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from monai_cl.data._findings import Item, LeftOut
+from monai_cl.data.intake._findings import Item, LeftOut
 
 
 @dataclass(frozen=True)

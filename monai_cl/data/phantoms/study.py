@@ -7,25 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monai_cl._files import atomic_write
-from monai_cl.data.phantom_bids import save_subject, write_brain_maps
-from monai_cl.data.phantom_brain import LABELS, BrainSubject, brain_subject
-from monai_cl.data.phantom_maps import BrainMaps, brain_maps
-from monai_cl.data.phantom_shapes import abdomen_ct_phantom, cardiac_mr_phantom, chest_ct_phantom
-from monai_cl.data.phantom_volume import LabelledVolume
-
-__all__ = [
-    "BrainMaps",
-    "BrainSubject",
-    "LabelledVolume",
-    "abdomen_ct_phantom",
-    "brain_maps",
-    "brain_subject",
-    "cardiac_mr_phantom",
-    "chest_ct_phantom",
-    "save_subject",
-    "write_brain_dataset",
-    "write_brain_maps",
-]
+from monai_cl.data.phantoms.brain import LABELS, BrainSubject, brain_subject
 
 # Sections of the datalist in the order of the subject numbers.
 _SECTIONS = ("training", "validation", "unlabelled")

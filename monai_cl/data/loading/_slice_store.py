@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from monai_cl.data._findings import Findings
+from monai_cl.data.intake._findings import Findings
 from monai_cl.transforms._dicom import SliceHeader, UnusableImageError, check_single_image
 
 _CACHE_KB = 16_000

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_cl.data.phantom_deformation import sample
-from monai_cl.data.phantom_template import FIELD_OF_VIEW, full_template, lattice, to_grid
-from monai_cl.data.phantom_volume import smooth_noise
+from monai_cl.data.phantoms.deformation import sample
+from monai_cl.data.phantoms.template import FIELD_OF_VIEW, full_template, lattice, to_grid
+from monai_cl.data.phantoms.volume import smooth_noise
 
 LESION = "white_matter_lesion"
 _RADII = (1.5, 7.0)  # mm, drawn on a logarithmic scale: many small ones

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_cl.data.phantom_volume import smooth_noise
+from monai_cl.data.phantoms.volume import smooth_noise
 
 # The fields live on a lattice in millimetres, so that one seed is one anatomy at every spacing.
 _LATTICE_MM = 4.0

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data._findings import Findings
-from monai_cl.data.nifti import stem
+from monai_cl.data.intake._findings import Findings
+from monai_cl.data.intake.nifti import stem
 
 DATASET_JSON = "dataset.json"
 LABEL_SUFFIXES = ("_seg", "_label", "_labels", "_mask", "_dseg")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from monai_cl._files import atomic_write
-from monai_cl.data.phantom_maps import MAP_LABELS, BrainMaps, brain_maps
-from monai_cl.data.phantom_volume import write_nifti
+from monai_cl.data.phantoms.maps import MAP_LABELS, BrainMaps, brain_maps
+from monai_cl.data.phantoms.volume import write_nifti
 from monai_cl.qmri.maps import MAP_NAMES
 
 # Labels of the BIDS specification for derivatives where it has them.
@@ -56,7 +56,7 @@ def write_brain_maps(
         The folder.
 
     Raises:
-        ValueError: If a number is out of range; see :func:`~monai_cl.data.phantom_maps.brain_maps`.
+        ValueError: If a number is out of range; see :func:`~monai_cl.data.phantoms.maps.brain_maps`.
         FileExistsError: If the folder holds something already.
         ModuleNotFoundError: If nilearn, which carries the tissue maps, is not installed.
     """

@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data._neutral_words import NEUTRAL_WORDS
-from monai_cl.data.pseudonyms import Key
+from monai_cl.data.intake._neutral_words import NEUTRAL_WORDS
+from monai_cl.data.intake.pseudonyms import Key
 from monai_cl.transforms._dicom import Person
 
 _PREFIX = "hidden-"

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from monai_cl.data.cache.reading import check_prepared_by, open_item
 from monai_cl.data.datalist import CACHED
-from monai_cl.data.faults import MAX_FAULTS, Faults
+from monai_cl.data.loading.faults import MAX_FAULTS, Faults
 from monai_cl.transforms.stored import whole
 
 Item = dict[str, Any]

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_cl.data.phantom_deformation import sample, voxel_grid
-from monai_cl.data.phantom_maps import BrainMaps, brain_maps, random_streams
-from monai_cl.data.phantom_template import FIELD_OF_VIEW, lattice, to_grid
-from monai_cl.data.phantom_volume import LabelledVolume, Seed, rician, smooth_noise
+from monai_cl.data.phantoms.deformation import sample, voxel_grid
+from monai_cl.data.phantoms.maps import BrainMaps, brain_maps, random_streams
+from monai_cl.data.phantoms.template import FIELD_OF_VIEW, lattice, to_grid
+from monai_cl.data.phantoms.volume import LabelledVolume, Seed, rician, smooth_noise
 from monai_cl.qmri import Protocol, draw_protocol
 
 LABELS = {1: "grey matter", 2: "white matter", 3: "cerebrospinal fluid"}
@@ -24,7 +24,7 @@ _LATTICE_MM, _RECEIVE_MM = 8.0, 50.0
 
 @dataclass(frozen=True)
 class BrainSubject(LabelledVolume):
-    """One synthetic brain without skull; see :class:`~monai_cl.data.phantom_volume.LabelledVolume`.
+    """One synthetic brain without skull; see :class:`~monai_cl.data.phantoms.volume.LabelledVolume`.
 
     Labels are 1 grey matter, 2 white matter, 3 cerebrospinal fluid, 0 background.
 
@@ -40,7 +40,7 @@ class BrainSubject(LabelledVolume):
 def brain_subject(seed: Seed, *, spacing: float = 3.0) -> BrainSubject:
     r"""A random brain, T1-weighted, with its tissue labels.
 
-    The quantitative maps of :func:`~monai_cl.data.phantom_maps.brain_maps` at 3 T, seen by a spoiled gradient echo of
+    The quantitative maps of :func:`~monai_cl.data.phantoms.maps.brain_maps` at 3 T, seen by a spoiled gradient echo of
     the family ``t1w_spgr`` that shows white > grey > fluid. Partial volume is mixed in the signal, $S=\sum_t f_t S_t$;
     then come the receive field, $S\,e^{b(x)}$, the Rician noise and an arbitrary gain.
 

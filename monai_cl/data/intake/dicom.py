@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from monai_cl.data._findings import Findings, Grid
-from monai_cl.data._slice_store import SliceStore
-from monai_cl.data.description import Description, describe
-from monai_cl.data.units import check_spacing
+from monai_cl.data.intake._findings import Findings, Grid
+from monai_cl.data.intake.description import Description, describe
+from monai_cl.data.intake.units import check_spacing
+from monai_cl.data.loading._slice_store import SliceStore
 from monai_cl.transforms._dicom import (
     SliceHeader,
     UnusableImageError,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from monai_cl.data._findings import Findings, Item
-from monai_cl.data.nifti import is_nifti
+from monai_cl.data.intake._findings import Findings, Item
+from monai_cl.data.intake.nifti import is_nifti
 from monai_cl.transforms._dicom import is_dicom
 from monai_cl.transforms._itk import is_itk
 

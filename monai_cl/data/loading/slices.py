@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from monai_cl.data.datalist import Item, subject_of
-from monai_cl.data.faults import MAX_FAULTS, TooManyFaultsError
-from monai_cl.data.partitions import PartitionDraw, relative_position
+from monai_cl.data.loading.faults import MAX_FAULTS, TooManyFaultsError
+from monai_cl.data.loading.partitions import PartitionDraw, relative_position
 from monai_cl.transforms.short_axis import slice_axis
 from monai_cl.transforms.stored import StoredVolume, moved
 

@@ -8,8 +8,8 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from monai_cl.data.drawing import BatchDraw, field_of
-from monai_cl.data.faults import Faults, TooManyFaultsError, unreadable
+from monai_cl.data.loading.drawing import BatchDraw, field_of
+from monai_cl.data.loading.faults import Faults, TooManyFaultsError, unreadable
 from monai_cl.transforms.stored import takes_stored
 
 Draw = tuple[int, int]  # which item, and the seed of its random transforms

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_cl.data.phantom_volume import LabelledVolume, Seed, centred_affine, rician, smooth_noise
+from monai_cl.data.phantoms.volume import LabelledVolume, Seed, centred_affine, rician, smooth_noise
 
 ABDOMEN_LABELS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen", 5: "spine"}
 CHEST_LABELS = {1: "right lung", 2: "left lung", 3: "heart", 4: "spine"}

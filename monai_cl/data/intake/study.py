@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import Dataset
 
 from monai_cl.data.datalist import is_cache, load_datalist, read_datalist, shared_subjects
-from monai_cl.data.pseudonyms import new_key
-from monai_cl.data.scan import scan
+from monai_cl.data.intake.pseudonyms import new_key
+from monai_cl.data.intake.scan import scan
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from monai_cl.data._findings import Findings, Grid, Item
 from monai_cl.data.datalist import shared_subjects
-from monai_cl.data.decathlon import Claim, same_person, subjects_by_name
-from monai_cl.data.description import Description, by_file_name
-from monai_cl.data.dicom import Series
-from monai_cl.data.nifti import check_same_grid, stem
-from monai_cl.data.pseudonyms import Key
+from monai_cl.data.intake._findings import Findings, Grid, Item
+from monai_cl.data.intake.decathlon import Claim, same_person, subjects_by_name
+from monai_cl.data.intake.description import Description, by_file_name
+from monai_cl.data.intake.dicom import Series
+from monai_cl.data.intake.nifti import check_same_grid, stem
+from monai_cl.data.intake.pseudonyms import Key
 from monai_cl.transforms._dicom import UnusableImageError
 
 _ABSENT = "named in dataset.json but absent"

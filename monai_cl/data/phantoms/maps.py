@@ -12,10 +12,10 @@ from monai.data import MetaTensor
 from monai.utils import SpaceKeys
 from torch import Tensor
 
-from monai_cl.data.phantom_deformation import random_displacement, sample, voxel_grid
-from monai_cl.data.phantom_head import add_head
-from monai_cl.data.phantom_lesions import add_lesions
-from monai_cl.data.phantom_template import (
+from monai_cl.data.phantoms.deformation import random_displacement, sample, voxel_grid
+from monai_cl.data.phantoms.head import add_head
+from monai_cl.data.phantoms.lesions import add_lesions
+from monai_cl.data.phantoms.template import (
     FIELD_OF_VIEW,
     HEAD_MARGIN,
     Grid,
@@ -23,7 +23,7 @@ from monai_cl.data.phantom_template import (
     template_fractions,
     to_grid,
 )
-from monai_cl.data.phantom_volume import Seed, smooth_noise
+from monai_cl.data.phantoms.volume import Seed, smooth_noise
 from monai_cl.qmri import Protocol, TissueValues, protocol_from_dict, tissue
 from monai_cl.qmri.maps import MAP_NAMES
 

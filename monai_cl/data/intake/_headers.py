@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from monai_cl.data._concealment import Concealer
-from monai_cl.data._findings import Findings, Grid
-from monai_cl.data._slice_store import SliceStore
-from monai_cl.data.decathlon import DATASET_JSON
-from monai_cl.data.nifti import is_nifti, read_grid, read_itk_grid
+from monai_cl.data.intake._concealment import Concealer
+from monai_cl.data.intake._findings import Findings, Grid
+from monai_cl.data.intake.decathlon import DATASET_JSON
+from monai_cl.data.intake.nifti import is_nifti, read_grid, read_itk_grid
+from monai_cl.data.loading._slice_store import SliceStore
 from monai_cl.transforms._dicom import SliceHeader, UnusableImageError, is_dicom, read_slice_headers
 from monai_cl.transforms._itk import is_itk
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_cl.data.phantom_deformation import sample
-from monai_cl.data.phantom_template import FIELD_OF_VIEW, HEAD_MARGIN, distance_outside, lattice, to_grid
-from monai_cl.data.phantom_volume import smooth_noise
+from monai_cl.data.phantoms.deformation import sample
+from monai_cl.data.phantoms.template import FIELD_OF_VIEW, HEAD_MARGIN, distance_outside, lattice, to_grid
+from monai_cl.data.phantoms.volume import smooth_noise
 
 _LATTICE_MM, _CORRELATION_MM, _WANDER = 12.0, 24.0, 0.15
 _SKULL, _SCALP, _MUSCLE = (5.0, 8.0), (3.0, 6.0), (6.0, 11.0)  # mm; the muscle is that of the lowest part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_cl.data._findings import Grid
+from monai_cl.data.intake._findings import Grid
 from monai_cl.transforms._dicom import UnusableImageError
 
 _SMALLEST, _LARGEST = 0.02, 30.0  # mm a voxel side: micro-CT of a biopsy to the coarsest scout

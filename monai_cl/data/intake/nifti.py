@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from monai_cl.data._findings import Grid
-from monai_cl.data.units import check_spacing, check_unit_name
+from monai_cl.data.intake._findings import Grid
+from monai_cl.data.intake.units import check_spacing, check_unit_name
 from monai_cl.transforms._dicom import UnusableImageError
 from monai_cl.transforms._itk import SUFFIXES as ITK_SUFFIXES
 from monai_cl.transforms._itk import read_itk_header

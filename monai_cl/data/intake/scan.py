@@ -16,14 +16,13 @@ from typing import Any
 from rich.console import Console
 
 from monai_cl._files import atomic_write
-from monai_cl.data._assembly import Known, assemble
-from monai_cl.data._concealment import Concealer
-from monai_cl.data._findings import Findings, LeftOut
-from monai_cl.data._headers import Files, read_files
-from monai_cl.data._middle_slice import look_at
-from monai_cl.data._slice_store import SliceStore
-from monai_cl.data._walk import walk
-from monai_cl.data.decathlon import (
+from monai_cl.data.intake._assembly import Known, assemble
+from monai_cl.data.intake._concealment import Concealer
+from monai_cl.data.intake._findings import Findings, LeftOut
+from monai_cl.data.intake._headers import Files, read_files
+from monai_cl.data.intake._middle_slice import look_at
+from monai_cl.data.intake._walk import walk
+from monai_cl.data.intake.decathlon import (
     DATASET_JSON,
     Claim,
     declared_claims,
@@ -31,9 +30,10 @@ from monai_cl.data.decathlon import (
     listed_sections,
     read_dataset_json,
 )
-from monai_cl.data.dicom import Series, find_series
-from monai_cl.data.pseudonyms import Key, find_or_make_key
-from monai_cl.data.scan_result import ScanResult
+from monai_cl.data.intake.dicom import Series, find_series
+from monai_cl.data.intake.pseudonyms import Key, find_or_make_key
+from monai_cl.data.intake.scan_result import ScanResult
+from monai_cl.data.loading._slice_store import SliceStore
 
 __all__ = ["ScanResult", "scan"]
 
@@ -73,7 +73,7 @@ def scan(
         keep_derived: Whether to keep DICOM series whose ImageType says ``DERIVED``.
         keep_tilted: Whether to keep series of a tilted gantry; their affine is sheared.
         key: Key of the pseudonyms or the file that holds it, made where there is none; by default one for all studies
-            of this user, see :func:`monai_cl.data.pseudonyms.key_path`.
+            of this user, see :func:`monai_cl.data.intake.pseudonyms.key_path`.
         hide_names: Whether to replace parts of paths that could name a patient.
         pictures: Whether to read the middle slice of each kept volume, for its thumbnail and to check its values.
         workers: Number of reading threads; by default twice the number of processors, at most 16.

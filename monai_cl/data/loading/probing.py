@@ -9,10 +9,10 @@ import torch
 from monai.transforms import Randomizable, SpatialCrop, SpatialPad
 
 from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
-from monai_cl.data.prepared import PreparedDataset
-from monai_cl.data.sampling import ViewDataset, fixed_batches
-from monai_cl.data.slice_loading import fixed_slice_batches
-from monai_cl.data.slices import SliceDataset, items_of_rank
+from monai_cl.data.loading.prepared import PreparedDataset
+from monai_cl.data.loading.sampling import ViewDataset, fixed_batches
+from monai_cl.data.loading.slice_loading import fixed_slice_batches
+from monai_cl.data.loading.slices import SliceDataset, items_of_rank
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from monai_cl.data.faults import Faults, TooManyFaultsError, unreadable
-from monai_cl.data.partitions import PartitionBatchSampler, PartitionDraw, partition_starts
-from monai_cl.data.sampling import FAULTS, Fault, ViewLoader
-from monai_cl.data.slices import SliceDataset
+from monai_cl.data.loading.faults import Faults, TooManyFaultsError, unreadable
+from monai_cl.data.loading.partitions import PartitionBatchSampler, PartitionDraw, partition_starts
+from monai_cl.data.loading.sampling import FAULTS, Fault, ViewLoader
+from monai_cl.data.loading.slices import SliceDataset
 
 
 class ReadableSlices(Dataset[dict[str, Any]]):
