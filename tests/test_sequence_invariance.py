@@ -161,6 +161,26 @@ def test_measure_tells_a_descriptor_from_noise():
     assert "| noise |" in table(results)
 
 
+def test_distance_from_the_rim_finds_nothing() -> None:
+    volume = torch.rand(1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(32, 32, 32, dtype=torch.bool)
+    same = {"p": Sequences({"a": volume, "b": volume}, mask, mask, 1.0)}
+
+    def rim(image: Tensor) -> list[Tensor]:
+        axes = torch.meshgrid(*[torch.linspace(0.1, 1, n) for n in image.shape[2:]], indexing="ij")
+        return [torch.stack([*axes, *(1 - axis for axis in axes)])]
+
+    def seen(image: Tensor) -> list[Tensor]:
+        coarse = torch.nn.functional.avg_pool3d(image, 4)  # one of the levels, coarser than the image
+        return [torch.cat([image[0].roll(n, 1) for n in range(-2, 3)]), torch.cat([coarse[0], 1 - coarse[0]])]
+
+    content, place = measure_invariance(same, {"content": seen, "place": rim}, points=40, stride=1)
+    assert content.median == 0.0
+    assert content.near > 0.9
+    assert place.median > 5.0
+    assert place.near < 0.2
+
+
 def test_measure_is_repeatable_and_counts_its_progress():
     calls: list[tuple[int, int]] = []
     arguments = {"points": 10, "seed": 3}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.transforms import (
     ClipIntensityPercentilesd,
     Compose,
@@ -155,8 +156,9 @@ def measure_invariance(
     Points are drawn in the body, the same for all descriptors and all pairs of a patient's sequences; every voxel of
     the body on a grid of ``stride`` voxels is searched, so a part of the error, about half of ``stride``, is the grid.
 
-    Both images are described on one grid. A network that pads with zeros can tell a place by its distance from the
-    border, which the images share and MIND-SSC does not see: read its figures against its random initialisation.
+    A network that pads with zeros can tell a place by its distance from the border, whatever it sees there. The image
+    that is searched is therefore described 32 voxels further along each axis of a wider canvas than the one that the
+    points are from.
 
     Args:
         patients: Images by patient; see :func:`load_sequences`.
@@ -183,15 +185,16 @@ def measure_invariance(
         places, candidates = _draw(rng, sequences, points, stride)
         names += [f"{patient}: {a} -> {b}" for a, b in permutations(sequences.images, 2)]
         for name, describe in descriptors.items():
-            maps = {}
+            maps, searched = {}, {}
             for sequence, image in sequences.images.items():
-                maps[sequence] = describe(image[None])
+                maps[sequence] = _described(describe, image, before=0)
+                searched[sequence] = _described(describe, image, before=_PAD)
                 done += 1
                 if progress is not None:
                     progress(done, total)
             shape, spacing = sequences.everywhere.shape, [sequences.spacing] * sequences.everywhere.ndim
             for a, b in permutations(maps, 2):
-                found = correspondence_errors(maps[a], maps[b], places, candidates, shape=shape, spacing=spacing)
+                found = correspondence_errors(maps[a], searched[b], places, candidates, shape=shape, spacing=spacing)
                 errors[name].append(found.cpu().numpy())
     draws = [_resample(rng, [len(e) for e in errors[next(iter(errors))]]) for _ in range(_RESAMPLES)]
     reference = errors[next(iter(errors))]
@@ -230,6 +233,19 @@ def table(results: Sequence[Invariance]) -> str:
         gain = f"{100 * r.gain:+.1f} [{100 * r.gain_interval[0]:+.1f}, {100 * r.gain_interval[1]:+.1f}]"
         lines.append(f"| {r.name} | {median} | {near} | {gain if place else ''} |")
     return "\n".join(lines)
+
+
+def _described(describe: Descriptor, image: Tensor, *, before: int) -> list[Tensor]:
+    """Maps of an image that begins ``before`` (0 to 32) voxels from the rim of a canvas 32 voxels wider than it is."""
+    dims = image.ndim - 1
+    wide = describe(F.pad(image[None], [before, _PAD - before] * dims))
+    maps = []
+    for m in wide:
+        strides = [(n + _PAD) // k for n, k in zip(image.shape[1:], m.shape[1:], strict=True)]
+        starts = [before // s for s in strides]
+        sizes = [n // s for n, s in zip(image.shape[1:], strides, strict=True)]
+        maps.append(m[(slice(None), *(slice(a, a + n) for a, n in zip(starts, sizes, strict=True)))])
+    return maps
 
 
 def _draw(rng: np.random.Generator, sequences: Sequences, points: int, stride: int) -> tuple[Tensor, Tensor]:
