@@ -121,7 +121,7 @@ def finish(process: "subprocess.Popen[str]", folder: Path, *, timeout: float = 1
     return log
 
 
-def wait_for(path: Path, process: "subprocess.Popen[str]", *, timeout: float = 60) -> None:
+def wait_for(path: Path, process: "subprocess.Popen[str]", *, timeout: float = 240) -> None:
     end = time.monotonic() + timeout
     while not path.exists():
         assert process.poll() is None, f"the process ended with {process.returncode} before it wrote {path}"
@@ -310,7 +310,7 @@ def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path
     process = launch(arguments, tmp_path)
     wait_for(bundle / "runs" / "pretrain" / "checkpoint.pt", process)
     process.terminate()  # torchrun hands it on
-    process.wait(60)
+    process.wait(240)
     then = checkpoint(bundle)
     epochs = then["step"] // 10 + 2
     log = finish(launch([*arguments, "--max_epochs", str(epochs)], tmp_path), tmp_path)
@@ -353,7 +353,7 @@ def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path
 def test_the_last_line_of_a_failed_command_is_the_reason(bundle: Path, study: Path, tmp_path: Path) -> None:
     before = files(bundle)
     process = launch(command(bundle, "pretrain", study, crop_sizes=[4, 4, 4]), tmp_path)
-    assert process.wait(60) == 1
+    assert process.wait(240) == 1
     lines = (tmp_path / "log.txt").read_text().strip().splitlines()
     assert lines[-1].startswith("error: an override must name an id of the config files, unknown: --crop_sizes, did")
     assert any(line.startswith("Traceback") for line in lines)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from monai_cl.data import phantom_template
 from monai_cl.data.phantoms import (
     abdomen_ct_phantom,
     brain_subject,
@@ -18,6 +17,7 @@ from monai_cl.data.phantoms import (
     chest_ct_phantom,
     write_brain_dataset,
 )
+from monai_cl.data.phantoms import template as phantom_template
 from monai_cl.data.phantoms.deformation import exponentiate, jacobian_determinant, random_displacement, voxel_grid
 from monai_cl.data.phantoms.template import Grid, full_template, template_fractions
 from monai_cl.data.phantoms.volume import centred_affine, rician, smooth_noise, write_nifti

@@ -69,7 +69,7 @@ def draw_gallery(path: str | Path, *, spacing: float = 1.5) -> Path:
         image = subject.image(protocol)[0]
         low, high = (float(image[brain].quantile(q)) for q in (0.002, 0.998))
         low = low if isinstance(protocol, Mp2rage) else 0.0
-        ax.imshow(image[:, :, cut].T, cmap="gray", origin="lower", vmin=low, vmax=high)
+        ax.imshow(image[:, :, cut].T.numpy(), cmap="gray", origin="lower", vmin=low, vmax=high)
         ax.invert_xaxis()
         ax.set_axis_off()
         ax.set_title(name, fontsize=10)
