@@ -244,7 +244,8 @@ def _described(describe: Descriptor, image: Tensor, *, before: int) -> list[Tens
         strides = [(n + _PAD) // k for n, k in zip(image.shape[1:], m.shape[1:], strict=True)]
         starts = [before // s for s in strides]
         sizes = [n // s for n, s in zip(image.shape[1:], strides, strict=True)]
-        maps.append(m[(slice(None), *(slice(a, a + n) for a, n in zip(starts, sizes, strict=True)))])
+        window = tuple(slice(a, a + n) for a, n in zip(starts, sizes, strict=True))
+        maps.append(m[(slice(None), *window)])
     return maps
 
 
