@@ -245,7 +245,7 @@ def _described(describe: Descriptor, image: Tensor, *, before: int) -> list[Tens
         starts = [before // s for s in strides]
         sizes = [n // s for n, s in zip(image.shape[1:], strides, strict=True)]
         window = tuple(slice(a, a + n) for a, n in zip(starts, sizes, strict=True))
-        maps.append(m[(slice(None), *window)])
+        maps.append(m[(slice(None),) + window])  # noqa: RUF005 - Python 3.10
     return maps
 
 
