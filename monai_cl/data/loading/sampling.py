@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Randomizable
+from monai.utils import convert_to_tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from monai_cl.data.loading.drawing import BatchDraw, field_of
@@ -196,7 +198,16 @@ class ViewLoader(DataLoader[dict[str, Any]]):
 
 def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     faults = samples[0][FAULTS]
-    batch: dict[str, Any] = default_collate([{k: v for k, v in one.items() if k != FAULTS} for one in samples])
+    # plain tensors: places are in `coords`, and the metadata of several volumes need not go into one batch
+    rows = [
+        {
+            k: convert_to_tensor(v, track_meta=False) if isinstance(v, MetaTensor) else v
+            for k, v in one.items()
+            if k != FAULTS
+        }
+        for one in samples
+    ]
+    batch: dict[str, Any] = default_collate(rows)
     return {**batch, FAULTS: faults}
 
 
