@@ -111,7 +111,7 @@ def test_a_batch_says_which_volume_and_partition_each_slice_is_of() -> None:
     data = volumes()
     for image, number, position in zip(batch["image"], batch["volume"], batch["position"], strict=True):
         whole = data[int(number)]["image"]
-        start = (image[:, 0, 0].as_tensor() - whole[:, 0, 0, 0].as_tensor()).norm() / 8
+        start = (image[:, 0, 0] - whole[:, 0, 0, 0].as_tensor()).norm() / 8
         assert float(position) == pytest.approx((float(start) + 0.5) / whole.shape[-1], abs=1e-4)
     assert {"case", "volume", "partition", "position", "image"} == set(batch)
 
