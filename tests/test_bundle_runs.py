@@ -306,7 +306,9 @@ def test_a_run_asked_to_stop_stops_cleanly_and_goes_on(
 def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path, tmp_path: Path) -> None:
     overlays = ("multi_gpu.yaml",)
     shipped = files(bundle)
-    arguments = two_processes(command(bundle, "pretrain", study, overlays, max_epochs=20, epoch_length=10))
+    # the processes are what this is about: 30 steps on a few tiny volumes learn little that an alarm could judge
+    settings: dict[str, Any] = {"max_epochs": 20, "epoch_length": 10, "on_collapse": "warn"}
+    arguments = two_processes(command(bundle, "pretrain", study, overlays, **settings))
     process = launch(arguments, tmp_path)
     wait_for(bundle / "runs" / "pretrain" / "checkpoint.pt", process)
     process.terminate()  # torchrun hands it on
