@@ -184,8 +184,18 @@ def _filled(content: Mapping[str, Any]) -> str:
     )
 
 
+def split_sections(sections: str | Sequence[str]) -> list[str]:
+    """Names of sections, joined by ``+`` or in a list.
+
+    Example:
+        >>> split_sections("training+unlabelled"), split_sections(["test"])
+        (['training', 'unlabelled'], ['test'])
+    """
+    return sections.split("+") if isinstance(sections, str) else list(sections)
+
+
 def _section_names(content: Mapping[str, Any], sections: str | Sequence[str], source: Path) -> list[str]:
-    wanted = sections.split("+") if isinstance(sections, str) else list(sections)
+    wanted = split_sections(sections)
     if not wanted:
         raise ValueError(f"sections must name at least one section, got {sections!r}; choose from {_filled(content)}")
     valid = [name for name, value in content.items() if _is_section(name, value)]

@@ -24,7 +24,7 @@ from monai_cl.data.curation.leaks import HELD_OUT, Leak, find_leaks, items_of, l
 from monai_cl.data.curation.reduction import THRESHOLDS, Criterion, Embed, check_threshold
 from monai_cl.data.curation.slice_hash import hamming
 from monai_cl.data.curation.volume_marks import VolumeMarks, mark
-from monai_cl.data.datalist import load_datalist, read_datalist, section_names, subject_of
+from monai_cl.data.datalist import load_datalist, read_datalist, section_names, split_sections, subject_of
 
 ON_LEAK = ("refuse", "drop", "report")
 SCOPES = ("volume", "dataset")
@@ -174,7 +174,7 @@ def curate(
     _check_options(scope, on_leak, hold_out)
     source = Path(datalist)
     content = read_datalist(source)
-    chosen = sections.split("+") if isinstance(sections, str) else list(sections)
+    chosen = split_sections(sections)
     entries = _read(source, content, dataset_dir, method, workers, console)
     pairs = _group(entries)
     _drop_duplicates(entries, pairs)

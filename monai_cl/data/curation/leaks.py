@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_cl.data.curation.duplicates import near_fingerprints
-from monai_cl.data.datalist import read_datalist, section_names, subject_of
+from monai_cl.data.datalist import read_datalist, section_names, split_sections, subject_of
 
 logger = logging.getLogger(__name__)
 HELD_OUT = ("validation", "test")
@@ -80,7 +80,7 @@ def check_pretraining(
         ValueError: If a patient or a volume is on both sides; names some.
     """
     content = read_datalist(datalist)
-    chosen = sections.split("+") if isinstance(sections, str) else list(sections)
+    chosen = split_sections(sections)
     for name in [name for name in chosen if name in held_out]:
         logger.warning("pretraining reads the section %s, which no result can be measured on afterwards", name)
     kept_back = [name for name in section_names(content) if name in held_out and name not in chosen]

@@ -197,18 +197,18 @@ class ViewLoader(DataLoader[dict[str, Any]]):
 
 
 def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    faults = samples[0][FAULTS]
-    # plain tensors: places are in `coords`, and the metadata of several volumes need not go into one batch
-    rows = [
-        {
-            k: convert_to_tensor(v, track_meta=False) if isinstance(v, MetaTensor) else v
-            for k, v in one.items()
-            if k != FAULTS
-        }
+    batch = collate_views([{key: value for key, value in one.items() if key != FAULTS} for one in samples])
+    return {**batch, FAULTS: samples[0][FAULTS]}
+
+
+def collate_views(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of plain tensors: places are in ``coords``, and the metadata of several volumes need not fit together."""
+    plain = [
+        {key: convert_to_tensor(v, track_meta=False) if isinstance(v, MetaTensor) else v for key, v in one.items()}
         for one in samples
     ]
-    batch: dict[str, Any] = default_collate(rows)
-    return {**batch, FAULTS: faults}
+    batch: dict[str, Any] = default_collate(plain)
+    return batch
 
 
 def view_loader(
@@ -260,4 +260,4 @@ def fixed_batches(
         draws: How often each volume is drawn from, where a single draw shows little of it.
     """
     views = [dataset[item, seed + item + num_volumes * draw] for draw in range(draws) for item in range(num_volumes)]
-    return [default_collate(views[i : i + batch_size]) for i in range(0, len(views), batch_size)]
+    return [collate_views(views[i : i + batch_size]) for i in range(0, len(views), batch_size)]

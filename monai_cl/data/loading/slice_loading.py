@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from monai_cl.data.loading.faults import Faults, TooManyFaultsError, unreadable
 from monai_cl.data.loading.partitions import PartitionBatchSampler, PartitionDraw, partition_starts
-from monai_cl.data.loading.sampling import FAULTS, Fault, ViewLoader
+from monai_cl.data.loading.sampling import FAULTS, Fault, ViewLoader, collate_views
 from monai_cl.data.loading.slices import SliceDataset
 
 
@@ -141,4 +141,4 @@ def fixed_slice_batches(
     sampler = PartitionBatchSampler(
         count, n_parts, depths=dataset.depths, subjects=dataset.subjects, slab=dataset.slab, seed=seed
     )
-    return [default_collate([dataset[draw] for draw in batch]) for batch in sampler]
+    return [collate_views([dataset[draw] for draw in batch]) for batch in sampler]
