@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
+from monai.networks import eval_mode
 from torch import Tensor
 
 from monai_cl.engine.distributed import any_process, rank
@@ -130,16 +131,11 @@ class HealthProbe:
     def _measure(self, engine: PretrainTrainer) -> dict[str, float | Tensor]:
         method, device = engine.inner_method, engine.state.device
         devices = [device] if device.type == "cuda" else []
-        training = method.training
-        method.eval()
-        try:
-            with torch.random.fork_rng(devices), torch.no_grad(), engine.precision.autocast():
-                views = (to_device(batch, device) for batch in self.batches)
-                values = method.probe(views) if self.batches else {}
-                patches = [to_device(patch, device) for patch in self.patches]
-                return {**values, **(label_probe(method.steady_network, patches) if patches else {})}
-        finally:
-            method.train(training)
+        with eval_mode(method), torch.random.fork_rng(devices), engine.precision.autocast():
+            views = (to_device(batch, device) for batch in self.batches)
+            values = method.probe(views) if self.batches else {}
+            patches = [to_device(patch, device) for patch in self.patches]
+            return {**values, **(label_probe(method.steady_network, patches) if patches else {})}
 
     def _judge(self, engine: PretrainTrainer, values: Mapping[str, float]) -> None:
         if engine.state.iteration < self.grace * engine.total_steps:

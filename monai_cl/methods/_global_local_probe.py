@@ -8,13 +8,8 @@ from torch import Tensor
 
 from monai_cl.methods._contrast_terms import places
 from monai_cl.methods._dense_maps import dense_rows
-from monai_cl.metrics import (
-    DeadDimensionsMetric,
-    EffectiveRankMetric,
-    InstanceAlignmentMetric,
-    InstanceUniformityMetric,
-    KNNProbeMetric,
-)
+from monai_cl.methods._embedding_health import EmbeddingHealth
+from monai_cl.metrics import KNNProbeMetric
 
 _VOXELS = 256  # of each image, evenly spread
 _NEIGHBOURS = 5
@@ -24,22 +19,16 @@ class Probe:
     """Collects embeddings batch by batch."""
 
     def __init__(self) -> None:
-        self._alignment = InstanceAlignmentMetric()
-        self._of_rows = {
-            "uniformity": InstanceUniformityMetric(),
-            "effective_rank": EffectiveRankMetric(),
-            "dead_dimensions": DeadDimensionsMetric(),
-        }
+        self._health = EmbeddingHealth()
         self._partition = KNNProbeMetric(k=_NEIGHBOURS)
         self._partitions: list[Tensor] = []
         self._volumes: list[Tensor] = []
         self._errors: list[Tensor] = []
         self._voxel = float("inf")
-        self._rows = False
 
     def add_images(self, z: Tensor, batch: Mapping[str, Any]) -> None:
         """Embeddings (B, V, D)."""
-        self._observe(z[:, 0], z[:, 1])
+        self._health(z[:, 0], z[:, 1], rows=z[:, 0])
         if "partition" in batch and "volume" in batch:
             partition, volume = (torch.as_tensor(batch[key]).cpu() for key in ("partition", "volume"))
             self._partition(z[:, 0].cpu(), partition, groups=volume)
@@ -58,14 +47,13 @@ class Probe:
         self._errors.append(found.error.cpu())
         self._voxel = min(self._voxel, _voxel(coords))
         if count and len(found.first):
-            self._observe(found.first, found.second)
+            self._health(found.first, found.second, rows=found.first)
 
     def values(self) -> dict[str, float | Tensor]:
         """All that there was something to tell about."""
         found: dict[str, Tensor | float] = {}
-        if self._rows:
-            found["alignment"] = self._alignment.aggregate()
-            found |= {name: metric.aggregate() for name, metric in self._of_rows.items()}
+        if self._health.rows:
+            found |= self._health.values()
         if self._partitions:
             partition, volume = torch.cat(self._partitions), torch.cat(self._volumes)
             others = len(volume) - int(volume.unique(return_counts=True)[1].max())
@@ -76,12 +64,6 @@ class Probe:
             found["place_error"] = error.median()
             found["place_accuracy"] = (error <= 1.001 * self._voxel).float().mean()
         return {name: float(value) for name, value in found.items()}
-
-    def _observe(self, x: Tensor, y: Tensor) -> None:
-        self._rows = True
-        self._alignment(x, y)
-        for metric in self._of_rows.values():
-            metric(x)
 
 
 def _voxel(coords: Tensor) -> float:

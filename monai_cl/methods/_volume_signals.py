@@ -7,13 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monai_cl.losses import VolumeContrastLoss
-from monai_cl.metrics import (
-    DeadDimensionsMetric,
-    EffectiveRankMetric,
-    InstanceAlignmentMetric,
-    InstanceUniformityMetric,
-    PositionMetric,
-)
+from monai_cl.methods._embedding_health import EmbeddingHealth
+from monai_cl.metrics import PositionMetric
 from monai_cl.metrics._base import BufferedMetric
 
 
@@ -77,12 +72,7 @@ class ProbeSignals:
     """Signals over the batches of a probe, those of the other processes included."""
 
     def __init__(self) -> None:
-        self.position, self.alignment = PositionMetric(), InstanceAlignmentMetric()
-        self.spread = {
-            "uniformity": InstanceUniformityMetric(),
-            "effective_rank": EffectiveRankMetric(),
-            "dead_dimensions": DeadDimensionsMetric(),
-        }
+        self.position, self.health = PositionMetric(), EmbeddingHealth()
         self.pairs, self.gaps = _Rows(), _Rows()
 
     def __call__(
@@ -104,9 +94,7 @@ class ProbeSignals:
         """
         crops, bases = student if teacher is None else teacher
         self.position(crops, bases, overlap=views["overlap"], centers=views["base_centers"])
-        self.alignment(crops.flatten(0, 1), changed.flatten(0, 1))
-        for metric in self.spread.values():
-            metric(bases.flatten(0, 1))
+        self.health(crops.flatten(0, 1), changed.flatten(0, 1), rows=bases.flatten(0, 1))
         self.pairs(pair_rows(loss, student, teacher, views["overlap"]))
         if teacher is not None:
             self.gaps(gaps(student, teacher)[:, None])
@@ -120,8 +108,7 @@ class ProbeSignals:
             "chance_accuracy": where["chance_accuracy"],
             "position_error_mm": where["distance_mm"],
             "chance_error_mm": where["chance_distance_mm"],
-            "alignment": self.alignment.aggregate(),
-            **{name: metric.aggregate() for name, metric in self.spread.items()},
+            **self.health.values(),
             "dead_pairs": _mean_where(dead, positive),
             **({"teacher_gap": self.gaps.aggregate().mean()} if with_teacher else {}),
         }

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from monai.networks import eval_mode
 from torch import Tensor, nn
 
 from monai_cl import weights
@@ -208,17 +209,13 @@ class GlobalLocalContrast(Method):
             often it is a neighbour of that place at most.
         """
         probe = Probe()
-        training = self.training
-        self.eval()
-        try:
+        with eval_mode(self):
             for batch in batches:
                 found = self._embed(batch)
                 if found.images is not None:
                     probe.add_images(found.images, batch)
                 if found.maps is not None:
                     probe.add_maps(found.maps, batch, count=found.images is None)
-        finally:
-            self.train(training)
         return probe.values()
 
     def causes_of_collapse(self) -> list[str]:

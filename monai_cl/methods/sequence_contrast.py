@@ -5,20 +5,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from monai.networks import eval_mode
 from torch import Tensor, nn
 
 from monai_cl.losses import DenseContrastiveLoss, NTXentLoss
 from monai_cl.methods._crop_size import pooled_width
 from monai_cl.methods._dense_maps import dense_rows, hypercolumns, pointwise, reached, resized
+from monai_cl.methods._embedding_health import EmbeddingHealth
 from monai_cl.methods.base import Method
-from monai_cl.metrics import (
-    DeadDimensionsMetric,
-    EffectiveRankMetric,
-    InstanceAlignmentMetric,
-    InstanceUniformityMetric,
-    RetrievalMetric,
-    retrieval_at_k,
-)
+from monai_cl.metrics import RetrievalMetric, retrieval_at_k
 from monai_cl.networks import Features, Projector, network_features, pool_pyramid
 
 _PROBED = 512  # voxels of each crop that a probe compares
@@ -186,17 +181,9 @@ class SequenceContrast(Method):
             ``voxel_within_5_mm``; without the global term the rest is of embeddings of voxels. With the reconstruction
             its L1 error.
         """
-        metrics = {
-            "alignment": InstanceAlignmentMetric(),
-            "uniformity": InstanceUniformityMetric(),
-            "effective_rank": EffectiveRankMetric(),
-            "dead_dimensions": DeadDimensionsMetric(),
-        }
-        retrieval, crops, rows = RetrievalMetric(), 0, 0
+        health, retrieval, crops = EmbeddingHealth(fewest=_ENOUGH), RetrievalMetric(), 0
         errors, lost = [], []
-        training = self.training
-        self.eval()
-        try:
+        with eval_mode(self):
             for batch in batches:
                 views = batch[self.key]
                 features = network_features(self.network, views["views"].flatten(0, 1))
@@ -214,15 +201,12 @@ class SequenceContrast(Method):
                     restored = self.reconstruction_head(features.decoder)
                     lost.append(_l1(restored, views["target"].flatten(0, 1)))
                 if pair is not None and len(pair[0]):
-                    _observe(metrics, *pair)
-                    rows += 2 * len(pair[0])
-        finally:
-            self.train(training)
+                    health(*pair, rows=torch.cat(pair))
         values: dict[str, Tensor | float] = {}
         if crops:
             values |= {"retrieval": retrieval.aggregate(), "chance_retrieval": 1 / max(crops, 1)}
         if self.projector is not None or self.dense_head is not None:
-            values |= {name: metrics[name].aggregate() for name in metrics if name == "alignment" or rows >= _ENOUGH}
+            values |= health.values()
         if errors:
             error = torch.cat(errors)
             values |= {"voxel_error_mm": error.median(), "voxel_within_5_mm": (error <= 5).float().mean()}
@@ -269,9 +253,3 @@ def _health(z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
         "retrieval": retrieval_at_k(z1.float(), z2.float()),
         "embedding_std": flat.std(dim=0).mean() * flat.shape[1] ** 0.5,
     }
-
-
-def _observe(metrics: dict[str, Any], x: Tensor, y: Tensor) -> None:
-    metrics["alignment"](x, y)
-    for name in ("uniformity", "effective_rank", "dead_dimensions"):
-        metrics[name](torch.cat([x, y]))

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from monai.networks import eval_mode
 from torch import Tensor, nn
 
 from monai_cl.losses import VolumeContrastLoss
@@ -215,16 +216,12 @@ class VolumeContrast(Method):
             ``negative_cosine``, the similarities that the loss is made of.
         """
         signals = ProbeSignals()
-        training = self.student.training
-        self.student.eval()
-        try:
+        with eval_mode(self.student):
             for batch in batches:
                 views = batch[self.key]
                 changed = _embed(self._judged, 1.1 * views["crops"] + 0.05, views["bases"])
                 student, teacher = self._student_and_teacher(views["crops"], views["bases"])
                 signals(self.loss, student, teacher, views, changed.crops)
-        finally:
-            self.student.train(training)
         values = signals.values(with_teacher=self.teacher is not None)
         if self.teacher is not None:
             values["teacher_distance"] = parameter_distance(self._followed, self.teacher.module)

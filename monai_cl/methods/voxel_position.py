@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from monai.networks import eval_mode
 from torch import Tensor, nn
 
 from monai_cl.methods._dense_maps import pointwise, reached, resized
@@ -118,17 +119,13 @@ class VoxelPosition(Method):
             mean place of all of them.
         """
         distances, places = [], []
-        training = self.training
-        self.eval()
-        try:
+        with eval_mode(self):
             for batch in batches:
                 error, valid = self._errors(batch)
                 distances.append(error.norm(dim=2)[valid > 0] * self.scale)
                 coords = batch[self.coords_key].float()
                 coords = coords - _mean(coords, valid) if self.relative else coords
                 places.append(coords.movedim(2, -1)[valid > 0])
-        finally:
-            self.train(training)
         if not distances:
             return {}
         truth = torch.cat(places)
