@@ -1,7 +1,5 @@
 """Reading boxes of a cache against reading files, as ratios within one run: ``pytest -m benchmark -s``."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from monai.transforms import (
     ScaleIntensityRanged,
 )
 from scipy.ndimage import zoom
+from stopwatch import best_of
 
 from monai_cl import recipes
 from monai_cl.data import PreparedDataset, load_datalist, write_cache
@@ -42,17 +41,6 @@ preprocessing:
     - _target_: monai_cl.transforms.load.LoadVolumed
       keys: image
 """
-
-
-def best_of(function: Callable[[], Any], repeats: int) -> float:
-    """Shortest processor time of a few calls, in seconds; the first call is not counted."""
-    function()
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()  # on one thread: what a machine's other work takes is no part of it
-        function()
-        times.append(time.process_time() - started)
-    return min(times)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,13 +1,12 @@
 """Views with the places of their voxels against the plain chain run as often: ``pytest -m benchmark -s``."""
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Rand2DElasticd, RandAffined, RandFlipd, RandGaussianNoised, RandSpatialCropd
+from stopwatch import best_of
 
 from monai_cl.transforms import RandViewsd
 
@@ -38,23 +37,14 @@ CHAINS = {
 }
 
 
-def best_of(number: int, function: Callable[[], Any]) -> float:
-    times = []
-    for _ in range(number):
-        started = time.process_time()
-        function()
-        times.append(time.process_time() - started)
-    return min(times)
-
-
 @pytest.mark.parametrize("name", CHAINS)
 def test_views_with_places_against_the_chain_alone(benchmark: Any, name: str) -> None:
     torch.set_num_threads(1)
     shape, steps = CHAINS[name]
     item, chain = {"image": MetaTensor(torch.rand(1, *shape))}, Compose(steps)
     views = RandViewsd("image", chain)
-    alone = best_of(4, lambda: (chain(item), chain(item)))
-    together = best_of(4, lambda: views(item))
+    alone = best_of(lambda: (chain(item), chain(item)), 4)
+    together = best_of(lambda: views(item), 4)
     benchmark.extra_info["times the plain chain"] = round(together / alone, 1)
     benchmark.pedantic(lambda: views(item), rounds=1)
     assert together < 8 * alone

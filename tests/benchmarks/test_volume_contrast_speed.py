@@ -9,6 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.networks.nets import SegResNet
 from monai.transforms import Compose, RandFlip, RandScaleIntensity, RandShiftIntensity, RandSpatialCrop, SpatialCrop
+from stopwatch import best_of
 from volume_contrast_loops import PUBLISHED, draw, loop_reference
 
 from monai_cl.losses import VolumeContrastLoss
@@ -16,17 +17,6 @@ from monai_cl.methods import VolumeContrast
 from monai_cl.transforms import VolumeContrastCrops, overlap_fractions
 
 pytestmark = pytest.mark.benchmark
-
-
-def best_of(function: Callable[[], Any], repeats: int = 5) -> float:
-    """Shortest processor time of a few calls, in seconds; the first call is not counted."""
-    function()
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()  # on one thread: what a machine's other work takes is no part of it
-        function()
-        times.append(time.process_time() - started)
-    return min(times)
 
 
 def compare(benchmark: Any, fast: Callable[[], Any], slow: Callable[[], Any], *, at_least: float = 0.0) -> None:
