@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
+from rich.console import Console
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -179,7 +180,8 @@ def plain_errors() -> None:
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         usual(kind, error, traceback)
         if isinstance(error, Exception):
-            print(f"\nerror: {_reason(error)}", file=sys.stderr)  # noqa: T201 - the last word to the user
+            # the last word to the user, as it is: neither wrapped nor read as markup
+            Console(stderr=True, highlight=False, markup=False).print(f"\nerror: {_reason(error)}", soft_wrap=True)
 
     hook.plain = True  # type: ignore[attr-defined]
     sys.excepthook = hook

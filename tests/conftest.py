@@ -1,12 +1,14 @@
 """Fixtures: tiny studies on disk."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet
+from torch import nn
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,3 +79,18 @@ def study_with_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(20):
         write_maps(folder / "maps", f"sub-{number:02d}", number)
     return folder
+
+
+FIVE_CHANNEL_NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "SegResNet": lambda: SegResNet(out_channels=5),
+    "BasicUNet": lambda: BasicUNet(out_channels=5),
+    "UNet": lambda: UNet(3, 1, 5, channels=(4, 8), strides=(2,)),
+    "DynUNet": lambda: DynUNet(3, 1, 5, kernel_size=[3, 3, 3], strides=[1, 2, 2], upsample_kernel_size=[2, 2]),
+    "SwinUNETR": lambda: SwinUNETR(in_channels=1, out_channels=5, feature_size=12),
+}
+
+
+@pytest.fixture(params=FIVE_CHANNEL_NETWORKS)
+def five_channel_network(request: pytest.FixtureRequest) -> nn.Module:
+    """A stock 3-D segmentation network with one channel in and five out, of each family in turn."""
+    return FIVE_CHANNEL_NETWORKS[request.param]()

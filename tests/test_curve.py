@@ -460,10 +460,10 @@ def test_an_interrupt_releases_what_was_claimed(tmp_path: Path) -> None:
 
     def interrupt() -> None:
         if pool.running:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("by the user")
 
     pool = Pool(cells(3), Store(tmp_path), lambda cell, worker: ended.wait(5) and 1 / 0, poll=0.05)  # type: ignore[arg-type,return-value]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="by the user"):
         pool.run(stop=ended.set, watch=interrupt)
     assert not list(tmp_path.rglob("*.json"))  # neither claims nor failures
 

@@ -43,7 +43,7 @@ def test_two_stages_hand_over_an_encoder_that_the_second_leaves_bit_for_bit(bund
 
 
 def test_a_second_stage_without_the_first_is_refused(bundle: Path, study: Path) -> None:
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(RuntimeError, match=r"^Failed to evaluate ") as caught:  # MONAI's words
         run(bundle, "pretrain", study, ("local.yaml",))
     assert "no file of weights at" in bundles._reason(caught.value)
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet
+from monai.networks.nets import BasicUNet, SegResNet
 from torch import nn
 
 from monai_cl.engine import adamw
@@ -81,16 +81,5 @@ def test_settings_out_of_range_are_refused(options: dict, message: str) -> None:
         MaskedReconstruction(nn.Linear(1, 1))
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        SegResNet(out_channels=5),
-        BasicUNet(out_channels=5),
-        UNet(3, 1, 5, channels=(4, 8), strides=(2,)),
-        DynUNet(3, 1, 5, kernel_size=[3, 3, 3], strides=[1, 2, 2], upsample_kernel_size=[2, 2]),
-        SwinUNETR(in_channels=1, out_channels=5, feature_size=12),
-    ],
-    ids=lambda network: type(network).__name__,
-)
-def test_the_head_follows_the_output_channels_of_every_network(network: nn.Module) -> None:
-    assert MaskedReconstruction(network).head.in_channels == 5
+def test_the_head_follows_the_output_channels_of_every_network(five_channel_network: nn.Module) -> None:
+    assert MaskedReconstruction(five_channel_network).head.in_channels == 5

@@ -135,9 +135,8 @@ def test_a_crop_the_network_cannot_take_stops_at_the_start(name: str) -> None:
     make, size, allowed = REFUSED[name]
     shown = size if isinstance(size, tuple) else (size,) * 3
     shape = re.escape(str(shown))
-    with pytest.raises(
-        ValueError, match=f"crop_size {shape} cannot pass through {name}:.*{allowed}, got {shape}.*larger"
-    ):
+    told = f"crop_size {shape} cannot pass through {name}:.*{allowed}, got {shape}.*larger"
+    with pytest.raises(ValueError, match=told):
         VolumeContrast(make(), size)
 
 

@@ -92,10 +92,8 @@ def test_missing_folders_are_named(monkeypatch, tmp_path):
 
 
 def test_an_unknown_recipe_gets_the_closest_and_all():
-    with pytest.raises(
-        ValueError,
-        match=r"'ct_abdomin', did you mean 'ct_abdomen'\? \(valid: body_mr, brain_mr, cardiac_mr, ct_",
-    ):
+    told = r"'ct_abdomin', did you mean 'ct_abdomen'\? \(valid: body_mr, brain_mr, cardiac_mr, ct_"
+    with pytest.raises(ValueError, match=told):
         recipes.load("ct_abdomin")
 
 
@@ -121,9 +119,8 @@ def test_a_copied_recipe_loads_by_its_path(tmp_path, files):
 
 
 def test_an_unknown_parameter_gets_the_closest_and_all():
-    with pytest.raises(
-        ValueError, match=r"has no parameter 'spacings', did you mean 'spacing'\? \(valid: margin, spacing,"
-    ):
+    told = r"has no parameter 'spacings', did you mean 'spacing'\? \(valid: margin, spacing,"
+    with pytest.raises(ValueError, match=told):
         recipes.load("ct_abdomen", spacings=2.0)
 
 

@@ -53,9 +53,7 @@ def test_another_head_keeps_its_values_and_is_named() -> None:
 def test_the_checkpoint_of_another_network_changes_nothing() -> None:
     _, target = networks()
     before = {k: v.clone() for k, v in target.state_dict().items()}
-    with pytest.raises(
-        WeightsMismatchError, match=r"at least 90 % of the parameters of SegResNet.*got 0\.0 %"
-    ) as error:
+    with pytest.raises(WeightsMismatchError, match=r"at least 90 % .* of SegResNet.*got 0\.0 %") as error:
         transfer(target, nn.Linear(3, 3).state_dict())
     assert error.value.receipt.unexpected == ("weight", "bias")
     assert all(torch.equal(before[k], v) for k, v in target.state_dict().items())
