@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 app = typer.Typer(
     help="Self-supervised contrastive pretraining for CT and MR. Training runs through `python -m monai.bundle run`.",
@@ -120,6 +121,19 @@ def plan(
     if json_file:
         found.write(json_file)
         console.print(f"wrote {json_file}")
+
+
+@app.command()
+def whose(
+    masks: Annotated[Path, typer.Argument(help="A mask of a bundle's inference.yaml, or a folder of them.")],
+) -> None:
+    """Tell which scan each mask is of, where inference has hidden the name; to you alone, on this machine."""
+    from monai_cl.data.masks import scans_of
+
+    table = Table("mask", "scan")
+    for mask, scan in scans_of(masks).items():
+        table.add_row(Text(mask, overflow="fold"), Text(scan, overflow="fold"))
+    console.print(table)
 
 
 @app.command()

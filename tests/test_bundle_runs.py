@@ -449,7 +449,7 @@ def test_a_folder_without_scans_is_refused(bundle: Path, study: Path, tmp_path: 
     assert said == "no scan, series or folder at nowhere; give an existing one as dataset_dir"
     (tmp_path / "empty").mkdir()
     said = user_sees(bundle, "inference", study, dataset_dir=str(tmp_path / "empty"))
-    assert "empty" in said
+    assert re.match(r"no NIfTI or DICOM files below \S+ \(0 other files\); scan a folder that holds some", said), said
 
 
 def test_a_patient_on_both_sides_is_refused(bundle: Path, own_study: Path) -> None:

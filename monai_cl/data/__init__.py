@@ -3,8 +3,9 @@
 from monai_cl.data.cache import CacheResult, write_cache
 from monai_cl.data.curation import check_pretraining, curate, find_leaks, kept_slices
 from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
+from monai_cl.data.intake.new_scans import find_images
 from monai_cl.data.intake.scan import ScanResult, scan
-from monai_cl.data.intake.study import check_axes, check_labels, check_study, class_names, digest, find_images
+from monai_cl.data.intake.study import check_axes, check_labels, check_study, class_names, digest
 from monai_cl.data.loading.depths import items_with_depth
 from monai_cl.data.loading.drawing import BatchDraw, field_of, source_weights
 from monai_cl.data.loading.faults import Faults, TooManyFaultsError
@@ -22,6 +23,7 @@ from monai_cl.data.loading.sampling import StepSampler, ViewDataset, fixed_batch
 from monai_cl.data.loading.slice_loading import ReadableSlices, fixed_slice_batches, slice_loader
 from monai_cl.data.loading.slices import SliceDataset, check_slab, cut_slab, items_of_rank
 from monai_cl.data.maps_study import common_maps, digest_items, map_items, split_subjects
+from monai_cl.data.masks import MaskFiles, scans_of
 from monai_cl.data.phantoms import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
 from monai_cl.data.quantitative_maps import find_maps, load_maps, maps_by_name, names_of_maps
 
@@ -30,6 +32,7 @@ __all__ = [
     "BrainMaps",
     "CacheResult",
     "Faults",
+    "MaskFiles",
     "PartitionBatchSampler",
     "PartitionDraw",
     "PreparedDataset",
@@ -75,6 +78,7 @@ __all__ = [
     "probe_slices",
     "relative_position",
     "scan",
+    "scans_of",
     "shared_subjects",
     "slice_loader",
     "source_weights",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data.intake._concealment import Finder, HiddenPath, has_alias
+from monai_cl.data.intake._hidden_paths import Finder, HiddenPath, has_alias, shown
 from monai_cl.data.intake.nifti import stem
 from monai_cl.data.intake.pseudonyms import KEY_VARIABLE, read_key
 
@@ -290,19 +290,19 @@ def _found(items: list[Item], folder: Path, content: Mapping[str, Any]) -> list[
 
 
 def _resolve(item: Item, folder: Path, listed: Item) -> Item:
-    """The item with absolute paths; those that the datalist hides remember what it says."""
+    """The item with absolute paths that remember what the datalist says of them."""
 
-    def resolved_path(path: str, shown: str) -> str:
+    def resolved_path(path: str, told: str) -> str:
         absolute = os.path.normpath(folder / path)
-        return absolute if path == shown else HiddenPath(absolute, shown)
+        return absolute if os.path.isabs(told) else HiddenPath(absolute, told)
 
     resolved = dict(item)
     for key in _FILE_KEYS:
-        value, shown = item.get(key), listed.get(key)
-        if isinstance(value, list) and isinstance(shown, list):
-            resolved[key] = [resolved_path(*pair) for pair in zip(value, shown, strict=True)]
+        value, told = item.get(key), listed.get(key)
+        if isinstance(value, list) and isinstance(told, list):
+            resolved[key] = [resolved_path(*pair) for pair in zip(value, told, strict=True)]
         elif value is not None:
-            resolved[key] = resolved_path(value, str(shown))
+            resolved[key] = resolved_path(value, str(told))
     return resolved
 
 
@@ -311,6 +311,7 @@ def _check_files(items: Sequence[Item], source: Path, folder: Path) -> None:
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(paths)} files that {source} names are absent, such as {', '.join(missing[:5])}; "
+            f"{len(missing)} of {len(paths)} files that {source} names are absent, such as "
+            f"{', '.join(map(shown, missing[:5]))}; "
             f"paths start from {folder}, set dataset_dir if the data lie elsewhere"
         )

@@ -8,24 +8,18 @@ holder of the key and of the folder finds the file again.
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
+from monai_cl.data.intake._hidden_paths import PREFIX, SUFFIX, alias_of
 from monai_cl.data.intake._neutral_words import NEUTRAL_WORDS
 from monai_cl.data.intake.pseudonyms import Key
 from monai_cl.transforms._dicom import Person
 
-_PREFIX = "hidden-"
-_ALIAS = re.compile(rf"{_PREFIX}[0-9a-f]{{12}}(\.[a-z0-9]+){{0,2}}")
 _PSEUDONYM = re.compile(r"sub-[0-9a-f]{12}")
-_SUFFIX = re.compile(
-    r"(\.nii|\.img|\.hdr)?\.(gz|dcm|ima|dicom|nii|nrrd|nhdr|mha|mhd|img|hdr|json|mgz|mnc)$", re.IGNORECASE
-)
 _DAY, _MONTH, _YEAR, _CUT = r"(0[1-9]|[12]\d|3[01])", r"(0[1-9]|1[0-2])", r"(19|20)\d\d", "[-_. ]?"
 _DATE = re.compile(
     rf"(?<!\d)({_YEAR}{_CUT}{_MONTH}{_CUT}{_DAY}|({_DAY}{_CUT}{_MONTH}|{_MONTH}{_CUT}{_DAY}){_CUT}{_YEAR})(?!\d)"
@@ -34,6 +28,7 @@ _UID = re.compile(r"\d+(\.\d+){4,}")
 _LONG_NUMBER = re.compile(r"(?<!\d)0*[1-9]\d{6,}")
 _PAIR = re.compile(r"(?<![^\W_])([^\W\d_]{2,})[\s_,^-]+([^\W\d_]{2,})(?![^\W_])")
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
+_SHORT_DATE = re.compile(rf"(?<!\d)(\d{{1,2}}[-_. ]\d{{1,2}}[-_. ]\d{{2}}|{_YEAR}{_CUT}{_MONTH})(?!\d)")
 
 
 class Concealer:
@@ -42,10 +37,12 @@ class Concealer:
     Args:
         key: Key of the hashes that take the place of hidden components.
         active: Whether anything is hidden at all.
+        strict: Whether to hide as well what is more than words of imaging, a letter and short numbers, for paths of
+            which no header tells whose they are.
     """
 
-    def __init__(self, key: Key, *, active: bool = True) -> None:
-        self._key, self._active = key, active
+    def __init__(self, key: Key, *, active: bool = True, strict: bool = False) -> None:
+        self._key, self._active, self._strict = key, active, strict
         self._parts: set[str] = set()  # found anywhere in a component
         self._words: set[str] = set()  # found as a whole word
         self._people: set[Person] = set()
@@ -114,7 +111,11 @@ class Concealer:
         if len(self._hidden) > 100_000:
             self._hidden.clear()
         if component not in self._hidden:
-            self._hidden[component] = self._looks_personal(component) or self._is_known(component)
+            self._hidden[component] = (
+                self._looks_personal(component)
+                or self._is_known(component)
+                or (self._strict and not is_plain(component))
+            )
         return self._hidden[component]
 
     def _looks_personal(self, component: str) -> bool:
@@ -122,13 +123,13 @@ class Concealer:
             component.encode("utf-8")
         except UnicodeEncodeError:
             return True
-        bare = _SUFFIX.sub("", component)
+        bare = SUFFIX.sub("", component)
         if any(mark in component for mark in "^\n\r\t") or _DATE.search(bare) or _UID.search(bare):
             return True
         return bool(_LONG_NUMBER.search(bare)) or any(_like_names(*pair) for pair in _PAIR.findall(bare))
 
     def _is_known(self, component: str) -> bool:
-        for form in _plain(_SUFFIX.sub("", component)):
+        for form in _plain(SUFFIX.sub("", component)):
             if not self._words.isdisjoint(_TOKEN.findall(form)):
                 return True
             joined = "".join(_TOKEN.findall(form))
@@ -187,93 +188,23 @@ class Concealer:
         for part in sorted(parts, key=len, reverse=True):
             text = text.replace(part, self.component(part))
         return " ".join(
-            word if _PREFIX in word or not self._is_known(word.strip(".,;:()")) else "[hidden]"
+            word if PREFIX in word or not self._is_known(word.strip(".,;:()")) else "[hidden]"
             for word in text.split(" ")
         )
 
 
-def alias_of(name: str, key: Key) -> str:
-    """What stands in the place of a hidden component."""
-    suffix = _SUFFIX.search(name)
-    return f"{_PREFIX}{key.digest('component', name)}{suffix.group().lower() if suffix else ''}"
-
-
-def has_alias(path: str) -> bool:
-    """Whether components of a path were hidden."""
-    return any(_ALIAS.fullmatch(part) for part in path.split("/"))
-
-
-class HiddenPath(str):
-    """A path with hidden components as it is on disk, which knows what to say in its place.
-
-    Args:
-        path: The path on disk.
-        shown: The path of the datalist.
-    """
-
-    shown: str
-
-    def __new__(cls, path: str, shown: str) -> HiddenPath:
-        """Keep what is shown beside the text."""
-        made = super().__new__(cls, path)
-        made.shown = shown
-        return made
-
-    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
-        return str(self), self.shown
-
-
-def without_hidden(text: str, item: Mapping[str, Any]) -> str:
-    """A text about an item, such as an error, with hidden paths and names of files replaced by what is shown.
+def is_plain(component: str) -> bool:
+    """Whether a path component is made of words of imaging, at most one other letter, and short numbers alone.
 
     Example:
-        >>> item = {"image": HiddenPath("/scans/smith/a.nii", "hidden-0123456789ab/a.nii")}
-        >>> without_hidden("cannot read /scans/smith/a.nii: smith/a.nii is cut short", item)
-        'cannot read hidden-0123456789ab/a.nii: hidden-0123456789ab/a.nii is cut short'
+        >>> [is_plain(name) for name in ("hippocampus_001.nii.gz", "sub-01_T1w", "mueller_001", "MR 48213", "4-7-61")]
+        [True, True, False, False, False]
     """
-    values = [one for value in item.values() for one in (value if isinstance(value, list) else [value])]
-    for path in (value for value in values if isinstance(value, HiddenPath)):
-        text = text.replace(str(path), path.shown)
-        parts, shown = str(path).replace(os.sep, "/").split("/"), path.shown.split("/")
-        for part, alias in zip(reversed(parts), reversed(shown), strict=False):
-            text = text.replace(part, alias) if part != alias else text
-    return text
-
-
-class Finder:
-    """Finds the files behind paths with hidden components.
-
-    Args:
-        folder: The scanned folder.
-        key: The key of the scan.
-    """
-
-    def __init__(self, folder: Path, key: Key) -> None:
-        self._folder, self._key = folder, key
-        self._listings: dict[str, dict[str, str]] = {}
-
-    def __call__(self, path: str) -> str:
-        """The path as it is on disk, relative to the folder.
-
-        Raises:
-            FileNotFoundError: If no name there has this hash.
-        """
-        place = ""
-        for part in path.split("/"):
-            if _ALIAS.fullmatch(part):
-                found = self._listing(place).get(part)
-                if found is None:
-                    raise FileNotFoundError(
-                        f"{path} is not below the dataset folder under this key: it moved, or has another key"
-                    )
-                part = found
-            place = os.path.join(place, part)
-        return place
-
-    def _listing(self, place: str) -> dict[str, str]:
-        if place not in self._listings:
-            self._listings[place] = {alias_of(name, self._key): name for name in os.listdir(self._folder / place)}
-        return self._listings[place]
+    tokens = _TOKEN.findall(SUFFIX.sub("", component).casefold())
+    numbers = [token.lstrip("0") for token in tokens if token.isdigit()]
+    words = [token for token in tokens if not token.isdigit() and token not in NEUTRAL_WORDS]
+    short = all(len(number) <= 4 for number in numbers) and sum(map(len, numbers)) <= 8
+    return short and len("".join(words)) <= 1 and not _SHORT_DATE.search(component)
 
 
 def _like_names(first: str, second: str) -> bool:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -49,7 +49,7 @@ def scan(
     keep_derived: bool = False,
     keep_tilted: bool = False,
     key: Key | str | os.PathLike[str] | None = None,
-    hide_names: bool = True,
+    hide_names: bool | Literal["strict"] = True,
     pictures: bool = False,
     workers: int | None = None,
     console: Console | None = None,
@@ -74,7 +74,8 @@ def scan(
         keep_tilted: Whether to keep series of a tilted gantry; their affine is sheared.
         key: Key of the pseudonyms or the file that holds it, made where there is none; by default one for all studies
             of this user, see :func:`monai_cl.data.intake.pseudonyms.key_path`.
-        hide_names: Whether to replace parts of paths that could name a patient.
+        hide_names: Whether to replace parts of paths that could name a patient; ``"strict"`` leaves nothing but words
+            of imaging and short numbers, for files of which no header tells whose they are.
         pictures: Whether to read the middle slice of each kept volume, for its thumbnail and to check its values.
         workers: Number of reading threads; by default twice the number of processors, at most 16.
         console: Where to show progress; ``None`` shows none.
@@ -94,7 +95,7 @@ def scan(
     _check_target(source, target)
     key = key if isinstance(key, Key) else find_or_make_key(key, outside=source)
     exclusions = target.with_name(f"{target.stem}.left_out.csv")
-    concealer = Concealer(key, active=hide_names)
+    concealer = Concealer(key, active=bool(hide_names), strict=hide_names == "strict")
     findings = Findings()
     store = SliceStore(findings)
     try:

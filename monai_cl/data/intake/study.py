@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from monai_cl.data.datalist import is_cache, load_datalist, read_datalist, shared_subjects
-from monai_cl.data.intake.pseudonyms import new_key
-from monai_cl.data.intake.scan import scan
-
-logger = logging.getLogger(__name__)
+from monai_cl.data.datalist import is_cache, read_datalist, shared_subjects
 
 
 def digest(datalist: str | Path) -> str:
@@ -91,29 +85,6 @@ def class_names(datalist: str | Path) -> dict[int, str]:
     """Names of the classes above background that a datalist gives."""
     labels = read_datalist(datalist).get("labels") or {}
     return {int(label): str(name) for label, name in labels.items() if int(label) > 0}
-
-
-def find_images(path: str | Path) -> list[dict[str, Any]]:
-    """Items for the scan at ``path``: a file, a DICOM series, or all volumes below a folder, labels aside.
-
-    What cannot be used is logged with its reason.
-
-    Raises:
-        FileNotFoundError: If there is nothing at ``path``.
-        ValueError: If nothing below it can be used.
-    """
-    path = Path(path)
-    if path.is_file():
-        return [{"image": str(path), "case": path.name.split(".")[0]}]
-    if not path.is_dir():
-        raise FileNotFoundError(f"no scan, series or folder at {path}; give an existing one as dataset_dir")
-    with tempfile.TemporaryDirectory() as folder:
-        # nothing of this list is kept: it may name files as they are, and needs no key
-        result = scan(path, Path(folder) / "datalist.json", key=new_key(), hide_names=False)
-        for left_out in result.left_out:
-            logger.warning("left out %s: %s, %s", left_out.paths[0], left_out.reason, left_out.detail)
-        sections = [name for name, count in result.counts.items() if count]
-        return load_datalist(Path(folder) / "datalist.json", sections, dataset_dir=path, labelled=False)
 
 
 def _items(content: Mapping[str, Any], section: str) -> list[Mapping[str, Any]]:

@@ -1,0 +1,112 @@
+"""What stands in the place of a path component that could name a patient, and how its file is found again."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_cl.data.intake.pseudonyms import Key
+
+PREFIX = "hidden-"
+SUFFIX = re.compile(
+    r"(\.nii|\.img|\.hdr)?\.(gz|dcm|ima|dicom|nii|nrrd|nhdr|mha|mhd|img|hdr|json|mgz|mnc)$", re.IGNORECASE
+)
+_ALIAS = re.compile(rf"{PREFIX}[0-9a-f]{{12}}(\.[a-z0-9]+){{0,2}}")
+
+
+def alias_of(name: str, key: Key) -> str:
+    """What stands in the place of a hidden component."""
+    suffix = SUFFIX.search(name)
+    return f"{PREFIX}{key.digest('component', name)}{suffix.group().lower() if suffix else ''}"
+
+
+def has_alias(path: str) -> bool:
+    """Whether components of a path were hidden."""
+    return any(_ALIAS.fullmatch(part) for part in path.split("/"))
+
+
+class HiddenPath(str):
+    """A path as it is on disk, which knows what to say in its place.
+
+    Args:
+        path: The path on disk.
+        shown: The path of the datalist.
+    """
+
+    shown: str
+
+    def __new__(cls, path: str, shown: str) -> HiddenPath:
+        """Keep what is shown beside the text."""
+        made = super().__new__(cls, path)
+        made.shown = shown
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return str(self), self.shown
+
+
+def shown(path: str) -> str:
+    """What may be said of a path: that of the datalist, where it has one."""
+    return path.shown if isinstance(path, HiddenPath) else path
+
+
+def without_hidden(text: str, item: Mapping[str, Any]) -> str:
+    """A text about an item, such as an error, with its paths and hidden names of files replaced by what is shown.
+
+    Example:
+        >>> item = {"image": HiddenPath("/scans/smith/a.nii", "hidden-0123456789ab/a.nii")}
+        >>> without_hidden("cannot read /scans/smith/a.nii: smith/a.nii is cut short", item)
+        'cannot read hidden-0123456789ab/a.nii: hidden-0123456789ab/a.nii is cut short'
+        >>> without_hidden("/scans/smith holds two series", item)
+        'hidden-0123456789ab holds two series'
+    """
+    values = [one for value in item.values() for one in (value if isinstance(value, list) else [value])]
+    for path in (value for value in values if isinstance(value, HiddenPath)):
+        for real in (os.path.abspath(path), str(path)):
+            text = text.replace(real, path.shown)
+            parts, aliases = real.replace(os.sep, "/").split("/"), path.shown.split("/")
+            root = "/".join(parts[: len(parts) - len(aliases)])
+            if root not in ("", ".", ".."):  # the folder of the data may be named after somebody, too
+                text = re.sub(rf"(?<![\w./-]){re.escape(root)}/", "", text)
+            for part, alias in zip(reversed(parts), reversed(aliases), strict=False):
+                text = text.replace(part, alias) if _ALIAS.fullmatch(alias) else text
+    return text
+
+
+class Finder:
+    """Finds the files behind paths with hidden components.
+
+    Args:
+        folder: The scanned folder.
+        key: The key of the scan.
+    """
+
+    def __init__(self, folder: Path, key: Key) -> None:
+        self._folder, self._key = folder, key
+        self._listings: dict[str, dict[str, str]] = {}
+
+    def __call__(self, path: str) -> str:
+        """The path as it is on disk, relative to the folder.
+
+        Raises:
+            FileNotFoundError: If no name there has this hash.
+        """
+        place = ""
+        for part in path.split("/"):
+            if _ALIAS.fullmatch(part):
+                found = self._listing(place).get(part)
+                if found is None:
+                    raise FileNotFoundError(
+                        f"{path} is not below the dataset folder under this key: it moved, or has another key"
+                    )
+                part = found
+            place = os.path.join(place, part)
+        return place
+
+    def _listing(self, place: str) -> dict[str, str]:
+        if place not in self._listings:
+            self._listings[place] = {alias_of(name, self._key): name for name in os.listdir(self._folder / place)}
+        return self._listings[place]

@@ -1,0 +1,137 @@
+"""Scans to make masks of: those of a datalist, or a file, a series or a folder that no datalist speaks of."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_cl.data.datalist import is_cache, load_datalist, read_datalist, section_names
+from monai_cl.data.intake._concealment import Concealer
+from monai_cl.data.intake._hidden_paths import HiddenPath, shown
+from monai_cl.data.intake.nifti import stem
+from monai_cl.data.intake.pseudonyms import KEY_VARIABLE, Key, find_or_make_key, new_key
+from monai_cl.data.intake.scan import scan
+
+logger = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+
+
+def find_images(
+    path: str | os.PathLike[str],
+    *,
+    datalist: str | os.PathLike[str] | None = None,
+    sections: str | Sequence[str] | None = None,
+    hide_names: bool = True,
+) -> list[Item]:
+    """Items for the scans at ``path``: a file, a DICOM series, or all volumes below a folder, labels aside.
+
+    Each has its ``"image"``, a ``"case"`` to name it in logs, and a ``"place"``: where below a folder of results those
+    of this scan belong, the path of the scan without its suffix. With ``hide_names`` neither holds more of a path than
+    words of imaging and short numbers, as in ``imagesTs/hippocampus_001``; a keyed hash takes the place of any other
+    name, the same one each time. Items of a datalist from ``monai-cl scan`` are named as it names them.
+
+    What cannot be used is logged with its reason.
+
+    Args:
+        path: The scans, or the folder that paths of ``datalist`` start from.
+        datalist: A datalist that names them.
+        sections: Which lists of it; all that hold something when left out.
+        hide_names: Whether to hide what could name a patient.
+
+    Raises:
+        FileNotFoundError: If there is nothing at ``path``, or the datalist names a file that is absent.
+        ValueError: If nothing below it can be used, or the datalist is a cache or has no such section.
+        OSError: If the key of the hashes can be neither read nor made.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"no scan, series or folder at {source}; give an existing one as dataset_dir")
+    key = _key(source if source.is_dir() else None) if hide_names else new_key()
+    concealer = Concealer(key, active=hide_names, strict=True)
+    if datalist is not None:
+        return _with_places(_listed(Path(datalist), source, sections, concealer), "")
+    if source.is_file():
+        name = concealer.component(source.name)
+        return _with_places([{"image": HiddenPath(str(source), name), "case": _bare(name)}], "")
+    base = concealer.component(source.resolve().name)
+    return _with_places(_below(source, base, key, hide_names=hide_names), base)
+
+
+def _key(outside: Path | None) -> Key:
+    try:
+        return find_or_make_key(outside=outside)
+    except OSError as error:
+        raise OSError(
+            f"the key that hides names of patients can be neither read nor made: {error.strerror}; set {KEY_VARIABLE} "
+            "to a file that can be written, or `--hide_names false` to name masks after their scans"
+        ) from error
+
+
+def _listed(datalist: Path, folder: Path, sections: str | Sequence[str] | None, concealer: Concealer) -> list[Item]:
+    if is_cache(datalist):
+        raise ValueError("masks are made of scans, got a cache of prepared volumes; give the datalist it was made from")
+    content = read_datalist(datalist)
+    wanted = section_names(content) if sections is None else sections
+    items = load_datalist(datalist, wanted, dataset_dir=folder, labelled=False)
+    if "key" in content:  # of a scan, which hides names itself
+        return items
+    return [{**_concealed(item, concealer), "case": concealer.path(item["case"])} for item in items]
+
+
+def _concealed(item: Item, concealer: Concealer) -> Item:
+    """An item of a list made by hand, whose paths may name anybody."""
+
+    def hidden(path: str) -> HiddenPath:
+        told = os.path.basename(path) if os.path.isabs(shown(path)) else shown(path)
+        return HiddenPath(str(path), concealer.path(told))
+
+    image = item["image"]
+    return {**item, "image": [hidden(path) for path in image] if isinstance(image, list) else hidden(image)}
+
+
+def _below(folder: Path, base: str, key: Key, *, hide_names: bool) -> list[Item]:
+    with tempfile.TemporaryDirectory() as scratch:  # nothing of this list is kept
+        out = Path(scratch) / "datalist.json"
+        try:
+            result = scan(folder, out, key=key, hide_names=hide_names and "strict")
+        except ValueError as error:
+            reasons, named, _ = str(error).partition(f"; {scratch}")
+            raise ValueError(f"{reasons}; `monai-cl scan` names each file") if named else error from None
+        for left_out in result.left_out:
+            logger.warning("left out %s: %s, %s", left_out.paths[0], left_out.reason, left_out.detail)
+        sections = [name for name, count in result.counts.items() if count]
+        items = load_datalist(result.datalist, sections, dataset_dir=folder, labelled=False)
+    for item in items:
+        if shown(item["image"]) == ".":  # a series that fills the folder is named after it
+            item.update(image=HiddenPath(str(item["image"]), base), case=base)
+    return items
+
+
+def _with_places(items: list[Item], base: str) -> list[Item]:
+    """Items with where results of each belong; a suffix stays where it alone tells two apart."""
+    names = [_first(item) for item in items]
+    short = [os.path.join(os.path.dirname(name), _bare(name)) for name in names]
+    how_often = Counter(short)
+    places = [brief if how_often[brief] == 1 else name for brief, name in zip(short, names, strict=True)]
+    for item, place in zip(items, places, strict=True):
+        item["place"] = place if place == base else os.path.join(base, place)
+    return items
+
+
+def _first(item: Item) -> str:
+    image = item["image"]
+    path = os.path.normpath(shown(image[0] if isinstance(image, list) else image))
+    return path.lstrip("./") or path  # a list may start from elsewhere, results do not leave their folder
+
+
+def _bare(path: str) -> str:
+    name = stem(path)
+    start, suffix = os.path.splitext(name)
+    return start if suffix.lower() in _DICOM_SUFFIXES else name
