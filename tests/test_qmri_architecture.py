@@ -12,7 +12,7 @@ import monai_cl.qmri
 from monai_cl.qmri import signal
 
 FOLDER = Path(monai_cl.qmri.__file__).parent
-STANDARD = ("abc", "collections", "dataclasses", "difflib", "itertools", "math", "typing")
+STANDARD = ("abc", "collections", "dataclasses", "difflib", "functools", "itertools", "math", "typing")
 
 SIGNATURES = {
     "spoiled_gradient_echo": ("pd t1 t2_star", "tr te flip_angle b1 mtsat"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter
-from monai_cl.qmri._relaxation import faded, fading
+from monai_cl.qmri._relaxation import faded, fading, plus
 
 Terms = tuple[Parameter, ...]
 
@@ -43,5 +43,5 @@ def prepared(terms: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def recovered(t1: Tensor, total: Tensor, *terms: Tensor) -> Tensor:
     """Magnetisation relative to equilibrium for :func:`prepared` terms of any of the above."""
     for weight, delay in zip(terms[: len(terms) // 2], terms[len(terms) // 2 :], strict=True):
-        total = torch.addcmul(total, weight, faded(delay, t1))
+        total = plus(total, weight, faded(delay, t1))
     return total

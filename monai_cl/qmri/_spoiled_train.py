@@ -17,17 +17,6 @@ def toward(mz: Tensor, target: Tensor, kept: Tensor) -> Tensor:
     return torch.lerp(target, mz, kept)
 
 
-def steady_state(short: Tensor, cos: Tensor, versed: Tensor) -> Tensor:
-    """Target of a train of pulses.
-
-    Args:
-        short: ``exp(-TX / T1) - 1`` for pulses TX seconds apart.
-        cos: Cosine of the flip angle.
-        versed: 1 minus the cosine.
-    """
-    return short / (cos * short - versed)
-
-
 def cosine_power(angle: Tensor, pulses: Tensor) -> Tensor:
     """What a number of pulses alone leave of the magnetisation along the field."""
     return torch.pow(sines(angle)[1], pulses)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter, evaluate
-from monai_cl.qmri._relaxation import RADIANS, faded, fading, is_number, scaled, sines
+from monai_cl.qmri._elementwise import Kernel, Parameter, evaluate
+from monai_cl.qmri._relaxation import RADIANS, faded, fading, is_number, plus, scaled, sines
 from monai_cl.qmri.constraints import check_refocusing_train
 
 MOST_ANGLES = 4096  # refocusing angles up to which the graph is run for each one; beyond, the series in the cosine
@@ -88,13 +88,13 @@ class EchoReadout:
     """One echo of a train as an elementwise function: ``amplitude(t1, t2, *prepare(*fields, *parameters))``.
 
     Attributes:
-        amplitude: The function.
+        amplitude: The function, which gives the factors of the amplitude.
         fields: Angles in degrees, numbers or maps.
         parameters: Echo spacing, number of the echo, coefficients.
         prepare: What the function needs of them, to be done once.
     """
 
-    amplitude: Callable[..., Tensor]
+    amplitude: Kernel
     fields: tuple[Parameter, ...]
     parameters: tuple[Parameter, ...]
     prepare: Callable[..., tuple[Tensor, ...]]
@@ -188,31 +188,31 @@ def _prepare_single(spacing: Tensor, echo: Tensor) -> tuple[Tensor, ...]:
     return (fading(spacing * echo),)
 
 
-def _single_pathway(t1: Tensor, t2: Tensor, whole: Tensor) -> Tensor:
-    return faded(whole, t2)
+def _single_pathway(t1: Tensor, t2: Tensor, whole: Tensor) -> tuple[Tensor]:
+    return (faded(whole, t2),)
 
 
 def _prepare_few(excitation: Tensor, spacing: Tensor, echo: Tensor, *coefficients: Tensor) -> tuple[Tensor, ...]:
     transverse = torch.sin(excitation * RADIANS).abs()
-    return fading(spacing * echo), fading(spacing), *(transverse * c for c in coefficients)
+    return echo, fading(spacing), *(transverse * c for c in coefficients)
 
 
-def _few_angles(t1: Tensor, t2: Tensor, whole: Tensor, interval: Tensor, *coefficients: Tensor) -> Tensor:
-    slow, y = _slow_and_fast(t1, t2, whole, interval)
-    return slow * _horner(coefficients, y)
+def _few_angles(t1: Tensor, t2: Tensor, echo: Tensor, interval: Tensor, *coefficients: Tensor) -> tuple[Tensor, ...]:
+    slow, y = _slow_and_fast(t1, t2, echo, interval)
+    return slow, _horner(coefficients, y)
 
 
 def _prepare_map(
     excitation: Tensor, angle: Tensor, spacing: Tensor, echo: Tensor, *series: Tensor
 ) -> tuple[Tensor, ...]:
     transverse = torch.sin(excitation * RADIANS).abs()
-    return transverse, torch.cos(angle * RADIANS), fading(spacing * echo), fading(spacing), *series
+    return transverse, torch.cos(angle * RADIANS), echo, fading(spacing), *series
 
 
 def _map_of_angles(
-    t1: Tensor, t2: Tensor, transverse: Tensor, cosine: Tensor, whole: Tensor, interval: Tensor, *series: Tensor
-) -> Tensor:
-    slow, y = _slow_and_fast(t1, t2, whole, interval)
+    t1: Tensor, t2: Tensor, transverse: Tensor, cosine: Tensor, echo: Tensor, interval: Tensor, *series: Tensor
+) -> tuple[Tensor, ...]:
+    slow, y = _slow_and_fast(t1, t2, echo, interval)
     length = math.isqrt(len(series))  # (K + 1) K coefficients
     # Clenshaw's recurrence for the sum of cosines, from the highest order down.
     ahead = behind = torch.zeros_like(cosine)
@@ -220,18 +220,22 @@ def _map_of_angles(
         row = _horner(series[order * length : (order + 1) * length], y)
         ahead, behind = torch.addcmul(row - behind, cosine, ahead, value=2), ahead
     total = torch.addcmul(_horner(series[:length], y) - behind, cosine, ahead)
-    return transverse * slow * total
+    return transverse, slow, total
 
 
-def _slow_and_fast(t1: Tensor, t2: Tensor, whole: Tensor, interval: Tensor) -> tuple[Tensor, Tensor]:
-    """Decay along the field up to the echo, and y, the further decay of one transverse interval."""
-    t1 = torch.maximum(t1, t2)
-    return faded(whole, t1), torch.addcdiv(torch.div(interval, t2), interval, t1, value=-1).exp2_()
+def _slow_and_fast(t1: Tensor, t2: Tensor, echo: Tensor, interval: Tensor) -> tuple[Tensor, Tensor]:
+    """Decay along the field but for one interval, and y, the further decay of a transverse interval."""
+    transverse = torch.div(interval, t2)
+    along = torch.maximum(torch.div(interval, t1), transverse)
+    further = transverse - along
+    return plus(further, echo, along).exp2_(), further.exp2()
 
 
 def _horner(coefficients: Sequence[Tensor], y: Tensor) -> Tensor:
-    """Polynomial without constant term, powers from 1 up."""
-    total = coefficients[-1]
-    for coefficient in reversed(coefficients[:-1]):
-        total = torch.addcmul(coefficient, total, y)
-    return total * y
+    """Polynomial in y from the constant term up."""
+    *rest, total = coefficients
+    if rest:
+        total = total * y + rest.pop()  # addcmul with two numbers in it takes longer
+    for coefficient in reversed(rest):
+        total = torch.addcmul(coefficient, total, y, out=None if torch.is_grad_enabled() else total)
+    return total

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter, as_count, evaluate
+from monai_cl.qmri._elementwise import Kernel, Parameter, as_count, evaluate
 from monai_cl.qmri._preparation import (
     Terms,
     double_inversion_terms,
@@ -89,12 +89,13 @@ def fast_spin_echo(
     terms = _preparation(tr, as_count(train_length) * echo_spacing, ti, efficiency)
     readout = EchoReadout.of(echo_spacing, effective_echo, refocusing_angle, b1)
     return evaluate(
-        _kernel(readout, len(terms), signed),
+        _kernel(readout, len(terms)),
         pd,
         (t1, t2),
         fields=readout.fields,
         parameters=(*terms, *readout.parameters),
         prepare=_prepare(readout, len(terms)),
+        signed=signed,
     )
 
 
@@ -120,9 +121,8 @@ def _prepare(readout: EchoReadout, terms: int) -> Callable[..., tuple[Tensor, ..
     return prepare
 
 
-def _kernel(readout: EchoReadout, terms: int, signed: bool) -> Callable[..., Tensor]:
-    def kernel(t1: Tensor, t2: Tensor, *rest: Tensor) -> Tensor:
-        signal = recovered(t1, *rest[: terms + 1]) * readout.amplitude(t1, t2, *rest[terms + 1 :])
-        return signal if signed else signal.abs()
+def _kernel(readout: EchoReadout, terms: int) -> Kernel:
+    def kernel(t1: Tensor, t2: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        return recovered(t1, *rest[: terms + 1]), *readout.amplitude(t1, t2, *rest[terms + 1 :])
 
     return kernel

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, evaluate
-from monai_cl.qmri._relaxation import faded, fading, scaled, shortfall, sines
+from monai_cl.qmri._relaxation import faded, fading, per_steady_state, scaled, sines
 from monai_cl.qmri.constraints import check_gradient_echo
 
 
@@ -64,14 +64,13 @@ def spoiled_gradient_echo(
 
 def _prepare(angle: Tensor, mtsat: Tensor, tr: Tensor, te: Tensor) -> tuple[Tensor, ...]:
     sin, cos, versed = sines(angle)
-    return sin.abs(), cos, versed + mtsat / (1 - mtsat), -tr, fading(te)
+    return sin.abs(), cos, versed + mtsat / (1 - mtsat), tr, fading(te)
 
 
 def _kernel(
-    t1: Tensor, t2_star: Tensor, sin: Tensor, cos: Tensor, opposing: Tensor, minus_tr: Tensor, te: Tensor
-) -> Tensor:
-    # q (1 - E1) / (1 - q E1 cos a), divided by its numerator; written so that no digits cancel at short TR.
-    return torch.div(sin, cos - opposing / shortfall(minus_tr, t1)) * faded(te, t2_star)
+    t1: Tensor, t2_star: Tensor, sin: Tensor, cos: Tensor, opposing: Tensor, tr: Tensor, te: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.div(sin, per_steady_state(t1, tr, cos, opposing)), faded(te, t2_star)
 
 
 def _check_fraction(mtsat: Parameter) -> None:

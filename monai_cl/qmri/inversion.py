@@ -1,7 +1,5 @@
 """Inversion recovery with one or two inversions and mono-exponential decay during the readout."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, evaluate
@@ -64,7 +62,7 @@ def inversion_recovery(
     check_echo_within_train(te=te, last_echo=readout)
     check_inversion(tr=tr, ti=ti, last_echo=readout, efficiency=efficiency)
     terms = inversion_terms(tr - readout, ti, efficiency)
-    return evaluate(_kernel(signed), pd, (t1, t2), parameters=(te, *terms), prepare=_prepare)
+    return evaluate(_kernel, pd, (t1, t2), parameters=(te, *terms), prepare=_prepare, signed=signed)
 
 
 def double_inversion_recovery(
@@ -111,16 +109,12 @@ def double_inversion_recovery(
     check_echo_within_train(te=te, last_echo=readout)
     check_double_inversion(tr=tr, ti1=ti1, ti2=ti2, last_echo=readout, efficiency=efficiency)
     terms = double_inversion_terms(tr - readout, ti1, ti2, efficiency)
-    return evaluate(_kernel(signed), pd, (t1, t2), parameters=(te, *terms), prepare=_prepare)
+    return evaluate(_kernel, pd, (t1, t2), parameters=(te, *terms), prepare=_prepare, signed=signed)
 
 
 def _prepare(te: Tensor, *terms: Tensor) -> tuple[Tensor, ...]:
     return (fading(te), *prepared(terms))
 
 
-def _kernel(signed: bool) -> Callable[..., Tensor]:
-    def kernel(t1: Tensor, t2: Tensor, te: Tensor, *terms: Tensor) -> Tensor:
-        signal = recovered(t1, *terms) * faded(te, t2)
-        return signal if signed else signal.abs()
-
-    return kernel
+def _kernel(t1: Tensor, t2: Tensor, te: Tensor, *terms: Tensor) -> tuple[Tensor, Tensor]:
+    return recovered(t1, *terms), faded(te, t2)

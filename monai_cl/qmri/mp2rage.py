@@ -1,13 +1,11 @@
 """Magnetisation-prepared gradient echoes at two inversion times (MP2RAGE) and their signed combination."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter, as_count, evaluate
-from monai_cl.qmri._relaxation import RADIANS, faded, fading, scaled, shortfall, sines
-from monai_cl.qmri._spoiled_train import cosine_power, pulses_before_centre, steady_state, toward
+from monai_cl.qmri._elementwise import Kernel, Parameter, as_count, evaluate
+from monai_cl.qmri._relaxation import RADIANS, faded, fading, per_steady_state, scaled, sines
+from monai_cl.qmri._spoiled_train import cosine_power, pulses_before_centre, toward
 from monai_cl.qmri.constraints import check_mp2rage
 
 
@@ -67,8 +65,10 @@ def mp2rage(
     parameters = _timing(tr, ti1, ti2, echo_spacing, te, flip_angle1, flip_angle2, num_pulses, efficiency)
     times = (t1,) if t2_star is None else (t1, t2_star)
     fields = (scaled(flip_angle1, b1), scaled(flip_angle2, b1))
-    present = torch.as_tensor(pd).detach().sign().abs()
-    return evaluate(_uniform_kernel(len(times)), present, times, fields=fields, parameters=parameters, prepare=_prepare)
+    return evaluate(
+        _uniform_kernel(len(times)), pd, times, fields=fields, parameters=parameters, prepare=_prepare,
+        proportional=False,
+    )  # fmt: skip
 
 
 def mp2rage_images(
@@ -183,7 +183,7 @@ def _timing(
 def _magnetisation(
     t1: Tensor,
     one: Tensor,
-    minus_spacing: Tensor,
+    spacing: Tensor,
     minus_efficiency: Tensor,
     train: Tensor,
     ta: Tensor,
@@ -195,8 +195,8 @@ def _magnetisation(
 ) -> tuple[Tensor, Tensor]:
     """Transverse magnetisation relative to equilibrium after the central pulse of each train; see ``_prepare``."""
     sin1, cos1, versed1, all1, before1, sin2, cos2, versed2, all2, before2 = pulses
-    short = shortfall(minus_spacing, t1)
-    target1, target2 = steady_state(short, cos1, versed1), steady_state(short, cos2, versed2)
+    target1 = per_steady_state(t1, spacing, cos1, versed1).reciprocal()
+    target2 = per_steady_state(t1, spacing, cos2, versed2).reciprocal()
     left_a, left_b, left_c = faded(ta, t1), faded(tb, t1), faded(tc, t1)
     relaxed = faded(train, t1)
     left1, left2 = all1 * relaxed, all2 * relaxed
@@ -204,7 +204,7 @@ def _magnetisation(
     end = toward(toward(one - left_a, target1, left1), one, left_b)
     end = toward(toward(end, target2, left2), one, left_c)
     carried = left_a * left1 * left_b * left2 * left_c
-    z1 = toward(minus_efficiency * end / torch.addcmul(one, minus_efficiency, carried, value=-1), one, left_a)
+    z1 = toward(minus_efficiency * end / (one - minus_efficiency * carried), one, left_a)
     z2 = toward(toward(z1, target1, left1), one, left_b)
     z1 = toward(z1, target1, before1 * faded(half1, t1))
     z2 = toward(z2, target2, before2 * faded(half2, t1))
@@ -229,22 +229,22 @@ def _prepare(
     for angle, before in ((angle1, before1), (angle2, before2)):
         _, cos, versed = sines(angle)
         trains += [torch.sin(angle * RADIANS), cos, versed, cosine_power(angle, pulses), cosine_power(angle, before)]
-    return torch.ones_like(spacing), -spacing, -efficiency, *(fading(delay) for delay in delays), *trains
+    return torch.ones_like(spacing), spacing, -efficiency, *(fading(delay) for delay in delays), *trains
 
 
 def _prepare_images(angle1: Tensor, angle2: Tensor, te: Tensor, *timing: Tensor) -> tuple[Tensor, ...]:
     return fading(te), *_prepare(angle1, angle2, *timing)
 
 
-def _uniform_kernel(times: int) -> Callable[..., Tensor]:
-    def kernel(t1: Tensor, *rest: Tensor) -> Tensor:
-        return uniform_image(*_magnetisation(t1, *rest[times - 1 :]))
+def _uniform_kernel(times: int) -> Kernel:
+    def kernel(t1: Tensor, *rest: Tensor) -> tuple[Tensor]:
+        return (uniform_image(*_magnetisation(t1, *rest[times - 1 :])),)
 
     return kernel
 
 
-def _image_kernel(which: int) -> Callable[..., Tensor]:
-    def kernel(t1: Tensor, t2_star: Tensor, te: Tensor, *prepared: Tensor) -> Tensor:
-        return _magnetisation(t1, *prepared)[which] * faded(te, t2_star)
+def _image_kernel(which: int) -> Kernel:
+    def kernel(t1: Tensor, t2_star: Tensor, te: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor]:
+        return _magnetisation(t1, *prepared)[which], faded(te, t2_star)
 
     return kernel

@@ -1,13 +1,11 @@
 """Magnetisation-prepared rapid gradient echo (MPRAGE, IR-FSPGR, 3-D TFE)."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, as_count, evaluate
-from monai_cl.qmri._relaxation import RADIANS, faded, fading, scaled, shortfall, sines
-from monai_cl.qmri._spoiled_train import cosine_power, pulses_before_centre, steady_state, toward
+from monai_cl.qmri._relaxation import RADIANS, faded, fading, per_steady_state, scaled, sines
+from monai_cl.qmri._spoiled_train import cosine_power, pulses_before_centre, toward
 from monai_cl.qmri.constraints import check_mprage
 
 
@@ -75,8 +73,9 @@ def mprage(
     before, _ = pulses_before_centre(num_pulses)
     parameters = (echo_spacing, te, num_pulses, before, ti - half, tr - ti - half, efficiency)
     return evaluate(
-        _kernel(signed), pd, (t1, t2_star), fields=(scaled(flip_angle, b1),), parameters=parameters, prepare=_prepare
-    )
+        _kernel, pd, (t1, t2_star), fields=(scaled(flip_angle, b1),), parameters=parameters, prepare=_prepare,
+        signed=signed,
+    )  # fmt: skip
 
 
 def _prepare(
@@ -91,38 +90,34 @@ def _prepare(
 ) -> tuple[Tensor, ...]:
     _, cos, versed = sines(angle)
     return (
-        torch.ones_like(spacing), torch.sin(angle * RADIANS), -spacing, cos, versed,
+        torch.ones_like(spacing), torch.sin(angle * RADIANS), spacing, cos, versed,
         cosine_power(angle, pulses), cosine_power(angle, before), -efficiency,
         *(fading(delay) for delay in (te, ta, td, pulses * spacing, before * spacing)),
     )  # fmt: skip
 
 
-def _kernel(signed: bool) -> Callable[..., Tensor]:
-    def kernel(
-        t1: Tensor,
-        t2_star: Tensor,
-        one: Tensor,
-        sin: Tensor,
-        minus_spacing: Tensor,
-        cos: Tensor,
-        versed: Tensor,
-        left_pulses: Tensor,
-        left_before: Tensor,
-        minus_efficiency: Tensor,
-        te: Tensor,
-        ta: Tensor,
-        td: Tensor,
-        train: Tensor,
-        half: Tensor,
-    ) -> Tensor:
-        target = steady_state(shortfall(minus_spacing, t1), cos, versed)
-        left_a, left_d = faded(ta, t1), faded(td, t1)
-        left_train = left_pulses * faded(train, t1)
-        # From no magnetisation at the inversion to the next one; the steady state follows from what is carried over.
-        end = toward(toward(one - left_a, target, left_train), one, left_d)
-        inverted = minus_efficiency * end / torch.addcmul(one, minus_efficiency, left_train * left_a * left_d, value=-1)
-        mz = toward(toward(inverted, one, left_a), target, left_before * faded(half, t1))
-        signal = sin * mz * faded(te, t2_star)
-        return signal if signed else signal.abs()
-
-    return kernel
+def _kernel(
+    t1: Tensor,
+    t2_star: Tensor,
+    one: Tensor,
+    sin: Tensor,
+    spacing: Tensor,
+    cos: Tensor,
+    versed: Tensor,
+    left_pulses: Tensor,
+    left_before: Tensor,
+    minus_efficiency: Tensor,
+    te: Tensor,
+    ta: Tensor,
+    td: Tensor,
+    train: Tensor,
+    half: Tensor,
+) -> tuple[Tensor, Tensor]:
+    target = per_steady_state(t1, spacing, cos, versed).reciprocal()
+    left_a, left_d = faded(ta, t1), faded(td, t1)
+    left_train = left_pulses * faded(train, t1)
+    # From no magnetisation at the inversion to the next one; the steady state follows from what is carried over.
+    end = toward(toward(one - left_a, target, left_train), one, left_d)
+    inverted = minus_efficiency * end / (one - minus_efficiency * (left_train * left_a * left_d))
+    mz = toward(toward(inverted, one, left_a), target, left_before * faded(half, t1))
+    return sin * mz, faded(te, t2_star)

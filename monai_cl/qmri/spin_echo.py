@@ -53,13 +53,13 @@ def _prepare(tr: Tensor, te: Tensor) -> tuple[Tensor, ...]:
     return fading(te), *prepared((torch.full_like(tr, 2.0), torch.full_like(tr, -1.0), tr - te / 2, tr))
 
 
-def _nominal(t1: Tensor, t2: Tensor, te: Tensor, *terms: Tensor) -> Tensor:
-    return recovered(t1, *terms) * faded(te, t2)
+def _nominal(t1: Tensor, t2: Tensor, te: Tensor, *terms: Tensor) -> tuple[Tensor, Tensor]:
+    return recovered(t1, *terms), faded(te, t2)
 
 
-def _scaled(t1: Tensor, t2: Tensor, angle: Tensor, tr: Tensor, te: Tensor) -> Tensor:
+def _scaled(t1: Tensor, t2: Tensor, angle: Tensor, tr: Tensor, te: Tensor) -> tuple[Tensor, Tensor]:
     sin, cos, _ = sines(angle)
     _, cos_refocus, versed_refocus = sines(2 * angle)
     mz = recovered(t1, *prepared((versed_refocus, cos_refocus, tr - te / 2, tr)))
     mz = mz / (1 - cos * cos_refocus * decay(tr, t1))
-    return (sin.abs() * versed_refocus / 2) * mz * decay(te, t2)
+    return (sin.abs() * versed_refocus / 2) * mz, decay(te, t2)

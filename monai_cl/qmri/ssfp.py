@@ -71,14 +71,16 @@ def balanced_ssfp(
 # With m_i = 1 - E_i every sum below is one of small terms of one sign, which keeps the digits of float32 at short TR.
 
 
-def _on_resonance(t1: Tensor, t2: Tensor, angle: Tensor, tr: Tensor, te: Tensor) -> Tensor:
+def _on_resonance(t1: Tensor, t2: Tensor, angle: Tensor, tr: Tensor, te: Tensor) -> tuple[Tensor, Tensor]:
     sin, cos, versed = sines(angle)
     m1, m2 = -lost(tr, t1), -lost(tr, t2)
     denominator = m1 * (1 + cos) + m2 * versed - m1 * m2
-    return sin.abs() * m1 / denominator * decay(te, t2)
+    return sin.abs() * m1 / denominator, decay(te, t2)
 
 
-def _off_resonance(t1: Tensor, t2: Tensor, angle: Tensor, off_resonance: Tensor, tr: Tensor, te: Tensor) -> Tensor:
+def _off_resonance(
+    t1: Tensor, t2: Tensor, angle: Tensor, off_resonance: Tensor, tr: Tensor, te: Tensor
+) -> tuple[Tensor, Tensor]:
     sin, cos, versed = sines(angle)
     m1, m2 = -lost(tr, t1), -lost(tr, t2)
     in_phase = torch.cos(math.pi * off_resonance * tr).square()  # (1 - cos theta) / 2
@@ -89,4 +91,4 @@ def _off_resonance(t1: Tensor, t2: Tensor, angle: Tensor, off_resonance: Tensor,
         + m1 * m2 * (cos * cos_theta + cos_theta - 2 + m2)
     )  # fmt: skip
     numerator = torch.sqrt(m2.square() + 4 * (1 - m2) * in_phase)
-    return sin.abs() * m1 * numerator / denominator * decay(te, t2)
+    return sin.abs() * m1 * numerator / denominator, decay(te, t2)
