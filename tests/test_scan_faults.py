@@ -130,7 +130,12 @@ def test_a_whole_copy_takes_the_place_of_a_file_cut_short(data):
     first = sorted((data / "good").iterdir())[0]
     shutil.copy(first, data / "good/zz_whole")
     first.write_bytes(first.read_bytes()[:-9])
-    assert reasons(data) == {"copy of another file": 1}
+    result = scanned(data)
+    assert result.reasons == {"cut short": 1}
+    told = (
+        f"the pixel data of {first.name} ends early (truncated); copy the file again; the same image as good/zz_whole"
+    )
+    assert result.left_out[0].detail == told
     (image,) = kept(data)
     assert "good/zz_whole" in image
     assert f"good/{first.name}" not in image

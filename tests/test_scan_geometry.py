@@ -11,8 +11,8 @@ import pytest
 from pydicom.pixels import apply_modality_lut
 
 from monai_cl.data import load_datalist, scan
-from monai_cl.transforms._dicom import _WANTED
-from monai_cl.transforms._dicom_tags import IMPLICIT, Tags, read_tags
+from monai_cl.transforms._dicom.headers import WANTED
+from monai_cl.transforms._dicom.tags import IMPLICIT, Tags, read_tags
 from monai_cl.transforms.load import LoadVolume
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -74,10 +74,10 @@ def test_the_quick_reading_of_tags_gives_what_pydicom_gives(path):
     with open(path, "rb") as stream:
         if stream.read(132)[128:] != b"DICM":
             pytest.skip("no DICOM")
-        quick: Tags = read_tags(stream, _WANTED)
-    dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=sorted(_WANTED))
+        quick: Tags = read_tags(stream, WANTED)
+    dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=sorted(WANTED))
     assert quick.syntax == str(dataset.file_meta.get("TransferSyntaxUID", IMPLICIT))
-    slow = {tag: dataset.get_item(tag).value for tag in _WANTED if tag in dataset}
+    slow = {tag: dataset.get_item(tag).value for tag in WANTED if tag in dataset}
     charset = 0x00080005  # pydicom decodes it at once
     assert {tag: value for tag, value in quick.values.items() if value and tag != charset} == {
         tag: value for tag, value in slow.items() if isinstance(value, bytes) and value

@@ -24,8 +24,8 @@ from monai_cl.transforms._dicom import (
     read_slice_headers,
     stack,
 )
+from monai_cl.transforms._dicom.frames import decode_frames
 from monai_cl.transforms._itk import is_itk, read_itk
-from monai_cl.transforms._multiframe import decode_frames
 
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 from monai_cl.data.intake._findings import Findings
-from monai_cl.transforms._dicom import SliceHeader, UnusableImageError, check_single_image
+from monai_cl.transforms._dicom import SliceHeader, UnusableImageError, check_pixels, check_single_image
 
 _CACHE_KB = 16_000
 
@@ -25,12 +25,12 @@ class SliceStore:
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._late: list[list[SliceHeader]] = []
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("CREATE TABLE slices (series BLOB, headers BLOB)")
+        self._db.execute("CREATE TABLE unreadable (headers BLOB)")
         self._db.execute("CREATE TABLE images (mark BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID")
         self._db.execute("CREATE TABLE folders (folder BLOB PRIMARY KEY, files INTEGER) WITHOUT ROWID")
         self._db.execute("BEGIN")
@@ -48,10 +48,10 @@ class SliceStore:
         except UnusableImageError as error:
             self._findings.leave_out([first.path.as_posix()], error.reason, error.detail)
             return
-        if first.pixels == "cut short":
-            self._late.append(headers)  # a whole copy may follow
-        else:
+        if _fault(first) is None:
             self._keep(headers)
+        else:  # a copy that can be read may follow
+            self._db.execute("INSERT INTO unreadable VALUES (?)", (_slim(headers),))
 
     def count_file(self, path: str) -> None:
         """Count a file of a series, or one that looks like DICOM and could not be read, in its folder."""
@@ -67,14 +67,13 @@ class SliceStore:
 
     def series(self) -> Iterator[list[SliceHeader]]:
         """The slices of each series, in the order in which the series were met."""
-        for headers in self._late:
-            self._keep(headers)
-        self._late.clear()
+        for (blob,) in self._db.execute("SELECT headers FROM unreadable ORDER BY rowid"):
+            self._keep(pickle.loads(blob))  # of our own making, never from a file
         self._db.execute("CREATE INDEX by_series ON slices (series)")
         order = self._db.execute("SELECT series FROM slices GROUP BY series ORDER BY min(rowid)").fetchall()
         for (series,) in order:
             rows = self._db.execute("SELECT headers FROM slices WHERE series = ? ORDER BY rowid", (series,))
-            yield [header for (blob,) in rows for header in pickle.loads(blob)]  # of our own making, never from a file
+            yield [header for (blob,) in rows for header in pickle.loads(blob)]
 
     def _keep(self, headers: list[SliceHeader]) -> None:
         first = headers[0]
@@ -82,11 +81,31 @@ class SliceStore:
         cursor = self._db.execute("INSERT OR IGNORE INTO images VALUES (?, ?)", (mark, _raw(path)))
         if cursor.rowcount == 0:
             (row,) = self._db.execute("SELECT path FROM images WHERE mark = ?", (mark,)).fetchone()
-            original = row.decode("utf-8", "surrogateescape")
-            self._findings.leave_out([path], "copy of another file", f"same image as {original}", mentions=[original])
+            self._leave_out(first, row.decode("utf-8", "surrogateescape"))
             return
-        slim = [dataclasses.replace(header, person=None) for header in headers]
-        self._db.execute("INSERT INTO slices VALUES (?, ?)", (_series_of(first), pickle.dumps(slim, protocol=5)))
+        self._db.execute("INSERT INTO slices VALUES (?, ?)", (_series_of(first), _slim(headers)))
+
+    def _leave_out(self, header: SliceHeader, original: str) -> None:
+        """Leave out a second file of an image: for what is wrong with it, where there is anything, else as a copy."""
+        path, fault = header.path.as_posix(), _fault(header)
+        if fault is None:
+            self._findings.leave_out([path], "copy of another file", f"same image as {original}", mentions=[original])
+        else:
+            detail = f"{fault.detail}; the same image as {original}"
+            self._findings.leave_out([path], fault.reason, detail, mentions=[path, original])
+
+
+def _fault(header: SliceHeader) -> UnusableImageError | None:
+    """What keeps the pixels of a file from being read."""
+    try:
+        check_pixels([header])
+    except UnusableImageError as error:
+        return error
+    return None
+
+
+def _slim(headers: list[SliceHeader]) -> bytes:
+    return pickle.dumps([dataclasses.replace(header, person=None) for header in headers], protocol=5)
 
 
 def _raw(path: str) -> bytes:

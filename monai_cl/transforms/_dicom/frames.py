@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_cl.transforms._dicom import SliceHeader, UnusableImageError
+from monai_cl.transforms._dicom.errors import UnusableImageError
+from monai_cl.transforms._dicom.slices import SliceHeader
 
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 

@@ -1,0 +1,26 @@
+"""DICOM headers and the geometry of a stack of slices: what loading and scanning share."""
+
+from monai_cl.transforms._dicom.checks import check_pixels, check_single_image
+from monai_cl.transforms._dicom.errors import UnusableImageError
+from monai_cl.transforms._dicom.geometry import check_even, check_one_grid, stack, tilt
+from monai_cl.transforms._dicom.headers import FACTS, PERSON_TAGS, is_dicom, read_slice_header, read_slice_headers
+from monai_cl.transforms._dicom.slices import READABLE_SYNTAXES, Person, SliceHeader, is_text
+
+__all__ = [
+    "FACTS",
+    "PERSON_TAGS",
+    "READABLE_SYNTAXES",
+    "Person",
+    "SliceHeader",
+    "UnusableImageError",
+    "check_even",
+    "check_one_grid",
+    "check_pixels",
+    "check_single_image",
+    "is_dicom",
+    "is_text",
+    "read_slice_header",
+    "read_slice_headers",
+    "stack",
+    "tilt",
+]

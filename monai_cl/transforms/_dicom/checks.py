@@ -1,0 +1,62 @@
+"""Checks of the files of a series: pictures, whole, and of a compression that is decoded here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+
+from monai_cl.transforms._dicom.errors import UnusableImageError
+from monai_cl.transforms._dicom.slices import ENHANCED, NO_PICTURES, SliceHeader
+from monai_cl.transforms._dicom.tags import DEFLATED, EXPLICIT
+
+_SLICES = ENHANCED | {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"}
+
+
+def check_single_image(header: SliceHeader) -> None:
+    """Check that a file holds pictures: not an index, a report, a segmentation or a header whose pixels are gone.
+
+    Raises:
+        UnusableImageError: If it does not.
+    """
+    if header.sop_class in _SLICES and not (header.rows and header.columns):
+        raise UnusableImageError("cut short", "the file ends inside its header; copy it again")
+    if header.modality in NO_PICTURES or not (header.rows and header.columns):
+        kind = f"modality {header.modality}" if header.modality in NO_PICTURES else "no picture in it"
+        raise UnusableImageError("DICOM object that is not an image", f"{kind}; it cannot be a slice of a volume")
+    if header.pixels == "none":
+        raise UnusableImageError("no pixel data", "the header announces a picture that is not there; export it again")
+
+
+def check_pixels(headers: Iterable[SliceHeader]) -> None:
+    """Check that the pixel data of every slice is complete and of a compression that is decoded here.
+
+    Raises:
+        UnusableImageError: At the first slice that is not.
+    """
+    for header in headers:
+        name = header.path.name
+        if header.pixels == "cut short":
+            raise UnusableImageError(
+                "cut short", f"the pixel data of {name} ends early (truncated); copy the file again"
+            )
+        if header.by_pydicom and not _pydicom_decodes(header.transfer_syntax):
+            from pydicom.uid import UID
+
+            kind = UID(header.transfer_syntax).name
+            raise UnusableImageError(
+                "unsupported compression",
+                f"{name} is stored as {kind}; pip install 'monai_cl[dicom]', or decompress it first",
+            )
+
+
+@cache
+def _pydicom_decodes(syntax: str) -> bool:
+    """Whether the packages installed here decode a transfer syntax."""
+    from pydicom.pixels import get_decoder
+
+    if syntax == DEFLATED:
+        syntax = EXPLICIT
+    try:
+        return bool(get_decoder(syntax).is_available)
+    except NotImplementedError:
+        return False
