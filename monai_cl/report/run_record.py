@@ -45,6 +45,7 @@ class RunRecord:
         recipe: Name of the recipe that prepared the volumes, with
         recipe_options: the values given to it.
         volumes: The prepared volumes, to be counted; those it left out are named by its ``faults``.
+        slices: Slices drawn from them, such as :class:`monai_cl.data.SliceDataset`: of how many how many may be drawn.
         processes: Number of processes that shared the volumes; ``volumes`` are those of one of them.
         receipt: Tells, once the run starts, what the network was given; ``None`` from scratch.
         model: File of the weights that were evaluated; its SHA-256 is kept.
@@ -63,6 +64,7 @@ class RunRecord:
         recipe: str | Path | None = None,
         recipe_options: Mapping[str, Any] | None = None,
         volumes: Sized | None = None,
+        slices: Any = None,
         processes: int = 1,
         receipt: Callable[[], Receipt | None] | None = None,
         model: str | Path | None = None,
@@ -77,7 +79,7 @@ class RunRecord:
             "seed": seed,
             "settings": dict(settings or {}),
             "recipe": None if recipe is None else _recipe(recipe, dict(recipe_options or {})),
-            "data": {**_data(datalist, dataset_dir, sections), **_prepared(volumes, processes)},
+            "data": {**_data(datalist, dataset_dir, sections), **_prepared(volumes, processes), **_slices(slices)},
             "receipt": None,
         }
 
@@ -178,6 +180,13 @@ def _prepared(volumes: Sized | None, processes: int) -> dict[str, Any]:
         return {}
     faults = [list(fault) for fault in getattr(volumes, "faults", [])]
     return {"prepared": len(volumes), "processes": processes, "faults": faults}
+
+
+def _slices(slices: Any) -> dict[str, Any]:
+    if slices is None:
+        return {}
+    drawn, there = slices.drawn
+    return {"slices": {"drawn": drawn, "there": there}}
 
 
 def _now() -> str:

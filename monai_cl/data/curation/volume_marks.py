@@ -26,7 +26,7 @@ class VolumeMarks:
         hashes: Difference hash of each slice, in the order of the file.
         telling: Which slices show something: a uniform one is like any other.
         small: 8-bit slices, 64 pixels a side, where a method needs them.
-        slice_spacing: mm between slices.
+        slice_step: From one slice to the next, in mm in RAS.
     """
 
     content: str
@@ -34,7 +34,12 @@ class VolumeMarks:
     hashes: Hashes
     telling: NDArray[np.bool_]
     small: NDArray[np.uint8] | None
-    slice_spacing: float
+    slice_step: tuple[float, ...]
+
+    @property
+    def slice_spacing(self) -> float:
+        """Millimetres between slices."""
+        return float(np.linalg.norm(self.slice_step))
 
 
 def mark(volume: NDArray[np.float32], affine: NDArray[np.float64], *, keep_slices: bool = False) -> VolumeMarks:
@@ -52,8 +57,8 @@ def mark(volume: NDArray[np.float32], affine: NDArray[np.float64], *, keep_slice
     if flipped:
         hashes, telling, small = hashes[::-1], telling[::-1], None if small is None else small[::-1]
     content = blake2b(repr(upright.shape).encode() + np.ascontiguousarray(upright).tobytes(), digest_size=16)
-    spacing = float(np.linalg.norm(affine[:3, 2]))
-    return VolumeMarks(content.hexdigest(), fingerprint(upright), hashes, telling, small, spacing)
+    step = tuple(float(part) for part in affine[:3, 2])
+    return VolumeMarks(content.hexdigest(), fingerprint(upright), hashes, telling, small, step)
 
 
 def turn(volume: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], bool]:

@@ -44,7 +44,9 @@ def write_datalist(result: CurationResult, content: Mapping[str, Any]) -> None:
             continue
         item = marked(entry)
         if entry.slices is not None and entry.marks is not None:
-            item |= {"slices": runs_of(entry.slices), "weight": round(len(entry.slices) / len(entry.marks.hashes), 4)}
+            count = len(entry.marks.hashes)
+            item |= {"slices": runs_of(entry.slices), "slices_of": count, "weight": round(len(entry.slices) / count, 4)}
+            item["slice_step"] = [round(part, 5) + 0.0 for part in entry.marks.slice_step]  # mm; + 0.0 against -0.0
         sections.setdefault(entry.section, []).append(item)
     dropped = Counter(entry.reason for entry in result.entries if entry.reason)
     curation = {"method": result.method, "threshold": result.threshold, "dropped": dict(sorted(dropped.items()))}

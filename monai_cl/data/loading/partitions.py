@@ -51,16 +51,27 @@ def partition_of(start: int, depth: int, n_parts: int, *, slab: int = 1) -> int:
     return n_parts * start // starts
 
 
-def partition_starts(depth: int, n_parts: int, *, slab: int = 1) -> list[range]:
+def partition_starts(
+    depth: int, n_parts: int, *, slab: int = 1, among: Sequence[int] | None = None
+) -> list[Sequence[int]]:
     """Starts of the slabs of each partition; see :func:`partition_of`.
 
+    Args:
+        depth: Slices of the volume.
+        n_parts: Number of partitions.
+        slab: Slices of a slab.
+        among: Starts to choose from, rising; all where left out. Partitions do not depend on them.
+
     Example:
-        >>> partition_starts(3, 2)
-        [range(0, 2), range(2, 3)]
+        >>> partition_starts(3, 2), partition_starts(9, 3, among=[0, 2, 8])
+        ([range(0, 2), range(2, 3)], [[0, 2], [], [8]])
     """
     starts = _starts(depth, n_parts, slab)
     bounds = [-(-part * starts // n_parts) for part in range(n_parts + 1)]
-    return [range(low, high) for low, high in pairwise(bounds)]
+    parts = [range(low, high) for low, high in pairwise(bounds)]
+    if among is None or among == range(starts):
+        return list(parts)
+    return [[start for start in among if start in part] for part in parts]
 
 
 def relative_position(start: int, depth: int, *, slab: int = 1) -> float:
@@ -120,6 +131,8 @@ class PartitionBatchSampler(Sampler[list[PartitionDraw]]):
         depths: Slices of each volume along the body.
         subjects: Patient of each volume; by default each is one of its own.
         slab: Slices of a slab, 1 for slices.
+        starts: First slices of each volume that may be drawn, such as :attr:`monai_cl.data.SliceDataset.starts`; all
+            where left out.
         steps: Batches of the whole run, beginning at :attr:`start`; by default one pass, chosen by :meth:`set_epoch`.
         seed: Seed of the run.
         rank: This process's number.
@@ -142,6 +155,7 @@ class PartitionBatchSampler(Sampler[list[PartitionDraw]]):
         depths: Sequence[int],
         subjects: Sequence[str] | None = None,
         slab: int = 1,
+        starts: Sequence[Sequence[int]] | None = None,
         steps: int | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -151,7 +165,12 @@ class PartitionBatchSampler(Sampler[list[PartitionDraw]]):
             _check_lengths("subjects", len(subjects), len(depths))
         if not 0 <= rank < num_replicas:
             raise ValueError(f"rank must be between 0 and {num_replicas - 1}, got {rank}")
-        self._starts = [partition_starts(depth, n_parts, slab=slab) for depth in depths]
+        if starts is not None:
+            _check_lengths("starts", len(starts), len(depths))
+        self._starts = [
+            partition_starts(depth, n_parts, slab=slab, among=None if starts is None else starts[volume])
+            for volume, depth in enumerate(depths)
+        ]
         groups: dict[str, list[int]] = {}
         for volume in range(len(depths)):
             groups.setdefault(str(volume if subjects is None else subjects[volume]), []).append(volume)

@@ -164,8 +164,8 @@ def probe_slices(
     mine = items_of_rank(items, rank=rank, world_size=world_size)
     volumes = PreparedDataset(mine, transform, max_faults=0.5)
     slices = SliceDataset(
-        volumes, views, keys=keys, slice_keys=("image",), slab=slab, axis=axis, max_faults=0.5, rank=rank,
-        world_size=world_size,
+        volumes, views, keys=keys, slice_keys=("image",), slab=slab, axis=axis, max_faults=0.5, kept_slices=False,
+        rank=rank, world_size=world_size,
     )  # fmt: skip
     return fixed_slice_batches(slices, volumes_per_batch, n_parts, seed=seed)
 

@@ -62,8 +62,11 @@ class ReadableSlices(Dataset[dict[str, Any]]):
         order = np.random.default_rng([draw.seed, draw.volume]).permutation(len(self.slices)).tolist()
         yield from (other for other in order if other != draw.volume and self._starts(other, draw.partition))
 
-    def _starts(self, volume: int, partition: int) -> range:
-        return partition_starts(self.slices.depths[volume], self.n_parts, slab=self.slices.slab)[partition]
+    def _starts(self, volume: int, partition: int) -> Sequence[int]:
+        slices = self.slices
+        return partition_starts(slices.depths[volume], self.n_parts, slab=slices.slab, among=slices.starts[volume])[
+            partition
+        ]
 
     def _moved(self, draw: PartitionDraw, volume: int) -> PartitionDraw:
         if volume == draw.volume:
@@ -118,6 +121,7 @@ def slice_loader(
         depths=dataset.depths,
         subjects=dataset.subjects,
         slab=dataset.slab,
+        starts=dataset.starts,
         steps=steps,
         seed=seed if shared or rank == 0 else int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]),
         rank=rank if shared else 0,
@@ -139,6 +143,12 @@ def fixed_slice_batches(
     """Batches of one pass over the patients, drawn once: what a probe looks at again and again."""
     count = min(volumes_per_batch, len(set(dataset.subjects)))
     sampler = PartitionBatchSampler(
-        count, n_parts, depths=dataset.depths, subjects=dataset.subjects, slab=dataset.slab, seed=seed
+        count,
+        n_parts,
+        depths=dataset.depths,
+        subjects=dataset.subjects,
+        slab=dataset.slab,
+        starts=dataset.starts,
+        seed=seed,
     )
     return [collate_views([dataset[draw] for draw in batch]) for batch in sampler]

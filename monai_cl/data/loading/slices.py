@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from monai_cl.data.datalist import Item, subject_of
 from monai_cl.data.loading.faults import MAX_FAULTS, TooManyFaultsError
+from monai_cl.data.loading.kept import kept_starts
 from monai_cl.data.loading.partitions import PartitionDraw, relative_position
 from monai_cl.transforms.short_axis import slice_axis
 from monai_cl.transforms.stored import StoredVolume, moved
@@ -39,6 +40,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
             drawn, and ``axis`` and ``subjects`` must be given.
         subjects: Patient of each volume; by default ``subject`` of the items, or each is one of its own.
         max_faults: Share of the volumes that may be thinner than a slab; they are named in the log and left out.
+        kept_slices: Whether to draw only the slices that ``monai-cl curate`` has kept, where the datalist says which;
+            slabs begin at them. Has no effect with ``depths``.
         rank: This process's number, where each process has volumes of its own (:func:`items_of_rank`).
         world_size: Number of such processes.
 
@@ -49,7 +52,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     Raises:
         TooManyFaultsError: If more than ``max_faults`` of the volumes, or all, are thinner than a slab.
-        ValueError: If volumes have slices along different axes, or an argument is missing.
+        ValueError: If volumes have slices along different axes, an argument is missing, or kept slices cannot be told
+            in a prepared volume, as where it was resampled along its slices.
 
     Example:
         >>> volumes = [{"image": torch.rand(1, 32, 32, depth)} for depth in (9, 7, 12)]
@@ -70,6 +74,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         depths: Sequence[int] | None = None,
         subjects: Sequence[str] | None = None,
         max_faults: float = MAX_FAULTS,
+        kept_slices: bool = True,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -92,6 +97,17 @@ class SliceDataset(Dataset[dict[str, Any]]):
         self._judge(found, max_faults)
         self.depths = [found[i] for i in self._kept]
         self.subjects = [str(patients[i]) for i in self._kept]
+        looked_at = kept_slices and depths is None
+        self.starts = [self._starts(i) if looked_at else range(found[i] - slab + 1) for i in self._kept]
+
+    @property
+    def drawn(self) -> tuple[int, int]:
+        """How many slices (or slabs, by their first one) may be drawn, and how many there are."""
+        return sum(map(len, self.starts)), sum(depth - self.slab + 1 for depth in self.depths)
+
+    def _starts(self, index: int) -> Sequence[int]:
+        item = _kept_item(self.data, index)
+        return kept_starts(item, axis=self.axis, slab=self.slab, case=str(item.get("case", f"volume {index}")))
 
     def _judge(self, depths: Sequence[int], max_faults: float) -> None:
         thin = [i for i in range(len(depths)) if depths[i] < self.slab]
