@@ -420,11 +420,28 @@ def test_blocks_give_what_the_whole_gives(name: str, monkeypatch: pytest.MonkeyP
 
 
 @every
-def test_inputs_are_left_alone(name: str) -> None:
+@pytest.mark.parametrize("block", [8, 10**6])
+def test_inputs_are_left_alone(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_elementwise, "BLOCK", block)
     maps = random_maps((30,))
     copies = [m.clone() for m in maps]
     play(name, *maps)
+    with torch.no_grad():
+        play(name, *maps)
     assert all(torch.equal(m, c) for m, c in zip(maps, copies, strict=True))
+
+
+@every
+@pytest.mark.parametrize("block", [8, 10**6])
+def test_memory_is_used_again_only_where_it_fits(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of different shapes, with gradients recorded, without, and as one value a voxel."""
+    monkeypatch.setattr(_elementwise, "BLOCK", block)
+    pd, t1, t2 = random_maps((6,), torch.float32)
+    pd, t1, t2 = pd.reshape(6, 1, 1)[:3], t1.reshape(1, 6, 1)[:, :4], t2.reshape(1, 1, 6)
+    whole = play(name, *(m.expand(3, 4, 6).contiguous() for m in (pd, t1, t2)))
+    torch.testing.assert_close(play(name, *(m.clone().requires_grad_() for m in (pd, t1, t2))).detach(), whole)
+    with torch.no_grad():
+        torch.testing.assert_close(play(name, pd, t1, t2), whole)
 
 
 def test_maps_broadcast_and_half_precision_is_computed_in_single() -> None:

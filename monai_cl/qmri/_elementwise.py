@@ -9,7 +9,7 @@ voxels, and blocks that fit the cache of a CPU core.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,12 @@ BLOCK = 131072  # elements a thread: half a megabyte of float32 stays in the cac
 def as_count(number: Parameter) -> Parameter:
     """A number of pulses or echoes as a float: products of whole-number tensors with floats would be float32."""
     return number.double() if isinstance(number, Tensor) else number
+
+
+def spare(values: Tensor, *others: Tensor) -> Tensor | None:
+    """What to pass as ``out`` where ``values`` are not needed afterwards: themselves, if no gradient needs them."""
+    fits = not torch.is_grad_enabled() and all(other.shape in ((), values.shape) for other in others)
+    return values if fits else None
 
 
 def evaluate(
@@ -57,12 +63,12 @@ def evaluate(
     Returns:
         Plain tensor of the broadcast shape; float32, or float64 where a map is.
     """
-    maps = [torch.as_tensor(m).as_subclass(Tensor) for m in (pd, *times)]
+    maps = [torch.as_tensor(m) for m in (pd, *times)]
     dtype, device = _dtype_of(maps), _device_of(maps)
-    arguments = [_like(a, dtype, device) for a in (*maps, *fields, *parameters)]
+    arguments = _tensors((*maps, *fields, *parameters), dtype, device)
     shape = torch.broadcast_tensors(*arguments)[0].shape
     counts = len(times), len(fields)
-    if prepare is not None and device.type == "cpu" and all(_few_and_finite(a) for a in arguments[1 + counts[0] :]):
+    if prepare is not None and device.type == "cpu" and all(map(_few_and_finite, (*fields, *parameters))):
         arguments[1 + counts[0] :], counts = prepare(*arguments[1 + counts[0] :]), (counts[0], 0)
     elif prepare is not None:
         kernel = _preparing(kernel, prepare, counts[0])
@@ -78,7 +84,9 @@ def evaluate(
     return result
 
 
-def _few_and_finite(value: Tensor) -> bool:
+def _few_and_finite(value: Parameter) -> bool:
+    if not isinstance(value, Tensor):
+        return math.isfinite(value)
     return value.numel() <= _FEW and bool(value.detach().isfinite().all())
 
 
@@ -108,7 +116,7 @@ def _signal(
 ) -> Tensor:
     """Product of the factors and proton density, in the memory of ``out`` where it is given."""
     product, *more = factors
-    if out is not None:
+    if out is not None and product.shape != out.shape:
         product = product.expand(out.shape)
     for factor in more:
         product = torch.mul(product, factor, out=out)
@@ -125,10 +133,13 @@ def _device_of(maps: Sequence[Tensor]) -> torch.device:
     return next((m.device for m in maps if m.device.type != "cpu"), maps[0].device)
 
 
-def _like(value: Parameter, dtype: torch.dtype, device: torch.device) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.as_subclass(Tensor).to(device=device, dtype=dtype)
-    return torch.tensor(float(value), dtype=dtype, device=device)
+def _tensors(values: Sequence[Parameter], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """All as plain tensors of one type on one device; the numbers move there together."""
+    numbers = [float(v) for v in values if not isinstance(v, Tensor)]
+    moved = iter(torch.tensor(numbers, dtype=dtype, device=device).unbind())
+    return [
+        v.as_subclass(Tensor).to(device=device, dtype=dtype) if isinstance(v, Tensor) else next(moved) for v in values
+    ]
 
 
 def _masked(arguments: Sequence[Tensor], times: int, fields: int) -> list[Tensor]:
@@ -139,8 +150,9 @@ def _masked(arguments: Sequence[Tensor], times: int, fields: int) -> list[Tensor
     for time in arguments[1 : 1 + times]:
         time = _finite(time)
         missing = torch.lt(time.detach(), SHORTEST_TIME, out=torch.empty_like(time))
-        pd = pd - pd * missing
-        clean.append(torch.maximum(time, missing))  # 1 s where missing: no underflow, no overflow
+        pd = torch.addcmul(pd, pd, missing, value=-1)
+        # 1 s where missing: no underflow, no overflow
+        clean.append(torch.maximum(time, missing, out=spare(missing, time)))
     for field in arguments[1 + times : 1 + times + fields]:
         pd = pd * field.detach().isfinite()
         clean.append(_finite(field))
@@ -148,6 +160,8 @@ def _masked(arguments: Sequence[Tensor], times: int, fields: int) -> list[Tensor
 
 
 def _finite(values: Tensor) -> Tensor:
+    if values.device.type == "cpu" and math.isfinite(values.detach().sum().item()):
+        return values  # asking takes less than half of the time; on a GPU it would wait
     return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
@@ -156,7 +170,7 @@ def _usable(time: Tensor) -> bool:
     return time.amin().item() >= SHORTEST_TIME and math.isfinite(time.sum().item())
 
 
-def _blocks(result: Tensor, arguments: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
+def _blocks(result: Tensor, arguments: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
     """Parts of ``result`` with at most ``size`` elements, or one row, and the arguments that meet each of them."""
     shape = result.shape
     axis, inner = len(shape) - 1, 1
@@ -164,14 +178,18 @@ def _blocks(result: Tensor, arguments: Sequence[Tensor], size: int) -> Iterator[
         inner *= shape[axis]
         axis -= 1
     step = max(size // inner, 1)
-    arguments = [a.reshape((1,) * (len(shape) - a.ndim) + a.shape) for a in arguments]
     for lead in itertools.product(*(range(n) for n in shape[:axis])):
-        here = [_number(a[tuple(i if n > 1 else 0 for i, n in zip(lead, a.shape, strict=False))]) for a in arguments]
-        parts = (map(_number, a.split(step)) if a.ndim and len(a) > 1 else itertools.repeat(a) for a in here)
-        for out, *part in zip(result[lead].split(step), *parts, strict=False):
-            yield out, part
+        parts = (_parts(a, lead, len(shape), step) if a.ndim else itertools.repeat(a) for a in arguments)
+        yield from zip(result[lead].split(step), zip(*parts, strict=False), strict=False)
 
 
-def _number(tensor: Tensor) -> Tensor:
-    """A tensor of one element without axes: numbers are broadcast faster without."""
-    return tensor.reshape(()) if tensor.numel() == 1 and tensor.ndim else tensor
+def _parts(tensor: Tensor, lead: Sequence[int], ndim: int, step: int) -> Iterable[Tensor]:
+    """A tensor that is broadcast to ``ndim`` axes, at a place along the first ones, in steps along the next."""
+    tensor = tensor.reshape((1,) * (ndim - tensor.ndim) + tensor.shape)
+    tensor = tensor[tuple(i if n > 1 else 0 for i, n in zip(lead, tensor.shape, strict=False))]
+    if tensor.numel() == 1:  # numbers are broadcast faster without axes
+        return itertools.repeat(tensor.reshape(()))
+    if len(tensor) == 1:
+        return itertools.repeat(tensor)
+    parts = tensor.split(step)
+    return parts if parts[0].numel() > 1 else [part.reshape(()) for part in parts]

@@ -7,10 +7,9 @@ listed flat, weights first: ``(w1, ..., wn, t1, ..., tn)``.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter
+from monai_cl.qmri._elementwise import Parameter, spare
 from monai_cl.qmri._relaxation import faded, fading, plus
 
 Terms = tuple[Parameter, ...]
@@ -37,11 +36,12 @@ def double_inversion_terms(recovery: Parameter, ti1: Parameter, ti2: Parameter, 
 def prepared(terms: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """What :func:`recovered` takes: the sum of the weights, each with the other sign, and the fading of the delays."""
     weights, delays = terms[: len(terms) // 2], terms[len(terms) // 2 :]
-    return (torch.stack(torch.broadcast_tensors(*weights)).sum(0), *(-w for w in weights), *(fading(d) for d in delays))
+    return (sum(weights[1:], start=weights[0]), *(-w for w in weights), *(fading(d) for d in delays))
 
 
 def recovered(t1: Tensor, total: Tensor, *terms: Tensor) -> Tensor:
     """Magnetisation relative to equilibrium for :func:`prepared` terms of any of the above."""
     for weight, delay in zip(terms[: len(terms) // 2], terms[len(terms) // 2 :], strict=True):
-        total = plus(total, weight, faded(delay, t1))
+        left = faded(delay, t1)
+        total = plus(total, weight, left, out=spare(left, total, weight))
     return total

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter
+from monai_cl.qmri._elementwise import Parameter, spare
 
 RADIANS = math.pi / 180
 _LOG2_E = math.log2(math.e)
@@ -34,13 +34,12 @@ def lost(t: Tensor, time: Tensor) -> Tensor:
     return torch.div(-t, time).expm1_()
 
 
-def plus(total: Tensor, weight: Tensor, values: Tensor) -> Tensor:
-    """``total + weight * values``; the values may be overwritten."""
-    if weight.ndim or weight.requires_grad or weight.device.type != "cpu":
-        return torch.addcmul(total, weight, values)
-    fits = not torch.is_grad_enabled() and total.shape in ((), values.shape)
+def plus(total: Tensor, weight: Tensor, values: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """``total + weight * values``."""
+    if weight.ndim or weight.requires_grad or not weight.is_cpu:
+        return torch.addcmul(total, weight, values, out=out)
     # addcmul takes four times as long where two of its arguments are numbers
-    return torch.add(total, values, alpha=weight.item(), out=values if fits else None)
+    return torch.add(total, values, alpha=weight.item(), out=out)
 
 
 def per_steady_state(t1: Tensor, tr: Tensor, cos: Tensor, opposing: Tensor) -> Tensor:
@@ -54,7 +53,8 @@ def per_steady_state(t1: Tensor, tr: Tensor, cos: Tensor, opposing: Tensor) -> T
     """
     if _far_below(tr, t1):
         # 1 / (1 - exp(-x)) = 1 / x + 1 / 2 + x / 12 ..., in a quarter of the time of expm1
-        return torch.addcdiv(t1 * (opposing / tr) + (cos + opposing / 2), opposing * tr / 12, t1)
+        total = plus(cos + opposing / 2, opposing / tr, t1)
+        return torch.addcdiv(total, opposing * tr / 12, t1, out=spare(total))
     return cos - opposing / lost(tr, t1)
 
 

@@ -8,13 +8,23 @@ with $x = \cos a \, e^{-TX/T_1}$, move towards $(1 - e^{-TX/T_1})/(1 - x)$ and l
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter
+from monai_cl.qmri._elementwise import Parameter, spare
 from monai_cl.qmri._relaxation import sines
 
 
 def toward(mz: Tensor, target: Tensor, kept: Tensor) -> Tensor:
-    """Magnetisation on its way to ``target`` when the share ``kept`` of the distance is left."""
-    return torch.lerp(target, mz, kept)
+    """Magnetisation on its way to ``target`` when the share ``kept`` of the distance is left; overwrites ``mz``."""
+    return torch.lerp(target, mz, kept, out=spare(mz, target, kept))
+
+
+def after_inversion(mz: Tensor, carried: Tensor, minus_per_efficiency: Tensor) -> Tensor:
+    r"""Magnetisation after the inversion in the steady state; overwrites its arguments.
+
+    What is there before the inversion is ``mz`` and the share ``carried`` of what was there after the one before, so
+    that $m = -e\,(m_z + c\,m) = m_z / (-1/e - c)$.
+    """
+    divisor = torch.sub(minus_per_efficiency, carried, out=spare(carried, minus_per_efficiency))
+    return torch.div(mz, divisor, out=spare(mz, divisor))
 
 
 def cosine_power(angle: Tensor, pulses: Tensor) -> Tensor:

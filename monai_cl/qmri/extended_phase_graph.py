@@ -7,10 +7,12 @@ $$E_k = e^{-k\tau/T_1} \sum_{j=1}^{k} b_j\, y^j, \qquad y = e^{-\tau (1/T_2 - 1/
 
 whose coefficients depend on the refocusing angle alone: $b_{k-n}$ is the sum of the pathways with $n$ intervals along
 the field. The graph is run once per angle on *pathways* instead of once per voxel on amplitudes. The absolute
-coefficients sum to about 2 at most, so float32 keeps its digits. The coefficients in turn are polynomials in the cosine
+coefficients sum to about 2 at most, so float32 keeps its digits. A long polynomial has a shorter one within 1e-5 of it
+on [0, 1]. The coefficients in turn are polynomials in the cosine
 of the refocusing angle, which serves maps of the transmit field.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Kernel, Parameter, evaluate
+from monai_cl.qmri._elementwise import Kernel, Parameter, evaluate, spare
 from monai_cl.qmri._relaxation import RADIANS, faded, fading, is_number, plus, scaled, sines
+from monai_cl.qmri._short_polynomial import shortened
 from monai_cl.qmri.constraints import check_refocusing_train
 
 MOST_ANGLES = 4096  # refocusing angles up to which the graph is run for each one; beyond, the series in the cosine
@@ -45,7 +48,7 @@ def echo_amplitudes(
     \cos^2\tfrac a2 & \sin^2\tfrac a2 & \sin a \\ \sin^2\tfrac a2 & \cos^2\tfrac a2 & -\sin a \\
     -\tfrac12\sin a & \tfrac12\sin a & \cos a \end{pmatrix} \begin{pmatrix} F \\ G \\ Z \end{pmatrix}.$$
 
-    At 180 degrees $E_k = e^{-k\tau/T_2}$. A $T_1$ below $T_2$, which no tissue has, is taken as equal to $T_2$.
+    At 180 degrees $E_k = e^{-k\tau/T_2}$. A $T_2$ above $T_1$, which no tissue has, is taken as equal to $T_1$.
 
     Args:
         t1: Longitudinal relaxation time in seconds.
@@ -100,13 +103,26 @@ class EchoReadout:
     prepare: Callable[..., tuple[Tensor, ...]]
 
     @staticmethod
-    def of(echo_spacing: Parameter, echo: Parameter, refocusing_angle: Parameter, b1: Parameter) -> "EchoReadout":
-        """Choose the form by what the refocusing angle is: 180 degrees, a few angles, or a map."""
+    def of(
+        echo_spacing: Parameter, echo: Parameter, refocusing_angle: Parameter, b1: Parameter, *, exact: bool = True
+    ) -> "EchoReadout":
+        """Choose the form by what the refocusing angle is: 180 degrees, a few angles, or a map.
+
+        Args:
+            echo_spacing: Time between echoes in seconds.
+            echo: Number of the echo, counted from 1.
+            refocusing_angle: Angle of the refocusing pulses in degrees.
+            b1: Transmit field relative to nominal.
+            exact: Keep all terms of a polynomial; otherwise those that matter more than 1e-5.
+        """
         if is_number(refocusing_angle, 180) and is_number(b1, 1):
             return EchoReadout(_single_pathway, (), (echo_spacing, echo), _prepare_single)
         angle, excitation = scaled(refocusing_angle, b1), scaled(90.0, b1)
         if not isinstance(angle, Tensor) or angle.numel() <= MOST_ANGLES:
-            coefficients = polynomial(angle, echo)
+            coefficients = _cached_polynomial(angle, echo)
+            short = coefficients if exact else shortened(coefficients)
+            if len(short) < len(coefficients) - 2:  # the change of variable takes as long as two terms
+                return EchoReadout(_few_terms, (excitation,), (echo_spacing, echo, *short), _prepare_few)
             return EchoReadout(_few_angles, (excitation,), (echo_spacing, echo, *coefficients), _prepare_few)
         series = cosine_series(echo)
         return EchoReadout(_map_of_angles, (excitation, angle), (echo_spacing, echo, *series), _prepare_map)
@@ -127,6 +143,17 @@ def polynomial(refocusing_angle: Parameter, echo: Parameter) -> tuple[Tensor, ..
     paths = _pathways(angle.flatten(), int(number.max()))
     which = torch.arange(angle.numel(), device=angle.device).reshape(angle.shape)
     return tuple(_by_power(paths, which, number).unbind(-1))
+
+
+def _cached_polynomial(angle: Parameter, echo: Parameter) -> tuple[Tensor, ...]:
+    if isinstance(angle, Tensor) or isinstance(echo, Tensor):
+        return polynomial(angle, echo)
+    return _polynomial_of_numbers(float(angle), int(echo))
+
+
+@functools.lru_cache(maxsize=1024)
+def _polynomial_of_numbers(angle: float, echo: int) -> tuple[Tensor, ...]:
+    return polynomial(angle, echo)
 
 
 def cosine_series(echo: Parameter) -> tuple[Tensor, ...]:
@@ -202,6 +229,11 @@ def _few_angles(t1: Tensor, t2: Tensor, echo: Tensor, interval: Tensor, *coeffic
     return slow, _horner(coefficients, y)
 
 
+def _few_terms(t1: Tensor, t2: Tensor, echo: Tensor, interval: Tensor, *coefficients: Tensor) -> tuple[Tensor, ...]:
+    slow, y = _slow_and_fast(t1, t2, echo, interval)
+    return slow, _horner(coefficients, 2 * y - 1)
+
+
 def _prepare_map(
     excitation: Tensor, angle: Tensor, spacing: Tensor, echo: Tensor, *series: Tensor
 ) -> tuple[Tensor, ...]:
@@ -225,17 +257,17 @@ def _map_of_angles(
 
 def _slow_and_fast(t1: Tensor, t2: Tensor, echo: Tensor, interval: Tensor) -> tuple[Tensor, Tensor]:
     """Decay along the field but for one interval, and y, the further decay of a transverse interval."""
-    transverse = torch.div(interval, t2)
-    along = torch.maximum(torch.div(interval, t1), transverse)
-    further = transverse - along
-    return plus(further, echo, along).exp2_(), further.exp2()
+    along = torch.div(interval, t1)
+    further = (torch.div(interval, t2) - along).clamp_max_(0)
+    return plus(further, echo, along, out=spare(along, further, echo)).exp2_(), further.exp2()
 
 
 def _horner(coefficients: Sequence[Tensor], y: Tensor) -> Tensor:
     """Polynomial in y from the constant term up."""
     *rest, total = coefficients
     if rest:
-        total = total * y + rest.pop()  # addcmul with two numbers in it takes longer
+        total = plus(rest.pop(), total, y)
+    out = spare(total, y, *rest[:1])
     for coefficient in reversed(rest):
-        total = torch.addcmul(coefficient, total, y, out=None if torch.is_grad_enabled() else total)
+        total = torch.addcmul(coefficient, total, y, out=out)
     return total

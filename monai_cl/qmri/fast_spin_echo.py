@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Kernel, Parameter, as_count, evaluate
@@ -42,6 +43,8 @@ def fast_spin_echo(
     (FLAIR, STIR) or two (DIR) $M_z$ is that of :func:`~monai_cl.qmri.inversion.inversion_recovery` or
     :func:`~monai_cl.qmri.inversion.double_inversion_recovery`.
 
+    In float32 terms of the amplitude's polynomial that matter less than 1e-5 are left out; float64 maps give all.
+
     The train is taken to leave no longitudinal magnetisation. Against a simulation that carries it over, with
     refocusing angles of 120 degrees and more, this costs less than 1 % of $\rho$ in brain tissue with transmit fields
     within 20 %, and up to 2.5 % in fluid at TR = 3 s.
@@ -72,7 +75,6 @@ def fast_spin_echo(
         Hennig et al., MRM 3 (1986) 823; phase graph Hennig, J. Magn. Reson. 78 (1988) 397.
 
     Example:
-        >>> import torch
         >>> t1, t2 = torch.tensor([0.86, 1.45, 4.3]), torch.tensor([0.07, 0.08, 2.0])   # white, grey, fluid
         >>> train = dict(echo_spacing=0.01, train_length=16, effective_echo=10, refocusing_angle=150.0)
         >>> s = fast_spin_echo(torch.ones(3), t1, t2, tr=5.0, **train)
@@ -87,7 +89,8 @@ def fast_spin_echo(
         refocusing_angle=refocusing_angle,
     )
     terms = _preparation(tr, as_count(train_length) * echo_spacing, ti, efficiency)
-    readout = EchoReadout.of(echo_spacing, effective_echo, refocusing_angle, b1)
+    exact = any(torch.as_tensor(m).dtype == torch.float64 for m in (pd, t1, t2))
+    readout = EchoReadout.of(echo_spacing, effective_echo, refocusing_angle, b1, exact=exact)
     return evaluate(
         _kernel(readout, len(terms)),
         pd,

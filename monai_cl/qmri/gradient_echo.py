@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter, evaluate
+from monai_cl.qmri._elementwise import Parameter, evaluate, spare
 from monai_cl.qmri._relaxation import faded, fading, per_steady_state, scaled, sines
 from monai_cl.qmri.constraints import check_gradient_echo
 
@@ -70,7 +70,8 @@ def _prepare(angle: Tensor, mtsat: Tensor, tr: Tensor, te: Tensor) -> tuple[Tens
 def _kernel(
     t1: Tensor, t2_star: Tensor, sin: Tensor, cos: Tensor, opposing: Tensor, tr: Tensor, te: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return torch.div(sin, per_steady_state(t1, tr, cos, opposing)), faded(te, t2_star)
+    per_magnetisation = per_steady_state(t1, tr, cos, opposing)
+    return torch.div(sin, per_magnetisation, out=spare(per_magnetisation, sin)), faded(te, t2_star)
 
 
 def _check_fraction(mtsat: Parameter) -> None:

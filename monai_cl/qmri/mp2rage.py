@@ -5,7 +5,7 @@ from torch import Tensor
 
 from monai_cl.qmri._elementwise import Kernel, Parameter, as_count, evaluate
 from monai_cl.qmri._relaxation import RADIANS, faded, fading, per_steady_state, scaled, sines
-from monai_cl.qmri._spoiled_train import cosine_power, pulses_before_centre, toward
+from monai_cl.qmri._spoiled_train import after_inversion, cosine_power, pulses_before_centre, toward
 from monai_cl.qmri.constraints import check_mp2rage
 
 
@@ -184,7 +184,7 @@ def _magnetisation(
     t1: Tensor,
     one: Tensor,
     spacing: Tensor,
-    minus_efficiency: Tensor,
+    minus_per_efficiency: Tensor,
     train: Tensor,
     ta: Tensor,
     tb: Tensor,
@@ -203,9 +203,9 @@ def _magnetisation(
     # From no magnetisation at the inversion to the next one; the steady state follows from what is carried over.
     end = toward(toward(one - left_a, target1, left1), one, left_b)
     end = toward(toward(end, target2, left2), one, left_c)
-    carried = left_a * left1 * left_b * left2 * left_c
-    z1 = toward(minus_efficiency * end / (one - minus_efficiency * carried), one, left_a)
-    z2 = toward(toward(z1, target1, left1), one, left_b)
+    inverted = after_inversion(end, left_a * left1 * left_b * left2 * left_c, minus_per_efficiency)
+    z1 = toward(inverted, one, left_a)
+    z2 = toward(torch.lerp(target1, z1, left1), one, left_b)
     z1 = toward(z1, target1, before1 * faded(half1, t1))
     z2 = toward(z2, target2, before2 * faded(half2, t1))
     return sin1 * z1, sin2 * z2
@@ -229,7 +229,7 @@ def _prepare(
     for angle, before in ((angle1, before1), (angle2, before2)):
         _, cos, versed = sines(angle)
         trains += [torch.sin(angle * RADIANS), cos, versed, cosine_power(angle, pulses), cosine_power(angle, before)]
-    return torch.ones_like(spacing), spacing, -efficiency, *(fading(delay) for delay in delays), *trains
+    return torch.ones_like(spacing), spacing, -1 / efficiency, *(fading(delay) for delay in delays), *trains
 
 
 def _prepare_images(angle1: Tensor, angle2: Tensor, te: Tensor, *timing: Tensor) -> tuple[Tensor, ...]:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter, as_count, evaluate
 from monai_cl.qmri._relaxation import RADIANS, faded, fading, per_steady_state, scaled, sines
-from monai_cl.qmri._spoiled_train import cosine_power, pulses_before_centre, toward
+from monai_cl.qmri._spoiled_train import after_inversion, cosine_power, pulses_before_centre, toward
 from monai_cl.qmri.constraints import check_mprage
 
 
@@ -91,7 +91,7 @@ def _prepare(
     _, cos, versed = sines(angle)
     return (
         torch.ones_like(spacing), torch.sin(angle * RADIANS), spacing, cos, versed,
-        cosine_power(angle, pulses), cosine_power(angle, before), -efficiency,
+        cosine_power(angle, pulses), cosine_power(angle, before), -1 / efficiency,
         *(fading(delay) for delay in (te, ta, td, pulses * spacing, before * spacing)),
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ def _kernel(
     versed: Tensor,
     left_pulses: Tensor,
     left_before: Tensor,
-    minus_efficiency: Tensor,
+    minus_per_efficiency: Tensor,
     te: Tensor,
     ta: Tensor,
     td: Tensor,
@@ -118,6 +118,6 @@ def _kernel(
     left_train = left_pulses * faded(train, t1)
     # From no magnetisation at the inversion to the next one; the steady state follows from what is carried over.
     end = toward(toward(one - left_a, target, left_train), one, left_d)
-    inverted = minus_efficiency * end / (one - minus_efficiency * (left_train * left_a * left_d))
+    inverted = after_inversion(end, left_train * left_a * left_d, minus_per_efficiency)
     mz = toward(toward(inverted, one, left_a), target, left_before * faded(half, t1))
     return sin * mz, faded(te, t2_star)

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.benchmark
 SHAPE = (128, 128, 128)
 VOLUME = 128**3 * 4 / 2**20  # MiB
 ROUNDS = 7
-SLACK = 2  # a machine on which others work is short of memory bandwidth, which torch.exp hardly feels
+SLACK = 1.2  # a machine on which others work is short of memory bandwidth, which torch.exp hardly feels
 # sequence, its shorter time, fixed parameters, one that differs in a batch, aim in multiples of torch.exp
 CASES: dict[str, tuple[Callable[..., Tensor], str, dict[str, Any], str, float]] = {
     "spoiled gradient echo": (spoiled_gradient_echo, "t2_star", {"tr": 0.02, "te": 0.004}, "flip_angle", 3),
@@ -129,7 +129,7 @@ def test_batch_takes_no_longer_than_its_samples(name: str, benchmark: Any) -> No
     assert statistics.median(ratios) <= 1.1  # 10 % for the noise of two measurements
 
 
-def test_echo_train_in_single_precision_is_exact_enough(benchmark: Any) -> None:
+def test_all_echoes_of_a_train_in_single_precision_are_exact_enough(benchmark: Any) -> None:
     """No table and no interpolation: the polynomial of the phase graph in float32 against float64."""
     t1 = torch.logspace(-1, 1, 60, dtype=torch.float64)[:, None]
     t2 = torch.logspace(-2.3, 0.4, 60, dtype=torch.float64)[None].minimum(t1)
