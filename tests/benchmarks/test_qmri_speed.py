@@ -4,7 +4,7 @@ The multiple does not depend on the machine where both are measured alike: one t
 reads a volume that comes from memory, as the maps do, not one that the last call left in the cache.
 """
 
-import resource
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.benchmark
 SHAPE = (128, 128, 128)
 VOLUME = 128**3 * 4 / 2**20  # MiB
 ROUNDS = 7
-SLACK = 1.2  # a machine on which others work is short of memory bandwidth, which torch.exp hardly feels
+SLACK = 1.15  # a machine on which others work is short of memory bandwidth, which torch.exp hardly feels
 # sequence, its shorter time, fixed parameters, one that differs in a batch, aim in multiples of torch.exp
 CASES: dict[str, tuple[Callable[..., Tensor], str, dict[str, Any], str, float]] = {
     "spoiled gradient echo": (spoiled_gradient_echo, "t2_star", {"tr": 0.02, "te": 0.004}, "flip_angle", 3),
@@ -86,16 +86,17 @@ def multiples(name: str) -> float:
 
 
 def growth(name: str) -> float:
-    """Growth of the peak memory in volumes, the result included; its own process."""
+    """Most memory held beyond the maps at any time, in volumes, the result included."""
     torch.set_num_threads(1)
     volumes = maps()
-    play(name, maps((8, 8, 8)))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    play(name, volumes)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 / VOLUME
+    with torch.profiler.profile(profile_memory=True) as profile:
+        play(name, volumes)
+    changes = [e.nbytes() for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    return max(itertools.accumulate(changes)) / 2**20 / VOLUME
 
 
 def apart(function: Callable[[str], float], name: str) -> float:
+    """In a process of its own: what others left of the heap decides how often a result needs fresh pages."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, name).result()
 
@@ -103,11 +104,11 @@ def apart(function: Callable[[str], float], name: str) -> float:
 @pytest.mark.parametrize("name", CASES)
 def test_time_and_memory(name: str, benchmark: Any) -> None:
     aim = CASES[name][-1]
-    times, volumes = apart(multiples, name), apart(growth, name)
+    times, volumes = apart(multiples, name), growth(name)
     benchmark.extra_info.update({"torch.exp": round(times, 1), "aim": aim, "volumes": round(volumes, 2)})
     benchmark.pedantic(lambda: play(name, maps()), rounds=1)
     assert times <= SLACK * aim
-    assert volumes <= 4
+    assert 1 <= volumes <= 4
 
 
 @pytest.mark.parametrize("name", CASES)
