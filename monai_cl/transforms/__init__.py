@@ -10,13 +10,8 @@ from monai_cl.transforms.load_maps import (
     WeightedRatesDict,
 )
 from monai_cl.transforms.mr_artefacts import MRArtefacts
-from monai_cl.transforms.mr_contrast import (
-    MRRecord,
-    RandMRContrast,
-    RandMRContrastD,
-    RandMRContrastd,
-    RandMRContrastDict,
-)
+from monai_cl.transforms.mr_contrast import RandMRContrast, RandMRContrastD, RandMRContrastd, RandMRContrastDict
+from monai_cl.transforms.mr_record import MRRecord
 from monai_cl.transforms.overlap import overlap_fractions
 from monai_cl.transforms.sequence_views import (
     RandSequenceViews,

@@ -12,38 +12,15 @@ from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform, Randomizable, Transform
 from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
-from torch.utils.data._utils.collate import default_collate_fn_map
 
-from monai_cl.qmri import FAMILIES, Family, Protocol, draw_protocol, draw_t2, mix, protocol_from_dict, tissue
-from monai_cl.qmri.protocols import BalancedSsfp, Mp2rage
+from monai_cl.qmri import FAMILIES, Family, Protocol, draw_protocol, protocol_from_dict, tissue
 from monai_cl.qmri.sampling import family
-from monai_cl.transforms.mr_artefacts import MRArtefacts, degrade, root_sum_of_squares, smooth_field, uniform_of_coils
+from monai_cl.transforms._mr_image import FIELDS, simulated
+from monai_cl.transforms.mr_artefacts import MRArtefacts
+from monai_cl.transforms.mr_record import MRRecord
 
 MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")
-FIELDS = ("b1", "b0")
-_LONGEST = 20.0  # s; medians above are milliseconds or rates
-_SAMPLE = 1 << 16  # voxels that a median is taken of
 _SEEDS = 2**32
-
-
-class MRRecord(dict[str, Any]):
-    """A plain dictionary of JSON values, which a batch keeps as a list instead of merging records that differ."""
-
-
-class _Batch(list[MRRecord]):
-    """Records of a batch. MONAI's ``decollate_batch`` takes what has no axes as one item, and splits it as a list."""
-
-    ndim = 0
-
-    def item(self) -> list[MRRecord]:
-        return list(self)
-
-
-def _as_batch(batch: list[MRRecord], *, collate_fn_map: Any = None) -> _Batch:
-    return _Batch(batch)
-
-
-default_collate_fn_map[MRRecord] = _as_batch  # torch's place for types of one's own; MONAI's collation looks there too
 
 
 class RandMRContrast(Randomizable, Transform):
@@ -200,7 +177,11 @@ class RandMRContrast(Randomizable, Transform):
         data = convert_to_tensor(img, track_meta=False)
         data = data if data.dtype == torch.float64 else data.float()
         spacing = img.pixdim.tolist() if isinstance(img, MetaTensor) else [1.0] * (data.ndim - 1)
-        image = self._image(data, protocol, full, [*spacing, 1.0, 1.0])[None]
+        maps, shares = self._channels(data)
+        image = simulated(
+            protocol, full, maps, shares, purity=self.purity, field_strength=self.field_strength,
+            spacing=[*spacing, 1.0, 1.0],
+        )[None]  # fmt: skip
         if not get_track_meta():
             return image
         result = MetaTensor(image)
@@ -235,39 +216,8 @@ class RandMRContrast(Randomizable, Transform):
         images = [self.apply(maps, record) for maps, record in zip(batch, records, strict=True)]
         return torch.stack([image.as_subclass(Tensor) for image in images])
 
-    def _image(self, data: Tensor, protocol: Protocol, record: dict[str, Any], spacing: Sequence[float]) -> Tensor:
-        """The image (*S); facts about a T2 that had to be drawn are added to ``record``."""
-        maps, fractions = self._channels(data)
-        artefacts = record.get("artefacts", {})
-        fields: dict[str, Any] = {"b1": maps.pop("b1", 1.0), "off_resonance": maps.pop("b0", None)}
-        if "b1" in artefacts:
-            fields["b1"] = fields["b1"] * (1 + smooth_field(artefacts["b1"], data[0]))
-        if not isinstance(protocol, BalancedSsfp):
-            fields["off_resonance"] = None
-        elif "b0" in artefacts:
-            offset = smooth_field(artefacts["b0"], data[0])
-            fields["off_resonance"] = offset if fields["off_resonance"] is None else fields["off_resonance"] + offset
-        if "t2" in record:
-            seed = record["t2"]["seed"]
-            maps["t2"], facts = draw_t2(
-                maps["t2_star"], np.random.RandomState(seed), t1=maps["t1"],
-                field_strength=record.get("field_strength", self.field_strength),
-            )  # fmt: skip
-            record["t2"] = {**facts, "seed": seed}
-        _check_seconds({name: maps[name] for name in protocol.maps if name in maps})
-        after = {name: drawn for name, drawn in artefacts.items() if name not in FIELDS}
-        if fractions is None and not after:
-            return protocol.signal(**fields, **maps)
-        if fractions is None:
-            images = list(protocol.coherent(**fields, **maps))
-        else:
-            images = self._mixed(protocol, maps, fractions, fields, record)
-        if not after:
-            return protocol.combine(*images)
-        coils = degrade(images, after, spacing)
-        return uniform_of_coils(*coils) if isinstance(protocol, Mp2rage) else root_sum_of_squares(*coils)
-
-    def _channels(self, data: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _channels(self, data: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Maps and fractions by name."""
         names = (*self.maps, *self.fractions)
         if data.ndim < 2 or len(data) != len(names):
             raise ValueError(
@@ -275,36 +225,12 @@ class RandMRContrast(Randomizable, Transform):
             )
         maps = dict(zip(self.maps, data, strict=False))
         if not self.fractions:
-            return maps, None
+            return maps, {}
         fractions = data[len(self.maps) :]
         low, high = (float(v) for v in fractions.aminmax())
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             raise ValueError(f"fractions must be between 0 and 1, got {low:.4g} to {high:.4g}")
-        return maps, fractions.clamp(0, 1)
-
-    def _mixed(
-        self,
-        protocol: Protocol,
-        maps: Mapping[str, Tensor],
-        fractions: Tensor,
-        fields: Mapping[str, Any],
-        record: Mapping[str, Any],
-    ) -> list[Tensor]:
-        """Coherent images in which tissues share voxels."""
-        if "tissues" in record:
-            values = [record["tissues"][name] for name in self.fractions]
-        else:
-            values = [_purest(maps, share, protocol.maps, self.purity) for share in fractions]
-        pure = [
-            protocol.coherent(**fields, **{name: fractions.new_tensor(v[name]) for name in protocol.maps})
-            for v in values
-        ]  # t = tissue, i = image
-        images = [mix(fractions, parts, signed=True) for parts in zip(*pure, strict=True)]
-        if "tissues" in record:
-            return images
-        shared = (fractions.amax(0) < self.purity) & (fractions.sum(0) > 0)
-        own = protocol.coherent(**fields, **maps)
-        return [torch.where(shared, image, one) for image, one in zip(images, own, strict=True)]
+        return maps, dict(zip(self.fractions, fractions.clamp(0, 1), strict=True))
 
 
 class RandMRContrastd(Randomizable, MapTransform):
@@ -401,23 +327,3 @@ def _known(argument: str, names: Sequence[str], allowed: Sequence[str] | None = 
     if len(set(names)) < len(names):
         raise ValueError(f"{argument} must not repeat a name, got {tuple(names)}")
     return tuple(names)
-
-
-def _purest(maps: Mapping[str, Tensor], share: Tensor, names: Sequence[str], purity: float) -> dict[str, float]:
-    """Medians of the maps where a tissue fills the voxel, or where it comes nearest to that."""
-    chosen = (share >= min(purity, 0.95 * float(share.max()))).flatten().nonzero()[:, 0]
-    chosen = chosen[:: max(chosen.numel() // _SAMPLE, 1)]
-    return {name: float(maps[name].flatten()[chosen].nanmedian()) for name in names}
-
-
-def _check_seconds(maps: Mapping[str, Tensor]) -> None:
-    """Refuse relaxation times in milliseconds, by the median of a sample of positive values."""
-    for name in {"t1", "t2", "t2_star"} & set(maps):
-        values = maps[name].detach().flatten()
-        values = values[:: max(values.numel() // _SAMPLE, 1)]
-        values = values[(values > 0) & (values < torch.inf)]
-        if values.numel() and (median := float(values.median())) > _LONGEST:
-            raise ValueError(
-                f"{name} must be in seconds, got a median of {median:.4g}; divide milliseconds by 1000 "
-                "(monai_cl.data.load_maps reads the unit from the sidecar)"
-            )

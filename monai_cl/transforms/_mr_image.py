@@ -1,0 +1,116 @@
+"""Arithmetic of a simulated image: the signal of each voxel, of tissues that share one, and what the scanner adds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monai_cl.qmri import Protocol, draw_t2, mix
+from monai_cl.qmri.protocols import BalancedSsfp, Mp2rage
+from monai_cl.transforms.mr_artefacts import degrade, root_sum_of_squares, smooth_field, uniform_of_coils
+
+FIELDS = ("b1", "b0")
+_LONGEST = 20.0  # s; medians above are milliseconds or rates
+_SAMPLE = 1 << 16  # voxels that a median is taken of
+
+
+def simulated(
+    protocol: Protocol,
+    record: dict[str, Any],
+    maps: dict[str, Tensor],
+    shares: Mapping[str, Tensor],
+    *,
+    purity: float,
+    field_strength: float,
+    spacing: Sequence[float],
+) -> Tensor:
+    """Image of a protocol with all else that was drawn.
+
+    Args:
+        protocol: What is played.
+        record: What was drawn; facts about a T2 that had to be drawn are added.
+        maps: Maps (*S) by name, fields among them; may be empty where the record holds drawn tissues.
+        shares: Fractions (*S) of each voxel, between 0 and 1, by tissue; empty where voxels are not mixed.
+        purity: Fraction from which a voxel counts as one tissue.
+        field_strength: Field in tesla at which the maps were measured, where the record does not say.
+        spacing: Voxel size along each axis.
+
+    Returns:
+        Image (*S).
+    """
+    like = next(iter((*maps.values(), *shares.values())))
+    artefacts = record.get("artefacts", {})
+    fields: dict[str, Any] = {"b1": maps.pop("b1", 1.0), "off_resonance": maps.pop("b0", None)}
+    if "b1" in artefacts:
+        fields["b1"] = fields["b1"] * (1 + smooth_field(artefacts["b1"], like))
+    if not isinstance(protocol, BalancedSsfp):
+        fields["off_resonance"] = None
+    elif "b0" in artefacts:
+        offset = smooth_field(artefacts["b0"], like)
+        fields["off_resonance"] = offset if fields["off_resonance"] is None else fields["off_resonance"] + offset
+    if "t2" in record:
+        seed = record["t2"]["seed"]
+        maps["t2"], facts = draw_t2(
+            maps["t2_star"], np.random.RandomState(seed), t1=maps["t1"],
+            field_strength=record.get("field_strength", field_strength),
+        )  # fmt: skip
+        record["t2"] = {**facts, "seed": seed}
+    _check_seconds({name: maps[name] for name in protocol.maps if name in maps})
+    after = {name: drawn for name, drawn in artefacts.items() if name not in FIELDS}
+    if not shares and not after:
+        return protocol.signal(**fields, **maps)
+    if not shares:
+        images = list(protocol.coherent(**fields, **maps))
+    else:
+        images = _mixed(protocol, maps, shares, fields, record, purity)
+    if not after:
+        return protocol.combine(*images)
+    coils = degrade(images, after, spacing)
+    return uniform_of_coils(*coils) if isinstance(protocol, Mp2rage) else root_sum_of_squares(*coils)
+
+
+def _mixed(
+    protocol: Protocol,
+    maps: Mapping[str, Tensor],
+    shares: Mapping[str, Tensor],
+    fields: Mapping[str, Any],
+    record: Mapping[str, Any],
+    purity: float,
+) -> list[Tensor]:
+    """Coherent images in which tissues share voxels."""
+    if "tissues" in record:
+        values = [record["tissues"][name] for name in shares]
+    else:
+        values = [_purest(maps, share, protocol.maps, purity) for share in shares.values()]
+    fractions = torch.stack(tuple(shares.values()))
+    pure = [
+        protocol.coherent(**fields, **{name: fractions.new_tensor(v[name]) for name in protocol.maps}) for v in values
+    ]  # t = tissue, i = image
+    images = [mix(fractions, parts, signed=True) for parts in zip(*pure, strict=True)]
+    if "tissues" in record:
+        return images
+    shared = (fractions.amax(0) < purity) & (fractions.sum(0) > 0)
+    own = protocol.coherent(**fields, **maps)
+    return [torch.where(shared, image, one) for image, one in zip(images, own, strict=True)]
+
+
+def _purest(maps: Mapping[str, Tensor], share: Tensor, names: Sequence[str], purity: float) -> dict[str, float]:
+    """Medians of the maps where a tissue fills the voxel, or where it comes nearest to that."""
+    chosen = (share >= min(purity, 0.95 * float(share.max()))).flatten().nonzero()[:, 0]
+    chosen = chosen[:: max(chosen.numel() // _SAMPLE, 1)]
+    return {name: float(maps[name].flatten()[chosen].nanmedian()) for name in names}
+
+
+def _check_seconds(maps: Mapping[str, Tensor]) -> None:
+    """Refuse relaxation times in milliseconds, by the median of a sample of positive values."""
+    for name in {"t1", "t2", "t2_star"} & set(maps):
+        values = maps[name].detach().flatten()
+        values = values[:: max(values.numel() // _SAMPLE, 1)]
+        values = values[(values > 0) & (values < torch.inf)]
+        if values.numel() and (median := float(values.median())) > _LONGEST:
+            raise ValueError(
+                f"{name} must be in seconds, got a median of {median:.4g}; divide milliseconds by 1000 "
+                "(monai_cl.data.load_maps reads the unit from the sidecar)"
+            )
