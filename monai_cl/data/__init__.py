@@ -22,10 +22,11 @@ from monai_cl.data.loading.probing import probe_batches, probe_patches, probe_sl
 from monai_cl.data.loading.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
 from monai_cl.data.loading.slice_loading import ReadableSlices, fixed_slice_batches, slice_loader
 from monai_cl.data.loading.slices import SliceDataset, check_slab, cut_slab, items_of_rank
-from monai_cl.data.maps_study import common_maps, digest_items, map_items, split_subjects
+from monai_cl.data.maps.finding import find_maps, maps_by_name, names_of_maps
+from monai_cl.data.maps.reading import load_maps
+from monai_cl.data.maps.study import common_maps, digest_items, map_items, split_subjects
 from monai_cl.data.masks import MaskFiles, scans_of
 from monai_cl.data.phantoms import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
-from monai_cl.data.quantitative_maps import find_maps, load_maps, maps_by_name, names_of_maps
 
 __all__ = [
     "BatchDraw",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl.data.datalist import few_labels, load_datalist, subject_of
-from monai_cl.data.quantitative_maps import find_maps, names_of_maps
+from monai_cl.data.maps.finding import find_maps, names_of_maps
 from monai_cl.qmri.maps import MAP_NAMES
 
 logger = logging.getLogger(__name__)

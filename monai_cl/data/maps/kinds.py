@@ -1,0 +1,78 @@
+"""Kinds of quantitative maps: their names in BIDS, in the hMRI toolbox and here, and their units."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_cl.data.intake.nifti import stem
+
+NAMES = ("pd", "t1", "t2", "t2_star", "mtsat", "b1", "b0")
+FRACTION = (5e-4, 0.05)  # medians of MT saturation one can believe
+
+_SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0}
+_SECONDS |= {"ms": 1e-3, "msec": 1e-3, "millisecond": 1e-3, "milliseconds": 1e-3}
+_RATES = dict.fromkeys(("1/s", "/s", "s-1", "s^-1", "s^(-1)", "hz", "1/sec", "sec-1"), 1.0)
+_RATES |= dict.fromkeys(("1/ms", "/ms", "ms-1", "ms^-1", "ms^(-1)", "khz"), 1000.0)
+_SHARES = dict.fromkeys(("p.u.", "pu", "p.u", "%", "percent", "percentage", "p.u. nominal fa"), 0.01)
+_SHARES |= dict.fromkeys(("fraction", "1", "ratio", "relative", "unitless", "dimensionless"), 1.0)
+_FREQUENCIES = {"hz": 1.0, "khz": 1e3, "rad/s": 1 / (2 * math.pi)}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a file of one suffix holds: its name here, its units with their factors, the medians one can believe."""
+
+    name: str
+    units: Mapping[str, float]
+    default: str | None  # unit where none is stated; None where it has to be read off the values
+    plausible: tuple[float, float]
+    inverse: bool = False
+
+
+_T1, _T2, _T2_STAR = (0.05, 15.0), (2e-3, 5.0), (5e-4, 5.0)
+_ANY = (0.0, math.inf)
+KINDS = {
+    "T1map": Kind("t1", _SECONDS, "s", _T1),
+    "R1map": Kind("t1", _RATES, "1/s", _T1, inverse=True),
+    "T2map": Kind("t2", _SECONDS, "s", _T2),
+    "R2map": Kind("t2", _RATES, "1/s", _T2, inverse=True),
+    "T2starmap": Kind("t2_star", _SECONDS, "s", _T2_STAR),
+    "R2starmap": Kind("t2_star", _RATES, "1/s", _T2_STAR, inverse=True),
+    "PDmap": Kind("pd", {}, "arbitrary", _ANY),
+    "MTsat": Kind("mtsat", _SHARES, None, FRACTION),
+    "TB1map": Kind("b1", _SHARES, None, (0.2, 2.0)),
+    "fieldmap": Kind("b0", _FREQUENCIES, "hz", (-math.inf, math.inf)),
+}
+# Names of the hMRI toolbox, by what its files end on (perhaps with a fit after it, as in R2s_OLS).
+_HMRI = {"R1": "R1map", "R2s": "R2starmap", "R2star": "R2starmap", "PD": "PDmap", "MTsat": "MTsat", "MT": "MTsat"}
+_ALIASES = {"t1": "T1map", "t2": "T2map", "t2_star": "T2starmap", "pd": "PDmap", "mtsat": "MTsat", "b1": "TB1map"}
+_ALIASES |= {"b0": "fieldmap", "T1": "T1map", "T2": "T2map", "R2": "R2map", "T2star": "T2starmap", **_HMRI}
+_HMRI_FILE = re.compile(r"_(R1|R2s|PD|MTsat|MT)(_(OLS|WLS1|WLS3|robust))?$")
+
+
+def named(path: Path) -> tuple[str, str | None]:
+    """Subject and suffix that a file name tells; no suffix where it is no map."""
+    name = stem(path)
+    if match := _HMRI_FILE.search(name):
+        return name[: match.start()], _HMRI[match.group(1)]
+    subject, _, suffix = name.rpartition("_")
+    entities = [part for part in subject.split("_") if part.startswith(("sub-", "ses-"))]
+    return "_".join(entities) or subject or path.parent.name, suffix if suffix in KINDS else None
+
+
+def suffix_of(name: str) -> str:
+    """BIDS suffix of a kind of map under any of its names.
+
+    Raises:
+        ValueError: If the name is unknown, or that of the magnetisation transfer ratio.
+    """
+    if name == "MTRmap":
+        raise ValueError("MTRmap is the magnetisation transfer ratio, which is not the saturation MTsat")
+    suffix = _ALIASES.get(name, name)
+    if suffix not in KINDS:
+        raise ValueError(f"maps must be named {tuple(KINDS)} or {tuple(_ALIASES)}, got {name!r}")
+    return suffix
