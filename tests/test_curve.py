@@ -33,6 +33,7 @@ from monai_cl.evaluation._steps import Step, in_words
 from monai_cl.evaluation._store import CLAIM, Store
 from monai_cl.evaluation._summary import STEPS, Comparison, Statistics
 from monai_cl.evaluation.handlers import StepTime, SurfaceDistance
+from monai_cl.report._label_curve import curve_tables
 from monai_cl.report.curve_picture import curve_in_words, draw_curve
 
 Edit = Callable[[dict[str, Any]], Any]
@@ -684,6 +685,15 @@ def test_convergence_is_judged_and_told(config: Callable[..., Path]) -> None:
     assert [note for note in curve.notes if note.startswith("scratch is not converged with 1 labels")]
     curve = curve_of(measure(config(convergence=False, output=str(Path(config()).parent / "b"))))
     assert "whether scratch was trained long enough was not tried (convergence: false)" in curve.notes
+
+
+def test_a_wide_interval_leaves_convergence_undecided(config: Callable[..., Path]) -> None:
+    def dice(given: dict[str, Any], label: int) -> float:
+        return 0.5 + 0.1 * (given["finetune_epochs"] > 4) * (given["seed"] - 0.5)
+
+    curve = curve_of(measure(config(), Pretend(dice=dice)))
+    table = next(table for table in curve_tables(curve) if table.caption.startswith("Was scratch"))
+    assert [row[3] for row in table.rows] == ["undecided", "undecided"]
 
 
 def test_a_class_without_truth_is_left_out_and_counted(config: Callable[..., Path]) -> None:

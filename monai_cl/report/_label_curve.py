@@ -126,9 +126,16 @@ def _number(value: float) -> str:
 
 def _convergence(curve: Curve) -> Iterator[Table]:
     heads = ("labels", "gain of twice the steps", "tolerance", "trained long enough", "by the rule that")
-    rows = [(str(c.budget), _gain(c), c.tolerance, "yes" if c.converged else "no", c.reason) for c in curve.convergence]
+    rows = [(str(c.budget), _gain(c), c.tolerance, _long_enough(c), c.reason) for c in curve.convergence]
     arm = curve.convergence[0].arm if curve.convergence else ""
     yield Table(f"Was {arm} trained long enough?", heads, tuple(rows))
+
+
+def _long_enough(found: results.ArmConvergence) -> str:
+    """An interval that holds 0 but also gains that matter decides nothing."""
+    if not found.converged:
+        return "no"
+    return "yes" if found.high < found.tolerance else "undecided"
 
 
 def _gain(found: results.ArmConvergence) -> Estimate:
