@@ -6,8 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_cl.data.intake._hidden_paths import HiddenPath, shown
 from monai_cl.data.intake.nifti import SUFFIXES
 from monai_cl.data.maps.kinds import KINDS, NAMES, named
+from monai_cl.data.maps.names import MapNames
 
 
 def find_maps(folder: str | os.PathLike[str]) -> dict[str, dict[str, Path]]:
@@ -30,6 +32,7 @@ def find_maps(folder: str | os.PathLike[str]) -> dict[str, dict[str, Path]]:
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"folder must be a folder with quantitative maps, got {os.fspath(folder)!r}")
+    names = MapNames(root)
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(p for suffix in SUFFIXES for p in root.rglob(f"*{suffix}") if p.is_file()):
         subject, kind = named(path)
@@ -38,7 +41,8 @@ def find_maps(folder: str | os.PathLike[str]) -> dict[str, dict[str, Path]]:
         files = found.setdefault(subject, {})
         if kind in files:
             raise ValueError(
-                f"{subject} must have one {kind}, got {files[kind]} and {path}; give load_maps the file to use"
+                f"{names.case(subject)} must have one {kind}, got {names.file(files[kind]).shown} and "
+                f"{names.file(path).shown}; give load_maps the file to use"
             )
         files[kind] = path
     if not found:
@@ -46,21 +50,25 @@ def find_maps(folder: str | os.PathLike[str]) -> dict[str, dict[str, Path]]:
     return {subject: dict(sorted(found[subject].items())) for subject in sorted(found)}
 
 
-def maps_by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
+def maps_by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path | HiddenPath]:
     """The files of one subject by BIDS suffix, told by their names as :func:`find_maps` tells them.
 
     Raises:
         ValueError: If a name says nothing of a map, or two files hold one kind of map.
     """
-    found: dict[str, Path] = {}
-    for path in map(Path, paths):
-        kind = named(path)[1]
+    found: dict[str, Path | HiddenPath] = {}
+    for path in paths:
+        kind = named(Path(path))[1]
         if kind is None:
-            raise ValueError(f"{path.name} must end on a BIDS suffix of {tuple(KINDS)} or an hMRI name, such as _R1")
+            raise ValueError(f"{_told(path)} must end on a BIDS suffix of {tuple(KINDS)} or an hMRI name, such as _R1")
         if kind in found:
-            raise ValueError(f"one file is needed for each kind of map, got {found[kind].name} and {path.name}")
-        found[kind] = path
+            raise ValueError(f"one file is needed for each kind of map, got {_told(found[kind])} and {_told(path)}")
+        found[kind] = path if isinstance(path, HiddenPath) else Path(path)
     return found
+
+
+def _told(path: str | os.PathLike[str]) -> str:
+    return Path(shown(path) if isinstance(path, str) else path).name
 
 
 def names_of_maps(paths: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:

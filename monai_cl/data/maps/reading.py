@@ -14,9 +14,11 @@ from monai.data import MetaTensor
 from monai.utils import SpaceKeys
 from torch import Tensor
 
+from monai_cl.data.intake._hidden_paths import HiddenPath, has_alias
 from monai_cl.data.intake.nifti import read_grid
 from monai_cl.data.maps.finding import find_maps
 from monai_cl.data.maps.kinds import FRACTION, KINDS, NAMES, Kind, suffix_of
+from monai_cl.data.maps.names import MapNames
 from monai_cl.data.maps.sidecars import stated_unit
 from monai_cl.qmri import limit_maps
 from monai_cl.transforms._dicom import UnusableImageError
@@ -52,7 +54,8 @@ def load_maps(
     Returns:
         MetaTensor (M, X, Y, Z), float32: seconds, MT saturation as a fraction, transmit field relative to nominal,
         field offset in Hz, proton density as in the file. ``meta["mr_maps"]`` tells for each channel its file, its
-        unit, where that comes from and what was done; under ``limited`` what limiting changed.
+        unit, where that comes from and what was done; under ``limited`` what limiting changed. In it, and in errors
+        about a folder, pseudonyms take the place of names that are not of BIDS.
 
     Raises:
         ValueError: If a map is missing, twice there, unreadable or on another grid, a unit is unknown, ambiguous or
@@ -67,10 +70,12 @@ def load_maps(
     record: dict[str, Any] = {}
     first: Any = None
     for name, kind in chosen.items():
-        grid = _grid(files[kind])
+        grid = _grid(files[kind], kind)
         first = first or grid
         if grid.shape != first.shape or np.abs(grid.affine - first.affine).max() > 1e-3:
-            raise ValueError(f"maps must lie on one grid, but {files[kind]} differs from the others; resample it first")
+            raise ValueError(
+                f"maps must lie on one grid, but {_told(files[kind], kind)} differs from the others; resample it first"
+            )
         values[name], record[name] = _read(files[kind], kind, given.get(kind))
     if limit:
         physical = {name: m for name, m in values.items() if name not in ("b1", "b0")}
@@ -88,30 +93,37 @@ def load_maps(
     return result
 
 
-def _grid(path: Path) -> Any:
+def _grid(path: HiddenPath, suffix: str) -> Any:
     try:
         return read_grid(path)
     except UnusableImageError as error:
-        raise ValueError(f"cannot use {path}: {error}") from None
+        raise ValueError(f"cannot use {_told(path, suffix)}: {error}") from None
 
 
-def _files(source: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]) -> dict[str, Path]:
+def _told(path: HiddenPath, suffix: str) -> str:
+    """What is said of a file, with its kind where a hash in place of its name does not tell it."""
+    return f"{path.shown} ({suffix})" if has_alias(path.shown) else path.shown
+
+
+def _files(source: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]) -> dict[str, HiddenPath]:
+    """Files by kind; those that the caller has named are called that in errors."""
     if isinstance(source, Mapping):
-        files: dict[str, Path] = {}
+        files: dict[str, HiddenPath] = {}
         for name, path in source.items():
             if (kind := suffix_of(name)) in files:
                 raise ValueError(f"each map must be given once, got {kind} twice")
-            files[kind] = Path(path)
+            files[kind] = path if isinstance(path, HiddenPath) else HiddenPath(os.fspath(path), os.fspath(path))
         return files
-    found = find_maps(source)
+    found, names = find_maps(source), MapNames(Path(source))
     if len(found) > 1:
         raise ValueError(
-            f"a folder of one subject and session is needed, got {tuple(found)}; give load_maps one entry of find_maps"
+            f"a folder of one subject and session is needed, got {tuple(map(names.case, found))}; give load_maps one "
+            "entry of find_maps"
         )
-    return next(iter(found.values()))
+    return {kind: names.file(path) for kind, path in next(iter(found.values())).items()}
 
 
-def _chosen(files: Mapping[str, Path], maps: Sequence[str] | None) -> dict[str, str]:
+def _chosen(files: Mapping[str, HiddenPath], maps: Sequence[str] | None) -> dict[str, str]:
     """Suffix to read for each channel; a time is preferred to a rate."""
     there: dict[str, str] = {}
     for kind in KINDS:  # times come before rates
@@ -127,33 +139,38 @@ def _chosen(files: Mapping[str, Path], maps: Sequence[str] | None) -> dict[str, 
     return {name: there[name] for name in maps}
 
 
-def _read(path: Path, suffix: str, unit: str | None) -> tuple[Tensor, dict[str, Any]]:
+def _recorded(path: HiddenPath) -> str:
+    """What a record says of a file, also of one that the caller has named."""
+    return path.shown if path.shown != str(path) else MapNames(Path(path).parent).file(path).shown
+
+
+def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict[str, Any]]:
     import nibabel
 
-    kind = KINDS[suffix]
+    kind, told = KINDS[suffix], _told(path, suffix)
     try:
         raw = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)
     except Exception as error:  # nibabel and gzip raise many types
-        raise ValueError(f"cannot read {path} ({type(error).__name__}); copy it again") from None
+        raise ValueError(f"cannot read {told} ({type(error).__name__}); copy it again") from None
     values = torch.from_numpy(raw.reshape([size for n, size in enumerate(raw.shape) if n < 3]))
     origin = "given"
     if unit is None:
-        unit, origin = stated_unit(path, suffix), "sidecar"
+        unit, origin = stated_unit(Path(path), suffix, told), "sidecar"
     text = " ".join(unit.lower().split())
     if suffix == "PDmap":
-        return values, {"file": str(path), "suffix": suffix, "units": unit or "arbitrary", "units_from": origin}
+        return values, {"file": _recorded(path), "suffix": suffix, "units": unit or "arbitrary", "units_from": origin}
     if text in _UNSTATED:
-        text, origin = (kind.default, "BIDS") if kind.default else (_by_median(path, suffix, values), "median")
+        text, origin = (kind.default, "BIDS") if kind.default else (_by_median(told, suffix, values), "median")
     factor = _factor(kind, text)
     if factor is None:
-        raise ValueError(f"the unit of {path} must be one of {tuple(kind.units)}, got {unit!r}; give units={{...}}")
+        raise ValueError(f"the unit of {told} must be one of {tuple(kind.units)}, got {unit!r}; give units={{...}}")
     values = values * factor
     if kind.inverse:
         usable = (values > 0) & (values < math.inf)
         values = torch.where(usable, 1 / torch.where(usable, values, 1.0), 0.0)
-    _check_plausible(path, suffix, text, values)
+    _check_plausible(told, suffix, text, values)
     done = f"times {factor:.6g}" + (", then inverted" if kind.inverse else "")
-    record = {"file": str(path), "suffix": suffix, "units": text, "units_from": origin, "converted": done}
+    record = {"file": _recorded(path), "suffix": suffix, "units": text, "units_from": origin, "converted": done}
     return values, record
 
 
@@ -167,7 +184,7 @@ def _median(values: Tensor, keep: Callable[[Tensor], Tensor]) -> float:
     return float(flat[:: max(flat.numel() // _SAMPLE, 1)].median()) if flat.numel() else math.nan
 
 
-def _by_median(path: Path, suffix: str, values: Tensor) -> str:
+def _by_median(told: str, suffix: str, values: Tensor) -> str:
     """Per cent or fraction, told by the median of positive values; refused where it could be either."""
     median = _median(values, lambda v: v > 0)
     percent, fraction = (_PERCENT, FRACTION) if suffix == "MTsat" else ((20.0, 200.0), (0.2, 2.0))
@@ -176,18 +193,18 @@ def _by_median(path: Path, suffix: str, values: Tensor) -> str:
     if fraction[0] <= median <= fraction[1]:
         return "fraction"
     raise ValueError(
-        f"the unit of {path} is ambiguous: no Units in its sidecar, and the median of its positive values is "
+        f"the unit of {told} is ambiguous: no Units in its sidecar, and the median of its positive values is "
         f"{median:.4g}, neither p.u. ({percent[0]:g} to {percent[1]:g}) nor a fraction ({fraction[0]:g} to "
         f"{fraction[1]:g}); give units={{'{suffix}': 'p.u.'}} or 'fraction'"
     )
 
 
-def _check_plausible(path: Path, suffix: str, unit: str, values: Tensor) -> None:
+def _check_plausible(told: str, suffix: str, unit: str, values: Tensor) -> None:
     kind = KINDS[suffix]
     median = _median(values, lambda v: v > 0)
     low, high = kind.plausible
     if math.isfinite(low) and not math.isnan(median) and not low <= median <= high:
         raise ValueError(
-            f"{path} read in {unit!r} gives a median {kind.name} of {median:.4g}, outside {low:g} to {high:g}; correct "
+            f"{told} read in {unit!r} gives a median {kind.name} of {median:.4g}, outside {low:g} to {high:g}; correct "
             f"Units in its sidecar or give units={{'{suffix}': ...}}"
         )

@@ -9,13 +9,22 @@ from typing import Any
 from monai_cl.data.intake.nifti import stem
 
 
-def stated_unit(path: Path, suffix: str) -> str:
-    """The unit a sidecar states; an empty text where none does."""
+def stated_unit(path: Path, suffix: str, told: str) -> str:
+    """The unit a sidecar states; an empty text where none does.
+
+    Args:
+        path: The map.
+        suffix: Its kind.
+        told: What is said of it in errors.
+
+    Raises:
+        ValueError: If a sidecar cannot be read.
+    """
     for sidecar in _sidecars(path, suffix):
         try:
             content = json.loads(sidecar.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ValueError(f"cannot read the sidecar {sidecar} ({type(error).__name__}); repair it") from None
+            raise ValueError(f"cannot read the sidecar of {told} ({type(error).__name__}); repair it") from None
         for keys in (("Units",), ("history", "output", "units")):
             value: Any = content
             for key in keys:

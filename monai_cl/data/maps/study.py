@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data.datalist import few_labels, load_datalist, subject_of
+from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
+from monai_cl.data.intake._concealment import is_plain
+from monai_cl.data.intake._hidden_paths import HiddenPath, shown
 from monai_cl.data.maps.finding import find_maps, names_of_maps
+from monai_cl.data.maps.names import MapNames
 from monai_cl.qmri.maps import MAP_NAMES
 
 logger = logging.getLogger(__name__)
@@ -34,18 +37,21 @@ def map_items(
         sections: Which lists of it.
 
     Returns:
-        Items with ``image`` (files), ``subject`` and ``case``.
+        Items with ``image`` (files), ``subject`` and ``case``, for which names that are not of BIDS are replaced by
+        pseudonyms; a datalist of ``monai-cl scan`` brings its own.
 
     Raises:
         ValueError: If nothing is found, or an item of the datalist is no list of maps.
     """
+    names = MapNames(Path(dataset_dir))
     if datalist is None:
-        found = find_maps(dataset_dir)
         return [
-            {"image": [str(path) for path in files.values()], "subject": name.split("_")[0], "case": name}
-            for name, files in found.items()
+            {"image": [names.file(path) for path in files.values()], "subject": names.subject(n), "case": names.case(n)}
+            for n, files in find_maps(dataset_dir).items()
         ]
     items = load_datalist(datalist, sections, dataset_dir=dataset_dir, labelled=False)
+    if "key" not in read_datalist(datalist):  # of a scan, which hides names itself
+        items = [_concealed(item, names) for item in items]
     bare = [str(item["case"]) for item in items if not isinstance(item["image"], list)]
     if bare:
         raise ValueError(
@@ -56,6 +62,22 @@ def map_items(
     for item in items:
         names_of_maps(item["image"])  # names what is no map
     return items
+
+
+def _concealed(item: dict[str, Any], names: MapNames) -> dict[str, Any]:
+    """An item of a list made by hand, whose paths may name anybody."""
+
+    def hidden(path: str) -> HiddenPath:
+        told = shown(path)
+        return HiddenPath(str(path), names.path(Path(told).name if Path(told).is_absolute() else told))
+
+    image, subject = item["image"], item.get("subject")
+    concealed: dict[str, Any] = {
+        "image": [hidden(path) for path in image] if isinstance(image, list) else hidden(image)
+    }
+    if subject is not None:
+        concealed["subject"] = subject if is_plain(str(subject)) else names.case(str(subject))
+    return {**item, **concealed, "case": names.path(str(item["case"]))}
 
 
 def common_maps(items: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -104,5 +126,5 @@ def split_subjects(
 
 def digest_items(items: Sequence[dict[str, Any]]) -> str:
     """SHA-256 of the names of the files of a study, to tell whether a run goes on with the data it began with."""
-    names = sorted("/".join(Path(path).name for path in item["image"]) for item in items)
+    names = sorted("/".join(Path(shown(path)).name for path in item["image"]) for item in items)
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
