@@ -108,6 +108,14 @@ def test_compression_that_nothing_here_decodes_names_the_extra(data):
     assert "pip install 'monai_cl[dicom]'" in result.left_out[0].detail
 
 
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.204"])  # MPEG-4, JPIP
+def test_compression_that_no_package_decodes_is_to_be_exported_anew(data, syntax):
+    write_compressed(data / "video", syntax)
+    result = scanned(data)
+    assert result.reasons == {"unsupported compression": 1}
+    assert result.left_out[0].detail.endswith("no package that monai_cl reads with decodes it, export it uncompressed")
+
+
 def test_echoes_and_time_points_are_four_dimensional(data):
     write_series(data / "echoes", range(4), "1.2.6")
     for index in range(4):

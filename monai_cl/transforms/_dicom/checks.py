@@ -39,24 +39,22 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
             raise UnusableImageError(
                 "cut short", f"the pixel data of {name} ends early (truncated); copy the file again"
             )
-        if header.by_pydicom and not _pydicom_decodes(header.transfer_syntax):
+        if header.by_pydicom and (remedy := _remedy(header.transfer_syntax)):
             from pydicom.uid import UID
 
             kind = UID(header.transfer_syntax).name
-            raise UnusableImageError(
-                "unsupported compression",
-                f"{name} is stored as {kind}; pip install 'monai_cl[dicom]', or decompress it first",
-            )
+            raise UnusableImageError("unsupported compression", f"{name} is stored as {kind}; {remedy}")
 
 
 @cache
-def _pydicom_decodes(syntax: str) -> bool:
-    """Whether the packages installed here decode a transfer syntax."""
+def _remedy(syntax: str) -> str:
+    """What to do about a transfer syntax that the packages installed here do not decode; empty where they do."""
     from pydicom.pixels import get_decoder
 
     if syntax == DEFLATED:
         syntax = EXPLICIT
     try:
-        return bool(get_decoder(syntax).is_available)
-    except NotImplementedError:
-        return False
+        known = get_decoder(syntax)
+    except NotImplementedError:  # videos, images whose pixels are on a server
+        return "no package that monai_cl reads with decodes it, export it uncompressed"
+    return "" if known.is_available else "pip install 'monai_cl[dicom]', or decompress it first"
