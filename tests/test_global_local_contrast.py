@@ -315,7 +315,7 @@ def test_causes_of_collapse_are_named() -> None:
 
 def across() -> GlobalLocalContrast:
     torch.manual_seed(1)
-    ours = GlobalLocalContrast(flat_network("instance"), SIZE, hidden=16, embedding=8)
+    ours = GlobalLocalContrast(flat_network("instance"), SIZE, hidden=16, embedding=8, norm="layer")
     return ours.double()
 
 

@@ -73,7 +73,8 @@ class GlobalLocalContrast(Method):
         pool_size: Cells an axis to which they are averaged; see :func:`monai_cl.networks.pool_pyramid`.
         hidden: Width of the projector's hidden layers.
         embedding: Width of the embedding of an image; that of a voxel is the width of its map.
-        norm: Normalisation in the projector, ``"layer"`` or ``"batch"``.
+        norm: Normalisation in the projector: ``"batch"``, with the statistics of a process' batch, or ``"layer"``, with
+            which any number of processes gives the same result, but all embeddings start out nearly alike.
         temperature: Of all losses made here.
         region_size: Edge length of a region in voxels of the map.
         exclusion_radius: Of the dense term: nothing so near is a negative, in the unit of ``coords``, or in voxels of
@@ -105,7 +106,7 @@ class GlobalLocalContrast(Method):
         pool_size: int = 2,
         hidden: int = 1024,
         embedding: int = 128,
-        norm: str = "layer",
+        norm: str = "batch",
         temperature: float = 0.1,
         region_size: int = 3,
         exclusion_radius: float = 0.0,

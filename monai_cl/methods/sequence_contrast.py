@@ -53,7 +53,8 @@ class SequenceContrast(Method):
         hidden: Width of the projector's hidden layers.
         embedding: Width of the embedding of a crop.
         dense_embedding: Width of the embedding of a voxel.
-        norm: Normalisation in the projector, ``"batch"`` or ``"layer"``.
+        norm: Normalisation in the projector: ``"batch"``, with the statistics of a process' batch, or ``"layer"``, with
+            which any number of processes gives the same result, but all embeddings start out nearly alike.
 
     Raises:
         ValueError: If the network is unknown or cannot take ``crop_size``, or an option is out of range.
@@ -81,7 +82,7 @@ class SequenceContrast(Method):
         hidden: int = 512,
         embedding: int = 128,
         dense_embedding: int = 64,
-        norm: str = "layer",
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         self.weights = _weights(global_weight, dense_weight, reconstruction_weight)
