@@ -23,8 +23,9 @@ from monai_cl.data.loading.sampling import StepSampler, ViewDataset, fixed_batch
 from monai_cl.data.loading.slice_loading import ReadableSlices, fixed_slice_batches, slice_loader
 from monai_cl.data.loading.slices import SliceDataset, check_slab, cut_slab, items_of_rank
 from monai_cl.data.maps.finding import find_maps, maps_by_name, names_of_maps
+from monai_cl.data.maps.fractions import find_fractions, fractions_by_tissue, load_fractions
 from monai_cl.data.maps.reading import load_maps
-from monai_cl.data.maps.study import common_maps, digest_items, map_items, split_subjects
+from monai_cl.data.maps.study import common_fractions, common_maps, digest_items, map_items, split_subjects
 from monai_cl.data.masks import MaskFiles, scans_of
 from monai_cl.data.phantoms import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
 
@@ -51,6 +52,7 @@ __all__ = [
     "check_slab",
     "check_study",
     "class_names",
+    "common_fractions",
     "common_maps",
     "curate",
     "cut_slab",
@@ -58,15 +60,18 @@ __all__ = [
     "digest_items",
     "few_labels",
     "field_of",
+    "find_fractions",
     "find_images",
     "find_leaks",
     "find_maps",
     "fixed_batches",
     "fixed_slice_batches",
+    "fractions_by_tissue",
     "items_of_rank",
     "items_with_depth",
     "kept_slices",
     "load_datalist",
+    "load_fractions",
     "load_maps",
     "map_items",
     "maps_by_name",

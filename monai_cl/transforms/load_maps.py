@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
@@ -19,10 +20,14 @@ class LoadMapsd(MapTransform):
             see :func:`monai_cl.data.load_maps`.
         maps: Channels wanted, in this order; all there are when left out.
         units: Units by suffix, where sidecars have none or a wrong one.
+        fractions: Names of tissues whose fractions follow the maps as further channels, as
+            :class:`~monai_cl.transforms.RandMRContrast` takes them to mix partial volume.
+        fractions_key: Key of their files (``sub-01_label-GM_probseg.nii.gz``), as :func:`monai_cl.data.map_items` gives
+            them; it is dropped, whether they are wanted or not.
         allow_missing_keys: Skip keys that an item lacks.
 
     Raises:
-        ValueError: If a map is missing, unreadable or on another grid, or its unit is ambiguous.
+        ValueError: If a map or a fraction is missing, unreadable or on another grid, or its unit is ambiguous.
 
     Example:
         >>> LoadMapsd("image", maps=["pd", "t1"])({"image": ["a_PDmap.nii.gz", "a_R1map.nii.gz"]})  # doctest: +SKIP
@@ -36,20 +41,31 @@ class LoadMapsd(MapTransform):
         maps: Sequence[str] | None = None,
         *,
         units: Mapping[str, str] | None = None,
+        fractions: Sequence[str] = (),
+        fractions_key: str = "fractions",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.maps = maps
         self.units = units
+        self.fractions = tuple(fractions)
+        self.fractions_key = fractions_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read the maps under each key."""
-        from monai_cl.data import load_maps, maps_by_name  # which itself reads files with this package
+        # which itself reads files with this package
+        from monai_cl.data import fractions_by_tissue, load_fractions, load_maps, maps_by_name
 
         d = dict(data)
+        files = d.pop(self.fractions_key, ())
+        shares = fractions_by_tissue(files) if self.fractions else {}
         for key in self.key_iterator(d):
             source = maps_by_name(d[key]) if isinstance(d[key], list) else d[key]
-            d[key] = load_maps(source, maps=self.maps, units=self.units)
+            maps = load_maps(source, maps=self.maps, units=self.units)
+            if self.fractions:
+                channels = torch.cat([maps, load_fractions(shares, self.fractions, maps)])
+                maps = MetaTensor(channels.as_subclass(torch.Tensor)).copy_meta_from(maps)
+            d[key] = maps
         return d
 
 

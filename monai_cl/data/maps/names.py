@@ -16,6 +16,7 @@ from monai_cl.data.intake.pseudonyms import KEY_VARIABLE, Key, find_or_make_key,
 logger = logging.getLogger(__name__)
 
 _BIDS = re.compile(r"(sub|ses)-[a-zA-Z0-9]+(_[a-zA-Z]+-[a-zA-Z0-9]+)*(_[a-zA-Z0-9]+)?")
+_FOLDERS = ("derivatives", "rawdata", "sourcedata")
 _PSEUDONYM = re.compile(r"sub-[0-9a-f]{12}(_.*)?")
 
 
@@ -65,7 +66,8 @@ class MapNames:
     def path(self, path: str) -> str:
         """What may be said of a path: parts that are of BIDS, folders of words of imaging, hashes of all others."""
         *folders, name = path.split("/")
-        return "/".join([*(part if is_plain(part) else self._part(part) for part in folders), self._part(name)])
+        known = [part if part in _FOLDERS or is_plain(part) else self._part(part) for part in folders]
+        return "/".join([*known, self._part(name)])
 
     def _part(self, part: str) -> str:
         if part in ("", ".", "..") or self._is_bids(stem(part)):

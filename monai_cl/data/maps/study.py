@@ -13,7 +13,9 @@ from typing import Any
 from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
 from monai_cl.data.intake._concealment import is_plain
 from monai_cl.data.intake._hidden_paths import HiddenPath, shown
+from monai_cl.data.intake.nifti import stem
 from monai_cl.data.maps.finding import find_maps, names_of_maps
+from monai_cl.data.maps.fractions import FRACTION_TISSUES, find_fractions, fractions_by_tissue
 from monai_cl.data.maps.names import MapNames
 from monai_cl.qmri.maps import MAP_NAMES
 
@@ -37,17 +39,21 @@ def map_items(
         sections: Which lists of it.
 
     Returns:
-        Items with ``image`` (files), ``subject`` and ``case``, for which names that are not of BIDS are replaced by
-        pseudonyms; a datalist of ``monai-cl scan`` brings its own.
+        Items with ``image`` (files), ``subject`` and ``case``, and with ``fractions`` where files of tissue fractions
+        lie in the folder or among the files of the list, see :func:`find_fractions`. Names that are not of BIDS are
+        replaced by pseudonyms; a datalist of ``monai-cl scan`` brings its own.
 
     Raises:
         ValueError: If nothing is found, or an item of the datalist is no list of maps.
     """
     names = MapNames(Path(dataset_dir))
     if datalist is None:
+        found = find_maps(dataset_dir)
+        shares = find_fractions(dataset_dir, found)
         return [
             {"image": [names.file(path) for path in files.values()], "subject": names.subject(n), "case": names.case(n)}
-            for n, files in find_maps(dataset_dir).items()
+            | ({"fractions": [names.file(path) for path in shares[n].values()]} if shares[n] else {})
+            for n, files in found.items()
         ]
     items = load_datalist(datalist, sections, dataset_dir=dataset_dir, labelled=False)
     if "key" not in read_datalist(datalist):  # of a scan, which hides names itself
@@ -59,9 +65,16 @@ def map_items(
             f"{len(bare)} of {len(items)} items of {datalist} have a single image, such as {', '.join(bare[:3])}. "
             "Plain MR images can be pretrained on by the bundle volume_contrast"
         )
+    items = [_with_fractions_apart(item) for item in items]
     for item in items:
         names_of_maps(item["image"])  # names what is no map
     return items
+
+
+def _with_fractions_apart(item: dict[str, Any]) -> dict[str, Any]:
+    shares = [path for path in item["image"] if stem(path).endswith("_probseg")]
+    maps = [path for path in item["image"] if path not in shares]
+    return {**item, "image": maps, "fractions": shares} if shares else item
 
 
 def _concealed(item: dict[str, Any], names: MapNames) -> dict[str, Any]:
@@ -99,6 +112,12 @@ def common_maps(items: Sequence[dict[str, Any]]) -> tuple[str, ...]:
         if _COMMON * len(have) <= count[name] < len(have):
             logger.warning("%s is left out: %d of %d subjects lack it", name, len(have) - count[name], len(have))
     return tuple(name for name in MAP_NAMES if count[name] == len(have))
+
+
+def common_fractions(items: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The tissues whose fractions all subjects have, for :class:`~monai_cl.transforms.LoadMapsd`; perhaps none."""
+    have = [set(fractions_by_tissue(item.get("fractions", ()))) for item in items]
+    return tuple(tissue for tissue in FRACTION_TISSUES if have and all(tissue in tissues for tissues in have))
 
 
 def split_subjects(
