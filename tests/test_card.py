@@ -5,7 +5,9 @@ import pytest
 from typer.testing import CliRunner
 
 from monai_cl import cli
+from monai_cl.evaluation.sequence_invariance import Invariance, write_invariance
 from monai_cl.report import card
+from monai_cl.report.html import write_report
 from monai_cl.report.tables import Estimate, Table, from_json, to_json, to_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -99,8 +101,36 @@ def test_a_record_needs_results(bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "train"
     folder.mkdir()
     (folder / "history.csv").write_text("step,loss\n1,1\n")
-    with pytest.raises(ValueError, match="needs an evaluation or a curve"):
+    with pytest.raises(ValueError, match="needs an evaluation, a curve or a measurement of invariance"):
         card.record_results([folder], bundle / "r.json", title="t")
+
+
+def measured(folder: Path) -> Path:
+    results = [
+        Invariance("MIND-SSC", 20.0, (15.0, 25.0), 0.25, (0.2, 0.3), 0.0, (0.0, 0.0), {"p: T1 -> T2": (20.0, 0.25)}),
+        Invariance("ours", 4.0, (3.0, 5.0), 0.75, (0.7, 0.8), 0.5, (0.4, 0.6), {"p: T1 -> T2": (4.0, 0.75)}),
+    ]
+    settings = {"sequences": {"p": ["T1", "T2"]}, "points": 64, "spacing": 2.0, "stride": 2}
+    write_invariance(results, folder, settings=settings)
+    return folder
+
+
+def test_invariance_reaches_card_and_page(bundle: Path, tmp_path: Path) -> None:
+    folder = measured(tmp_path / "invariance")
+    card.record_results([folder], bundle / card.RECORDS / "invariance.json", title="Invariance")
+    text = card.render_card(bundle)
+    assert "| MIND-SSC | 20.0 [15.0, 25.0] | 25.0 [20.0, 30.0] | reference |" in text
+    assert "| ours | 4.000 [3.000, 5.000] | 75.0 [70.0, 80.0] | 50.0 [40.0, 60.0] |" in text
+    assert "1 patients (T1, T2), 64 points each, spacing 2 mm" in text
+    page = write_report([folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Sequence invariance" in page
+    assert "found within 5 mm" in page
+
+
+def test_another_file_of_that_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "invariance.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is no measurement of invariance .*run `monai-cl invariance` again"):
+        card.record_results([tmp_path], tmp_path / "r.json", title="t")
 
 
 @pytest.mark.parametrize("prose", sorted(ROOT.glob("bundles/*/docs/card.md.j2")), ids=lambda p: p.parts[-3])

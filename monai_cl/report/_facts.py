@@ -17,6 +17,7 @@ _STEPS = {
     "train": "fine-tuning",
     "evaluate": "evaluation",
     "curve": "label-efficiency curve",
+    "invariance": "sequence invariance",
 }
 
 
@@ -57,7 +58,7 @@ def _steps(runs: Sequence[Run]) -> Table:
         done = run.checkpoint.get("step") or parts[-1].get("to_step") or (run.history or [{}])[-1].get("step")
         state = "finished" if parts[-1].get("finished") else "did not finish" if run.record else None
         seed = run.record.get("seed", run.settings.get("seed"))
-        step = "" if run.kind in ("evaluate", "curve") else None if done is None else int(done)
+        step = "" if run.kind in ("evaluate", "curve", "invariance") else None if done is None else int(done)
         began = str(parts[0].get("started") or "")[:16].replace("T", " ") or None
         rows.append((run.name, _STEPS[run.kind], began, seconds, state, step, seed))
     heads = ("run", "what", "started (UTC)", "seconds", "state", "steps", "seed")

@@ -18,7 +18,14 @@ from monai_cl.weights import read_contract
 
 DICE_FILE = "val_mean_dice_raw.csv"
 _FIRST = {DICE_FILE: "", "val_surface_distance_raw.csv": "a"}  # in this order, then by name
-_MARKS = {"curve.csv": "curve", DICE_FILE: "evaluate", "checkpoint.pt": "pretrain", "history.csv": "train"}
+_MARKS = {
+    "curve.csv": "curve",
+    "invariance.json": "invariance",
+    DICE_FILE: "evaluate",
+    "psnr_raw.csv": "evaluate",
+    "checkpoint.pt": "pretrain",
+    "history.csv": "train",
+}
 
 Scores = dict[str, dict[str, float]]  # by case, then by class and "mean"
 
@@ -28,7 +35,7 @@ class Run:
     """The output folder of one step.
 
     Attributes:
-        kind: ``"pretrain"``, ``"train"``, ``"evaluate"`` or ``"curve"``.
+        kind: ``"pretrain"``, ``"train"``, ``"evaluate"``, ``"curve"`` or ``"invariance"``.
         name: The folder's name, or more of its path where names collide.
         folder: The folder.
     """
@@ -145,7 +152,7 @@ def find(paths: Sequence[str | Path], *, examples: bool = True) -> Found:
     unique = list(dict.fromkeys((kind, folder.resolve()) for kind, folder in folders))
     names = _names([folder for _, folder in unique])
     runs = [Run(kind, name, folder) for (kind, folder), name in zip(unique, names, strict=True)]
-    order = ("pretrain", "train", "evaluate", "curve")
+    order = ("pretrain", "train", "evaluate", "curve", "invariance")
     return Found(
         tuple(sorted(runs, key=lambda run: order.index(run.kind))),
         tuple(Bundle(root) for root in dict.fromkeys(root.resolve() for root in bundles)),

@@ -14,6 +14,9 @@ METRICS = {
     "val_mean_dice": "Dice",
     "val_surface_distance": "Average surface distance in mm",
     "val_hausdorff_95": "Hausdorff distance (95 %) in mm",
+    "psnr": "PSNR in dB",
+    "psnr_of_noisy_image": "PSNR in dB of the image before denoising",
+    "ssim": "SSIM",
 }
 _MISSED = "a class that only the prediction lacks counts with the diagonal of the volume, the largest distance there is"
 _ONE_NETWORK = "95 % intervals over cases, of one network each: they say nothing of other seeds or subsets of labels"

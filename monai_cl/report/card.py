@@ -21,6 +21,7 @@ from monai_cl._files import atomic_write
 from monai_cl.evaluation.results import load_curve
 from monai_cl.report._facts import data_tables, receipts
 from monai_cl.report._folders import Found, find
+from monai_cl.report._invariance import invariance_tables
 from monai_cl.report._label_curve import curve_tables, curve_warnings
 from monai_cl.report._privacy import without_paths
 from monai_cl.report._results import result_tables
@@ -73,7 +74,7 @@ def record_results(
         The record.
 
     Raises:
-        ValueError: If the runs hold no evaluation and no curve.
+        ValueError: If the runs hold no evaluation, no curve and no measurement of invariance.
     """
     record = _of_runs(find(runs, examples=False), title, command, date)
     target = Path(path)
@@ -143,8 +144,9 @@ def check_card(bundle: str | Path) -> str:
 def _of_runs(found: Found, title: str, command: str, date: str | None) -> Record:
     curves = [load_curve(run.folder) for run in found.of("curve")]
     results = [table for curve in curves for table in curve_tables(curve)] + result_tables(found.of("evaluate"))
+    results += invariance_tables(found.of("invariance"))
     if not results:
-        raise ValueError("a record needs an evaluation or a curve, the runs given hold neither")
+        raise ValueError("a record needs an evaluation, a curve or a measurement of invariance, the runs hold none")
     runs = found.of("pretrain", "train", "evaluate")
     parts = [part for run in runs for part in run.record.get("parts", [])]
     known: list[dict[str, Any]] = [dict(curve.record) for curve in curves] or parts

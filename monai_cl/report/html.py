@@ -23,6 +23,7 @@ from monai_cl.report._curves import draw_histories
 from monai_cl.report._drawing import Picture
 from monai_cl.report._facts import details, facts, handed_over
 from monai_cl.report._folders import Found, Run, find
+from monai_cl.report._invariance import invariance_tables
 from monai_cl.report._label_curve import curve_details, curve_tables, curve_warnings
 from monai_cl.report._limits import limits
 from monai_cl.report._neighbours import draw_neighbours
@@ -89,7 +90,7 @@ def write_report(
 
     Args:
         runs: Output folders of pretraining, fine-tuning and evaluation, bundle folders with such in ``runs/``, folders
-            of curves.
+            of curves or of `monai-cl invariance`.
         out: The page.
         title: Its title; the name of the first bundle when left out.
         names: Print the names of cases. They may identify a patient, so that numbers take their place by default.
@@ -115,6 +116,7 @@ def write_report(
         _what_was_run(found, sources),
         *_curves_of_labels(found),
         _evaluations(found, show),
+        *_invariance(found),
         *_learning(found),
         _views(sources),
         _neighbours(sources, console) if neighbours else Section("neighbours", "Nearest neighbours", ["Switched off."]),
@@ -146,6 +148,11 @@ def _curves_of_labels(found: Found) -> Iterator[Section]:
             alt = "Dice against the number of labels, an arm a line with its interval; the table below has the numbers."
             section.photos.append(Photo(picture.read_bytes(), alt, "Dice against the number of labels"))
         yield section
+
+
+def _invariance(found: Found) -> Iterator[Section]:
+    if runs := found.of("invariance"):
+        yield Section("invariance", "Sequence invariance", tables=invariance_tables(runs))
 
 
 def _evaluations(found: Found, show: CaseNames) -> Section:
