@@ -1,8 +1,12 @@
 """What the bundle sequence_contrast has beside the steps of every bundle: arms, another network, denoising."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from test_bundle_runs import run
@@ -32,6 +36,21 @@ def test_the_arms_pretrain_encoder_and_decoder(arm: str, bundle: Path, study: Pa
     assert {"loss", "global", "dense", "reconstruction", "retrieval", "step"} <= set(row)
     health = read_history(bundle / f"runs/pretrain_{arm}/health.csv")[0]
     assert {"retrieval", "voxel_error_mm", "effective_rank", "alignment"} <= set(health)
+
+
+def test_partial_volume_is_mixed_where_fractions_lie_beside_the_maps(bundle: Path, study: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(study, tmp_path / "study")
+    for file in sorted(folder.rglob("*_PDmap.nii.gz")):
+        density = nibabel.load(file)
+        share = np.clip(density.get_fdata() / 100, 0, 1).astype(np.float32)
+        for label, values in (("CSF", share), ("WM", (1 - share) * (share > 0))):
+            image = nibabel.Nifti1Image(values, density.affine)
+            nibabel.save(image, file.with_name(file.name.replace("PDmap", f"label-{label}_probseg")))
+    run(bundle, "pretrain", folder, fractions="$data.common_fractions(@items)")
+    record = json.loads((bundle / "runs/pretrain/run.json").read_text())
+    assert "white_matter" in json.dumps(record)
+    (row, *_) = read_history(bundle / "runs/pretrain/history.csv")
+    assert row["loss"] == row["loss"]
 
 
 def test_denoising_starts_from_the_pretrained_network_and_scores_itself(bundle: Path, study: Path) -> None:
