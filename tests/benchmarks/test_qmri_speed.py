@@ -31,7 +31,7 @@ pytestmark = pytest.mark.benchmark
 SHAPE = (128, 128, 128)
 VOLUME = 128**3 * 4 / 2**20  # MiB
 ROUNDS = 7
-SLACK = 1.15  # a machine on which others work is short of memory bandwidth, which torch.exp hardly feels
+SLACK = 1.15  # of a quiet core; beside other work caches are short, which torch.exp hardly feels: up to 1.5 there
 # sequence, its shorter time, fixed parameters, one that differs in a batch, aim in multiples of torch.exp
 CASES: dict[str, tuple[Callable[..., Tensor], str, dict[str, Any], str, float]] = {
     "spoiled gradient echo": (spoiled_gradient_echo, "t2_star", {"tr": 0.02, "te": 0.004}, "flip_angle", 3),
