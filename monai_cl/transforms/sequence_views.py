@@ -27,7 +27,7 @@ def usual_geometry(
     rotation: float = 15.0,
     scale: float = 0.15,
     shear: float = 0.012,
-    flip_axes: Sequence[int] = (0,),
+    flip_axes: Sequence[int] = (),
     flip_prob: float = 0.5,
 ) -> Compose:
     """A random pose: flips, rotation, stretch and shear about the middle, cut to the size of a view.
@@ -37,7 +37,9 @@ def usual_geometry(
         rotation: Largest angle about each axis in degrees.
         scale: Largest relative change of size along each axis.
         shear: Largest shear.
-        flip_axes: Axes that may be mirrored. Left and right look alike in a head, other directions do not.
+        flip_axes: Axes that may be mirrored, each view by itself. None is by default: where left and right look alike,
+            features of a voxel and its mirror image would be taught to be the same by the one view and to differ by the
+            next.
         flip_prob: Probability of each.
     """
     dims = len(crop_size)
