@@ -121,7 +121,7 @@ def test_invariance_reaches_card_and_page(bundle: Path, tmp_path: Path) -> None:
     text = card.render_card(bundle)
     assert "| MIND-SSC | 20.0 [15.0, 25.0] | 25.0 [20.0, 30.0] | reference |" in text
     assert "| ours | 4.000 [3.000, 5.000] | 75.0 [70.0, 80.0] | 50.0 [40.0, 60.0] |" in text
-    assert "1 patients (T1, T2), 64 points each, spacing 2 mm" in text
+    assert "Patients: 1 (T1, T2), 64 points each, spacing 2 mm" in text
     page = write_report([folder], tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Sequence invariance" in page
     assert "found within 5 mm" in page

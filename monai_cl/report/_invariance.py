@@ -55,6 +55,6 @@ def _circumstances(settings: Mapping[str, Any]) -> Iterator[str]:
     patients: Mapping[str, Sequence[str]] = settings.get("sequences", {})
     seen = "; ".join(", ".join(names) for names in patients.values())
     yield (
-        f"{len(patients)} patients ({seen}), {settings['points']} points each, spacing {settings['spacing']:g} mm; "
+        f"patients: {len(patients)} ({seen}), {settings['points']} points each, spacing {settings['spacing']:g} mm; "
         f"every {settings['stride']} voxels of the body are searched"
     )

@@ -131,7 +131,7 @@ def _check_kind(files: Sequence[SliceHeader], keep_derived: bool) -> None:
             "scan with keep_derived to keep it",
         )
     if len(files) < MIN_SLICES:
-        raise UnusableImageError("too few slices", f"{len(files)} slices, at least {MIN_SLICES} are needed")
+        raise UnusableImageError("too few slices", f"{MIN_SLICES} slices are needed at least, it has {len(files)}")
 
 
 def _check_frame_kinds(files: Sequence[SliceHeader]) -> None:
