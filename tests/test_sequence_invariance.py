@@ -17,6 +17,7 @@ from monai_cl.cli import app
 from monai_cl.data.phantoms.volume import write_nifti
 from monai_cl.evaluation import load_sequences, measure_invariance, mind_descriptor, network_descriptor
 from monai_cl.evaluation.sequence_invariance import Sequences, table
+from monai_cl.methods._dense_maps import resized
 from monai_cl.metrics import correspondence_errors, features_at, mind_ssc
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -191,8 +192,40 @@ def test_measure_is_repeatable_and_counts_its_progress():
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
+def small_network() -> BasicUNet:
+    torch.manual_seed(0)
+    return BasicUNet(spatial_dims=3, in_channels=1, out_channels=2, features=(4, 4, 8, 8, 8, 4))
+
+
+def test_a_window_as_large_as_the_image_is_the_image_at_half_resolution():
+    network = small_network()
+    image = torch.randn(1, 1, 32, 32, 32)
+    whole = network_descriptor(network)(image)
+    windowed = network_descriptor(network, window=32)(image)
+    for level, found in zip(whole, windowed, strict=True):
+        torch.testing.assert_close(found, resized(level[None], (16, 16, 16))[0], rtol=1e-4, atol=1e-5)
+
+
+def test_windows_hide_what_lies_beyond_them():
+    """A voxel is described by the windows that hold it, so that a change 32 voxels away leaves it as it was."""
+    image = torch.randn(1, 1, 128, 32, 32)
+    other = image.clone()
+    other[:, :, 96:] += 5 * torch.randn(1, 1, 32, 32, 32)
+    describe = network_descriptor(small_network(), taps="decoder", window=32)
+    first, second = describe(image)[0], describe(other)[0]
+    assert first.shape[1:] == (64, 16, 16)
+    torch.testing.assert_close(first[:, :24], second[:, :24])
+    assert not torch.allclose(first[:, 48:], second[:, 48:])
+
+
+@pytest.mark.parametrize("window", [0, 15])
+def test_windows_are_even(window: int):
+    with pytest.raises(ValueError, match=f"window must be a positive multiple of 2, got {window}; use the size"):
+        network_descriptor(small_network(), window=window)
+
+
 def test_network_descriptor_has_the_taps_asked_for():
-    network = BasicUNet(spatial_dims=3, in_channels=1, out_channels=2, features=(4, 4, 8, 8, 8, 4))
+    network = small_network()
     image = torch.rand(1, 1, 32, 32, 32)
     found = {taps: network_descriptor(network, taps=taps)(image) for taps in ("encoder", "decoder", "all")}
     assert [m.shape[0] for m in found["encoder"]] == [4, 4, 8, 8, 8]

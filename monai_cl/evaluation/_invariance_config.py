@@ -25,7 +25,7 @@ from monai_cl.weights import transfer
 
 _DEFAULTS: dict[str, Any] = {
     "patients": None, "output": "runs/invariance", "spacing": 2.0, "points": 256, "stride": 2, "seed": 0,
-    "network": None, "checkpoints": {}, "taps": "all", "mind": {},
+    "network": None, "checkpoints": {}, "taps": "all", "window": None, "mind": {},
 }  # fmt: skip
 
 
@@ -87,11 +87,12 @@ def _descriptors(settings: dict[str, Any]) -> dict[str, Descriptor]:
     descriptors = {"MIND-SSC": mind_descriptor(**settings["mind"])}
     if settings["network"] is None:
         return descriptors
-    descriptors["random initialisation"] = network_descriptor(_network(settings), taps=settings["taps"])
+    shown = {"taps": settings["taps"], "window": settings["window"]}
+    descriptors["random initialisation"] = network_descriptor(_network(settings), **shown)
     for name, path in settings["checkpoints"].items():
         network = _network(settings)
         transfer(network, _there(path))
-        descriptors[name] = network_descriptor(network, taps=settings["taps"])
+        descriptors[name] = network_descriptor(network, **shown)
     return descriptors
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.inferers import sliding_window_inference
 from monai.transforms import (
     ClipIntensityPercentilesd,
     Compose,
@@ -24,6 +25,7 @@ from monai.transforms import (
 from torch import Tensor, nn
 
 from monai_cl._files import atomic_write
+from monai_cl.methods._dense_maps import resized
 from monai_cl.metrics import correspondence_errors, mind_ssc
 from monai_cl.networks import network_features
 from monai_cl.recipes import bright_region
@@ -32,6 +34,7 @@ from monai_cl.transforms import LoadVolumed
 Descriptor = Callable[[Tensor], list[Tensor]]  # image (1, 1, *S) -> feature maps (C_l, *S_l)
 NEAR_MM = 5.0
 _RESAMPLES, _CONFIDENCE = 2000, 0.95
+_AT_ONCE = 4  # windows that the network is shown together
 _PAD = 32  # the grid is a multiple of it, for any encoder
 
 
@@ -119,25 +122,44 @@ def mind_descriptor(*, radius: int = 1, dilation: int = 2) -> Descriptor:
     return lambda image: [mind_ssc(image, radius=radius, dilation=dilation)[0]]
 
 
-def network_descriptor(network: nn.Module, *, taps: str = "all") -> Descriptor:
+def network_descriptor(network: nn.Module, *, taps: str = "all", window: int | None = None) -> Descriptor:
     """Feature maps of a network as a descriptor.
+
+    A network that normalises each image or channel sees other statistics in a whole head on a dark canvas than in the
+    crops it was trained on. With ``window`` it is shown crops of that size, as in sliding-window inference: all maps
+    are brought to half of the image's resolution, and blended where windows overlap.
 
     Args:
         network: One that :func:`monai_cl.networks.network_features` knows; it is set to evaluation.
         taps: ``encoder``, all its levels; ``decoder``, what the network turns into classes; ``all``, both.
+        window: Edge length of the windows in voxels, a multiple of 2; ``None`` shows the whole image at once.
 
     Raises:
-        ValueError: If ``taps`` is something else.
+        ValueError: If ``taps`` is something else, or ``window`` no positive multiple of 2.
     """
+    if window is not None and (window < 2 or window % 2):
+        raise ValueError(f"window must be a positive multiple of 2, got {window!r}; use the size of the training crops")
     if taps not in ("encoder", "decoder", "all"):
         raise ValueError(f"taps must be 'encoder', 'decoder' or 'all', got {taps!r}")
 
+    def maps(image: Tensor) -> tuple[Tensor, ...]:
+        found = network_features(network, image)
+        chosen = {"encoder": found.encoder, "decoder": [found.decoder], "all": [*found.encoder, found.decoder]}
+        return tuple(chosen[taps])
+
+    def halved(image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(resized(level, [n // 2 for n in image.shape[2:]]) for level in maps(image))
+
     def describe(image: Tensor) -> list[Tensor]:
         network.eval()
+        image = image.to(next(network.parameters()).device)
         with torch.no_grad():
-            found = network_features(network, image.to(next(network.parameters()).device))
-        chosen = {"encoder": found.encoder, "decoder": [found.decoder], "all": [*found.encoder, found.decoder]}
-        return [level[0] for level in chosen[taps]]
+            if window is None:
+                return [level[0] for level in maps(image)]
+            blended = sliding_window_inference(
+                image, [window] * (image.ndim - 2), _AT_ONCE, halved, overlap=0.5, mode="gaussian"
+            )
+        return [level[0] for level in (blended if isinstance(blended, tuple) else (blended,))]
 
     return describe
 
