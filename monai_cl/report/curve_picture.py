@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe-Ito without yellow, which vanishes on white: told apart by people with any colour vision
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+# Okabe-Ito without yellow, which vanishes on white: told apart by people with any colour vision; then three of Paul
+# Tol's
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#332288", "#999933")
 _REFERENCE = "#444444"
-_MARKERS = ("o", "s", "^", "D", "v", "P")
+_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)}
+_MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">", "p")
+_FEW = 5  # lines whose bands can be told apart, and whose legend fits beside them
 _SPREAD = 0.13  # octaves between neighbours at the same budget
 
 
@@ -35,7 +38,7 @@ def draw_curve(curve: Curve, path: str | Path) -> Path:
 
 def curve_figure(curve: Curve) -> Figure:
     """Dice against the number of labels with its intervals, and the paired differences with theirs."""
-    figure = new_figure(12.5, 5.0)
+    figure = new_figure(12.5, 5.0 if _few(curve) else 5.0 + 0.2 * len(_shown(curve)))
     left, right = figure.subplots(1, 2)
     _draw_means(left, curve)
     _draw_differences(right, curve)
@@ -66,7 +69,7 @@ def _draw_means(ax: Axes, curve: Curve) -> None:
         x = [estimate.budget for estimate in estimates]
         colour, style = _style(curve, arm)
         mean, low, high = _columns(estimates)
-        if arm.role != COMPUTE:  # more bands than that hide each other; the other picture has all intervals
+        if arm.role != COMPUTE and _few(curve):  # more bands hide each other; the other picture has all intervals
             ax.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
         style |= {"linestyle": "--" if arm.role == COMPUTE else "-", "linewidth": 1.8}
         ax.plot(x, mean, color=colour, label=_legend(arm), **style)
@@ -76,14 +79,14 @@ def _draw_means(ax: Axes, curve: Curve) -> None:
         y = reference.estimate + check.gain
         ax.plot(check.budget, y, "*", color=_REFERENCE, markerfacecolor="none", markersize=11, label=label, zorder=5)
     ax.set_ylabel("Dice, mean over classes and cases")
-    ax.legend(fontsize=8, frameon=False, loc="lower right")
+    ax.legend(fontsize=8, frameon=False, **({"loc": "lower right"} if _few(curve) else _BELOW))
 
 
 def _draw_differences(ax: Axes, curve: Curve) -> None:
     ax.axhline(0, color="black", linewidth=1.0)
     gains = _gains(curve)
     for index, (arm, comparison, estimates) in enumerate(gains):
-        x = _places(estimates, index - (len(gains) - 1) / 2)
+        x = _places(estimates, (index - (len(gains) - 1) / 2) * min(1.0, _FEW / len(gains)))
         colour, style = _style(curve, arm)
         mean, low, high = (100 * column for column in _columns(estimates))
         known = np.isfinite(low)
@@ -94,7 +97,7 @@ def _draw_differences(ax: Axes, curve: Curve) -> None:
         ax.errorbar(x, mean, yerr=error, linestyle="none", capsize=3, linewidth=1.5, label=label, **look)
     ax.set_ylabel("paired difference in Dice points")
     if gains:
-        ax.legend(fontsize=8, frameon=False, loc="best")
+        ax.legend(fontsize=8, frameon=False, **({"loc": "best"} if _few(curve) else _BELOW))
     else:
         ax.text(0.5, 0.5, "nothing to compare yet", transform=ax.transAxes, ha="center", color="#555555")
 
@@ -112,6 +115,10 @@ def _label_axis(ax: Axes, budgets: Sequence[int]) -> None:
 def _shown(curve: Curve) -> list[CurveArm]:
     """The arms that are lines: twice the steps is a mark."""
     return [arm for arm in curve.arms if arm.role != "twice the steps" and curve.means(arm.name)]
+
+
+def _few(curve: Curve) -> bool:
+    return len(_shown(curve)) <= _FEW
 
 
 def _gains(curve: Curve) -> list[tuple[CurveArm, str, list[Estimate]]]:
@@ -158,5 +165,6 @@ def _headline(curve: Curve) -> str:
     confidence = round(100 * curve.estimates[0].confidence) if curve.estimates else 95
     seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
     failed = f"; {len(curve.failed)} runs failed" if curve.failed else ""
-    meaning = f"bands and bars are {confidence} % intervals over cases, seeds and pretraining runs"
+    drawn = "bands and bars" if _few(curve) else "bars"
+    meaning = f"{drawn} are {confidence} % intervals over cases, seeds and pretraining runs"
     return f"{record['cases']} {record['section']} cases, {seeds}; {meaning}{failed}"
