@@ -130,8 +130,13 @@ def whose(
     """Tell which scan each mask is of, where inference has hidden the name; to you alone, on this machine."""
     from monai_cl.data.masks import scans_of
 
+    found = scans_of(masks)
+    if not console.is_terminal:  # for another program: a line each, however long
+        for mask, scan in found.items():
+            typer.echo(f"{mask}\t{scan}")
+        return
     table = Table("mask", "scan")
-    for mask, scan in scans_of(masks).items():
+    for mask, scan in found.items():
         table.add_row(Text(mask, overflow="fold"), Text(scan, overflow="fold"))
     console.print(table)
 

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from dicom_series import BIRTH, DATE, NAME, PATIENT_ID, write_series, write_slice
 from pydicom import dcmread
+from pydicom.pixels import get_decoder
+from pydicom.uid import JPEGLSLossless
 from rich.console import Console
 
 from monai_cl.data.datalist import load_datalist
@@ -593,11 +595,13 @@ def test_clinical_series_are_kept_and_derived_crops_are_not(tmp_path):
 @needs_data
 def test_nasty_dicom_is_sorted_out(tmp_path):
     result = scan(SHARED / "dicom_nasty", tmp_path / "list.json")
+    undecoded = {} if get_decoder(JPEGLSLossless).is_available else {"unsupported compression": 1}  # one of the copies
     assert [item["image"] for item in result.sections["unlabelled"]] == ["dcmqi_ct_3slice", "torchio_ct_17slices"]
     assert result.reasons == {
         "4-D": 1,
         "DICOM object that is not an image": 2,
-        "copy of another file": 4,
+        "copy of another file": 4 - len(undecoded),
+        **undecoded,
         "cut short": 1,
         "missing or unevenly spaced slices": 1,
         "mixed image sizes": 1,
