@@ -66,7 +66,7 @@ class Page:
         os.close(self._in)
 
     def evaluate(self, script: str) -> Any:
-        answer = self.send("Runtime.evaluate", expression=script, returnByValue=True)
+        answer = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
