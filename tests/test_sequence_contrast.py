@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from monai_cl.engine import adamw
 from monai_cl.losses import DecoupledContrastiveLoss, DenseContrastiveLoss, NTXentLoss
 from monai_cl.methods import SequenceContrast
-from monai_cl.methods._dense_maps import dense_rows, hypercolumns, resized
-from monai_cl.networks import encoder_features, network_features, output_module, pool_pyramid
+from monai_cl.methods._dense_maps import dense_rows, hypercolumns
+from monai_cl.networks import encoder_features, network_features, output_module, pool_pyramid, resized
 
 SMALL = {"hidden": 16, "embedding": 8, "dense_embedding": 8}
 

@@ -17,8 +17,8 @@ from monai_cl.cli import app
 from monai_cl.data.phantoms.volume import write_nifti
 from monai_cl.evaluation import load_sequences, measure_invariance, mind_descriptor, network_descriptor
 from monai_cl.evaluation.sequence_invariance import Sequences, table
-from monai_cl.methods._dense_maps import resized
 from monai_cl.metrics import correspondence_errors, features_at, mind_ssc
+from monai_cl.networks import resized
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -25,13 +25,13 @@ from monai.transforms import (
 from torch import Tensor, nn
 
 from monai_cl._files import atomic_write
-from monai_cl.methods._dense_maps import resized
 from monai_cl.metrics import correspondence_errors, mind_ssc
-from monai_cl.networks import network_features
+from monai_cl.networks import network_features, resized
 from monai_cl.recipes import bright_region
 from monai_cl.transforms import LoadVolumed
 
 Descriptor = Callable[[Tensor], list[Tensor]]  # image (1, 1, *S) -> feature maps (C_l, *S_l)
+INVARIANCE_FILE = "invariance.json"
 NEAR_MM = 5.0
 _RESAMPLES, _CONFIDENCE = 2000, 0.95
 _AT_ONCE = 4  # windows that the network is shown together
@@ -237,7 +237,7 @@ def write_invariance(results: Sequence[Invariance], folder: str | Path, *, setti
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     content = {"settings": dict(settings), "results": [asdict(r) for r in results]}
-    for name, text in (("invariance.json", json.dumps(content, indent=2)), ("invariance.md", table(results))):
+    for name, text in ((INVARIANCE_FILE, json.dumps(content, indent=2)), ("invariance.md", table(results))):
         with atomic_write(root / name) as temporary:
             Path(temporary).write_text(text + "\n", encoding="utf-8")
     return root / "invariance.md"

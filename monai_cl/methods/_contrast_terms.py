@@ -15,8 +15,8 @@ from monai_cl.losses import (
     PartitionContrastiveLoss,
     PositionalContrastiveLoss,
 )
-from monai_cl.methods._dense_maps import pointwise, resized
-from monai_cl.networks import Projector, pool_pyramid
+from monai_cl.methods._dense_maps import pointwise
+from monai_cl.networks import Projector, pool_pyramid, resized
 
 CONTRASTS = ("gd", "gd-", "nt_xent", "position")
 

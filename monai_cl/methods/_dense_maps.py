@@ -2,32 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monai_cl.metrics import nearest_matches
-from monai_cl.networks import Features, encoder_stride, input_channels, network_features
-
-_MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
-
-
-def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (B, C, *S) on a grid of ``size``: averaged where it is coarser, interpolated where it is finer."""
-    if tuple(maps.shape[2:]) == tuple(size):
-        return maps
-    pools: dict[int, Callable[[Tensor, Any], Tensor]] = {
-        3: F.adaptive_avg_pool1d,
-        4: F.adaptive_avg_pool2d,
-        5: F.adaptive_avg_pool3d,
-    }
-    coarse = [min(n, m) for n, m in zip(maps.shape[2:], size, strict=True)]
-    maps = pools[maps.ndim](maps, coarse)
-    if coarse == list(size):
-        return maps
-    return F.interpolate(maps, size=list(size), mode=_MODES[maps.ndim], align_corners=False)
+from monai_cl.networks import Features, encoder_stride, input_channels, network_features, resized
 
 
 def hypercolumns(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from monai_cl.losses import DenseContrastiveLoss, NTXentLoss
 from monai_cl.methods._crop_size import pooled_width
-from monai_cl.methods._dense_maps import dense_rows, hypercolumns, pointwise, reached, resized
+from monai_cl.methods._dense_maps import dense_rows, hypercolumns, pointwise, reached
 from monai_cl.methods._embedding_health import EmbeddingHealth
 from monai_cl.methods.base import Method
 from monai_cl.metrics import RetrievalMetric, retrieval_at_k
-from monai_cl.networks import Features, Projector, network_features, pool_pyramid
+from monai_cl.networks import Features, Projector, network_features, pool_pyramid, resized
 
 _PROBED = 512  # voxels of each crop that a probe compares
 _ENOUGH = 8  # embeddings, below which their rank and spread say nothing of a collapse

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from monai.networks import eval_mode
 from torch import Tensor, nn
 
-from monai_cl.methods._dense_maps import pointwise, reached, resized
+from monai_cl.methods._dense_maps import pointwise, reached
 from monai_cl.methods.base import Method
-from monai_cl.networks import network_features
+from monai_cl.networks import network_features, resized
 
 
 class VoxelPosition(Method):

@@ -9,7 +9,7 @@ from monai_cl.networks.encoders import (
     output_module,
 )
 from monai_cl.networks.features import Features, network_features
-from monai_cl.networks.heads import Projector, pool_pyramid
+from monai_cl.networks.heads import Projector, pool_pyramid, resized
 from monai_cl.networks.momentum import MomentumTeacher, cosine_momentum, scheduled_momentum
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "network_features",
     "output_module",
     "pool_pyramid",
+    "resized",
     "scheduled_momentum",
 ]

@@ -1,10 +1,19 @@
-"""Heads that turn feature maps into embeddings."""
+"""Feature maps on another grid, and heads that turn them into embeddings."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# By the axes of a map, (B, C, *S).
+_POOLS: dict[int, Callable[[Tensor, Any], Tensor]] = {
+    3: F.adaptive_avg_pool1d,
+    4: F.adaptive_avg_pool2d,
+    5: F.adaptive_avg_pool3d,
+}
+_MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
 
 
 def pool_pyramid(maps: Sequence[Tensor], size: int) -> Tensor:
@@ -13,12 +22,18 @@ def pool_pyramid(maps: Sequence[Tensor], size: int) -> Tensor:
     ``size=1`` is global average pooling. After instance normalisation a global average is (nearly) the same for
     every image; two cells an axis keep the coarse layout and with it the information.
     """
-    pools: dict[int, Callable[[Tensor, int], Tensor]] = {
-        3: F.adaptive_avg_pool1d,
-        4: F.adaptive_avg_pool2d,
-        5: F.adaptive_avg_pool3d,
-    }
-    return torch.cat([pools[m.ndim](m, size).flatten(1) for m in maps], dim=1)
+    return torch.cat([_POOLS[m.ndim](m, size).flatten(1) for m in maps], dim=1)
+
+
+def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (B, C, *S) on a grid of ``size``: averaged where it is coarser, interpolated where it is finer."""
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    coarse = [min(n, m) for n, m in zip(maps.shape[2:], size, strict=True)]
+    maps = _POOLS[maps.ndim](maps, coarse)
+    if coarse == list(size):
+        return maps
+    return F.interpolate(maps, size=list(size), mode=_MODES[maps.ndim], align_corners=False)
 
 
 class Projector(nn.Sequential):

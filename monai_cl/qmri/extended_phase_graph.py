@@ -8,8 +8,8 @@ $$E_k = e^{-k\tau/T_1} \sum_{j=1}^{k} b_j\, y^j, \qquad y = e^{-\tau (1/T_2 - 1/
 whose coefficients depend on the refocusing angle alone: $b_{k-n}$ is the sum of the pathways with $n$ intervals along
 the field. The graph is run once per angle on *pathways* instead of once per voxel on amplitudes. The absolute
 coefficients sum to about 2 at most, so float32 keeps its digits. A long polynomial has a shorter one within 1e-5 of it
-on [0, 1]. The coefficients in turn are polynomials in the cosine
-of the refocusing angle, which serves maps of the transmit field.
+on [0, 1]. The coefficients in turn are polynomials in the cosine of the refocusing angle, which serves maps of the
+transmit field.
 """
 
 import functools

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from monai_cl.engine import read_history
+from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
 from monai_cl.report.run_record import read_run_record
 from monai_cl.weights import read_contract
 
@@ -20,7 +21,7 @@ DICE_FILE = "val_mean_dice_raw.csv"
 _FIRST = {DICE_FILE: "", "val_surface_distance_raw.csv": "a"}  # in this order, then by name
 _MARKS = {
     "curve.csv": "curve",
-    "invariance.json": "invariance",
+    INVARIANCE_FILE: "invariance",
     DICE_FILE: "evaluate",
     "psnr_raw.csv": "evaluate",
     "checkpoint.pt": "pretrain",

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
 from monai_cl.report._folders import Run
 from monai_cl.report.tables import Cell, Estimate, Table
 
-FILE = "invariance.json"
 _HEADS = ("features", "median error in mm", "found within 5 mm in %")
 _BOOTSTRAP = "95 % intervals over pairs of sequences and points within them; they say nothing of other patients"
 
@@ -21,7 +21,7 @@ def invariance_tables(runs: Sequence[Run]) -> list[Table]:
     Raises:
         ValueError: If a file holds no such measurement.
     """
-    return [_table(run.folder / FILE) for run in runs]
+    return [_table(run.folder / INVARIANCE_FILE) for run in runs]
 
 
 def _table(path: Path) -> Table:
