@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,24 @@ class HiddenPath(str):
         return str(self), self.shown
 
 
-def shown(path: str) -> str:
+def shown(path: str | os.PathLike[str]) -> str:
     """What may be said of a path: that of the datalist, where it has one."""
-    return path.shown if isinstance(path, HiddenPath) else path
+    return path.shown if isinstance(path, HiddenPath) else os.fspath(path)
+
+
+def concealed(image: str | list[str], told: Callable[[str], str]) -> HiddenPath | list[HiddenPath]:
+    """Image, or images, of an item of a list made by hand, whose paths may name anybody.
+
+    Args:
+        image: Path or paths of the item.
+        told: What may be said of a path as the list has it, of an absolute one of its name alone.
+    """
+
+    def hidden(path: str) -> HiddenPath:
+        listed = shown(path)
+        return HiddenPath(str(path), told(os.path.basename(listed) if os.path.isabs(listed) else listed))
+
+    return [hidden(path) for path in image] if isinstance(image, list) else hidden(image)
 
 
 def without_hidden(text: str, item: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_cl.data.datalist import is_cache, load_datalist, read_datalist, section_names
 from monai_cl.data.intake._concealment import Concealer
-from monai_cl.data.intake._hidden_paths import HiddenPath, shown
+from monai_cl.data.intake._hidden_paths import HiddenPath, concealed, shown
 from monai_cl.data.intake.nifti import stem
 from monai_cl.data.intake.pseudonyms import KEY_VARIABLE, Key, find_or_make_key, new_key
 from monai_cl.data.intake.scan import scan
@@ -82,18 +82,10 @@ def _listed(datalist: Path, folder: Path, sections: str | Sequence[str] | None, 
     items = load_datalist(datalist, wanted, dataset_dir=folder, labelled=False)
     if "key" in content:  # of a scan, which hides names itself
         return items
-    return [{**_concealed(item, concealer), "case": concealer.path(item["case"])} for item in items]
-
-
-def _concealed(item: Item, concealer: Concealer) -> Item:
-    """An item of a list made by hand, whose paths may name anybody."""
-
-    def hidden(path: str) -> HiddenPath:
-        told = os.path.basename(path) if os.path.isabs(shown(path)) else shown(path)
-        return HiddenPath(str(path), concealer.path(told))
-
-    image = item["image"]
-    return {**item, "image": [hidden(path) for path in image] if isinstance(image, list) else hidden(image)}
+    return [
+        {**item, "image": concealed(item["image"], concealer.path), "case": concealer.path(item["case"])}
+        for item in items
+    ]
 
 
 def _below(folder: Path, base: str, key: Key, *, hide_names: bool) -> list[Item]:
@@ -109,8 +101,9 @@ def _below(folder: Path, base: str, key: Key, *, hide_names: bool) -> list[Item]
         sections = [name for name, count in result.counts.items() if count]
         items = load_datalist(result.datalist, sections, dataset_dir=folder, labelled=False)
     for item in items:
-        if shown(item["image"]) == ".":  # a series that fills the folder is named after it
-            item.update(image=HiddenPath(str(item["image"]), base), case=base)
+        image = item["image"]
+        if isinstance(image, str) and shown(image) == ".":  # a series that fills the folder is named after it
+            item.update(image=HiddenPath(str(image), base), case=base)
     return items
 
 

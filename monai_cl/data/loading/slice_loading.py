@@ -115,13 +115,10 @@ def slice_loader(
         num_workers: Worker processes.
     """
     shared = num_replicas > 1
-    sampler = PartitionBatchSampler(
+    sampler = _sampler(
+        dataset,
         volumes_per_batch,
         n_parts,
-        depths=dataset.depths,
-        subjects=dataset.subjects,
-        slab=dataset.slab,
-        starts=dataset.starts,
         steps=steps,
         seed=seed if shared or rank == 0 else int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]),
         rank=rank if shared else 0,
@@ -142,13 +139,11 @@ def fixed_slice_batches(
 ) -> list[dict[str, Any]]:
     """Batches of one pass over the patients, drawn once: what a probe looks at again and again."""
     count = min(volumes_per_batch, len(set(dataset.subjects)))
-    sampler = PartitionBatchSampler(
-        count,
-        n_parts,
-        depths=dataset.depths,
-        subjects=dataset.subjects,
-        slab=dataset.slab,
-        starts=dataset.starts,
-        seed=seed,
-    )
-    return [collate_views([dataset[draw] for draw in batch]) for batch in sampler]
+    return [collate_views([dataset[draw] for draw in batch]) for batch in _sampler(dataset, count, n_parts, seed=seed)]
+
+
+def _sampler(dataset: SliceDataset, volumes_per_batch: int, n_parts: int, **run: Any) -> PartitionBatchSampler:
+    return PartitionBatchSampler(
+        volumes_per_batch, n_parts, depths=dataset.depths, subjects=dataset.subjects, slab=dataset.slab,
+        starts=dataset.starts, **run,
+    )  # fmt: skip

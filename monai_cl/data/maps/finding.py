@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_cl.data.intake._hidden_paths import HiddenPath, shown
-from monai_cl.data.intake.nifti import SUFFIXES
+from monai_cl.data.maps.files import files_below
 from monai_cl.data.maps.kinds import KINDS, NAMES, named
 from monai_cl.data.maps.names import MapNames
 
@@ -34,7 +34,7 @@ def find_maps(folder: str | os.PathLike[str]) -> dict[str, dict[str, Path]]:
         raise ValueError(f"folder must be a folder with quantitative maps, got {os.fspath(folder)!r}")
     names = MapNames(root)
     found: dict[str, dict[str, Path]] = {}
-    for path in sorted(p for suffix in SUFFIXES for p in root.rglob(f"*{suffix}") if p.is_file()):
+    for path in files_below(root):
         subject, kind = named(path)
         if kind is None:
             continue
@@ -68,7 +68,7 @@ def maps_by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path | Hi
 
 
 def _told(path: str | os.PathLike[str]) -> str:
-    return Path(shown(path) if isinstance(path, str) else path).name
+    return Path(shown(path)).name
 
 
 def names_of_maps(paths: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:

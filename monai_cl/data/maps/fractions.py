@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_cl.data.intake._hidden_paths import HiddenPath
-from monai_cl.data.intake.nifti import SUFFIXES, read_grid, stem
+from monai_cl.data.intake._hidden_paths import shown
+from monai_cl.data.intake.nifti import stem
+from monai_cl.data.maps.files import files_below, grid_of, values_of
+from monai_cl.data.maps.kinds import case_of
 from monai_cl.data.maps.names import MapNames
-from monai_cl.transforms._dicom import UnusableImageError
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +48,8 @@ def find_fractions(
     names = MapNames(Path(folder))
     spaces = {case: {_entity(path, "space") for path in files.values()} for case, files in maps.items()}
     found: dict[str, dict[str, list[Path]]] = {case: {} for case in maps}
-    for path in sorted(p for suffix in SUFFIXES for p in Path(folder).rglob(f"*_probseg{suffix}") if p.is_file()):
-        match = _FILE.fullmatch(stem(path))
-        tissue = LABELS.get(match["label"]) if match else None
-        case = "_".join(part for part in stem(path).split("_") if part.startswith(("sub-", "ses-")))
+    for path in files_below(Path(folder), "_probseg"):
+        tissue, case = _tissue(path), case_of(stem(path))
         if tissue is None or case not in maps or _entity(path, "space") not in spaces[case]:
             continue
         found[case].setdefault(tissue, []).append(path)
@@ -74,12 +73,11 @@ def fractions_by_tissue(paths: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for path in paths:
-        match = _FILE.fullmatch(stem(path))
-        tissue = LABELS.get(match["label"]) if match else None
+        tissue = _tissue(path)
         if tissue is None or tissue in found:
             raise ValueError(
                 f"fractions must be files that end on _label-LABEL_probseg, one for each LABEL of {tuple(LABELS)}, got "
-                f"{_told(path)}"
+                f"{shown(path)}"
             )
         found[tissue] = path
     return found
@@ -105,38 +103,32 @@ def load_fractions(files: Mapping[str, str | os.PathLike[str]], tissues: Sequenc
 
 
 def _fraction(path: str | os.PathLike[str], like: Any) -> Tensor:
-    import nibabel
-
-    try:
-        grid = read_grid(path)
-        raw = np.asarray(nibabel.load(path).dataobj, dtype=np.float32).reshape(grid.shape)
-    except UnusableImageError as error:
-        raise ValueError(f"cannot use {_told(path)}: {error}") from None
-    except Exception as error:  # nibabel and gzip raise many types
-        raise ValueError(f"cannot read {_told(path)} ({type(error).__name__}); copy it again") from None
+    told = shown(path)
+    grid = grid_of(path, told)
     shape = tuple(like.shape[1:])
     if grid.shape != shape:
         raise ValueError(
-            f"fractions must lie on the grid of the maps, but {_told(path)} has the shape {grid.shape} and the maps "
+            f"fractions must lie on the grid of the maps, but {told} has the shape {grid.shape} and the maps "
             f"{shape}; resample it to the maps"
         )
     if (apart := float(np.abs(grid.affine - np.asarray(like.affine)).max())) > _ROUNDING:
         raise ValueError(
-            f"fractions must lie on the grid of the maps, but the affine of {_told(path)} differs by up to "
+            f"fractions must lie on the grid of the maps, but the affine of {told} differs by up to "
             f"{apart:.4g} mm; resample it to the maps"
         )
-    values = torch.from_numpy(raw).nan_to_num(nan=0.0)
+    values = torch.from_numpy(values_of(path, told)).nan_to_num(nan=0.0)
     low, high = (float(value) for value in values.aminmax())
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise ValueError(
-            f"fractions must be between 0 and 1, got {low:.4g} to {high:.4g} in {_told(path)}; divide percent by 100"
+            f"fractions must be between 0 and 1, got {low:.4g} to {high:.4g} in {told}; divide percent by 100"
         )
     return values.clamp(0, 1)
 
 
+def _tissue(path: str | os.PathLike[str]) -> str | None:
+    match = _FILE.fullmatch(stem(path))
+    return LABELS.get(match["label"]) if match else None
+
+
 def _entity(path: Path, name: str) -> str:
     return next((part for part in stem(path).split("_") if part.startswith(f"{name}-")), "")
-
-
-def _told(path: str | os.PathLike[str]) -> str:
-    return path.shown if isinstance(path, HiddenPath) else os.fspath(path)

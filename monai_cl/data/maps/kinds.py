@@ -60,8 +60,12 @@ def named(path: Path) -> tuple[str, str | None]:
     if match := _HMRI_FILE.search(name):
         return name[: match.start()], _HMRI[match.group(1)]
     subject, _, suffix = name.rpartition("_")
-    entities = [part for part in subject.split("_") if part.startswith(("sub-", "ses-"))]
-    return "_".join(entities) or subject or path.parent.name, suffix if suffix in KINDS else None
+    return case_of(subject) or subject or path.parent.name, suffix if suffix in KINDS else None
+
+
+def case_of(name: str) -> str:
+    """Subject and session of a name of BIDS, ``sub-01_ses-2``; an empty text where it has neither."""
+    return "_".join(part for part in name.split("_") if part.startswith(("sub-", "ses-")))
 
 
 def suffix_of(name: str) -> str:

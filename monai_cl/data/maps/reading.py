@@ -15,13 +15,12 @@ from monai.utils import SpaceKeys
 from torch import Tensor
 
 from monai_cl.data.intake._hidden_paths import HiddenPath, has_alias
-from monai_cl.data.intake.nifti import read_grid
+from monai_cl.data.maps.files import grid_of, values_of
 from monai_cl.data.maps.finding import find_maps
 from monai_cl.data.maps.kinds import FRACTION, KINDS, NAMES, Kind, suffix_of
 from monai_cl.data.maps.names import MapNames
 from monai_cl.data.maps.sidecars import stated_unit
 from monai_cl.qmri import limit_maps
-from monai_cl.transforms._dicom import UnusableImageError
 
 _PERCENT = (0.1, 20.0)  # medians of MT saturation in p.u.: 0.9 in grey, 1.75 in white matter
 _UNSTATED = ("", "arbitrary", "a.u.", "au", "a.u", "none", "n/a", "unknown")
@@ -70,7 +69,7 @@ def load_maps(
     record: dict[str, Any] = {}
     first: Any = None
     for name, kind in chosen.items():
-        grid = _grid(files[kind], kind)
+        grid = grid_of(files[kind], _told(files[kind], kind))
         first = first or grid
         if grid.shape != first.shape or np.abs(grid.affine - first.affine).max() > 1e-3:
             raise ValueError(
@@ -91,13 +90,6 @@ def load_maps(
     affine = torch.as_tensor(first.affine, dtype=torch.float64)
     result: Tensor = MetaTensor(torch.stack(list(values.values())), affine=affine, meta=meta)
     return result
-
-
-def _grid(path: HiddenPath, suffix: str) -> Any:
-    try:
-        return read_grid(path)
-    except UnusableImageError as error:
-        raise ValueError(f"cannot use {_told(path, suffix)}: {error}") from None
 
 
 def _told(path: HiddenPath, suffix: str) -> str:
@@ -145,14 +137,8 @@ def _recorded(path: HiddenPath) -> str:
 
 
 def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict[str, Any]]:
-    import nibabel
-
     kind, told = KINDS[suffix], _told(path, suffix)
-    try:
-        raw = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)
-    except Exception as error:  # nibabel and gzip raise many types
-        raise ValueError(f"cannot read {told} ({type(error).__name__}); copy it again") from None
-    values = torch.from_numpy(raw.reshape([size for n, size in enumerate(raw.shape) if n < 3]))
+    values = torch.from_numpy(values_of(path, told))
     origin = "given"
     if unit is None:
         unit, origin = stated_unit(Path(path), suffix, told), "sidecar"

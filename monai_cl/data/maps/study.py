@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
 from monai_cl.data.intake._concealment import is_plain
-from monai_cl.data.intake._hidden_paths import HiddenPath, shown
+from monai_cl.data.intake._hidden_paths import concealed, shown
 from monai_cl.data.intake.nifti import stem
 from monai_cl.data.maps.finding import find_maps, names_of_maps
 from monai_cl.data.maps.fractions import FRACTION_TISSUES, find_fractions, fractions_by_tissue
@@ -78,19 +78,10 @@ def _with_fractions_apart(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _concealed(item: dict[str, Any], names: MapNames) -> dict[str, Any]:
-    """An item of a list made by hand, whose paths may name anybody."""
-
-    def hidden(path: str) -> HiddenPath:
-        told = shown(path)
-        return HiddenPath(str(path), names.path(Path(told).name if Path(told).is_absolute() else told))
-
-    image, subject = item["image"], item.get("subject")
-    concealed: dict[str, Any] = {
-        "image": [hidden(path) for path in image] if isinstance(image, list) else hidden(image)
-    }
-    if subject is not None:
-        concealed["subject"] = subject if is_plain(str(subject)) else names.case(str(subject))
-    return {**item, **concealed, "case": names.path(str(item["case"]))}
+    hidden: dict[str, Any] = {"image": concealed(item["image"], names.path), "case": names.path(str(item["case"]))}
+    if (subject := item.get("subject")) is not None:
+        hidden["subject"] = subject if is_plain(str(subject)) else names.case(str(subject))
+    return {**item, **hidden}
 
 
 def common_maps(items: Sequence[dict[str, Any]]) -> tuple[str, ...]:

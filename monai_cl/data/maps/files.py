@@ -1,0 +1,47 @@
+"""Files of maps and of tissue fractions: which lie below a folder, their grid and their values."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_cl.data.intake._findings import Grid
+from monai_cl.data.intake.nifti import SUFFIXES, read_grid
+from monai_cl.transforms._dicom import UnusableImageError
+
+
+def files_below(folder: Path, end: str = "") -> list[Path]:
+    """NIfTI files at any depth whose names end on ``end`` before the suffix, sorted."""
+    return sorted(p for suffix in SUFFIXES for p in folder.rglob(f"*{end}{suffix}") if p.is_file())
+
+
+def grid_of(path: str | os.PathLike[str], told: str) -> Grid:
+    """The grid of a file, which errors call ``told``.
+
+    Raises:
+        ValueError: If the file is unreadable, cut short or no volume.
+    """
+    try:
+        return read_grid(path)
+    except UnusableImageError as error:
+        raise ValueError(f"cannot use {told}: {error}") from None
+
+
+def values_of(path: str | os.PathLike[str], told: str) -> NDArray[np.float32]:
+    """The values of a file, which errors call ``told``; axes beyond the third are dropped.
+
+    Raises:
+        ValueError: If they cannot be read.
+    """
+    import nibabel
+
+    try:
+        raw: Any = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)
+    except Exception as error:  # nibabel and gzip raise many types
+        raise ValueError(f"cannot read {told} ({type(error).__name__}); copy it again") from None
+    values: NDArray[np.float32] = raw.reshape(raw.shape[:3])
+    return values
