@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cl.transforms._dicom import UnusableImageError, is_text
+from monai_cl.transforms._threads import read_with_itk
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _MAX_HEADER = 1 << 16
@@ -45,7 +46,7 @@ def read_itk_header(path: Path) -> ItkHeader:
         raise UnusableImageError("zero bytes", "the file is empty; copy it again")
     reader = _reader(path)
     try:
-        reader.ReadImageInformation()
+        read_with_itk(path.suffix.lower(), reader.ReadImageInformation)
     except RuntimeError:
         raise UnusableImageError("unreadable", f"not a {path.suffix[1:].upper()} file that SimpleITK reads") from None
     shape = tuple(int(size) for size in reader.GetSize())
@@ -72,7 +73,7 @@ def read_itk(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     reader = _reader(path)
     reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
-        image = reader.Execute()
+        image = read_with_itk(f"values of {path.suffix.lower()}", reader.Execute)
     except RuntimeError:
         raise ValueError("SimpleITK cannot decode it; the file may be damaged or cut short") from None
     values: NDArray[np.float32] = np.ascontiguousarray(sitk.GetArrayFromImage(image).T[np.newaxis])

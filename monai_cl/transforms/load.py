@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from monai_cl.transforms._dicom import (
 )
 from monai_cl.transforms._dicom.frames import decode_frames
 from monai_cl.transforms._itk import is_itk, read_itk
+from monai_cl.transforms._threads import read_with_itk, without_warnings
 
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -61,9 +61,7 @@ class LoadVolume(Transform):
     backend = [TransformBackends.TORCH]  # noqa: RUF012 - the attribute as MONAI declares it
 
     def __init__(self) -> None:
-        with warnings.catch_warnings():
-            # MONAI probes for a GPU decoder of DICOM; it is never used here, so its absence is no news.
-            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=UserWarning)
+        with without_warnings():  # MONAI probes for a GPU decoder of DICOM, which is never used here
             self._load_image = LoadImage(reader=None, image_only=True, dtype=np.float32, ensure_channel_first=True)
 
     def __call__(self, path: PathOrPaths) -> torch.Tensor:
@@ -244,7 +242,7 @@ def _slice_reader() -> Callable[[SliceHeader], NDArray[np.float32]]:
     def read(header: SliceHeader) -> NDArray[np.float32]:
         reader.SetFileName(str(header.path))
         try:
-            image = reader.Execute()
+            image = read_with_itk("DICOM", reader.Execute)
         except RuntimeError:  # the text of ITK may quote header values
             raise ValueError(f"cannot decode the pixel data of {header.path}; the file may be damaged") from None
         plane: NDArray[np.float32] = sitk.GetArrayFromImage(image)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from monai_cl.transforms._dicom.errors import UnusableImageError
 from monai_cl.transforms._dicom.slices import SliceHeader
+from monai_cl.transforms._threads import without_warnings
 
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 
@@ -32,8 +32,7 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
     from pydicom import dcmread
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_warnings():
             dataset = dcmread(header.path, stop_before_pixels=True)
             return [_frame(header, dataset, index) for index in range(header.frames)]
     except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values
@@ -101,8 +100,7 @@ def decode_frames(path: Path) -> NDArray[Any]:
     from pydicom.pixels import pixel_array
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_warnings():
             pixels: NDArray[Any] = pixel_array(path)
     except Exception:  # the texts of decoders may quote header values
         raise ValueError(f"cannot decode the pixel data of {path}; the file may be damaged") from None

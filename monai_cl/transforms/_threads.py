@@ -1,0 +1,40 @@
+"""What readers do to the whole process, done by one thread at a time."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
+_filters = threading.RLock()
+_first_read = threading.Lock()
+_have_read: set[str] = set()
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Warnings are hidden; the filters belong to the process, so two threads that restored them would mix them up."""
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read_with_itk(kind: str, read: Callable[[], _Result]) -> _Result:
+    """Call ``read``, alone in the process until a first call for its kind of file has come back.
+
+    ITK makes the objects that all readers share when they are first needed and does not guard that: threads that start
+    reading at the same moment can end the process. Later calls run side by side.
+
+    Args:
+        kind: Kind of file; each has shared objects of its own.
+        read: Reads a file.
+    """
+    if kind in _have_read:
+        return read()
+    with _first_read:
+        result = read()
+        _have_read.add(kind)
+    return result
