@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from monai_cl.cli import app
 from monai_cl.data.phantoms.volume import write_nifti
-from monai_cl.evaluation import load_sequences, measure_invariance, mind_descriptor, network_descriptor
+from monai_cl.evaluation import load_sequences, measure_invariance, mind_descriptor, network_descriptor, shift_for
 from monai_cl.evaluation.sequence_invariance import Sequences, table
 from monai_cl.metrics import correspondence_errors, features_at, mind_ssc
 from monai_cl.networks import resized
@@ -180,6 +180,24 @@ def test_distance_from_the_rim_finds_nothing() -> None:
     assert content.near > 0.9
     assert place.median > 5.0
     assert place.near < 0.2
+
+
+@pytest.mark.parametrize("window", [None, 16, 32, 64, 96, 128, 256])
+def test_shift_is_no_multiple_of_the_step_between_windows(window: int | None) -> None:
+    shift = shift_for(window)
+    assert 1 <= shift <= 32
+    if window is None:
+        assert shift % 32 == 0
+    else:
+        assert shift % 2 == 0
+        assert shift % (window // 2)
+
+
+def test_shift_fits_the_feature_maps() -> None:
+    with pytest.raises(ValueError, match="shift must be from 1 to 32 voxels, got 33"):
+        measure_invariance({"p": patient()}, {"m": mind_descriptor()}, shift=33)
+    with pytest.raises(ValueError, match=r"shift must be a multiple of the strides of the feature maps .*, got 3"):
+        measure_invariance({"p": patient()}, {"n": network_descriptor(small_network())}, shift=3)
 
 
 def test_measure_is_repeatable_and_counts_its_progress():

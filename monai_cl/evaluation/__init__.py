@@ -9,6 +9,7 @@ from monai_cl.evaluation.sequence_invariance import (
     measure_invariance,
     mind_descriptor,
     network_descriptor,
+    shift_for,
 )
 from monai_cl.evaluation.statistics import (
     CaseScore,
@@ -45,4 +46,5 @@ __all__ = [
     "paired_difference",
     "run_curve",
     "run_invariance",
+    "shift_for",
 ]

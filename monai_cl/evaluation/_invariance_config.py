@@ -19,6 +19,7 @@ from monai_cl.evaluation.sequence_invariance import (
     measure_invariance,
     mind_descriptor,
     network_descriptor,
+    shift_for,
     write_invariance,
 )
 from monai_cl.weights import transfer
@@ -53,7 +54,7 @@ def run_invariance(
     }
     results = measure_invariance(
         patients, _descriptors(settings), points=settings["points"], stride=settings["stride"], seed=settings["seed"],
-        progress=progress,
+        shift=shift_for(settings["window"]), progress=progress,
     )  # fmt: skip
     told = {k: v for k, v in settings.items() if k not in ("patients", "output", "checkpoints")}
     told["sequences"] = {name: list(files) for name, files in settings["patients"].items()}

@@ -164,6 +164,15 @@ def network_descriptor(network: nn.Module, *, taps: str = "all", window: int | N
     return describe
 
 
+def shift_for(window: int | None) -> int:
+    """The ``shift`` of :func:`measure_invariance` for networks that are shown windows of this size.
+
+    Windows lie half a window apart. Shifted by as much, or a multiple of it, the borders of windows would lie at the
+    same anatomy in both images and give its place away; a quarter puts them as far from there as can be.
+    """
+    return _PAD if window is None else min(_PAD, max(2, 2 * (window // 8)))
+
+
 def measure_invariance(
     patients: Mapping[str, Sequences],
     descriptors: Mapping[str, Descriptor],
@@ -171,6 +180,7 @@ def measure_invariance(
     points: int = 256,
     stride: int = 2,
     seed: int = 0,
+    shift: int = _PAD,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Invariance]:
     """Find random points of one sequence in each other sequence of the patient by the nearest feature.
@@ -179,8 +189,8 @@ def measure_invariance(
     the body on a grid of ``stride`` voxels is searched, so a part of the error, about half of ``stride``, is the grid.
 
     A network that pads with zeros can tell a place by its distance from the border, whatever it sees there. The image
-    that is searched is therefore described 32 voxels further along each axis of a wider canvas than the one that the
-    points are from.
+    that is searched is therefore described ``shift`` voxels further along each axis of a wider canvas than the one that
+    the points are from. Borders of windows are borders too: see :func:`shift_for` for networks that are shown windows.
 
     Args:
         patients: Images by patient; see :func:`load_sequences`.
@@ -188,14 +198,17 @@ def measure_invariance(
         points: Points a patient.
         stride: Distance of the voxels searched.
         seed: Seed of the points and of the bootstrap.
+        shift: Voxels, from 1 to 32, a multiple of the stride of every feature map.
         progress: Called with (images described, images in all) after each.
 
     Returns:
         One entry a descriptor, in their order.
 
     Raises:
-        ValueError: If there is no patient or no descriptor.
+        ValueError: If there is no patient or no descriptor, or ``shift`` does not fit.
     """
+    if not 1 <= shift <= _PAD:
+        raise ValueError(f"shift must be from 1 to {_PAD} voxels, got {shift!r}")
     if not patients or not descriptors:
         raise ValueError(f"patients and descriptors must not be empty, got {len(patients)} and {len(descriptors)}")
     rng = np.random.default_rng(seed)
@@ -210,7 +223,7 @@ def measure_invariance(
             maps, searched = {}, {}
             for sequence, image in sequences.images.items():
                 maps[sequence] = _described(describe, image, before=0)
-                searched[sequence] = _described(describe, image, before=_PAD)
+                searched[sequence] = _described(describe, image, before=shift)
                 done += 1
                 if progress is not None:
                     progress(done, total)
@@ -264,6 +277,8 @@ def _described(describe: Descriptor, image: Tensor, *, before: int) -> list[Tens
     maps = []
     for m in wide:
         strides = [(n + _PAD) // k for n, k in zip(image.shape[1:], m.shape[1:], strict=True)]
+        if any(before % s for s in strides):
+            raise ValueError(f"shift must be a multiple of the strides of the feature maps {strides}, got {before}")
         starts = [before // s for s in strides]
         sizes = [n // s for n, s in zip(image.shape[1:], strides, strict=True)]
         window = tuple(slice(a, a + n) for a, n in zip(starts, sizes, strict=True))
