@@ -15,10 +15,13 @@ _have_read: set[str] = set()
 
 
 @contextmanager
-def without_warnings() -> Iterator[None]:
-    """Warnings are hidden; the filters belong to the process, so two threads that restored them would mix them up."""
+def without_warnings(message: str = "") -> Iterator[None]:
+    """Hide warnings whose text begins with ``message``.
+
+    The filters belong to the process: two threads that restored them at once would mix them up.
+    """
     with _filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", message=message)
         yield
 
 

@@ -61,7 +61,8 @@ class LoadVolume(Transform):
     backend = [TransformBackends.TORCH]  # noqa: RUF012 - the attribute as MONAI declares it
 
     def __init__(self) -> None:
-        with without_warnings():  # MONAI probes for a GPU decoder of DICOM, which is never used here
+        # MONAI probes for a GPU decoder of DICOM; it is never used here, so its absence is no news.
+        with without_warnings("NvImgCodecPydicomReader"):
             self._load_image = LoadImage(reader=None, image_only=True, dtype=np.float32, ensure_channel_first=True)
 
     def __call__(self, path: PathOrPaths) -> torch.Tensor:
