@@ -175,6 +175,18 @@ def test_fields_of_a_dataset_json_are_looked_through(tmp_path):
     assert result.sections["unlabelled"][0]["remark"] == "patient [hidden] came on [hidden]"
 
 
+def test_a_dataset_json_names_nobody_by_its_name_or_by_its_folder(tmp_path):
+    write_series(tmp_path / "data/Juergen/s", **WHO)
+    listing = {"unlabelled": [{"image": "Juergen/s"}], "name": "Scans of Mueller"}
+    (tmp_path / "data/dataset.json").write_text(json.dumps(listing))
+    scan(tmp_path / "data", tmp_path / "out/study.json")
+    assert leaks(everything_below(tmp_path / "out")) == []
+    (tmp_path / "data/Juergen/dataset.json").write_text("{")
+    with pytest.raises(ValueError, match=r"cannot read hidden-[0-9a-f]{12}/dataset\.json: ") as error:
+        scan(tmp_path / "data", tmp_path / "out/study.json")
+    assert leaks(str(error.value)) == []
+
+
 # What is hidden
 
 
@@ -203,6 +215,26 @@ def concealer(**tags: tuple[str, ...]) -> Concealer:
 )
 def test_parts_of_known_identities_are_hidden(component):
     assert concealer(names=("Smith^John", "Li^B"), ids=("A-55519",), dates=("20071102",)).hides(component)
+
+
+@pytest.mark.parametrize(
+    ("name", "component"),
+    [
+        ("Żółw^Łukasz", "zolw_lukasz"),
+        ("Sørensen^Bjørn", "SORENSEN"),
+        ("Đorđević^Ana", "dordevic"),
+        ("Þór^Guðrún", "gudrun"),
+    ],
+)
+def test_names_are_found_as_they_are_spelled_without_their_own_letters(name, component):
+    assert concealer(names=(name,)).hides(component)
+
+
+@pytest.mark.parametrize("tag", ["RequestingPhysician", "ConsultingPhysicianName", "PhysiciansOfRecord"])
+def test_physicians_are_hidden(tmp_path, tag):
+    write_series(tmp_path / "data/quacksalber", **{tag: "Quacksalber^Hedwig"})
+    scan(tmp_path / "data", tmp_path / "out/study.json")
+    assert leaks(everything_below(tmp_path / "out")) == []
 
 
 @pytest.mark.parametrize(

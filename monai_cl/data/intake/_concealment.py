@@ -221,12 +221,17 @@ def _plain(text: str) -> Iterator[str]:
     seen = set()
     for form in (folded, folded.translate(_SPELLED)):
         plain = "".join(one for one in unicodedata.normalize("NFKD", form) if not unicodedata.combining(one))
+        plain = plain.translate(_BARE)
         if plain not in seen:
             seen.add(plain)
             yield plain
 
 
 _SPELLED = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae", "œ": "oe"})
+# letters whose stroke is no accent of Unicode
+_BARE = str.maketrans(
+    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "\u0131": "i", "æ": "ae", "œ": "oe", "þ": "th"}
+)
 
 
 @lru_cache(maxsize=4096)

@@ -47,8 +47,12 @@ class Claim:
     modality: str | None = None
 
 
-def read_dataset_json(path: Path) -> dict[str, Any]:
+def read_dataset_json(path: Path, shown: str) -> dict[str, Any]:
     """Read a ``dataset.json``.
+
+    Args:
+        path: The file.
+        shown: What errors may say of its path.
 
     Raises:
         ValueError: If it is not a JSON object: guessing its split would mix training and validation.
@@ -56,9 +60,10 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}; repair it, or remove it to pair files by name") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"cannot read {shown}: {why}; repair it, or remove it to pair files by name") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got a {type(content).__name__}; repair or remove it")
+        raise ValueError(f"{shown} must hold a JSON object, got a {type(content).__name__}; repair or remove it")
     return content
 
 

@@ -102,7 +102,10 @@ def scan(
         mine = {path.absolute() for path in (target, exclusions, target.with_suffix(".html"))}
         paths = (path for path in walk(source, starts, _reporter(findings)) if (source / path).absolute() not in mine)
         files = read_files(source, paths, store, concealer, findings, workers=workers, console=console)
-        contents = {os.path.dirname(path) or ".": read_dataset_json(source / path) for path in files.listings}
+        contents = {
+            os.path.dirname(path) or ".": read_dataset_json(source / path, concealer.path(path))
+            for path in files.listings
+        }
         series, dicom = find_series(store, keep_derived=keep_derived, keep_tilted=keep_tilted)
     finally:
         store.close()
@@ -211,7 +214,9 @@ def _header(
 ) -> dict[str, Any]:
     """Name, modality and labels, from the ``dataset.json`` files where these agree."""
     own = contents.get(".", {})
-    header: dict[str, Any] = {"name": name or own.get("name") or concealer.component(folder.resolve().name)}
+    header: dict[str, Any] = {
+        "name": name or concealer.value(own.get("name")) or concealer.component(folder.resolve().name)
+    }
     header |= {carried: concealer.value(own[carried]) for carried in _CARRIED_OVER if carried in own}
     modalities = sorted({one.modality for one in series})
     named = _agreed([content.get("modality", content.get("channel_names")) for content in contents.values()])
