@@ -119,6 +119,21 @@ def test_nifti_keeps_values_and_affine(tmp_path):
     assert volume[0, 3, 4, 5] == 119
 
 
+@pytest.mark.parametrize("sides", [(0.4883, 0.4883, 3.0), (1.0, 1.0, 1.0)])
+def test_nifti_lies_where_its_matrix_says_though_the_header_rounds_voxel_sides(tmp_path, sides):
+    cosine, sine = np.cos(0.3), np.sin(0.3)
+    affine = np.diag([0.488281, 0.488281, 3.0, 1.0])
+    affine[:3, :3] = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]]) @ affine[:3, :3]
+    affine[:3, 3] = [-50, 20, 7]
+    path = tmp_path / "sform.nii"
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), "int16"), affine), path)
+    content = bytearray(path.read_bytes())
+    content[80:92] = np.array(sides, "<f4").tobytes()  # pixdim
+    content[252:254], content[256:280] = bytes(2), bytes(24)  # no qform
+    path.write_bytes(content)
+    np.testing.assert_allclose(LoadVolume()(path).affine.numpy(), affine, atol=1e-5)
+
+
 def test_nifti_with_a_trailing_axis_of_one_is_a_volume(tmp_path):
     assert LoadVolume()(save_nifti(tmp_path / "a.nii.gz", (4, 5, 6, 1))).shape == (1, 4, 5, 6)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from monai_cl.transforms._dicom import (
     SliceHeader,
+    UnusableImageError,
     check_pixels,
     check_single_image,
     is_dicom,
@@ -25,6 +26,7 @@ from monai_cl.transforms._dicom import (
 )
 from monai_cl.transforms._dicom.frames import decode_frames
 from monai_cl.transforms._itk import is_itk, read_itk
+from monai_cl.transforms._nifti import NiftiReader
 from monai_cl.transforms._threads import read_with_itk, without_warnings
 
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -37,9 +39,10 @@ _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 class LoadVolume(Transform):
     """Read one volume as a channel-first float32 ``MetaTensor`` ``(1, *S)`` with an affine in RAS mm.
 
-    DICOM is decoded by SimpleITK, multi-frame files by pydicom, with the rescale slope and intercept of each slice or
-    frame applied; its geometry comes from image position, orientation and pixel spacing alone, so gaps between slices
-    and oblique stacks are right. NRRD and MetaImage files are read by SimpleITK, all other formats by the reader that
+    DICOM is decoded by SimpleITK, multi-frame files and what SimpleITK fails on by pydicom, with the rescale slope and
+    intercept of each slice or frame applied; its geometry comes from image position, orientation and pixel spacing
+    alone, so gaps between slices and oblique stacks are right. NRRD and MetaImage files are read by SimpleITK, NIfTI
+    files with the affine that nibabel gives them (sform before qform), all other formats by the reader that
     :class:`monai.transforms.LoadImage` selects by file name. No header text enters the metadata.
 
     The call takes a file, a directory holding exactly one DICOM image series, or a list of the DICOM files of one
@@ -64,6 +67,7 @@ class LoadVolume(Transform):
         # MONAI probes for a GPU decoder of DICOM; it is never used here, so its absence is no news.
         with without_warnings("NvImgCodecPydicomReader"):
             self._load_image = LoadImage(reader=None, image_only=True, dtype=np.float32, ensure_channel_first=True)
+        self._load_image.register(NiftiReader())  # the last one is asked first
 
     def __call__(self, path: PathOrPaths) -> torch.Tensor:
         """Read the volume at ``path``.
@@ -101,6 +105,8 @@ class LoadVolume(Transform):
         """Read with MONAI; whatever its readers raise becomes one error that names the file."""
         try:
             image: torch.Tensor = self._load_image(path)
+        except UnusableImageError as error:
+            raise ValueError(f"cannot read {path}: {error}") from None
         except Exception as error:
             raise ValueError(f"cannot read {path}: {_explain(path, error)}") from error
         if image.dim() not in (3, 4) or image.shape[0] != 1:

@@ -17,9 +17,11 @@ from monai_cl.data.intake.units import check_spacing, check_unit_name
 from monai_cl.transforms._dicom import UnusableImageError
 from monai_cl.transforms._itk import SUFFIXES as ITK_SUFFIXES
 from monai_cl.transforms._itk import read_itk_header
+from monai_cl.transforms._nifti import check_real
 
 SUFFIXES = (".nii.gz", ".nii")
 _AFFINE_TOLERANCE = 1e-3
+_UNITS = {1: "meter", 2: "mm", 3: "micron"}  # other codes mean nothing
 _CHUNK = 1 << 13  # small, since what a broken block held is lost from the count
 
 
@@ -65,13 +67,14 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     shape = _volume_shape(tuple(int(size) for size in image.shape))
     if image.get_data_dtype().names:
         raise UnusableImageError("colour image", f"voxels of type {image.get_data_dtype()}, only grey images are read")
+    check_real(image)
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
         raise UnusableImageError("invalid affine", "the affine is not finite or not invertible; repair the header")
     _check_complete(source, image)
     intercept = image.dataobj.inter
     grid = Grid(shape, affine, image.get_data_dtype().kind != "u" or intercept < 0)
-    check_unit_name(image.header.get_xyzt_units()[0])
+    check_unit_name(_UNITS.get(int(image.header["xyzt_units"]) % 8, "unknown"))
     check_spacing(grid)
     return grid
 
