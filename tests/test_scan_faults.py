@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_series import NAME, OBLIQUE, multi_frame, normal, slice_dataset, write_series, write_slice
+from pydicom import dcmread
 from pydicom.pixels import get_decoder
-from pydicom.uid import ExplicitVRBigEndian, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, generate_uid
 
 from monai_cl.data.intake.scan import ScanResult, scan
 from monai_cl.transforms.load import LoadVolume
@@ -353,3 +354,120 @@ def test_series_described_by_its_tags(data):
     content = json.loads(scanned(data).datalist.read_text())
     (item,) = (item for item in content["unlabelled"] if item["image"] == "flair")
     assert (item["sequence"], item["body_part"], item["modality"]) == ("FLAIR", "BRAIN", "MR")
+
+
+@pytest.mark.parametrize("tail", [bytes(900), b"\xfc\xff\xfc\xffOB\0\0\xff\xff\0\0" + bytes(99)])
+def test_bytes_behind_the_pixels_do_no_harm(data, tail):
+    for path in (data / "good").iterdir():
+        path.write_bytes(path.read_bytes() + tail)
+    assert_read_as_written(data)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"SpacingBetweenSlices": 0},
+        {"SOPClassUID": "1.3.46.670589.11.0.0.12.1"},  # of a vendor's own
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"PhotometricInterpretation": "MONOCHROME1", "PixelRepresentation": 0},
+    ],
+)
+def test_series_that_simpleitk_refuses_or_inverts_are_read_as_written(data, tags):
+    shutil.rmtree(data / "good")
+    write_series(data / "good", RescaleSlope=2, RescaleIntercept=-7, **tags)
+    assert_read_as_written(data, slope=2, intercept=-7)
+
+
+def assert_read_as_written(data: Path, *, slope: float = 1, intercept: float = 0) -> None:
+    """The one series is kept, lies where its headers say and has the values of ``slice_dataset``."""
+    result = scanned(data, pictures=True)
+    assert result.reasons == {}
+    assert [item["image"] for item in result.sections["unlabelled"]] == ["good"]
+    volume = LoadVolume()(data / "good")
+    column, row, index = np.indices(volume.shape[1:])
+    np.testing.assert_allclose(volume[0].numpy(), (100 * index + column + 10 * row) * slope + intercept)
+    corner = np.array([-40.0, 25.0, 10.0]) + 5 * 6.5 * normal()
+    np.testing.assert_allclose(volume.affine.numpy()[:3] @ [0, 0, 5, 1], corner * [-1, -1, 1], atol=1e-4)
+
+
+def test_numbers_of_a_palette_are_no_grey_values(data):
+    write_series(data / "map", PhotometricInterpretation="PALETTE COLOR")
+    assert reasons(data) == {"colour image": 1}
+
+
+@pytest.mark.parametrize("meta", [True, False])
+@pytest.mark.parametrize("name", ["{}", "{}.dcm"])
+def test_files_without_preamble_are_read(data, meta, name):
+    for number, path in enumerate(sorted((data / "good").iterdir())):
+        dataset = dcmread(path)
+        if not meta:  # as old archives wrote them: implicit, and nothing in front
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            dataset.save_as(path, implicit_vr=True, little_endian=True)
+        content = path.read_bytes()
+        path.unlink()
+        start = 132 if meta else content.index(b"\x08\0\x08\0")
+        (data / "good" / name.format(number)).write_bytes(content[start:])
+    assert_read_as_written(data)
+
+
+def test_a_file_that_does_not_name_its_transfer_syntax_is_read(data):
+    for path in (data / "good").iterdir():
+        content = path.read_bytes()
+        place = content.index(b"\x02\0\x10\0UI")
+        length = 8 + int.from_bytes(content[place + 6 : place + 8], "little")
+        path.write_bytes(content[:place] + content[place + length :])
+    assert_read_as_written(data)
+
+
+@pytest.mark.parametrize("content", [b"\x08\0" * 400, b"\x08\0\x05\0\xff\xff\xff\x7f" + bytes(400), b"\x08\0\x05\0CS"])
+def test_files_that_only_begin_alike_are_no_dicom(data, content):
+    (data / "table").write_bytes(content)
+    result = scanned(data)
+    assert (result.reasons, result.other_files) == ({}, 1)
+
+
+@pytest.mark.parametrize("frames", [0, -3, 9])
+def test_numbers_of_frames_that_cannot_be(data, frames):
+    path = multi_frame(data / "quacksalber" / "file.dcm", [(1, 0)] * 4)
+    dataset = dcmread(path)
+    dataset.NumberOfFrames, dataset.PatientName = frames, "Quacksalber^Hedwig"
+    dataset.PixelData *= 3
+    dataset.save_as(path)
+    result = scanned(data)
+    assert result.reasons == {"unreadable": 1}
+    assert [path.partition("-")[0] for path in result.left_out[0].paths] == ["hidden"]  # the folder is a name
+
+
+def test_any_number_of_frames_that_nothing_describes_is_judged_at_once(data):
+    path = write_slice(data / "loop", 0, "1.2.9", NumberOfFrames=2**31 - 1)
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    assert reasons(data) == {"no geometry tags": 1}
+
+
+def test_a_nifti_unit_that_means_nothing_is_passed_over(data):
+    volume(data / "a.nii", spacing=2.0)
+    content = bytearray((data / "a.nii").read_bytes())
+    content[123] = 7  # xyzt_units
+    (data / "a.nii").write_bytes(content)
+    assert "a.nii" in kept(data)
+
+
+def test_complex_values_are_left_out(data):
+    values = np.full((9, 9, 9), 3 + 4j, "complex64")
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), data / "kspace.nii")
+    assert reasons(data) == {"complex values": 1}
+    with pytest.raises(
+        ValueError, match=r"complex values: voxels of type complex64, only real ones are read; save mag"
+    ):
+        LoadVolume()(data / "kspace.nii")
+
+
+def test_a_reader_that_fails_in_its_own_way_does_not_end_the_scan(data, monkeypatch):
+    (data / "odd.nii").write_bytes(b"?")
+    monkeypatch.setattr("monai_cl.data.intake._headers.read_grid", lambda path: {}[path])
+    result = scanned(data)
+    assert [(one.reason, one.detail) for one in result.left_out] == [
+        ("unreadable", "no reader knows what to make of it (KeyError)")
+    ]

@@ -232,14 +232,22 @@ def decode_slices(ordered: list[SliceHeader]) -> NDArray[np.float32]:
     """
     first = ordered[0]
     volume = np.empty((1, first.columns, first.rows, len(ordered)), dtype=np.float32)
-    read_slice, frames = _slice_reader(), _FrameReader()
+    frames = _FrameReader()
+    read_slice = _slice_reader(frames)
     for index, header in enumerate(ordered):
         volume[0, :, :, index] = (frames if header.by_pydicom else read_slice)(header).T  # from (row, column)
     return volume
 
 
-def _slice_reader() -> Callable[[SliceHeader], NDArray[np.float32]]:
-    """Single-frame files by SimpleITK, which applies the rescale of the file."""
+def _slice_reader(
+    otherwise: Callable[[SliceHeader], NDArray[np.float32]],
+) -> Callable[[SliceHeader], NDArray[np.float32]]:
+    """Single-frame files by SimpleITK, which applies the rescale of the file.
+
+    Args:
+        otherwise: Reads what SimpleITK refuses for something beside the pixels: bytes behind them, a distance between
+            slices of 0, a class of objects it does not know.
+    """
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
@@ -250,8 +258,8 @@ def _slice_reader() -> Callable[[SliceHeader], NDArray[np.float32]]:
         reader.SetFileName(str(header.path))
         try:
             image = read_with_itk("DICOM", reader.Execute)
-        except RuntimeError:  # the text of ITK may quote header values
-            raise ValueError(f"cannot decode the pixel data of {header.path}; the file may be damaged") from None
+        except RuntimeError:
+            return otherwise(header)
         plane: NDArray[np.float32] = sitk.GetArrayFromImage(image)[0]
         return plane
 

@@ -68,6 +68,8 @@ def read_files(
             store.add(found)
         elif isinstance(found, UnusableImageError):
             files.unusable[path] = found.reason
+            if found.person is not None:
+                concealer.learn(found.person)
             findings.leave_out([path], found.reason, found.detail)
             if not is_nifti(path) and not is_itk(path):
                 store.count_file(path)
@@ -124,6 +126,8 @@ def _inspect(folder: Path, path: str) -> _Found:
         return UnusableImageError("unreadable", "no permission to open the file; ask its owner")
     except OSError as error:
         return UnusableImageError("unreadable", f"{type(error).__name__}: the file cannot be opened")
+    except Exception as error:  # one odd file must not end the scan of all; its text may quote a header
+        return UnusableImageError("unreadable", f"no reader knows what to make of it ({type(error).__name__})")
     if as_dicom:
         return UnusableImageError("unreadable", "named as DICOM, but without a DICOM header")
     if path.lower().endswith(_OTHER_VOLUMES):

@@ -1,5 +1,9 @@
 """The one error with which an input is refused as a volume."""
 
+from __future__ import annotations
+
+from monai_cl.transforms._dicom.slices import Person
+
 
 class UnusableImageError(ValueError):
     """An input that cannot be read as one 3-D volume.
@@ -7,9 +11,11 @@ class UnusableImageError(ValueError):
     Args:
         reason: Short category, the same for every input of that kind.
         detail: What came and what to do about it.
+        person: What the header says of a person, where it could be read.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", person: Person | None = None) -> None:
         self.reason = reason
         self.detail = detail
+        self.person = person
         super().__init__(f"{reason}: {detail}" if detail else reason)

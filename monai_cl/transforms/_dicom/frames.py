@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from monai_cl.transforms._dicom.errors import UnusableImageError
 from monai_cl.transforms._dicom.slices import SliceHeader
+from monai_cl.transforms._dicom.tags import EXPLICIT, IMPLICIT
 from monai_cl.transforms._threads import without_warnings
 
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
@@ -27,17 +28,22 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
         header: Header of the file; what frames do not say is taken from it.
 
     Raises:
-        UnusableImageError: If pydicom cannot read the file or it holds fewer frames than announced.
+        UnusableImageError: If pydicom cannot read the file, or it announces no frame or more than it describes.
     """
     from pydicom import dcmread
 
+    if header.frames < 1:
+        detail = f"at least one frame is needed, the header announces {header.frames}; export it again"
+        raise UnusableImageError("unreadable", detail, header.person)
     try:
         with without_warnings():
-            dataset = dcmread(header.path, stop_before_pixels=True)
-            return [_frame(header, dataset, index) for index in range(header.frames)]
+            dataset = dcmread(header.path, stop_before_pixels=True, force=True)
+            # frames that nothing describes are alike: the first one stands for all, however many are announced
+            described = header.frames if dataset.get("PerFrameFunctionalGroupsSequence") else 1
+            return [_frame(header, dataset, index) for index in range(described)]
     except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values
         raise UnusableImageError(
-            "unreadable", f"frames of {header.path.name} cannot be told apart ({type(error).__name__})"
+            "unreadable", f"frames of {header.path.name} cannot be told apart ({type(error).__name__})", header.person
         ) from None
 
 
@@ -97,11 +103,17 @@ def decode_frames(path: Path) -> NDArray[Any]:
     Raises:
         ValueError: If they cannot be decoded.
     """
+    from pydicom import dcmread
     from pydicom.pixels import pixel_array
 
     try:
         with without_warnings():
-            pixels: NDArray[Any] = pixel_array(path)
+            try:
+                pixels: NDArray[Any] = pixel_array(path)
+            except AttributeError:  # it asks for the transfer syntax, which not every file names
+                dataset = dcmread(path, force=True)
+                dataset.file_meta.TransferSyntaxUID = IMPLICIT if dataset.original_encoding[0] else EXPLICIT
+                pixels = pixel_array(dataset)
     except Exception:  # the texts of decoders may quote header values
         raise ValueError(f"cannot decode the pixel data of {path}; the file may be damaged") from None
     return pixels if pixels.ndim == 3 else pixels[np.newaxis]

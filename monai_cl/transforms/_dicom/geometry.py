@@ -59,6 +59,10 @@ def check_one_grid(headers: Sequence[SliceHeader]) -> None:
             raise UnusableImageError(
                 "colour image", f"{header.path.name} has {header.samples} samples per pixel, only grey images are read"
             )
+        if header.photometric == "PALETTE COLOR":
+            raise UnusableImageError(
+                "colour image", f"{header.path.name} holds numbers of a palette, only grey images are read"
+            )
         if (len(header.position), len(header.orientation), len(header.pixel_spacing)) != (3, 6, 2):
             raise UnusableImageError(
                 "no geometry tags", f"{header.path.name} lacks a valid image position, orientation or pixel spacing"

@@ -12,13 +12,13 @@ from pathlib import Path
 from monai_cl.transforms._dicom.errors import UnusableImageError
 from monai_cl.transforms._dicom.pixels import BITS, COLUMNS, FRAMES, ROWS, SAMPLES, pixel_state
 from monai_cl.transforms._dicom.slices import NO_PICTURES, Person, SliceHeader
-from monai_cl.transforms._dicom.tags import Tags, read_tags
+from monai_cl.transforms._dicom.tags import Tags, read_tags, starts_with_data_set
 
 _SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY = 0x00080016, 0x00080018, 0x00080008, 0x00080060
 _CHARSET, _NAME, _ID, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00100030
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
 _POSITION, _ORIENTATION, _PIXEL_SPACING = 0x00200032, 0x00200037, 0x00280030
-_SIGNED, _BURNED_IN = 0x00280103, 0x00280301
+_SIGNED, _BURNED_IN, _PHOTOMETRIC = 0x00280103, 0x00280301, 0x00280004
 _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN = 0x00281052, 0x00281053, 0x00180050, 0x00180088
 # What tells the kind of picture: never shown as it is, since free text can name a patient.
 FACTS = {
@@ -51,16 +51,23 @@ PERSON_TAGS = {
 WANTED = frozenset(
     {
         *(_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY, _CHARSET, _STUDY, _SERIES, _POSITION, _ORIENTATION),
-        *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, _SIGNED, _BURNED_IN, _INTERCEPT, _SLOPE),
-        *(_THICKNESS, _SPACING_BETWEEN, *FACTS.values(), *(tag for tags in PERSON_TAGS.values() for tag in tags)),
+        *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, _SIGNED, _BURNED_IN, _PHOTOMETRIC, _INTERCEPT),
+        *(
+            _SLOPE,
+            _THICKNESS,
+            _SPACING_BETWEEN,
+            *FACTS.values(),
+            *(tag for tags in PERSON_TAGS.values() for tag in tags),
+        ),
     }
 )
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
-    """Whether a file carries the ``DICM`` mark after its 128-byte preamble."""
+    """Whether a file carries the ``DICM`` mark after its 128-byte preamble, or starts with a data set without both."""
     with open(path, "rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+        start = stream.read(132)
+    return start[128:] == b"DICM" or starts_with_data_set(start)
 
 
 def read_slice_header(path: str | os.PathLike[str]) -> SliceHeader:
@@ -133,6 +140,7 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
         burned_in=tags.text(_BURNED_IN).upper() == "YES",
         slope=(tags.numbers(_SLOPE) or (1.0,))[0],
         intercept=(intercept or (0.0,))[0],
+        photometric=tags.text(_PHOTOMETRIC).upper(),
     )
 
 

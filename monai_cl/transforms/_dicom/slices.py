@@ -62,6 +62,7 @@ class SliceHeader:
     slope: float = 1.0
     intercept: float = 0.0
     kind: str = ""
+    photometric: str = ""
 
     @property
     def multi_frame(self) -> bool:
@@ -70,8 +71,13 @@ class SliceHeader:
 
     @property
     def by_pydicom(self) -> bool:
-        """Whether pydicom decodes it: frames, what SimpleITK does not know, and names of files it aborts on."""
-        return self.frame is not None or self.transfer_syntax not in READABLE_SYNTAXES or not is_text(self.path)
+        """Whether pydicom decodes it: frames, what SimpleITK does not know or inverts, and names it aborts on."""
+        return (
+            self.frame is not None
+            or self.transfer_syntax not in READABLE_SYNTAXES
+            or self.photometric == "MONOCHROME1"  # how to show values, which stay what they are
+            or not is_text(self.path)
+        )
 
 
 def is_text(path: str | os.PathLike[str]) -> bool:

@@ -30,7 +30,20 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXEL_GROUP = 0x7FE0
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _SYNTAX = 0x00020010
+_FIRST = frozenset((0x00020000, 0x00080000, 0x00080001, 0x00080005, 0x00080008, 0x00080012, 0x00080016))
+_LONGEST_FIRST = 256
 _BLOCK = 1 << 14
+
+
+def starts_with_data_set(start: bytes) -> bool:
+    """Whether the first bytes of a file are an element that data sets begin with, of a length that it may have."""
+    if (
+        len(start) < 132
+        or int.from_bytes(start[:2], "little") << 16 | int.from_bytes(start[2:4], "little") not in _FIRST
+    ):
+        return False
+    kind, short, long = start[4:6], int.from_bytes(start[6:8], "little"), int.from_bytes(start[4:8], "little")
+    return (kind in _SHORT and short <= _LONGEST_FIRST) or long <= _LONGEST_FIRST
 
 
 class NotPlainError(Exception):
@@ -75,7 +88,7 @@ def read_tags(stream: BinaryIO, wanted: frozenset[int]) -> Tags:
     """Raw values of the wanted top-level elements before the pixel data.
 
     Args:
-        stream: An open file with preamble and ``DICM`` mark.
+        stream: An open file, with preamble and ``DICM`` mark or without both.
         wanted: Tags as numbers.
 
     Raises:
@@ -91,8 +104,8 @@ def _by_pydicom(stream: BinaryIO, wanted: frozenset[int]) -> Tags:
     from pydicom import dcmread
 
     stream.seek(0)
-    dataset: Any = dcmread(stream, stop_before_pixels=True, specific_tags=sorted(wanted))
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID", IMPLICIT))
+    dataset: Any = dcmread(stream, stop_before_pixels=True, specific_tags=sorted(wanted), force=True)
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", IMPLICIT if dataset.original_encoding[0] else EXPLICIT))
     values: dict[int, bytes] = {}
     for tag in wanted:
         value = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
@@ -117,7 +130,7 @@ class _Walker:
     def read(self) -> Tags:
         values: dict[int, bytes] = {}
         place = self._meta(values)
-        syntax = values.pop(_SYNTAX, b"").decode("latin-1").strip(" \0") or IMPLICIT
+        syntax = values.pop(_SYNTAX, b"").decode("latin-1").strip(" \0") or self._guess(place)
         if syntax == DEFLATED:
             raise NotPlainError
         self._explicit = syntax != IMPLICIT
@@ -141,9 +154,7 @@ class _Walker:
 
     def _meta(self, values: dict[int, bytes]) -> int:
         """The group of file meta information, always explicit and little-endian; returns where the data set starts."""
-        if self._bytes(128, 4) != b"DICM":
-            raise NotPlainError
-        place = 132
+        place = 132 if self._bytes(128, 4) == b"DICM" else 0
         while place + 8 <= self._size and self._tags.unpack(self._bytes(place, 4))[0] == 2:
             tag, _, length, start = self._element(place)
             if length == _UNDEFINED:
@@ -152,6 +163,10 @@ class _Walker:
                 values[tag] = self._bytes(start, length)
             place = start + length
         return place
+
+    def _guess(self, place: int) -> str:
+        """The transfer syntax of a data set that does not tell: does a value representation follow the first tag."""
+        return EXPLICIT if self._bytes(place + 4, 2) in _SHORT | _LONG else IMPLICIT
 
     def _bytes(self, place: int, count: int) -> bytes:
         offset = place - self._start
