@@ -365,6 +365,13 @@ def test_bright_region_is_where_the_local_mean_is_above_the_mean(shape):
     assert torch.equal(recipes.bright_region(image), expected)
 
 
+def test_bright_region_refuses_values_that_are_not_finite():
+    image = torch.ones(1, 4, 5, 6)
+    image[0, :2, 0, 0] = torch.tensor([torch.nan, torch.inf])
+    with pytest.raises(ValueError, match="values must be finite, 2 of 120 are not; set them to the value of air"):
+        recipes.bright_region(image)
+
+
 # --- the gallery
 
 

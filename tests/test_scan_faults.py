@@ -471,3 +471,15 @@ def test_a_reader_that_fails_in_its_own_way_does_not_end_the_scan(data, monkeypa
     assert [(one.reason, one.detail) for one in result.left_out] == [
         ("unreadable", "no reader knows what to make of it (KeyError)")
     ]
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_values_that_are_not_finite_are_noted(data, share):
+    values = np.random.default_rng(0).normal(size=(10, 10, 10)).astype("float32")
+    values[: int(10 * share)] = np.nan
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), data / "masked.nii")
+    (note,) = scanned(data, pictures=True).notes.items()
+    assert note == (
+        "the middle slice holds values that are not finite, which recipes refuse: set them to the value of air",
+        ["masked.nii"],
+    )

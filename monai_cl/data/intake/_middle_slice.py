@@ -28,6 +28,7 @@ NOT_HOUNSFIELD = (
     "Modality says CT, but no voxel of the middle slice is as dark as air: not in Hounsfield units, or no CT"
 )
 NOT_MR = "Modality says MR, but the middle slice has the values of CT"
+NOT_FINITE = "the middle slice holds values that are not finite, which recipes refuse: set them to the value of air"
 UNIFORM = "the middle slice is all one value"
 MASK_LIKE = "few whole values as in a label map: perhaps a mask, not an image"
 
@@ -151,6 +152,8 @@ def _upright(plane: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[
 
 def _remark(plane: NDArray[np.float32], modality: str) -> str:
     finite = plane[np.isfinite(plane)]
+    if finite.size < plane.size:
+        return NOT_FINITE
     if not finite.size or finite.min() == finite.max():
         return UNIFORM
     if modality == "CT" and finite.min() > _AIR:
