@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from monai_cl import recipes
@@ -141,6 +142,30 @@ def test_a_touched_or_copied_source_is_not_prepared_again(own: Path) -> None:
     for path in own.parent.rglob("*.nii.gz"):
         os.utime(path, (1, 1))
     assert len(write_cache(own, recipe="small_mr", options=OPTIONS, processes=0).kept) == 8
+
+
+@pytest.mark.parametrize(("suffix", "key"), [("mhd", "ElementDataFile = "), ("nhdr", "data file: ")])
+def test_voxels_in_a_file_that_a_header_names_otherwise_are_part_of_the_source(
+    tmp_path: Path, suffix: str, key: str
+) -> None:
+    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(12, 12, 12)).astype("float32"))
+    header = tmp_path / f"case.{suffix}"
+    sitk.WriteImage(image, str(header))
+    header.write_text(header.read_text().replace(f"{key}case.raw", f"{key}voxels of the case.bin"))
+    voxels = (tmp_path / "case.raw").rename(tmp_path / "voxels of the case.bin")
+    (tmp_path / "list.json").write_text(json.dumps({"unlabelled": [{"image": header.name}]}))
+    cached(tmp_path / "list.json")
+    voxels.write_bytes(np.frombuffer(voxels.read_bytes(), "<f4")[::-1].tobytes())
+    assert write_cache(tmp_path / "list.json", recipe="small_mr", options=OPTIONS, processes=0).changed == ["case"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"cache": 3}', "{}"])
+def test_a_manifest_that_is_none_is_not_taken_for_one(own: Path, content: str) -> None:
+    folder = cached(own)
+    (folder / "cache.json").write_text(content)
+    with pytest.raises(ValueError, match=r"cache\.json is damaged or of no cache; give another --out, or --rebuild"):
+        cached(own)
+    assert len(write_cache(own, recipe="small_mr", options=OPTIONS, processes=0, rebuild=True).kept) == 8
 
 
 def test_another_recipe_or_type_is_refused_unless_a_rebuild_is_asked_for(own: Path) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 KEYS = ("image", "label")
 _BLOCK = 1 << 20
-# headers whose voxels lie in a file beside them
-_PARTNERS = {".mhd": (".raw", ".zraw"), ".hdr": (".img",), ".nhdr": (".raw", ".raw.gz")}
+# headers whose voxels lie in files beside them, which they name
+_NAMING = {
+    ".mhd": re.compile(rb"^ElementDataFile\s*=\s*([^\r\n]+)((?s:.*))", re.MULTILINE),
+    ".nhdr": re.compile(rb"^data ?file:\s*([^\r\n]+)((?s:.*))", re.MULTILINE | re.IGNORECASE),
+}
+_HEADER = 1 << 16  # bytes
 
 
 def paths_of(item: Mapping[str, Any], key: str) -> list[Path]:
@@ -46,5 +52,16 @@ def source_stamp(files: list[Path]) -> str:
 def _below(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(child for child in path.iterdir() if child.is_file())
-    partners = [path.with_suffix(suffix) for suffix in _PARTNERS.get(path.suffix.lower(), ())]
-    return [path, *(partner for partner in partners if partner.is_file())]
+    return [path, *_partners(path)]
+
+
+def _partners(path: Path) -> list[Path]:
+    """The files of voxels that a header names: one, or after LIST one a line."""
+    naming = _NAMING.get(path.suffix.lower())
+    if naming is None:
+        return [one for one in (path.with_suffix(".img"),) if path.suffix.lower() == ".hdr" and one.is_file()]
+    with open(path, "rb") as file:
+        found = naming.search(file.read(_HEADER))
+    names = [] if found is None else [found[1], *found[2].splitlines()]
+    partners = [path.parent / os.fsdecode(name.strip()) for name in names if 0 < len(name.strip()) < 256]
+    return [partner for partner in partners if partner.is_file()]

@@ -138,11 +138,14 @@ def _check_folder(job: Job, rebuild: bool) -> None:
         raise ValueError(f"the cache must be a folder, {job.folder} is a file; give another --out")
     if rebuild or not file.is_file():
         return
-    made_by = json.loads(file.read_text("utf-8"))["cache"]
+    try:
+        made_by = dict(json.loads(file.read_text("utf-8"))["cache"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file} is damaged or of no cache; give another --out, or --rebuild to replace it") from None
     for what in ("format", "dtype", "storage", "recipe"):
-        if made_by[what] != job.made_by[what]:
+        if made_by.get(what) != job.made_by[what]:
             raise ValueError(
-                f"{job.folder} holds a cache with {what} {made_by[what]}, asked for is {job.made_by[what]}; give "
+                f"{job.folder} holds a cache with {what} {made_by.get(what)}, asked for is {job.made_by[what]}; give "
                 "another --out, or --rebuild to replace it"
             )
 
