@@ -395,18 +395,17 @@ def test_numbers_of_a_palette_are_no_grey_values(data):
     assert reasons(data) == {"colour image": 1}
 
 
-@pytest.mark.parametrize("meta", [True, False])
+@pytest.mark.parametrize("start", [b"\x02\0\0\0UL", b"\x02\0\x10\0UI", b"\x08\0\x08\0CS", b"\x08\0\x08\0\x12\0\0\0"])
 @pytest.mark.parametrize("name", ["{}", "{}.dcm"])
-def test_files_without_preamble_are_read(data, meta, name):
+def test_files_without_preamble_are_read(data, start, name):
     for number, path in enumerate(sorted((data / "good").iterdir())):
-        dataset = dcmread(path)
-        if not meta:  # as old archives wrote them: implicit, and nothing in front
+        if start.endswith(b"\0\0"):  # as old archives wrote them: implicit, and nothing in front
+            dataset = dcmread(path)
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             dataset.save_as(path, implicit_vr=True, little_endian=True)
         content = path.read_bytes()
         path.unlink()
-        start = 132 if meta else content.index(b"\x08\0\x08\0")
-        (data / "good" / name.format(number)).write_bytes(content[start:])
+        (data / "good" / name.format(number)).write_bytes(content[content.index(start) :])
     assert_read_as_written(data)
 
 

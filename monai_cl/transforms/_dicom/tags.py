@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from struct import Struct
+from struct import Struct, unpack_from
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -30,20 +30,20 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXEL_GROUP = 0x7FE0
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _SYNTAX = 0x00020010
-_FIRST = frozenset((0x00020000, 0x00080000, 0x00080001, 0x00080005, 0x00080008, 0x00080012, 0x00080016))
+_FIRST = frozenset((0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018))  # of group 8
 _LONGEST_FIRST = 256
 _BLOCK = 1 << 14
 
 
 def starts_with_data_set(start: bytes) -> bool:
     """Whether the first bytes of a file are an element that data sets begin with, of a length that it may have."""
-    if (
-        len(start) < 132
-        or int.from_bytes(start[:2], "little") << 16 | int.from_bytes(start[2:4], "little") not in _FIRST
-    ):
+    if len(start) < 132:
         return False
-    kind, short, long = start[4:6], int.from_bytes(start[6:8], "little"), int.from_bytes(start[4:8], "little")
-    return (kind in _SHORT and short <= _LONGEST_FIRST) or long <= _LONGEST_FIRST
+    group, element, kind, short = unpack_from("<HH2sH", start)
+    if group == 2:  # file meta information, which names the kind of each value
+        return kind in _SHORT | _LONG
+    length = short if kind in _SHORT else int.from_bytes(start[4:8], "little")
+    return group == 8 and element in _FIRST and length <= _LONGEST_FIRST
 
 
 class NotPlainError(Exception):
