@@ -11,7 +11,7 @@ from monai.data import NibabelReader
 from monai_cl.transforms._dicom import UnusableImageError
 
 
-class NiftiReader(NibabelReader):  # type: ignore[misc]
+class NiftiReader(NibabelReader):
     """Reads one NIfTI file with the affine of its sform, else of its qform, as a scan does.
 
     The reader of MONAI takes another one, down to that of the voxel sides alone, wherever the header rounds these
