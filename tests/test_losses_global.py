@@ -15,7 +15,7 @@ from monai_cl.losses import (
     PositionalContrastiveLoss,
     SupConLoss,
 )
-from monai_cl.losses._directed import Pairs, contrast
+from monai_cl.losses._directed import Pairs, added, contrast
 
 
 def rows(n: int, d: int = 5, *, seed: int = 0) -> Tensor:
@@ -277,6 +277,32 @@ def test_reductions() -> None:
 def test_gather_without_a_process_group_is_one_process() -> None:
     z = rows(8).detach()
     assert NTXentLoss(gather=True)(z[:4], z[4:]).item() == NTXentLoss()(z[:4], z[4:]).item()
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.035, 0.05])
+def test_double_precision_keeps_its_digits_where_a_positive_lies_far_behind(temperature: float) -> None:
+    gap = 1 - math.cos(1.2)  # cosines: 1 with the negative, cos(1.2) with the positive
+    z1 = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    z2 = torch.tensor([[math.cos(1.2), math.sin(1.2)], [math.cos(1.2), -math.sin(1.2)]], dtype=torch.float64)
+    there, across = math.cos(1.2) / temperature, math.cos(2.4) / temperature
+    first = math.log(math.exp(1 / temperature) + 2 * math.exp(there)) - there
+    second = math.log(2 * math.exp(there) + math.exp(across)) - there
+    assert gap / temperature > 12
+    assert NTXentLoss(temperature)(z1, z2).item() == pytest.approx((first + second) / 2, rel=1e-13)
+    for excess in (19.9, 20.1, 25.0, 39.9, 40.1, 700.0):
+        x = torch.tensor(excess, dtype=torch.float64, requires_grad=True)
+        added(x).backward()
+        assert added(x).item() == pytest.approx(excess + math.log1p(math.exp(-excess)), rel=1e-15)
+        assert x.grad is not None
+        assert x.grad.item() == pytest.approx(1 / (1 + math.exp(-excess)), rel=1e-15)
+
+
+def test_fractions_are_no_partitions() -> None:
+    z, ids = torch.randn(4, 3), torch.tensor([0, 0, 1, 1])
+    whole = PartitionContrastiveLoss()(z, ids.double(), ids, ids, ids)
+    torch.testing.assert_close(whole, PartitionContrastiveLoss()(z, ids, ids, ids, ids))
+    with pytest.raises(ValueError, match=r"partition must be whole numbers, got fractions such as 0\.25"):
+        PartitionContrastiveLoss()(z, torch.tensor([0.0, 0.25, 0.5, 0.75]), ids, ids, ids)
 
 
 def test_wrong_input_is_refused_by_name() -> None:

@@ -22,6 +22,17 @@ def require_finite(**tensors: Tensor | None) -> None:
             )
 
 
+def require_whole(**ids: Tensor) -> None:
+    """Raise ``ValueError`` naming the first tensor of ids that are no whole numbers, and would be cut off."""
+    for name, tensor in ids.items():
+        broken = tensor[tensor != tensor.trunc()] if tensor.is_floating_point() else tensor[:0]
+        if broken.numel():
+            raise ValueError(
+                f"{name} must be whole numbers, got fractions such as {broken[0].item():.4g}; "
+                "number partitions, images and volumes"
+            )
+
+
 def require_positive(**values: float) -> None:
     """Raise ``ValueError`` naming the first value that is not positive."""
     for name, value in values.items():

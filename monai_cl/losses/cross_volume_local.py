@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monai_cl.losses._anchored import require_choice
-from monai_cl.losses._checks import require_shape
-from monai_cl.losses._directed import Costs, log_sum
+from monai_cl.losses._checks import require_shape, require_whole
+from monai_cl.losses._directed import Costs, added, log_sum
 from monai_cl.losses._gather import find_ranks, gather_rows
 from monai_cl.losses._local import RegionLoss
 from monai_cl.losses._rows import fixed_precision
@@ -89,6 +88,7 @@ class CrossVolumeLocalContrastiveLoss(RegionLoss):
         self.check(f1, f2)
         for name, tensor in (("partition", partition), ("volume_id", volume_id)):
             require_shape(name, tensor, (len(f1),))
+            require_whole(**{name: tensor})
         regions = self.regions(f1.shape[2:])
         with fixed_precision(f1):
             ranks = find_ranks(f1, gather=self.gather)
@@ -107,7 +107,7 @@ class CrossVolumeLocalContrastiveLoss(RegionLoss):
         anchors, negatives = first[:, : len(negatives)], negatives.to(first.device)
         own = log_sum(anchors @ first.mT / self.temperature, negatives)[image]
         s = anchors[image] @ maps.mT / self.temperature
-        terms = F.softplus(torch.logaddexp(own, log_sum(s, negatives)) - s.diagonal(dim1=1, dim2=2))
+        terms = added(torch.logaddexp(own, log_sum(s, negatives)) - s.diagonal(dim1=1, dim2=2))
         usable = negatives.any(1).to(s.dtype).expand(len(image), -1)
         zero = s.new_zeros(anchors.shape[:2])
         return Costs(zero.index_add(0, image, terms * usable), zero.index_add(0, image, usable))

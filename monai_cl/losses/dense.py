@@ -3,14 +3,13 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from monai_cl.losses._anchored import AnchoredLoss
 from monai_cl.losses._checks import require_finite, require_shape
 from monai_cl.losses._correspondence import find_places, sample
-from monai_cl.losses._directed import Costs, log_sum
+from monai_cl.losses._directed import Costs, added, log_sum
 from monai_cl.losses._gather import find_ranks
 from monai_cl.losses._rows import fixed_precision, unit_rows
 
@@ -194,4 +193,4 @@ def _chunk(
             others[:, start : start + len(view.valid)] &= torch.cdist(here.places[anchors], view.places) > radius
     total = log_sum(rows @ keys.mT, others)
     weight = others.any(1).to(keys.dtype)
-    return F.softplus(total - (rows * positive).sum(1)) * weight, weight
+    return added(total - (rows * positive).sum(1)) * weight, weight

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monai_cl.losses._directed import Costs, log_sum
+from monai_cl.losses._directed import Costs, added, log_sum
 from monai_cl.losses._gather import find_ranks
 from monai_cl.losses._local import RegionLoss
 from monai_cl.losses._rows import fixed_precision
@@ -90,5 +89,5 @@ class LocalRegionContrastiveLoss(RegionLoss):
             positive = torch.cat([same + windows, same]) if self.symmetric else same + windows
             s_positive = s.gather(2, positive.expand(len(s), -1)[..., None])[..., 0]
             weight = others.any(1).to(s.dtype).expand(len(s), -1)
-            cost = F.softplus(log_sum(s, others) - s_positive) * weight
+            cost = added(log_sum(s, others) - s_positive) * weight
             return self.reduce(Costs(cost, weight), find_ranks(f1, gather=self.gather))

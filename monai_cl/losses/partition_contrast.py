@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from monai_cl.losses._anchored import AnchoredLoss, require_choice
-from monai_cl.losses._checks import require_finite, require_shape
+from monai_cl.losses._checks import require_finite, require_shape, require_whole
 from monai_cl.losses._directed import Pairs, contrast
 from monai_cl.losses._gather import find_ranks, gather_rows
 from monai_cl.losses._rows import fixed_precision, require_rows, unit_rows
@@ -88,6 +88,7 @@ class PartitionContrastiveLoss(AnchoredLoss):
         ids = {"partition": partition, "image_id": image_id, "volume_id": volume_id, "view_id": view_id}
         for name, tensor in ids.items():
             require_shape(name, tensor, (len(z),))
+        require_whole(**ids)
         require_finite(z=z)
         with fixed_precision(z):
             ranks, z = find_ranks(z, gather=self.gather), unit_rows(z)
