@@ -39,6 +39,20 @@ def test_wrappers_are_taken_off(prefix: str, container: str | None) -> None:
     assert not receipt.unexpected
 
 
+@pytest.mark.parametrize("container", ["state_dict", "model", "student"])
+def test_a_tensor_beside_the_container_is_no_weight(container: str) -> None:
+    source, target = networks()
+    content = {"best_metric": torch.tensor(0.8), container: source.state_dict(), "lr": torch.tensor(1e-3)}
+    assert transfer(target, content).share == 1.0
+    assert same(source, target)
+
+
+def test_a_container_of_settings_is_passed_over() -> None:
+    source, target = networks()
+    transfer(target, {"model": {"name": "SegResNet"}, "net": source.state_dict()})
+    assert same(source, target)
+
+
 def test_another_head_keeps_its_values_and_is_named() -> None:
     source = SegResNet(out_channels=5)
     _, target = networks()

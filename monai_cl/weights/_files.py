@@ -66,13 +66,19 @@ def tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         ValueError: If there are none.
     """
-    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-    if state:
-        return state
-    if isinstance(content.get("method"), Mapping):  # a run's own checkpoint: the student's network is what is wanted
-        inside = {k: v for k, v in content["method"].items() if k.startswith("student.network.")}
-        return inside or tensors_of(content["method"])
+    state = _inside(content)
+    if not state:
+        raise ValueError(f"the checkpoint holds no tensors; its entries are {sorted(map(str, content))[:10]}")
+    return state
+
+
+def _inside(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    method = content.get("method")
+    if isinstance(method, Mapping):  # a run's own checkpoint: the student's network is what is wanted
+        inside = {k: v for k, v in method.items() if k.startswith("student.network.")}
+        return inside or _inside(method)
+    # containers first: a tensor beside one is the best metric or a learning rate, no weight
     for name in _CONTAINERS:
-        if isinstance(content.get(name), Mapping):
-            return tensors_of(content[name])
-    raise ValueError(f"the checkpoint holds no tensors; its entries are {sorted(map(str, content))[:10]}")
+        if isinstance(content.get(name), Mapping) and (inside := _inside(content[name])):
+            return inside
+    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
