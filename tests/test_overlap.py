@@ -74,6 +74,14 @@ def test_outside_the_grid_the_row_sums_to_the_share_inside() -> None:
     assert overlap_fractions([[0.0, 4.0]], (2, 2), (8, 8)).sum().item() == pytest.approx(0.5)
 
 
+def test_rows_of_half_precision_sum_to_one_as_well() -> None:
+    centers = torch.tensor([[41.5, 20.5, 33.0]], dtype=torch.float16)
+    found = overlap_fractions(centers, (3, 3, 2), (21, 19, 23), base_size=(24, 21, 25))
+    torch.testing.assert_close(found, overlap_fractions(centers.double(), (3, 3, 2), (21, 19, 23),
+                                                        base_size=(24, 21, 25)).float())  # fmt: skip
+    assert found.sum().item() == pytest.approx(1.0, abs=1e-6)
+
+
 def test_gradient_with_respect_to_the_centre_is_right() -> None:
     centers = torch.tensor([[5.3, 6.1]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda c: overlap_fractions(c, (3, 2), (4, 6)), (centers,))

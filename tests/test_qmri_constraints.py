@@ -87,6 +87,18 @@ def test_a_train_that_just_fits_is_played_out() -> None:
     mp2rage(ONE, ONE, **{**MP2RAGE, "ti1": 0.56, "ti2": 0.56 + 1.12, "tr": 0.56 + 1.12 + 0.56})
 
 
+@pytest.mark.parametrize("pulses", range(100, 200, 9))
+@pytest.mark.parametrize("spacing", [0.0055, 0.007, 0.0081])
+def test_a_batch_of_trains_that_just_fit_is_played_out_as_one_is(pulses: int, spacing: float) -> None:
+    half = pulses * spacing / 2
+    exact = {**MPRAGE, "num_pulses": pulses, "echo_spacing": spacing, "ti": half, "tr": 2 * half}
+    one = mprage(ONE, ONE, 0.1 * ONE, **exact)
+    of_batch = {name: torch.tensor([exact[name]] * 2) for name in ("ti", "tr", "echo_spacing")}
+    torch.testing.assert_close(mprage(ONE, ONE, 0.1 * ONE, **{**exact, **of_batch}), one.expand(2), rtol=1e-4, atol=0)
+    with pytest.raises(ConstraintError, match="must be at most ti"):
+        mprage(ONE, ONE, 0.1 * ONE, **{**exact, **of_batch, "ti": of_batch["ti"] - 1e-5})
+
+
 def test_nulls_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ConstraintError, match=r"t1 must be positive and finite \(seconds\), got 0.0"):
         inversion_null(0.0, tr=8.0, last_echo=0.1)

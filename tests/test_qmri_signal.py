@@ -451,6 +451,33 @@ def test_maps_broadcast_and_half_precision_is_computed_in_single() -> None:
     assert image.dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "name", ["spoiled gradient echo", "spin echo", "fast spin echo", "MPRAGE", "MP2RAGE", "balanced SSFP"]
+)
+def test_fields_in_half_precision_are_taken_for_what_they_are(name: str, dtype: torch.dtype) -> None:
+    maps = random_maps((50,))
+    b1 = torch.linspace(0.7, 1.3, 50).to(dtype)
+    exact = play(name, *maps, b1=b1.double())
+    torch.testing.assert_close(play(name, *(m.float() for m in maps), b1=b1).double(), exact, rtol=2e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_offsets_in_half_precision_are_taken_for_what_they_are(dtype: torch.dtype) -> None:
+    maps, offset = random_maps((50,)), torch.linspace(-97.0, 103.0, 50).to(dtype)
+    exact = play("susceptibility weighted", *maps, off_resonance=offset.double())
+    found = play("susceptibility weighted", *(m.float() for m in maps), off_resonance=offset)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-5)
+    number = play("susceptibility weighted", *maps, off_resonance=7.3)
+    every = play("susceptibility weighted", *maps, off_resonance=torch.tensor(7.3, dtype=torch.float64))
+    torch.testing.assert_close(number, every, rtol=1e-14, atol=0)
+
+
+def test_two_inversions_may_come_as_a_list_as_a_config_writes_them() -> None:
+    maps = random_maps((3,))
+    assert torch.equal(play("DIR", *maps, ti=[2.9, 0.5]), play("DIR", *maps))
+
+
 def test_a_subclass_of_tensor_gives_a_plain_tensor() -> None:
     class Tagged(torch.Tensor):
         pass

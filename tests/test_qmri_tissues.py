@@ -193,12 +193,32 @@ def test_t2_star_is_limited_by_t1_where_there_is_no_t2() -> None:
     assert counts == {"t2_star <= t1": 1}
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_saturation_is_below_one_in_every_type(dtype: torch.dtype) -> None:
+    limited, _ = limit_maps({"mtsat": torch.tensor([0.5, 1.0, 3.0], dtype=dtype)})
+    assert bool((limited["mtsat"] < 1).all())
+    one = torch.ones(3)
+    spoiled_gradient_echo(one, one, 0.05 * one, tr=0.03, te=0.004, flip_angle=7.0, mtsat=limited["mtsat"])
+
+
 def test_unknown_maps_are_refused() -> None:
     with pytest.raises(ValueError, match=r"maps must be named .*, got \['r1'\]"):
         limit_maps({"r1": torch.ones(2)})
 
 
 # A drawn T2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_drawn_t2_lies_between_t2_star_and_t1_also_after_rounding(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    t2_star = (torch.rand(20_000, generator=generator) * 0.2 + 1e-3).to(dtype)
+    t1 = (torch.rand(20_000, generator=generator) * 4 + 1e-3).to(dtype)
+    t2, _ = draw_t2(t2_star, np.random.RandomState(0), t1=t1)
+    assert bool((t2 >= t2_star).all())
+    assert bool((t2 <= torch.maximum(t1, t2_star)).all())
+    fractions = torch.rand(3, 20_000, generator=generator).to(dtype)
+    assert bool((draw_t2(t2_star, np.random.RandomState(0), fractions=fractions)[0] >= t2_star).all())
 
 
 def brain_of(tissues: tuple[str, ...] = ("white_matter", "grey_matter", "csf")) -> dict[str, torch.Tensor]:

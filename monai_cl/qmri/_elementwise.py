@@ -27,6 +27,13 @@ def as_count(number: Parameter) -> Parameter:
     return number.double() if isinstance(number, Tensor) else number
 
 
+def at_least_single(value: Parameter) -> Parameter:
+    """A field in half precision as float32, so that what is computed of it before the kernel has digits enough."""
+    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()
+    return value
+
+
 def spare(values: Tensor, *others: Tensor) -> Tensor | None:
     """What to pass as ``out`` where ``values`` are not needed afterwards: themselves, if no gradient needs them."""
     fits = not torch.is_grad_enabled() and all(other.shape in ((), values.shape) for other in others)

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter, spare
+from monai_cl.qmri._elementwise import Parameter, at_least_single, spare
 
 RADIANS = math.pi / 180
 _LOG2_E = math.log2(math.e)
@@ -74,7 +74,7 @@ def sines(angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def scaled(angle: Parameter, b1: Parameter) -> Parameter:
     """The angle that is played where the transmit field is ``b1`` times its nominal value."""
-    return angle * b1
+    return at_least_single(angle) * at_least_single(b1)
 
 
 def is_number(value: object, expected: float) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from monai_cl.qmri._elementwise import Parameter
@@ -196,8 +197,14 @@ def _below(name: str, value: Parameter, limit_name: str, limit: Parameter, remed
 def _at_most(
     name: str, value: Parameter, limit_name: str, limit: Parameter, remedy: str, slack: float = ROUNDING
 ) -> None:
-    if not _holds(value <= limit + slack):
+    if not _holds(value <= limit + (slack + _rounding(value, limit))):
         raise ConstraintError(f"{name} must be at most {limit_name}, got {_show(value)} and {_show(limit)}; {remedy}")
+
+
+def _rounding(*values: Parameter) -> float:
+    """What the precision of tensors leaves open, so that they may meet a limit exactly as numbers may."""
+    tensors = [v.detach() for v in values if isinstance(v, Tensor) and v.is_floating_point() and v.numel()]
+    return max((4 * torch.finfo(v.dtype).eps * float(v.abs().max()) for v in tensors), default=0.0)
 
 
 def _holds(condition: bool | Tensor) -> bool:

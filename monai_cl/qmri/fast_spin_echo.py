@@ -28,7 +28,7 @@ def fast_spin_echo(
     train_length: Parameter,
     effective_echo: Parameter,
     refocusing_angle: Parameter = 180.0,
-    ti: Parameter | tuple[Parameter, Parameter] | None = None,
+    ti: Parameter | tuple[Parameter, Parameter] | list[Parameter] | None = None,
     b1: Parameter = 1.0,
     efficiency: Parameter = 1.0,
     signed: bool = False,
@@ -103,11 +103,14 @@ def fast_spin_echo(
 
 
 def _preparation(
-    tr: Parameter, last_echo: Parameter, ti: Parameter | tuple[Parameter, Parameter] | None, efficiency: Parameter
+    tr: Parameter,
+    last_echo: Parameter,
+    ti: Parameter | tuple[Parameter, Parameter] | list[Parameter] | None,
+    efficiency: Parameter,
 ) -> Terms:
     if ti is None:
         return saturation_terms(tr - last_echo)
-    if isinstance(ti, tuple):
+    if isinstance(ti, (tuple, list)):  # a list is what a config writes
         check_double_inversion(tr=tr, ti1=ti[0], ti2=ti[1], last_echo=last_echo, efficiency=efficiency)
         return double_inversion_terms(tr - last_echo, *ti, efficiency)
     check_inversion(tr=tr, ti=ti, last_echo=last_echo, efficiency=efficiency)

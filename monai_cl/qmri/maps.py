@@ -14,7 +14,6 @@ MAP_NAMES = ("pd", "t1", "t2", "t2_star", "mtsat")
 CLASSES = ("white_matter", "grey_matter", "csf")  # in the order of their T1
 
 _SPREAD = 0.10  # of R2 between subjects; T2 of one tissue varies by 8 to 12 % in the table
-_LARGEST_SATURATION = 1 - 1e-6
 
 
 def limit_maps(maps: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
@@ -54,7 +53,7 @@ def limit_maps(maps: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
         limit(name, f"{name} finite", values.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
         limit(name, f"{name} >= 0", result[name].clamp_min(0))
     if "mtsat" in result:
-        limit("mtsat", "mtsat < 1", result["mtsat"].clamp_max(_LARGEST_SATURATION))
+        limit("mtsat", "mtsat < 1", result["mtsat"].clamp_max(_largest_saturation(result["mtsat"].dtype)))
     for shorter, longer in (("t2", "t1"), ("t2_star", "t2"), ("t2_star", "t1")):
         if shorter in result and longer in result:
             least = torch.minimum(result[shorter], result[longer])
@@ -88,8 +87,8 @@ def draw_t2(
         field_strength: Field in tesla, 1.5 to 7.
 
     Returns:
-        T2 in seconds, at least T2*, and a record for the metadata: the drawn rates, what they were assigned by, and
-        the share of voxels in which R2* was the limit.
+        T2 in seconds, at least T2* and, where a T1 map is given, at most T1 (unless T2* is longer); and a record for
+        the metadata: the drawn rates, what they were assigned by, and the share of voxels in which R2* was the limit.
 
     Raises:
         ValueError: If neither or both of ``t1`` and ``fractions`` are given, or the tissues do not fit.
@@ -116,7 +115,15 @@ def draw_t2(
         "r2": rates,
         "limited_by_r2_star": float((inside & (r2_star <= prior)).sum() / inside.sum().clamp_min(1)),
     }
-    return torch.where(inside, 1 / r2, 0.0), record
+    t2 = torch.maximum(1 / r2, t2_star)  # which rounding would miss
+    if t1 is not None:
+        t2 = torch.where(t1 > 0, torch.minimum(t2, torch.maximum(t1, t2_star)), t2)
+    return torch.where(inside, t2, 0.0), record
+
+
+def _largest_saturation(dtype: torch.dtype) -> float:
+    """Below 1 in every type: half precision has nothing nearer to it."""
+    return 1 - max(1e-6, torch.finfo(dtype).eps) if dtype.is_floating_point else 1 - 1e-6
 
 
 def _by_fraction(fractions: Tensor, rates: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import Parameter
+from monai_cl.qmri._elementwise import Parameter, at_least_single
 from monai_cl.qmri.gradient_echo import spoiled_gradient_echo
 
 
@@ -62,6 +62,7 @@ def susceptibility_weighted(
 
 
 def _phase_mask(off_resonance: Parameter, te: Parameter) -> Tensor:
-    turns = torch.as_tensor(off_resonance * te)
+    product = at_least_single(off_resonance) * te
+    turns = product if isinstance(product, Tensor) else torch.tensor(product, dtype=torch.float64)
     turns = turns - torch.ceil(turns - 0.5)  # (-1/2, 1/2]
     return 1 - 2 * turns.clamp_min(0).nan_to_num(nan=0.5)

@@ -44,7 +44,7 @@ def overlap_fractions(
         tensor([[0.5000, 0.5000]])
     """
     c = torch.as_tensor(centers)
-    c = c if c.is_floating_point() else c.float()
+    c = c if c.dtype == torch.float64 else c.float()
     base_size = crop_size if base_size is None else base_size
     nd = len(grid)
     if c.ndim != 2 or c.shape[1] != nd or len(crop_size) != nd or len(base_size) != nd:
