@@ -184,6 +184,27 @@ def test_crops_lie_in_tissue() -> None:
     assert float((starts > 16).all(1).float().mean()) > 0.3  # drawn places are few; a volume of air would give none
 
 
+@pytest.mark.parametrize("fields", [(), ("b1",)])
+def test_all_tissues_are_valid_where_their_properties_are_drawn(fields: tuple[str, ...]) -> None:
+    layers = torch.zeros(3, 24, 24, 24)
+    for tissue in range(3):
+        layers[tissue, 6 * tissue : 6 * tissue + 6] = 1  # the last quarter is air
+    contrast = RandMRContrast(maps=fields, fractions=("white_matter", "grey_matter", "csf"))
+    found = pair(contrast=contrast, geometry=NOTHING, crop_size=(24, 24, 24), margin=1.0)
+    channels = torch.cat([torch.ones(len(fields), 24, 24, 24), layers])
+    assert torch.equal(found.set_random_state(seed=0)(channels)["valid"][0], layers.sum(0) > 0)
+
+
+def test_crops_lie_in_tissue_whichever_channel_is_the_density() -> None:
+    volume = torch.ones(5, 40, 40, 40)
+    volume[4] = 0
+    volume[4, 24:, 24:, 24:] = 70
+    contrast = RandMRContrast(maps=("t1", "t2", "t2_star", "mtsat", "pd"))
+    views = pair(contrast=contrast).set_random_state(seed=0)
+    starts = [views.randomize(MetaTensor(volume))["start"] for _ in range(200)]  # t1 is 1 s in air too
+    assert sum(min(start) > 15 for start in starts) > 150
+
+
 def test_small_volumes_are_padded_with_air() -> None:
     found = pair(crop_size=(16, 16, 16)).set_random_state(seed=0)(maps(8))
     assert found["views"].shape == (2, 1, 16, 16, 16)
@@ -237,6 +258,12 @@ def test_weighted_rates_go_back_to_the_maps() -> None:
     without = source[1:3]
     names = ("t1", "t2")
     assert torch.allclose(from_weighted_rates(to_weighted_rates(without, names), names), without, rtol=1e-5)
+
+
+def test_short_times_survive_half_precision() -> None:
+    maps = torch.tensor([[100.0, 80.0], [1e-3, 0.05]], dtype=torch.float16)
+    found = from_weighted_rates(to_weighted_rates(maps, ("pd", "t2")), ("pd", "t2"))
+    torch.testing.assert_close(found, maps.float())
 
 
 def test_half_a_voxel_of_air_halves_the_density_and_keeps_the_times() -> None:

@@ -187,8 +187,8 @@ class RandSequenceViews(Randomizable, Transform):
         middle = [n // 2 for n in size]
         for _ in range(_ATTEMPTS):
             at = [int(self.R.randint(n)) for n in size]
-            place = (0, *at)
-            if float(maps[place]) > 0:
+            place = (slice(None), *at)
+            if float(self._density(maps[place])) > 0:
                 middle = at
                 break
         lengths = zip(middle, self.source_size, size, strict=True)
@@ -219,8 +219,13 @@ class RandSequenceViews(Randomizable, Transform):
         return bare
 
     def _tissue(self, maps: Tensor) -> Tensor:
-        density: Tensor = convert_to_tensor(maps[0], track_meta=False)
+        density = self._density(convert_to_tensor(maps, track_meta=False))
         return density > _SIGNAL * density.amax()
+
+    def _density(self, maps: Tensor) -> Tensor:
+        """Proton density, or how much tissue there is where its properties are drawn."""
+        names = self.contrast.maps
+        return maps[names.index("pd")] if "pd" in names else maps[len(names) :].sum(0)
 
 
 def _scanner_axes(maps: MetaTensor) -> Tensor:
