@@ -307,6 +307,30 @@ def test_the_chain_of_the_caller_is_left_as_it_was() -> None:
     assert np.array_equal(chain.transforms[1].R.get_state()[1], state)
 
 
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_the_source_is_left_as_it_was_by_a_lazy_chain(dictionary: bool) -> None:
+    image = phantom(3)
+    if dictionary:
+        views: Any = RandViewsd("image", Compose([RandFlipd("image", 0.5, 0), RandFlipd("image", 0.5, 1)], lazy=True))
+    else:
+        views = RandViews(Compose([RandFlip(0.5, 0), RandFlip(0.5, 1)], lazy=True))
+    views.set_random_state(seed=0)
+    for _ in range(4):
+        views({"image": image} if dictionary else image)
+    assert not image.pending_operations
+    assert not image.applied_operations
+
+
+def test_lazy_views_of_a_plane_are_stacked_whether_or_not_they_were_moved() -> None:
+    views = RandViews(Compose([RandFlip(0.5, 0)], lazy=True), 8).set_random_state(seed=0)
+    found = views(phantom(2))
+    moved = found["coords"][:, 0, 0, 0] > 0
+    assert moved.any()
+    assert not moved.all()
+    assert found["views"].affine.shape == (8, 4, 4)
+    assert error(found, 2) == (0.0, 1.0)
+
+
 def test_every_view_has_its_own_affine() -> None:
     chain = RandSpatialCropd("image", (8, 8, 8), random_size=False)
     found = RandViewsd("image", chain, 3).set_random_state(seed=0)({"image": phantom(3, OBLIQUE)})

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor, get_track_meta
+from monai.data.utils import to_affine_nd
 from monai.transforms import Compose, MapTransform, Randomizable, Transform
 from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
@@ -85,7 +86,9 @@ class RandViews(Randomizable, Transform):
         """The views of ``img`` (C, *S) that ``seeds`` give."""
         image = convert_to_tensor(img, track_meta=get_track_meta())
         chains = ((self.transform, image), (self.grid_transform, index_grid(image)))
-        views, grids = ([_only(chain.set_random_state(seed=s)(given)) for s in seeds] for chain, given in chains)
+        views, grids = (
+            [_only(chain.set_random_state(seed=s)(_fresh(given))) for s in seeds] for chain, given in chains
+        )
         stacked = _stack(views, "views")
         coords, valid = _places(views, grids, image, self.unit, self.origin)
         return {"views": stacked, "coords": coords, "valid": valid}
@@ -159,7 +162,8 @@ class RandViewsd(Randomizable, MapTransform):
         items = []
         for seed in seeds:
             chain = self.transform.set_random_state(seed=seed)
-            items.append(_only(chain({**d, self.keys[0]: image, GRID_KEY: index_grid(image)})))
+            given = {**d, self.keys[0]: image, GRID_KEY: index_grid(image)}
+            items.append(_only(chain({key: _fresh(value) for key, value in given.items()})))
         for key in present:
             d[key] = _stack([item[key] for item in items], key)
         views, grids = ([item[key] for item in items] for key in (self.keys[0], GRID_KEY))
@@ -181,6 +185,11 @@ def _check(num_views: int, unit: str, origin: str) -> None:
 
 def _chain(transform: Any) -> Compose:
     return transform if isinstance(transform, Compose) else Compose([transform])
+
+
+def _fresh(value: Any) -> Any:
+    """The same voxels with a record of their own: a random step that does nothing notes that in what it was given."""
+    return MetaTensor(value.as_tensor()).copy_meta_from(value) if isinstance(value, MetaTensor) else value
 
 
 def _only(result: Any) -> Any:
@@ -212,13 +221,20 @@ def _places(
 def _check_followed(view: Tensor, grid: Tensor) -> None:
     same = view.shape[1:] == grid.shape[1:]
     if same and isinstance(view, MetaTensor) and isinstance(grid, MetaTensor):
-        same = torch.allclose(view.affine.to(grid.affine), grid.affine, atol=1e-3)
+        ours, theirs = _affine(view), _affine(grid)
+        same = torch.allclose(ours.to(theirs), theirs, atol=1e-3)
     if not same:
         raise ValueError(
             f"the chain moves voxels in a step that cannot be followed: the view has shape {tuple(view.shape[1:])}, "
             f"its places {tuple(grid.shape[1:])}, or their affines differ; use MONAI's spatial and crop transforms in "
             "the chain, and others before it"
         )
+
+
+def _affine(image: MetaTensor) -> Tensor:
+    """Affine of three axes: a lazy step leaves one of two axes to a 2-D image, and what does nothing one of three."""
+    affine: Tensor = to_affine_nd(3, image.affine)
+    return affine
 
 
 def _stack(views: Sequence[Any], key: Hashable) -> Tensor:
@@ -232,7 +248,7 @@ def _stack(views: Sequence[Any], key: Hashable) -> Tensor:
     if not all(isinstance(view, MetaTensor) for view in views):
         return plain
     stacked = MetaTensor(plain)
-    stacked.meta = {"affine": torch.stack([view.affine for view in views])}  # a batch, as MONAI's collation makes it
+    stacked.meta = {"affine": torch.stack([_affine(view) for view in views])}  # a batch, as MONAI's collation makes it
     stacked.applied_operations = [[] for _ in views]
     stacked.is_batch = True
     done: Tensor = stacked
