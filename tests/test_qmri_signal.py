@@ -232,6 +232,24 @@ def test_a_map_of_the_transmit_field_gives_what_each_value_gives(monkeypatch: py
     torch.testing.assert_close(play("fast spin echo", pd, t1, t2, b1=b1), each, rtol=1e-12, atol=1e-14)
 
 
+def test_many_refocusing_angles_need_the_graph_of_few_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, run = extended_phase_graph._pathways, []
+
+    def counted(angle: Tensor, length: int) -> Tensor:
+        run.append(len(angle))
+        return graph(angle, length)
+
+    monkeypatch.setattr(extended_phase_graph, "_pathways", counted)
+    angles, numbers = torch.linspace(1.0, 300.0, 60, dtype=torch.float64), torch.tensor([[12], [5]])
+    many = torch.stack(extended_phase_graph.polynomial(angles, numbers), -1)  # (echoes, angles, powers)
+    assert run == [13]
+    for row, number in zip(many, (12, 5), strict=True):
+        for angle, found in zip(angles.tolist(), row, strict=True):
+            one = torch.stack(extended_phase_graph.polynomial(angle, number))
+            torch.testing.assert_close(found[:number], one, rtol=0, atol=1e-13)
+            assert not found[number:].any()
+
+
 def test_coefficients_of_long_trains_stay_small_enough_for_single_precision() -> None:
     for angle in (60.0, 120.0, 150.0, 170.0):
         coefficients = torch.stack(extended_phase_graph.polynomial(angle, 32))

@@ -25,7 +25,7 @@ from monai_cl.qmri._relaxation import RADIANS, faded, fading, is_number, plus, s
 from monai_cl.qmri._short_polynomial import shortened
 from monai_cl.qmri.constraints import check_refocusing_train
 
-MOST_ANGLES = 4096  # refocusing angles up to which the graph is run for each one; beyond, the series in the cosine
+MOST_ANGLES = 4096  # refocusing angles up to which each has coefficients; beyond, the series in the cosine
 
 
 def echo_amplitudes(
@@ -140,7 +140,8 @@ def polynomial(refocusing_angle: Parameter, echo: Parameter) -> tuple[Tensor, ..
     """
     angle = torch.as_tensor(refocusing_angle, dtype=torch.float64).nan_to_num(nan=0.0)
     number = torch.as_tensor(echo, device=angle.device).long()
-    paths = _pathways(angle.flatten(), int(number.max()))
+    longest = int(number.max())
+    paths = (_pathways if angle.numel() <= longest + 1 else _pathways_of_many)(angle.flatten(), longest)
     which = torch.arange(angle.numel(), device=angle.device).reshape(angle.shape)
     return tuple(_by_power(paths, which, number).unbind(-1))
 
@@ -167,12 +168,10 @@ def cosine_series(echo: Parameter) -> tuple[Tensor, ...]:
     """
     number = torch.as_tensor(echo).long()
     longest = int(number.max())
-    nodes = math.pi * (torch.arange(longest + 1, dtype=torch.float64, device=number.device) + 0.5) / (longest + 1)
+    nodes, transform = _cosine_transform(longest, number.device)
     paths = _pathways(nodes / RADIANS, longest)
     which = torch.arange(longest + 1, device=number.device).reshape(-1, *[1] * number.ndim)
     at_nodes = _by_power(paths, which, number)  # (nodes, *samples, powers of y)
-    transform = torch.cos(torch.outer(torch.arange(longest + 1, device=number.device), nodes)) * 2 / (longest + 1)
-    transform[0] /= 2
     series = torch.tensordot(transform, at_nodes, dims=1)
     return tuple(row for order in series for row in order.unbind(-1))
 
@@ -194,6 +193,21 @@ def _pathways(angle: Tensor, length: int) -> Tensor:
         z = torch.cat([torch.zeros_like(z[..., :1]), z[..., :-1]], dim=-1)
         states = torch.stack([f, g, z], dim=1)
     return torch.stack(echoes, dim=1)
+
+
+def _pathways_of_many(angle: Tensor, length: int) -> Tensor:
+    """The same for many angles by way of few: pathways are polynomials in the cosine, of the degree of their echo."""
+    nodes, transform = _cosine_transform(length, angle.device)
+    orders = torch.cos(torch.outer(angle * RADIANS, torch.arange(length + 1, device=angle.device)))
+    return torch.tensordot(orders @ transform, _pathways(nodes / RADIANS, length), dims=1)
+
+
+def _cosine_transform(degree: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Angles at which to sample a polynomial in the cosine, in radians, and (orders, angles) from samples to orders."""
+    nodes = math.pi * (torch.arange(degree + 1, dtype=torch.float64, device=device) + 0.5) / (degree + 1)
+    transform = torch.cos(torch.outer(torch.arange(degree + 1, device=device), nodes)) * 2 / (degree + 1)
+    transform[0] /= 2
+    return nodes, transform
 
 
 def _dephase(states: Tensor) -> Tensor:
