@@ -199,7 +199,8 @@ def _pathways_of_many(angle: Tensor, length: int) -> Tensor:
     """The same for many angles by way of few: pathways are polynomials in the cosine, of the degree of their echo."""
     nodes, transform = _cosine_transform(length, angle.device)
     orders = torch.cos(torch.outer(angle * RADIANS, torch.arange(length + 1, device=angle.device)))
-    return torch.tensordot(orders @ transform, _pathways(nodes / RADIANS, length), dims=1)
+    paths: Tensor = torch.tensordot(orders @ transform, _pathways(nodes / RADIANS, length), dims=1)
+    return paths
 
 
 def _cosine_transform(degree: int, device: torch.device) -> tuple[Tensor, Tensor]:

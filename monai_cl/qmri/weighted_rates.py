@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monai_cl.qmri._elementwise import at_least_single
-
 _TIMES = ("t1", "t2", "t2_star")
 _SHARES = ("mtsat",)
 
@@ -35,7 +33,8 @@ def to_weighted_rates(maps: Tensor, names: Sequence[str], *, dim: int = 0) -> Te
         >>> from_weighted_rates(middle, ("pd", "t1")).flatten().tolist()  # half of the density, T1 of white matter
         [35.0, 0.800000011920929]
     """
-    maps = at_least_single(maps)  # a density over a time of milliseconds is beyond half precision
+    # a density over a time of milliseconds is beyond half precision
+    maps = maps if maps.dtype == torch.float64 else maps.float()
     channels = list(maps.unbind(dim))
     density = _density(channels, names)
     for place, name in enumerate(names):

@@ -187,7 +187,7 @@ class RandSequenceViews(Randomizable, Transform):
         middle = [n // 2 for n in size]
         for _ in range(_ATTEMPTS):
             at = [int(self.R.randint(n)) for n in size]
-            place = (slice(None), *at)
+            place: tuple[slice | int, ...] = (slice(None), *at)
             if float(self._density(maps[place])) > 0:
                 middle = at
                 break
