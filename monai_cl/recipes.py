@@ -191,13 +191,17 @@ def bright_region(image: Tensor) -> Tensor:
         Boolean mask of the same shape.
 
     Raises:
-        ValueError: If a value is not finite.
+        ValueError: If a value is not finite, or all are the same.
     """
     import torch
     from torch.nn import functional
 
     if wrong := int((~torch.isfinite(image)).sum()):
         raise ValueError(f"values must be finite, {wrong} of {image.numel()} are not; set them to the value of air")
+    if image.numel() and image.min() == image.max():
+        raise ValueError(
+            f"values must differ, all {image.numel()} are {float(image.min()):g}: no picture; leave the file out"
+        )
     average = functional.avg_pool3d if image.ndim == 4 else functional.avg_pool2d
     smooth: Tensor = average(image.float(), 3, stride=1, padding=1, count_include_pad=False)
     return smooth > image.float().mean()

@@ -466,3 +466,8 @@ def test_preview_has_the_patients_right_at_the_left():
     shown = axis.images[0].get_array()
     assert shown[:, 0].tolist() == [1] * 6
     assert [text.get_text() for text in axis.texts] == ["R", "L", "P", "A"]
+
+
+def test_bright_region_refuses_a_volume_without_a_picture():
+    with pytest.raises(ValueError, match="values must differ, all 120 are 7: no picture; leave the file out"):
+        recipes.bright_region(torch.full((1, 4, 5, 6), 7.0))
