@@ -56,12 +56,13 @@ def _below(path: Path) -> list[Path]:
 
 
 def _partners(path: Path) -> list[Path]:
-    """The files of voxels that a header names: one, or after LIST one a line."""
-    naming = _NAMING.get(path.suffix.lower())
-    if naming is None:
-        return [one for one in (path.with_suffix(".img"),) if path.suffix.lower() == ".hdr" and one.is_file()]
-    with open(path, "rb") as file:
-        found = naming.search(file.read(_HEADER))
-    names = [] if found is None else [found[1], *found[2].splitlines()]
-    partners = [path.parent / os.fsdecode(name.strip()) for name in names if 0 < len(name.strip()) < 256]
+    """The files of voxels that belong to a header: what it names, one, or after LIST one a line."""
+    suffix, partners = path.suffix.lower(), []
+    if suffix == ".hdr":  # of Analyze, which names nothing
+        partners = [path.with_suffix(".img")]
+    elif suffix in _NAMING:
+        with open(path, "rb") as file:
+            found = _NAMING[suffix].search(file.read(_HEADER))
+        names = [] if found is None else [found[1], *found[2].splitlines()]
+        partners = [path.parent / os.fsdecode(name.strip()) for name in names if 0 < len(name.strip()) < 256]
     return [partner for partner in partners if partner.is_file()]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from monai_cl.transforms._dicom.errors import UnusableImageError
 from monai_cl.transforms._dicom.slices import SliceHeader
-from monai_cl.transforms._dicom.tags import EXPLICIT, IMPLICIT
+from monai_cl.transforms._dicom.tags import syntax_as_read
 from monai_cl.transforms._threads import without_warnings
 
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
@@ -112,7 +112,7 @@ def decode_frames(path: Path) -> NDArray[Any]:
                 pixels: NDArray[Any] = pixel_array(path)
             except AttributeError:  # it asks for the transfer syntax, which not every file names
                 dataset = dcmread(path, force=True)
-                dataset.file_meta.TransferSyntaxUID = IMPLICIT if dataset.original_encoding[0] else EXPLICIT
+                dataset.file_meta.TransferSyntaxUID = syntax_as_read(dataset)
                 pixels = pixel_array(dataset)
     except Exception:  # the texts of decoders may quote header values
         raise ValueError(f"cannot decode the pixel data of {path}; the file may be damaged") from None

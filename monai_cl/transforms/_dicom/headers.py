@@ -51,14 +51,10 @@ PERSON_TAGS = {
 WANTED = frozenset(
     {
         *(_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY, _CHARSET, _STUDY, _SERIES, _POSITION, _ORIENTATION),
-        *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, _SIGNED, _BURNED_IN, _PHOTOMETRIC, _INTERCEPT),
-        *(
-            _SLOPE,
-            _THICKNESS,
-            _SPACING_BETWEEN,
-            *FACTS.values(),
-            *(tag for tags in PERSON_TAGS.values() for tag in tags),
-        ),
+        *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, _SIGNED, _BURNED_IN, _PHOTOMETRIC),
+        *(_INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN),
+        *FACTS.values(),
+        *(tag for tags in PERSON_TAGS.values() for tag in tags),
     }
 )
 

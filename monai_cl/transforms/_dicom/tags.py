@@ -100,12 +100,17 @@ def read_tags(stream: BinaryIO, wanted: frozenset[int]) -> Tags:
         return _by_pydicom(stream, wanted)
 
 
+def syntax_as_read(dataset: Any) -> str:
+    """The transfer syntax of pydicom's data set of a file that does not name one."""
+    return IMPLICIT if dataset.original_encoding[0] else EXPLICIT
+
+
 def _by_pydicom(stream: BinaryIO, wanted: frozenset[int]) -> Tags:
     from pydicom import dcmread
 
     stream.seek(0)
     dataset: Any = dcmread(stream, stop_before_pixels=True, specific_tags=sorted(wanted), force=True)
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID", IMPLICIT if dataset.original_encoding[0] else EXPLICIT))
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", syntax_as_read(dataset)))
     values: dict[int, bytes] = {}
     for tag in wanted:
         value = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
