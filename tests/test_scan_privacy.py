@@ -13,7 +13,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from dicom_series import write_series, write_slice
+from dicom_series import slice_dataset, write_series, write_slice
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from monai_cl.cli import app
@@ -235,6 +237,28 @@ def test_physicians_are_hidden(tmp_path, tag):
     write_series(tmp_path / "data/quacksalber", **{tag: "Quacksalber^Hedwig"})
     scan(tmp_path / "data", tmp_path / "out/study.json")
     assert leaks(everything_below(tmp_path / "out")) == []
+
+
+@pytest.mark.parametrize("undefined", [False, True], ids=["lengths stated", "lengths open"])
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_ids_of_other_hospitals_are_hidden(tmp_path, syntax, undefined):
+    """Ids that stand in a sequence of the header, whether its items tell their length or end with a mark."""
+    item, other, kind = Dataset(), Dataset(), Dataset()
+    item.PatientID, other.PatientID, kind.CodeValue = "LEGACY-558123", "Q7W9KX", "R"
+    other.IssuerOfPatientIDQualifiersSequence = [kind]
+    for number in range(6):
+        dataset = slice_dataset(number, "1.2.3", OtherPatientIDsSequence=[item, other])
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset["OtherPatientIDsSequence"].is_undefined_length = undefined
+        for each in dataset.OtherPatientIDsSequence:
+            each.is_undefined_length_sequence_item = undefined
+        folder = tmp_path / "export" / "knee_Q7W9KX" / "558123_T1"
+        folder.mkdir(parents=True, exist_ok=True)
+        dataset.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+    scan(tmp_path / "export", tmp_path / "out" / "study.json")
+    found = everything_below(tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "study.json").read_text())["unlabelled"]) == 1
+    assert not [secret for secret in ("558123", "Q7W9KX", "LEGACY") if secret in found]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ PERSON_TAGS = {
     "ids": (_ID, 0x00101000, 0x00080050, 0x00200010, 0x00380010, 0x00401001, 0x00402016, 0x00402017),
     "dates": (_BIRTH, 0x00080020, 0x00080021, 0x00080022, 0x00080023, 0x0008002A, 0x00080012),
 }
+# Ids under which other hospitals know the patient: sequence and element of its items.
+OTHER_IDS = {0x00101002: _ID}
 WANTED = frozenset(
     {
         *(_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY, _CHARSET, _STUDY, _SERIES, _POSITION, _ORIENTATION),
@@ -80,7 +82,7 @@ def read_slice_header(path: str | os.PathLike[str]) -> SliceHeader:
     """
     try:
         with open(path, "rb") as stream:
-            tags = read_tags(stream, WANTED)
+            tags = read_tags(stream, WANTED, inside=OTHER_IDS)
             return _header(Path(path), tags, pixel_state(stream, tags))
     except OSError:
         raise
@@ -142,7 +144,8 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
 
 def _person(tags: Tags) -> Person:
     found = {kind: tuple(tags.values[tag] for tag in of if tags.values.get(tag)) for kind, of in PERSON_TAGS.items()}
-    return Person(**found, charset=tags.text(_CHARSET))
+    others = tuple(part for tag in OTHER_IDS for part in tags.values.get(tag, b"").split(b"\\") if part)
+    return Person(names=found["names"], ids=found["ids"] + others, dates=found["dates"], charset=tags.text(_CHARSET))
 
 
 def _patient(tags: Tags) -> str:

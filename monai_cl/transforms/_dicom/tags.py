@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from struct import Struct, unpack_from
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,6 +33,7 @@ _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _SYNTAX = 0x00020010
 _FIRST = frozenset((0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018))  # of group 8
 _LONGEST_FIRST = 256
+_NONE: Mapping[int, int] = MappingProxyType({})
 _BLOCK = 1 << 14
 
 
@@ -84,20 +86,22 @@ class Tags:
         return int.from_bytes(value[:2], "little" if self.little_endian else "big") if len(value) >= 2 else default
 
 
-def read_tags(stream: BinaryIO, wanted: frozenset[int]) -> Tags:
+def read_tags(stream: BinaryIO, wanted: frozenset[int], *, inside: Mapping[int, int] = _NONE) -> Tags:
     """Raw values of the wanted top-level elements before the pixel data.
 
     Args:
         stream: An open file, with preamble and ``DICM`` mark or without both.
         wanted: Tags as numbers.
+        inside: From the tag of a sequence to that of an element wanted of its items. The values come under the tag of
+            the sequence, with backslashes between them.
 
     Raises:
         Exception: What pydicom raises where it cannot read the file.
     """
     try:
-        return _Walker(stream, wanted).read()
+        return _Walker(stream, wanted, inside).read()
     except NotPlainError:
-        return _by_pydicom(stream, wanted)
+        return _by_pydicom(stream, wanted, inside)
 
 
 def syntax_as_read(dataset: Any) -> str:
@@ -105,27 +109,33 @@ def syntax_as_read(dataset: Any) -> str:
     return IMPLICIT if dataset.original_encoding[0] else EXPLICIT
 
 
-def _by_pydicom(stream: BinaryIO, wanted: frozenset[int]) -> Tags:
+def _by_pydicom(stream: BinaryIO, wanted: frozenset[int], inside: Mapping[int, int]) -> Tags:
     from pydicom import dcmread
 
     stream.seek(0)
-    dataset: Any = dcmread(stream, stop_before_pixels=True, specific_tags=sorted(wanted), force=True)
+    dataset: Any = dcmread(stream, stop_before_pixels=True, specific_tags=sorted(wanted | set(inside)), force=True)
     syntax = str(dataset.file_meta.get("TransferSyntaxUID", syntax_as_read(dataset)))
-    values: dict[int, bytes] = {}
-    for tag in wanted:
-        value = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
-        if isinstance(value, bytes):
-            values[tag] = value
-        elif isinstance(value, str):  # pydicom decodes the character set itself
-            values[tag] = value.encode("latin-1", "replace")
+    values = {tag: value for tag in wanted if (value := _raw(dataset, tag)) is not None}
+    for tag, wanted_inside in inside.items():
+        items = dataset[tag].value if tag in dataset and dataset[tag].VR == "SQ" else ()
+        if found := [value for item in items if (value := _raw(item, wanted_inside)) is not None]:
+            values[tag] = b"\\".join(found)
     return Tags(values, syntax, syntax != BIG_ENDIAN, stream.tell())
+
+
+def _raw(dataset: Any, tag: int) -> bytes | None:
+    """The bytes of an element of pydicom's data set; None where it has none."""
+    value = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
+    if isinstance(value, str):  # pydicom decodes the character set itself
+        return value.encode("latin-1", "replace")
+    return value if isinstance(value, bytes) else None
 
 
 class _Walker:
     """Goes from element to element; only what lies under the cursor is read from the file."""
 
-    def __init__(self, stream: BinaryIO, wanted: frozenset[int]) -> None:
-        self._stream, self._wanted = stream, wanted
+    def __init__(self, stream: BinaryIO, wanted: frozenset[int], inside: Mapping[int, int]) -> None:
+        self._stream, self._wanted, self._inside = stream, wanted, inside
         self._size = os.fstat(stream.fileno()).st_size
         stream.seek(0)
         self._start, self._buffer = 0, stream.read(_BLOCK)
@@ -148,11 +158,15 @@ class _Walker:
             if length == _UNDEFINED:
                 if self._explicit and kind != b"SQ":
                     raise NotPlainError
-                place = self._skip_sequence(start)
-                continue
-            if tag in self._wanted:
+                after = self._skip_sequence(start)
+            else:
+                after = start + length
+            if tag in self._inside:
+                if found := self._values_inside(start, after, self._inside[tag]):
+                    values[tag] = b"\\".join(found)
+            elif tag in self._wanted and length != _UNDEFINED:
                 values[tag] = self._bytes(start, length)
-            place = start + length
+            place = after
         if place > self._size:  # the file ends inside an element: let pydicom judge
             raise NotPlainError
         return Tags(values, syntax, syntax != BIG_ENDIAN, place)
@@ -206,6 +220,23 @@ class _Walker:
             if tag != _ITEM:
                 raise NotPlainError
             place = self._skip_item(start) if length == _UNDEFINED else start + length
+
+    def _values_inside(self, place: int, end: int, wanted: int) -> list[bytes]:
+        """Values of one element of the items of a sequence, in order; items within items are not looked into."""
+        found = []
+        while place < end:
+            tag, kind, length, start = self._element(place)
+            if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):  # an item is entered
+                place = start
+            elif length == _UNDEFINED:
+                if self._explicit and kind != b"SQ":
+                    raise NotPlainError
+                place = self._skip_sequence(start)
+            else:
+                if tag == wanted:
+                    found.append(self._bytes(start, length))
+                place = start + length
+        return found
 
     def _skip_item(self, place: int) -> int:
         while True:
