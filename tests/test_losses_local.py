@@ -177,6 +177,8 @@ def test_what_cannot_be_is_refused_by_name() -> None:
         LocalRegionContrastiveLoss(3, layout="tf13")
     with pytest.raises(ValueError, match="coords1 and coords2 must be given together"):
         DenseContrastiveLoss(2)(f, f, f)
+    with pytest.raises(ValueError, match=r"f1 must hold an image, a channel and a voxel at least, got shape \(0, "):
+        DenseContrastiveLoss(2)(f[:0], f[:0])
     with pytest.raises(ValueError, match=r"partition must be whole numbers, got fractions such as 0\.5"):
         CrossVolumeLocalContrastiveLoss(2)(f, f, torch.tensor([0.5]), torch.tensor([0]))
     with pytest.raises(ValueError, match="variances need at least two rows, got 1"):

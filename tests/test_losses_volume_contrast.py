@@ -398,6 +398,14 @@ def test_wrong_shapes_are_refused_by_name() -> None:
         loss_of(inputs)
 
 
+@pytest.mark.parametrize("name", ["crops", "bases"])
+def test_nothing_to_contrast_is_refused(name: str) -> None:
+    inputs = draw()
+    inputs[name] = inputs[name][:, :0]
+    with pytest.raises(ValueError, match=r"must hold a volume, a crop, a base and a feature at least, got.*, 0, "):
+        loss_of(inputs)
+
+
 def test_unknown_variant_lists_the_known() -> None:
     with pytest.raises(ValueError, match="variant must be one of"):
         VolumeContrastLoss("v3")

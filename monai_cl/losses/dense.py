@@ -157,6 +157,8 @@ class DenseContrastiveLoss(AnchoredLoss):
             raise ValueError(
                 f"f1 must be feature maps (B, C, *S) with {self.spatial_dims} spatial axes, got {tuple(f1.shape)}"
             )
+        if not f1.numel():
+            raise ValueError(f"f1 must hold an image, a channel and a voxel at least, got shape {tuple(f1.shape)}")
         require_shape("f2", f2, tuple(f1.shape))
         if (coords1 is None) != (coords2 is None):
             raise ValueError("coords1 and coords2 must be given together")

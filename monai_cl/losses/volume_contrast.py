@@ -281,6 +281,11 @@ def _check_inputs(
         raise ValueError(
             f"crops must be (B, S, D) and bases (B, K, D), got shapes {tuple(crops.shape)} and {tuple(bases.shape)}"
         )
+    if not crops.numel() or not bases.numel():
+        raise ValueError(
+            "crops and bases must hold a volume, a crop, a base and a feature at least, got shapes "
+            f"{tuple(crops.shape)} and {tuple(bases.shape)}"
+        )
     b, s, d = crops.shape
     expected = {
         "bases": (bases, (b, bases.shape[1], d)),
