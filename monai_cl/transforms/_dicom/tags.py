@@ -155,12 +155,7 @@ class _Walker:
             tag, kind, length, start = self._element(place)
             if tag >> 16 > _PIXEL_GROUP or tag in _PIXELS:
                 break
-            if length == _UNDEFINED:
-                if self._explicit and kind != b"SQ":
-                    raise NotPlainError
-                after = self._skip_sequence(start)
-            else:
-                after = start + length
+            after = self._behind(kind, length, start)
             if tag in self._inside:
                 if found := self._values_inside(start, after, self._inside[tag]):
                     values[tag] = b"\\".join(found)
@@ -211,6 +206,14 @@ class _Walker:
             raise NotPlainError
         return tag, kind, self._lengths.unpack(self._bytes(place + 8, 4))[0], place + 12
 
+    def _behind(self, kind: bytes, length: int, start: int) -> int:
+        """Where an element ends, a sequence of undefined length included."""
+        if length != _UNDEFINED:
+            return start + length
+        if self._explicit and kind != b"SQ":
+            raise NotPlainError
+        return self._skip_sequence(start)
+
     def _skip_sequence(self, place: int) -> int:
         """Behind the end of a sequence of undefined length."""
         while True:
@@ -228,14 +231,10 @@ class _Walker:
             tag, kind, length, start = self._element(place)
             if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):  # an item is entered
                 place = start
-            elif length == _UNDEFINED:
-                if self._explicit and kind != b"SQ":
-                    raise NotPlainError
-                place = self._skip_sequence(start)
-            else:
-                if tag == wanted:
-                    found.append(self._bytes(start, length))
-                place = start + length
+                continue
+            if tag == wanted and length != _UNDEFINED:
+                found.append(self._bytes(start, length))
+            place = self._behind(kind, length, start)
         return found
 
     def _skip_item(self, place: int) -> int:
@@ -243,9 +242,4 @@ class _Walker:
             tag, kind, length, start = self._element(place)
             if tag == _ITEM_END:
                 return start
-            if length == _UNDEFINED:
-                if self._explicit and kind != b"SQ":
-                    raise NotPlainError
-                place = self._skip_sequence(start)
-            else:
-                place = start + length
+            place = self._behind(kind, length, start)
