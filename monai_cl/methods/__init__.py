@@ -5,6 +5,7 @@ from monai_cl.methods.global_local_contrast import GlobalLocalContrast
 from monai_cl.methods.masked_reconstruction import MaskedReconstruction
 from monai_cl.methods.sequence_contrast import SequenceContrast
 from monai_cl.methods.volume_contrast import VolumeContrast
+from monai_cl.methods.volume_dense_contrast import VolumeDenseContrast
 from monai_cl.methods.voxel_position import VoxelPosition
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "Method",
     "SequenceContrast",
     "VolumeContrast",
+    "VolumeDenseContrast",
     "VoxelPosition",
 ]

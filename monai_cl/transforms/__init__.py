@@ -20,6 +20,7 @@ from monai_cl.transforms.sequence_views import (
     RandSequenceViewsDict,
     usual_geometry,
 )
+from monai_cl.transforms.share_items import ShareItemsD, ShareItemsd, ShareItemsDict
 from monai_cl.transforms.short_axis import (
     ShortAxisOrientation,
     ShortAxisOrientationD,
@@ -78,6 +79,9 @@ __all__ = [
     "ReadVolumeD",
     "ReadVolumeDict",
     "ReadVolumed",
+    "ShareItemsD",
+    "ShareItemsDict",
+    "ShareItemsd",
     "ShortAxisOrientation",
     "ShortAxisOrientationD",
     "ShortAxisOrientationDict",
