@@ -3,16 +3,17 @@
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_cl.losses._checks import require_positive
 from monai_cl.losses._directed import Costs
 from monai_cl.losses._gather import Ranks, sum_over
+from monai_cl.losses._plain import PlainLoss
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
-class AnchoredLoss(nn.Module):
+class AnchoredLoss(PlainLoss):
     """A loss that is a mean over anchors, or over ordered pairs of anchor and positive.
 
     Attributes:

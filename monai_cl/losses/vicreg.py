@@ -2,14 +2,15 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_cl.losses._checks import require_finite, require_positive, require_shape
 from monai_cl.losses._gather import find_ranks, gather_rows
+from monai_cl.losses._plain import PlainLoss
 from monai_cl.losses._rows import fixed_precision, require_rows
 
 
-class VICRegLoss(nn.Module):
+class VICRegLoss(PlainLoss):
     r"""Variance, invariance and covariance.
 
     With :math:`C` the covariance (divisor B - 1) of the rows of a view and :math:`D` their length,

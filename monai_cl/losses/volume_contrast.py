@@ -2,16 +2,17 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_cl.losses._checks import require_finite, require_positive, require_shape
 from monai_cl.losses._partners import choose_partners
+from monai_cl.losses._plain import PlainLoss
 from monai_cl.losses._rows import fixed_precision, unit_rows
 from monai_cl.losses._volume_form import INTER_WEIGHTS, volume_contrast_form
 from monai_cl.losses._volume_terms import negative_term, positive_term, soft_term, spread_term
 
 
-class VolumeContrastLoss(nn.Module):
+class VolumeContrastLoss(PlainLoss):
     r"""Similarity of a crop to each base crop should follow how much of it the base contains.
 
     With :math:`s_k = \cos(x, \operatorname{sg} z_k)` the (signed) similarity of a crop :math:`x` to the teacher's base
