@@ -9,19 +9,12 @@ from monai_cl.metrics.alignment import (
 )
 from monai_cl.metrics.collapse import BufferedCollapseMetric
 from monai_cl.metrics.correspondence import correspondence_errors, features_at
+from monai_cl.metrics.knn_probe import KNNProbeMetric, knn_accuracy, leave_one_out_knn_accuracy
+from monai_cl.metrics.linear_probe import LinearProbeMetric, cross_validated_probe_accuracy, linear_probe_accuracy
 from monai_cl.metrics.mind import mind_ssc
 from monai_cl.metrics.position import PositionMetric, position_error
-from monai_cl.metrics.probes import (
-    KNNProbeMetric,
-    LinearProbeMetric,
-    RetrievalMetric,
-    cross_validated_probe_accuracy,
-    knn_accuracy,
-    leave_one_out_knn_accuracy,
-    linear_probe_accuracy,
-    retrieval_at_k,
-)
 from monai_cl.metrics.rank import DeadDimensionsMetric, EffectiveRankMetric, dead_dimensions, effective_rank
+from monai_cl.metrics.retrieval import RetrievalMetric, retrieval_at_k
 from monai_cl.metrics.uniformity import (
     DenseUniformityMetric,
     InstanceUniformityMetric,

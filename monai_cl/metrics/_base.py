@@ -16,6 +16,8 @@ from monai_cl.losses._checks import require_finite
 P = ParamSpec("P")
 R = TypeVar("R")
 
+TIE = 1e-6  # cosines closer than this are equal
+
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     """Run ``function`` outside autocast, on the device type of its first tensor argument."""
@@ -146,3 +148,9 @@ class BufferedMetric(CumulativeIterationMetric):
         if parts:
             self._synced_tensors = [torch.cat(same).to(device) for same in zip(*parts, strict=True)]
         self._synced = True
+
+
+def check_k(k: int, most: int) -> None:
+    """Refuse a number of neighbours that there are not."""
+    if not 1 <= k <= most:
+        raise ValueError(f"k must be between 1 and the number of candidates ({most}), got {k}; lower k or add samples")
