@@ -24,11 +24,11 @@ from typer.testing import CliRunner
 
 from monai_cl import cli, weights
 from monai_cl.evaluation import Curve, CurveResult, Score, load_curve, run_curve
-from monai_cl.evaluation._config import read_config
 from monai_cl.evaluation._forks import Forks
 from monai_cl.evaluation._launch import Processes, environment, reason
 from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell, make_plan
 from monai_cl.evaluation._pool import Pool, ranks
+from monai_cl.evaluation._read_config import read_config
 from monai_cl.evaluation._steps import Step, in_words
 from monai_cl.evaluation._store import CLAIM, Store
 from monai_cl.evaluation._summary import STEPS, Comparison, Statistics

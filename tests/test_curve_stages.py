@@ -11,8 +11,8 @@ import pytest
 from test_curve import Pretend, config, curve_of, measure
 
 from monai_cl.data import load_datalist, shared_subjects
-from monai_cl.evaluation._config import read_config
 from monai_cl.evaluation._plan import PRETRAIN, make_plan
+from monai_cl.evaluation._read_config import read_config
 from monai_cl.evaluation._steps import Step
 
 __all__ = ["config"]  # a fixture

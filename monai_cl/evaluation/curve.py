@@ -13,12 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from monai_cl.evaluation._assembly import assemble, describe
 from monai_cl.evaluation._checks import check
-from monai_cl.evaluation._config import read_config
 from monai_cl.evaluation._forks import quickest
 from monai_cl.evaluation._hold_out import kept_apart
 from monai_cl.evaluation._launch import Launch
 from monai_cl.evaluation._plan import Plan, make_plan
 from monai_cl.evaluation._pool import Pool, ranks
+from monai_cl.evaluation._read_config import read_config
 from monai_cl.evaluation._store import Store, read_json
 from monai_cl.evaluation._work import LOG, Work
 from monai_cl.evaluation.results import SUMMARY, Curve, save_curve
