@@ -19,6 +19,7 @@ Sharing = Literal["none", "protocol"]
 _ATTEMPTS = 64  # to place a crop where there is signal
 _SIGNAL = 0.05  # of the largest density in a view; below is air
 _SEEDS = 2**32
+_PAIRS = 8192  # voxels, at least, that a change of intensities is read off
 
 
 def usual_geometry(
@@ -26,16 +27,20 @@ def usual_geometry(
     *,
     rotation: float = 15.0,
     scale: float = 0.15,
+    translation: float = 0.25,
     shear: float = 0.012,
     flip_axes: Sequence[int] = (),
     flip_prob: float = 0.5,
 ) -> Compose:
-    """A random pose: flips, rotation, stretch and shear about the middle, cut to the size of a view.
+    """A random pose: flips, rotation, stretch, shear and a shift, cut to the size of a view.
 
     Args:
         crop_size: Edge lengths of a view in voxels.
         rotation: Largest angle about each axis in degrees.
         scale: Largest relative change of size along each axis.
+        translation: Largest shift along each axis, relative to the size of a view. Without it the same place lies at
+            nearly the same voxel of every view, which a network tells from its distance to the rim: contrast of voxels
+            is then won without looking at the anatomy.
         shear: Largest shear.
         flip_axes: Axes that may be mirrored, each view by itself. None is by default: where left and right look alike,
             features of a voxel and its mirror image would be taught to be the same by the one view and to differ by the
@@ -49,6 +54,7 @@ def usual_geometry(
         prob=1.0,
         rotate_range=turn,
         scale_range=[scale] * dims,
+        translate_range=[translation * n for n in crop_size],
         shear_range=[shear] * (dims * (dims - 1)),
         spatial_size=tuple(crop_size),
         mode="bilinear",
@@ -75,7 +81,8 @@ class RandSequenceViews(Randomizable, Transform):
             left out.
         intensities: Array transform that brings an image to the intensities that fine-tuning will see.
         corruption: Random array transform of an image that the reconstruction has to undo beside the artefacts.
-        targets: ``"clean"``: each view without artefacts and corruption; or protocols whose images, in the pose of the
+        targets: ``"clean"``: each view without artefacts and corruption, its intensities changed as those of the view
+            were (see :func:`mapped_alike`); or protocols whose images, in the pose of the
             view, are to be told from it: the anatomy in sequences that were not measured. None gives no targets.
         margin: Edge lengths of the crop that is posed, relative to those of a view.
 
@@ -109,7 +116,7 @@ class RandSequenceViews(Randomizable, Transform):
         intensities: Callable[[Tensor], Tensor] | None = None,
         corruption: Any = None,
         targets: str | Sequence[Protocol] | None = "clean",
-        margin: float = 1.3,
+        margin: float = 1.6,
     ) -> None:
         if sharing not in ("none", "protocol"):
             raise ValueError(f"sharing must be 'none' or 'protocol', got {sharing!r}")
@@ -169,8 +176,10 @@ class RandSequenceViews(Randomizable, Transform):
         views, targets, tissue = [], [], []
         for number in range(2):
             there = self._maps(posed["views"][number], axes)
-            views.append(self._image(there, record, number))
-            targets.append(self._target(there, record["contrasts"][number]))
+            scanned = convert_to_tensor(self.contrast.apply(there, record["contrasts"][number]), track_meta=False)
+            finished = self._finished(scanned)
+            targets.append(self._target(there, record["contrasts"][number], scanned, finished))
+            views.append(self._corrupted(finished, record["corruption"][number]))
             tissue.append(self._tissue(there))
         result = {
             "views": torch.stack(views),
@@ -199,16 +208,17 @@ class RandSequenceViews(Randomizable, Transform):
         plain = convert_to_tensor(posed, track_meta=False)
         return MetaTensor(from_weighted_rates(plain, self.contrast.maps), affine=axes)
 
-    def _image(self, maps: MetaTensor, record: Mapping[str, Any], number: int) -> Tensor:
-        image = self._finished(self.contrast.apply(maps, record["contrasts"][number]))
-        if self.corruption is not None:
-            self.corruption.set_random_state(seed=record["corruption"][number])
-            image = convert_to_tensor(self.corruption(image), track_meta=False)
-        return image
+    def _corrupted(self, image: Tensor, seed: int) -> Tensor:
+        if self.corruption is None:
+            return image
+        self.corruption.set_random_state(seed=seed)
+        done: Tensor = convert_to_tensor(self.corruption(image), track_meta=False)
+        return done
 
-    def _target(self, maps: MetaTensor, record: Mapping[str, Any]) -> Tensor:
+    def _target(self, maps: MetaTensor, record: Mapping[str, Any], scanned: Tensor, finished: Tensor) -> Tensor:
         if self.targets is None or isinstance(self.targets, str):
-            return self._finished(self.contrast.apply(maps, {**record, "artefacts": {}}))
+            clean = convert_to_tensor(self.contrast.apply(maps, {**record, "artefacts": {}}), track_meta=False)
+            return mapped_alike(clean, scanned, finished)
         bare = [{**record, "protocol": protocol.to_dict(), "artefacts": {}} for protocol in self.targets]
         return torch.cat([self._finished(self.contrast.apply(maps, one)) for one in bare])
 
@@ -226,6 +236,23 @@ class RandSequenceViews(Randomizable, Transform):
         """Proton density, or how much tissue there is where its properties are drawn."""
         names = self.contrast.maps
         return maps[names.index("pd")] if "pd" in names else maps[len(names) :].sum(0)
+
+
+def mapped_alike(image: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Intensities of ``image`` as another one had its own changed, from ``before`` to ``after``, of any shape.
+
+    What a recipe does to an image depends on the image: noise, a receive field or a bright rim move its percentiles.
+    An image without these that went through the recipe by itself would come out brighter or darker by amounts that
+    nobody can tell from the other. The change is taken to be a monotone one of each voxel, and read off by linear
+    interpolation; beyond the values that were seen it stays at the ends.
+    """
+    x, y = before.flatten().double(), after.flatten().double()
+    step = max(len(x) // _PAIRS, 1)
+    ends = torch.stack([x.argmin(), x.argmax()])
+    at = torch.cat([torch.arange(0, len(x), step), ends])
+    at = at[x[at].argsort()]
+    found = np.interp(image.double().numpy(), x[at].numpy(), y[at].numpy())
+    return torch.as_tensor(found, dtype=after.dtype)
 
 
 def _scanner_axes(maps: MetaTensor) -> Tensor:
