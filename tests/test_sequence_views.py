@@ -241,7 +241,8 @@ def test_crops_lie_in_tissue_whichever_channel_is_the_density() -> None:
     contrast = RandMRContrast(maps=("t1", "t2", "t2_star", "mtsat", "pd"))
     views = pair(contrast=contrast).set_random_state(seed=0)
     starts = [views.randomize(MetaTensor(volume))["start"] for _ in range(200)]  # t1 is 1 s in air too
-    assert sum(min(start) >= 14 for start in starts) > 185  # a middle in tissue, less half of the 20 voxels that are posed
+    # a middle in tissue, less half of the 20 voxels that are posed
+    assert sum(min(start) >= 14 for start in starts) > 185
 
 
 def test_small_volumes_are_padded_with_air() -> None:
