@@ -34,6 +34,7 @@ SHARED = (
 
 
 def read_arms(value: Any, bundle: Path) -> tuple[Arm, ...]:
+    """The arms in the order of the file."""
     if not isinstance(value, dict) or not value:
         raise ValueError(f"arms must hold at least one name with its settings, got {value!r}")
     named = {str(name): content for name, content in value.items()}
@@ -124,6 +125,7 @@ def _earlier(name: Any, where: str, before: Mapping[str, Arm]) -> Pretraining:
 
 
 def read_reference(value: Any, arms: Sequence[Arm]) -> str:
+    """The arm without pretraining that the others are compared with: the one named, or the only one."""
     scratch = [arm.name for arm in arms if arm.from_scratch]
     if value is None and len(scratch) == 1:
         return scratch[0]

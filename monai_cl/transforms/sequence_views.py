@@ -82,8 +82,8 @@ class RandSequenceViews(Randomizable, Transform):
         intensities: Array transform that brings an image to the intensities that fine-tuning will see.
         corruption: Random array transform of an image that the reconstruction has to undo beside the artefacts.
         targets: ``"clean"``: each view without artefacts and corruption, its intensities changed as those of the view
-            were (see :func:`mapped_alike`); or protocols whose images, in the pose of the
-            view, are to be told from it: the anatomy in sequences that were not measured. None gives no targets.
+            were (see :func:`mapped_alike`); or protocols whose images, in the pose of the view, are to be told from it:
+            the anatomy in sequences that were not measured. None gives no targets.
         margin: Edge lengths of the crop that is posed, relative to those of a view.
 
     Returns:
