@@ -117,7 +117,7 @@ def finish(process: "subprocess.Popen[str]", folder: Path, *, timeout: float = 1
     finally:
         process.kill()
     log = (folder / "log.txt").read_text()
-    assert code == 0, log
+    assert code == 0, f"exit code {code}; the end of what was said:\n{log[-6000:]}"
     return log
 
 

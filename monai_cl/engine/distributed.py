@@ -1,6 +1,7 @@
 """The few things a pretraining run must know about its sibling processes."""
 
 import os
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+_LAST_MOMENT = 1.0  # seconds; what the threads have left to do takes microseconds once they get a core
 
 
 def rank() -> int:
@@ -45,12 +48,15 @@ def start(timeout_minutes: float = 30.0) -> torch.device:
 def stop() -> None:
     """Leave the process group, if there is one, once every process is done.
 
-    A process that ended at once after a collective was aborted now and then, since a thread of gloo was still letting
-    go of the tensors; what ``torchrun`` then does is to stop the others, which may be writing.
+    A process that ended at once after a collective was aborted now and then ("terminate called without an active
+    exception"): a thread of gloo was still letting go of the tensors while Python went away. What ``torchrun`` then
+    does is to stop the others, which may be writing. The group's threads cannot be joined from Python, so that they
+    are given a moment.
     """
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+        time.sleep(_LAST_MOMENT)
 
 
 def parallel(module: nn.Module, device: torch.device) -> nn.Module:
