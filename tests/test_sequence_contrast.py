@@ -35,6 +35,25 @@ def network(**options: Any) -> SegResNet:
     return SegResNet(out_channels=3, blocks_down=(1, 1, 1), blocks_up=(1, 1), **options)
 
 
+def mean_cosine(rows: Tensor) -> float:
+    """Of any two different rows (N, C)."""
+    unit = F.normalize(rows.detach(), dim=1)
+    n = len(unit)
+    return float((unit.sum(0).square().sum() - n) / (n * (n - 1)))
+
+
+def test_voxels_start_out_less_alike_than_without_a_norm() -> None:
+    torch.manual_seed(0)
+    method = SequenceContrast(network(), 16)
+    maps = network_features(method.network, views(4)["views"].flatten(0, 1)).decoder
+    assert method.dense_head is not None
+    first, _, _, last = method.dense_head
+    alike, without = (
+        mean_cosine(q.movedim(1, -1).flatten(0, -2)) for q in (method.dense_head(maps), last(F.relu(first(maps))))
+    )
+    assert alike < without - 0.1
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_features_of_one_run_are_those_of_the_encoder_and_what_the_output_is_made_of(name: str) -> None:
     make, size = NETWORKS[name]
@@ -209,7 +228,7 @@ REFUSED = {
     "no term": ({"global_weight": 0, "dense_weight": 0, "reconstruction_weight": 0}, "must be above 0, all are 0"),
     "negative": ({"dense_weight": -1.0}, "dense_weight must be at least 0, got -1.0"),
     "not finite": ({"global_weight": float("nan")}, "global_weight must be at least 0, got nan"),
-    "tap": ({"dense_on": "head"}, "dense_on must be 'decoder' or 'encoder', got 'head'"),
+    "tap": ({"dense_on": "head"}, "dense_on must be 'decoder', 'encoder' or 'all', got 'head'"),
     "stride": ({"dense_stride": 0}, "dense_stride must be at least 1, got 0"),
 }
 

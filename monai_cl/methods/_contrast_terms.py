@@ -15,7 +15,7 @@ from monai_cl.losses import (
     PartitionContrastiveLoss,
     PositionalContrastiveLoss,
 )
-from monai_cl.methods._dense_maps import pointwise
+from monai_cl.methods._dense_maps import dense_projector
 from monai_cl.networks import Projector, pool_pyramid, resized
 
 CONTRASTS = ("gd", "gd-", "nt_xent", "position")
@@ -100,13 +100,7 @@ class MapTerm(nn.Module):
         dense: tuple[nn.Module, float],
     ) -> None:
         super().__init__()
-        norm = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[spatial_dims]
-        self.head = nn.Sequential(
-            pointwise(spatial_dims, channels, channels, bias=False),
-            norm(channels),
-            nn.ReLU(),
-            pointwise(spatial_dims, channels, channels, bias=False),
-        )
+        self.head = dense_projector(spatial_dims, channels, channels, channels)
         terms = {"local": local, "across": across, "dense": dense}
         self.weights = {name: weight for name, (_, weight) in terms.items() if weight > 0}
         self.losses = nn.ModuleDict({name: terms[name][0] for name in self.weights})

@@ -22,6 +22,21 @@ def pointwise(spatial_dims: int, channels: int, out_channels: int, *, bias: bool
     return {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[spatial_dims](channels, out_channels, kernel_size=1, bias=bias)
 
 
+def dense_projector(spatial_dims: int, channels: int, hidden: int, out_channels: int) -> nn.Sequential:
+    """Head of a map whose voxels are compared: linear, batch norm, ReLU, linear, in each voxel.
+
+    Features of a decoder are positive and vary about a large mean, so that any two have a cosine near one. Without the
+    norm, a contrast starts out blind and learns first what is easiest: where in the crop a voxel lies.
+    """
+    norm = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[spatial_dims]
+    return nn.Sequential(
+        pointwise(spatial_dims, channels, hidden, bias=False),
+        norm(hidden),
+        nn.ReLU(),
+        pointwise(spatial_dims, hidden, out_channels, bias=False),
+    )
+
+
 def reached(network: nn.Module, used: Callable[[Features], list[Tensor]]) -> Features:
     """Let only those parameters of a network learn that the features in use depend on, by trying.
 

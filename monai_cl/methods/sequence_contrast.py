@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from monai_cl.losses import DenseContrastiveLoss, NTXentLoss
 from monai_cl.methods._crop_size import pooled_width
-from monai_cl.methods._dense_maps import dense_rows, hypercolumns, pointwise, reached
+from monai_cl.methods._dense_maps import dense_projector, dense_rows, hypercolumns, pointwise, reached
 from monai_cl.methods._embedding_health import EmbeddingHealth
 from monai_cl.methods.base import Method
 from monai_cl.metrics import RetrievalMetric, retrieval_at_k
@@ -45,8 +45,8 @@ class SequenceContrast(Method):
         global_loss: Loss of two sets of embeddings, (B, D) twice; NT-Xent at temperature 0.5 when left out.
         dense_loss: Loss of two maps with coordinates and validity;
             :class:`monai_cl.losses.DenseContrastiveLoss` when left out.
-        dense_on: Features that voxels are compared by: ``"decoder"``, or ``"encoder"``: all its levels brought to the
-            grid of the dense contrast and joined.
+        dense_on: Features that voxels are compared by: ``"decoder"``; ``"encoder"``: all its levels brought to the grid
+            of the dense contrast and joined; or ``"all"``: these and the decoder, joined.
         dense_stride: Voxels of the view along an axis that are averaged to one of the dense contrast.
         target_channels: Channels of the targets of the reconstruction.
         pool_size: Cells an axis to which feature maps are averaged; see :func:`monai_cl.networks.pool_pyramid`.
@@ -86,8 +86,8 @@ class SequenceContrast(Method):
     ) -> None:
         super().__init__()
         self.weights = _weights(global_weight, dense_weight, reconstruction_weight)
-        if dense_on not in ("decoder", "encoder"):
-            raise ValueError(f"dense_on must be 'decoder' or 'encoder', got {dense_on!r}")
+        if dense_on not in ("decoder", "encoder", "all"):
+            raise ValueError(f"dense_on must be 'decoder', 'encoder' or 'all', got {dense_on!r}")
         widths = {"hidden": hidden, "embedding": embedding, "dense_embedding": dense_embedding}
         for name, value in {**widths, "dense_stride": dense_stride, "target_channels": target_channels}.items():
             if value < 1:
@@ -105,21 +105,22 @@ class SequenceContrast(Method):
         self.dense_loss = DenseContrastiveLoss(dims) if dense_loss is None else dense_loss
         self.dense_head: nn.Module | None = None
         if "dense" in self.weights:
-            channels = sum(m.shape[1] for m in maps.encoder) if dense_on == "encoder" else maps.decoder.shape[1]
-            self.dense_head = nn.Sequential(
-                pointwise(dims, channels, max(channels, dense_embedding)),
-                nn.ReLU(),
-                pointwise(dims, max(channels, dense_embedding), dense_embedding),
-            )
+            channels = sum(m.shape[1] for m in self._compared(maps))
+            self.dense_head = dense_projector(dims, channels, max(channels, dense_embedding), dense_embedding)
         self.reconstruction_head: nn.Module | None = None
         if "reconstruction" in self.weights:
             self.reconstruction_head = pointwise(dims, maps.decoder.shape[1], target_channels)
 
     def _features_used(self, features: Features) -> list[Tensor]:
         """Those maps that the terms in use look at."""
-        decoder = "reconstruction" in self.weights or ("dense" in self.weights and self.dense_on == "decoder")
-        encoder = "global" in self.weights or ("dense" in self.weights and self.dense_on == "encoder")
-        return [*(features.encoder if encoder else []), *([features.decoder] if decoder else [])]
+        used = [*features.encoder] if "global" in self.weights else []
+        used += [features.decoder] if "reconstruction" in self.weights else []
+        return [*used, *(self._compared(features) if "dense" in self.weights else [])]
+
+    def _compared(self, features: Features) -> list[Tensor]:
+        """Maps of the dense contrast."""
+        encoder = [] if self.dense_on == "decoder" else [*features.encoder]
+        return [*encoder, *([] if self.dense_on == "encoder" else [features.decoder])]
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of a batch of pairs of views.
@@ -164,7 +165,8 @@ class SequenceContrast(Method):
             raise ValueError("dense_weight must be above 0 for embeddings of voxels, it is 0")
         coords, valid = views["coords"], views["valid"]
         size = [max(n // self.dense_stride, 1) for n in coords.shape[3:]]
-        maps = hypercolumns(features.encoder, size) if self.dense_on == "encoder" else resized(features.decoder, size)
+        compared = self._compared(features)
+        maps = hypercolumns(compared, size) if len(compared) > 1 else resized(compared[0], size)
         q = self.dense_head(maps).unflatten(0, (len(coords), 2))
         places = resized(coords.flatten(0, 1).float(), size).unflatten(0, (len(coords), 2))
         whole = resized(valid.flatten(0, 1)[:, None].float(), size)[:, 0].unflatten(0, (len(coords), 2)) > 1 - 1e-3

@@ -19,7 +19,8 @@ Sharing = Literal["none", "protocol"]
 _ATTEMPTS = 64  # to place a crop where there is signal
 _SIGNAL = 0.05  # of the largest density in a view; below is air
 _SEEDS = 2**32
-_PAIRS = 8192  # voxels, at least, that a change of intensities is read off
+_COARSE = 1 << 15  # voxels, about, of the subject that a change of intensities is taken from
+_PAIRS = 8192  # of them, at least, that it is read off
 
 
 def usual_geometry(
@@ -79,11 +80,13 @@ class RandSequenceViews(Randomizable, Transform):
             contrast.
         geometry: Chain of array transforms on maps (M, *S) that ends with ``crop_size``; :func:`usual_geometry` when
             left out.
-        intensities: Array transform that brings an image to the intensities that fine-tuning will see.
+        intensities: Array transform that brings an image to the intensities that fine-tuning will see. Fine-tuning
+            shows it whole volumes: it is applied to a coarse image of the whole subject in the protocol of the view,
+            and the view's intensities are changed as those were (see :func:`mapped_alike`).
         corruption: Random array transform of an image that the reconstruction has to undo beside the artefacts.
-        targets: ``"clean"``: each view without artefacts and corruption, its intensities changed as those of the view
-            were (see :func:`mapped_alike`); or protocols whose images, in the pose of the view, are to be told from it:
-            the anatomy in sequences that were not measured. None gives no targets.
+        targets: ``"clean"``: each view without artefacts and corruption, its intensities changed alike; or protocols
+            whose images, in the pose of the view, are to be told from it: the anatomy in sequences that were not
+            measured. None gives no targets.
         margin: Edge lengths of the crop that is posed, relative to those of a view.
 
     Returns:
@@ -169,6 +172,7 @@ class RandSequenceViews(Randomizable, Transform):
         crop = MetaTensor(to_weighted_rates(maps.as_tensor()[window].float(), self.contrast.maps))
         crop.affine = axes = _scanner_axes(maps)
         posed = self.poses.apply(crop, record["poses"])
+        whole = self._coarse(maps, axes)
         if tuple(posed["views"].shape[2:]) != self.crop_size:
             raise ValueError(
                 f"geometry must end with views of crop_size {self.crop_size}, got {tuple(posed['views'].shape[2:])}"
@@ -176,10 +180,10 @@ class RandSequenceViews(Randomizable, Transform):
         views, targets, tissue = [], [], []
         for number in range(2):
             there = self._maps(posed["views"][number], axes)
-            scanned = convert_to_tensor(self.contrast.apply(there, record["contrasts"][number]), track_meta=False)
-            finished = self._finished(scanned)
-            targets.append(self._target(there, record["contrasts"][number], scanned, finished))
-            views.append(self._corrupted(finished, record["corruption"][number]))
+            contrast = record["contrasts"][number]
+            change = self._change(whole, contrast)
+            views.append(self._corrupted(self._image(there, contrast, change), record["corruption"][number]))
+            targets.append(self._target(there, contrast, whole, change))
             tissue.append(self._tissue(there))
         result = {
             "views": torch.stack(views),
@@ -215,18 +219,33 @@ class RandSequenceViews(Randomizable, Transform):
         done: Tensor = convert_to_tensor(self.corruption(image), track_meta=False)
         return done
 
-    def _target(self, maps: MetaTensor, record: Mapping[str, Any], scanned: Tensor, finished: Tensor) -> Tensor:
-        if self.targets is None or isinstance(self.targets, str):
-            clean = convert_to_tensor(self.contrast.apply(maps, {**record, "artefacts": {}}), track_meta=False)
-            return mapped_alike(clean, scanned, finished)
-        bare = [{**record, "protocol": protocol.to_dict(), "artefacts": {}} for protocol in self.targets]
-        return torch.cat([self._finished(self.contrast.apply(maps, one)) for one in bare])
+    def _coarse(self, maps: MetaTensor, axes: Tensor) -> MetaTensor:
+        """The subject in large steps, with voxels enough for percentiles."""
+        step = max(int((maps[0].numel() / _COARSE) ** (1 / (maps.ndim - 1))), 1)
+        window = (slice(None), *(slice(None, None, step) for _ in maps.shape[1:]))
+        sparse = maps.as_tensor()[window]
+        return MetaTensor(sparse.float(), affine=axes)
 
-    def _finished(self, image: Tensor) -> Tensor:
-        plain: Tensor = convert_to_tensor(image, track_meta=False)
-        done: Tensor = plain if self.intensities is None else self.intensities(plain)
-        bare: Tensor = convert_to_tensor(done, track_meta=False)
-        return bare
+    def _change(self, whole: MetaTensor, record: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """What is done to the intensities of the whole subject: an image of it before and after."""
+        if self.intensities is None:
+            return None
+        before = convert_to_tensor(self.contrast.apply(whole, {**record, "artefacts": {}}), track_meta=False)
+        return before, convert_to_tensor(self.intensities(before), track_meta=False)
+
+    def _image(self, maps: MetaTensor, record: Mapping[str, Any], change: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Scan of the maps of a view, with its intensities changed."""
+        scanned: Tensor = convert_to_tensor(self.contrast.apply(maps, record), track_meta=False)
+        return scanned if change is None else mapped_alike(scanned, *change)
+
+    def _target(
+        self, maps: MetaTensor, record: Mapping[str, Any], whole: MetaTensor, change: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        clean = {**record, "artefacts": {}}
+        if self.targets is None or isinstance(self.targets, str):
+            return self._image(maps, clean, change)
+        told = [{**clean, "protocol": protocol.to_dict()} for protocol in self.targets]
+        return torch.cat([self._image(maps, one, self._change(whole, one)) for one in told])
 
     def _tissue(self, maps: Tensor) -> Tensor:
         density = self._density(convert_to_tensor(maps, track_meta=False))
@@ -241,18 +260,24 @@ class RandSequenceViews(Randomizable, Transform):
 def mapped_alike(image: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """Intensities of ``image`` as another one had its own changed, from ``before`` to ``after``, of any shape.
 
-    What a recipe does to an image depends on the image: noise, a receive field or a bright rim move its percentiles.
-    An image without these that went through the recipe by itself would come out brighter or darker by amounts that
-    nobody can tell from the other. The change is taken to be a monotone one of each voxel, and read off by linear
-    interpolation; beyond the values that were seen it stays at the ends.
+    What a recipe does to an image depends on the image: its percentiles, its mean. A part of it that went through the
+    recipe by itself, or the same without noise, would come out brighter or darker. The change is taken to be a monotone
+    one of each voxel, and read off by linear interpolation; beyond the values that were seen it stays at the ends.
+    Exact zeros, where there is nothing at all, may change otherwise (``NormalizeIntensity(nonzero=True)`` leaves them).
     """
     x, y = before.flatten().double(), after.flatten().double()
+    empty = x == 0
+    of_nothing = y[empty][:1]
+    if not empty.all():
+        x, y = x[~empty], y[~empty]
     step = max(len(x) // _PAIRS, 1)
     ends = torch.stack([x.argmin(), x.argmax()])
     at = torch.cat([torch.arange(0, len(x), step), ends])
     at = at[x[at].argsort()]
-    found = np.interp(image.double().numpy(), x[at].numpy(), y[at].numpy())
-    return torch.as_tensor(found, dtype=after.dtype)
+    found = torch.as_tensor(np.interp(image.double().numpy(), x[at].numpy(), y[at].numpy()))
+    if len(of_nothing):
+        found = torch.where(image == 0, of_nothing, found)
+    return found.to(after.dtype)
 
 
 def _scanner_axes(maps: MetaTensor) -> Tensor:
