@@ -78,7 +78,7 @@ def test_the_same_place_shows_the_same_tissue_in_both_poses() -> None:
     smooth = torch.nn.functional.avg_pool3d(source.as_tensor()[None], 5, 1, 2)[0]  # interpolation tells nothing apart
     found = pair(contrast=RandMRContrast([FIXED]), crop_size=(24, 24, 24)).set_random_state(seed=3)(MetaTensor(smooth))
     (one, two), (here, there) = found["views"][:, 0], found["coords"].flatten(2).movedim(1, 2)
-    ok = found["valid"][0].flatten().nonzero()[::37, 0]
+    ok = found["valid"][0].flatten().nonzero()[::5, 0]
     distance, match = torch.cdist(here[ok], there).min(1)
     near = (distance < 0.5) & found["valid"][1].flatten()[match]
     assert int(near.sum()) > 50
@@ -209,8 +209,8 @@ def test_the_same_place_lies_at_different_voxels_of_the_two_views() -> None:
         found = pair(crop_size=(24, 24, 24)).set_random_state(seed=seed)(maps(64))
         shifts.append((found["coords"][0] - found["coords"][1]).flatten(1).mean(1))
     spread = torch.stack(shifts).std(0)
-    assert bool((spread > 3).all())  # two uniform shifts of up to a quarter of 24 voxels: 4.9
-    assert bool((spread < 7).all())
+    assert bool((spread > 7).all())  # two uniform shifts of up to half of 24 voxels: 9.8
+    assert bool((spread < 13).all())
     assert bool(found["valid"].float().mean() > 0.3)
 
 
@@ -261,7 +261,7 @@ def test_crops_lie_in_tissue_whichever_channel_is_the_density() -> None:
     volume[4] = 0
     volume[4, 24:, 24:, 24:] = 70
     contrast = RandMRContrast(maps=("t1", "t2", "t2_star", "mtsat", "pd"))
-    views = pair(contrast=contrast).set_random_state(seed=0)
+    views = pair(contrast=contrast, margin=1.6).set_random_state(seed=0)
     starts = [views.randomize(MetaTensor(volume))["start"] for _ in range(200)]  # t1 is 1 s in air too
     # a middle in tissue, less half of the 20 voxels that are posed
     assert sum(min(start) >= 14 for start in starts) > 185

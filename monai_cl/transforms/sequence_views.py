@@ -28,7 +28,7 @@ def usual_geometry(
     *,
     rotation: float = 15.0,
     scale: float = 0.15,
-    translation: float = 0.25,
+    translation: float = 0.5,
     shear: float = 0.012,
     flip_axes: Sequence[int] = (),
     flip_prob: float = 0.5,
@@ -41,7 +41,8 @@ def usual_geometry(
         scale: Largest relative change of size along each axis.
         translation: Largest shift along each axis, relative to the size of a view. Without it the same place lies at
             nearly the same voxel of every view, which a network tells from its distance to the rim: contrast of voxels
-            is then won without looking at the anatomy.
+            is then won without looking at the anatomy. At a half, two views may lie side by side, and where in one of
+            them a voxel lies says little of where it lies in the other.
         shear: Largest shear.
         flip_axes: Axes that may be mirrored, each view by itself. None is by default: where left and right look alike,
             features of a voxel and its mirror image would be taught to be the same by the one view and to differ by the
@@ -119,7 +120,7 @@ class RandSequenceViews(Randomizable, Transform):
         intensities: Callable[[Tensor], Tensor] | None = None,
         corruption: Any = None,
         targets: str | Sequence[Protocol] | None = "clean",
-        margin: float = 1.6,
+        margin: float = 2.2,
     ) -> None:
         if sharing not in ("none", "protocol"):
             raise ValueError(f"sharing must be 'none' or 'protocol', got {sharing!r}")
