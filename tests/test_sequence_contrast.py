@@ -164,6 +164,7 @@ def test_a_probe_leaves_no_trace() -> None:
     assert all(torch.equal(v, state[k]) for k, v in method.state_dict().items())
     assert values["chance_retrieval"] == pytest.approx(1 / 5)
     assert {"alignment", "uniformity", "effective_rank", "dead_dimensions", "voxel_error_mm"} <= values.keys()
+    assert values["blind_voxel_error_mm"] == 0  # both views show the same places at the same voxels
 
 
 def test_of_few_crops_no_rank_is_told_which_might_seem_a_collapse() -> None:
@@ -196,6 +197,8 @@ def test_voxels_that_know_their_place_are_found_without_error() -> None:
     assert torch.allclose(found.first, found.second)
     lost = dense_rows([maps[0], maps[1].flip(2)], coords, valid, count=200)
     assert lost.error.median() > 3
+    first = coords[0, 0, 0].flatten()[torch.linspace(0, 16**3 - 1, 200).long()]  # mirrored: x lies where 15 - x did
+    assert torch.equal(found.blind, (15 - 2 * first).abs().repeat(2))
 
 
 def test_voxels_that_the_other_view_does_not_show_are_not_asked_for() -> None:

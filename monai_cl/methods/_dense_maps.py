@@ -66,11 +66,14 @@ class Found(NamedTuple):
         first: Their embeddings (N, D).
         second: Those at their places in the second view (N, D), nearest voxel.
         error: Distance of the most similar voxel of the second view from the place, in mm (N,).
+        blind: Distance of the voxel of the second view that has the same index, in mm (N,): the error of a network
+            that knows where in the crop a voxel lies and nothing of what it shows.
     """
 
     first: Tensor
     second: Tensor
     error: Tensor
+    blind: Tensor
 
 
 def dense_rows(maps: Sequence[Tensor], coords: Tensor, valid: Tensor, *, count: int) -> Found:
@@ -99,8 +102,10 @@ def dense_rows(maps: Sequence[Tensor], coords: Tensor, valid: Tensor, *, count: 
             continue
         match = nearest_matches(q1[None, :, pick], where[None])[0]
         error = (there[match] - p1[pick]).norm(dim=1)
-        parts.append(Found(q1[:, pick].T, where[:, same].T, error))
+        blind = (p2[pick] - p1[pick]).norm(dim=1)
+        parts.append(Found(q1[:, pick].T, where[:, same].T, error, blind))
     if not parts:
         empty = maps[0].new_zeros(0)
-        return Found(maps[0].new_zeros(0, maps[0].shape[1]), maps[0].new_zeros(0, maps[0].shape[1]), empty)
+        rows = maps[0].new_zeros(0, maps[0].shape[1])
+        return Found(rows, rows, empty, empty)
     return Found(*(torch.cat(each) for each in zip(*parts, strict=True)))

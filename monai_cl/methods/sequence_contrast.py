@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from monai_cl.losses import DenseContrastiveLoss, NTXentLoss
 from monai_cl.methods._crop_size import pooled_width
-from monai_cl.methods._dense_maps import dense_projector, dense_rows, hypercolumns, pointwise, reached
+from monai_cl.methods._dense_maps import Found, dense_projector, dense_rows, hypercolumns, pointwise, reached
 from monai_cl.methods._embedding_health import EmbeddingHealth
 from monai_cl.methods.base import Method
 from monai_cl.metrics import RetrievalMetric, retrieval_at_k
@@ -180,12 +180,14 @@ class SequenceContrast(Method):
             With the global term ``retrieval`` (share of crops whose other view is the nearest of all crops),
             ``chance_retrieval``, ``alignment`` of the two views and, with enough of them, ``uniformity``,
             ``effective_rank`` and ``dead_dimensions`` of the embeddings. With the dense term ``voxel_error_mm`` (median
-            distance between the place of a voxel and that of the most similar voxel of the other view) and
-            ``voxel_within_5_mm``; without the global term the rest is of embeddings of voxels. With the reconstruction
-            its L1 error.
+            distance between the place of a voxel and that of the most similar voxel of the other view),
+            ``voxel_within_5_mm``, and ``blind_voxel_error_mm``, the error of taking the voxel of the same index: what
+            a network gives that only knows where in the crop a voxel lies; without the global term the rest is of
+            embeddings of voxels. With the reconstruction its L1 error.
         """
         health, retrieval, crops = EmbeddingHealth(fewest=_ENOUGH), RetrievalMetric(), 0
-        errors, lost = [], []
+        found: list[Found] = []
+        lost = []
         with eval_mode(self):
             for batch in batches:
                 views = batch[self.key]
@@ -197,9 +199,8 @@ class SequenceContrast(Method):
                     retrieval(*pair)
                     crops += b
                 if self.dense_head is not None:
-                    found = dense_rows(*self._dense(features, views), count=_PROBED)
-                    errors.append(found.error)
-                    pair = pair or (found.first, found.second)
+                    found.append(dense_rows(*self._dense(features, views), count=_PROBED))
+                    pair = pair or (found[-1].first, found[-1].second)
                 if self.reconstruction_head is not None:
                     restored = self.reconstruction_head(features.decoder)
                     lost.append(_l1(restored, views["target"].flatten(0, 1)))
@@ -210,9 +211,10 @@ class SequenceContrast(Method):
             values |= {"retrieval": retrieval.aggregate(), "chance_retrieval": 1 / max(crops, 1)}
         if self.projector is not None or self.dense_head is not None:
             values |= health.values()
-        if errors:
-            error = torch.cat(errors)
+        if found:
+            error = torch.cat([f.error for f in found])
             values |= {"voxel_error_mm": error.median(), "voxel_within_5_mm": (error <= 5).float().mean()}
+            values["blind_voxel_error_mm"] = torch.cat([f.blind for f in found]).median()
         if lost:
             values["reconstruction"] = torch.stack(lost).mean()
         return {name: float(value) for name, value in values.items()}
