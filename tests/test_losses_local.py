@@ -142,6 +142,20 @@ def test_sampled_anchors_are_a_part_of_all() -> None:
     assert all(min(abs(x - y) for y in every) < 1e-12 for x in some.flatten().tolist())
 
 
+def test_anchors_are_drawn_where_the_other_view_may_show_the_same_place() -> None:
+    torch.manual_seed(0)
+    f1, f2 = torch.randn(2, 1, 4, 12, 12)
+    grid = torch.stack(torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij"))[None]
+    shifted = grid + 9  # a corner of 3 x 3 voxels is shared
+    costs = DenseContrastiveLoss(2, num_anchors=9, reduction="none")(f1, f2, grid, shifted)
+    assert costs.shape == (1, 2, 9)
+    assert int((costs > 0).sum()) == 18
+    every = DenseContrastiveLoss(2, num_anchors=None, reduction="none")(f1, f2, grid, shifted)
+    assert torch.allclose(costs.sort().values, every.sort().values[..., -9:])
+    with pytest.warns(UserWarning, match="no anchor of this batch"):
+        assert DenseContrastiveLoss(2, num_anchors=9)(f1, f2, grid, grid + 100) == 0
+
+
 @pytest.mark.parametrize("name", ["local", "cross", "dense", "vicreg"])
 def test_gradients_are_derivatives(name: str) -> None:
     f1, f2 = maps(2, 2, 5, 5), maps(2, 2, 5, 5, seed=1)

@@ -39,7 +39,8 @@ class DenseContrastiveLoss(AnchoredLoss):
     Args:
         spatial_dims: 2 or 3.
         temperature: What cosines are divided by.
-        num_anchors: Anchors drawn in each view of each image; None, or as many as there are voxels, takes all.
+        num_anchors: Anchors drawn in each view of each image, where the other view may show the same place; None, or as
+            many as there are voxels, takes all.
         exclusion_radius: The radius :math:`r` within which nothing is a negative, in voxels of the map, or in the unit
             of the coordinates where they are given; 0 excludes nothing more.
         chunk_size: Anchors a step.
@@ -125,7 +126,7 @@ class DenseContrastiveLoss(AnchoredLoss):
             return self.reduce(found, find_ranks(f1, gather=self.gather))
 
     def _one_way(self, here: _View, there: _View, other_map: Tensor, other_coords: Tensor | None) -> Costs:
-        anchors = self._draw(here.valid)
+        anchors = self._draw(here.valid if other_coords is None else here.valid & _within_reach(here, there))
         if other_coords is None:
             same, positive, known = anchors, there.rows[anchors], there.valid[anchors]
         else:
@@ -176,6 +177,12 @@ def _view(maps: Tensor, coords: Tensor | None, valid: Tensor) -> _View:
         axes = [torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:]]
         coords = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     return _View(unit_rows(maps.flatten(1).mT), coords.flatten(1).mT, valid.flatten())
+
+
+def _within_reach(here: _View, there: _View) -> Tensor:
+    """Which places of one view lie in the box around those of the other: no anchor is drawn in vain far from it."""
+    low, high = (there.places.masked_fill(~there.valid[:, None], inf) for inf in (torch.inf, -torch.inf))
+    return ((here.places >= low.amin(0)) & (here.places <= high.amax(0))).all(1)
 
 
 def _checkpointed(*inputs: object) -> tuple[Tensor, Tensor]:
