@@ -25,8 +25,8 @@ def pointwise(spatial_dims: int, channels: int, out_channels: int, *, bias: bool
 def dense_projector(spatial_dims: int, channels: int, hidden: int, out_channels: int) -> nn.Sequential:
     """Head of a map whose voxels are compared: linear, batch norm, ReLU, linear, in each voxel.
 
-    Features of a decoder are positive and vary about a large mean, so that any two have a cosine near one. Without the
-    norm, a contrast starts out blind and learns first what is easiest: where in the crop a voxel lies.
+    Features of a decoder are positive and vary about a mean: any two point much the same way, and more so after a head
+    without a norm. A contrast that starts out blind learns first what is easiest, where in the crop a voxel lies.
     """
     norm = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[spatial_dims]
     return nn.Sequential(
