@@ -1,11 +1,12 @@
 """Places of voxels: the loss against a loop, invariances, learning, and the bundle's overlay."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from monai.networks.nets import SegResNet, SwinUNETR, UNet
-from test_bundle_runs import run
+from test_bundle_runs import run, user_sees
 from torch import Tensor, nn
 
 from monai_cl import bundles, weights
@@ -134,5 +135,8 @@ def test_the_bundle_pretrains_and_fine_tuning_starts_from_it(study: Path, tmp_pa
     assert float(first["position_error_mm"]) > 0
     health = read_history(root / "runs/pretrain_position/health.csv")
     assert {"position_error_mm", "chance_error_mm"} <= set(health[-1])
+    changed = {**settings, "position_scale": 10.0}
+    said = user_sees(root, "pretrain", study, ("voxel_position.yaml",), max_epochs=3, epoch_length=2, **changed)
+    assert re.search(r"position_scale: 20\.0 -> 10\.0", said)
     run(root, "train", study, pretrained=str(root / "models/pretrained_position.pt"))
     assert (root / "models/model.pt").exists()
