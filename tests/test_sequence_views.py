@@ -21,7 +21,7 @@ from monai_cl.transforms import (
     WeightedRatesd,
     usual_geometry,
 )
-from monai_cl.transforms.sequence_views import mapped_alike
+from monai_cl.transforms.intensity_change import IntensityChange
 
 MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")
 TISSUES = torch.tensor([[69, 0.86, 0.07, 0.05, 0.0175], [82, 1.45, 0.08, 0.062, 0.009], [100, 4.3, 2.0, 1.0, 5e-4]])
@@ -191,16 +191,16 @@ def test_exact_zeros_may_change_otherwise_than_what_lies_next_to_them() -> None:
     after = torch.where(before == 0, 7.0, before - 1.5)  # as a z-score of what is not zero, but for the 7
     image = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0])
     expected = torch.tensor([7.0, -0.5, -0.5, 0.0, 0.5, 0.5])
-    torch.testing.assert_close(mapped_alike(image, before, after), expected)
-    assert torch.equal(mapped_alike(image[:1], before[:100], after[:100]), torch.tensor([7.0]))
+    torch.testing.assert_close(IntensityChange.between(before, after)(image), expected)
+    assert torch.equal(IntensityChange.between(before[:100], after[:100])(image[:1]), torch.tensor([7.0]))
 
 
-def test_mapped_alike_gives_back_a_linear_change_and_stays_at_its_ends() -> None:
+def test_a_change_of_intensities_gives_back_a_linear_change_and_stays_at_its_ends() -> None:
     before = torch.rand(1, 40, 40, 40, generator=torch.Generator().manual_seed(0))
     after = (3 * before - 1).clamp(-0.5, 1.0)
     image = torch.linspace(-1, 2, 64).reshape(1, 4, 4, 4)
     expected = (3 * image.clamp(before.min(), before.max()) - 1).clamp(-0.5, 1.0)
-    torch.testing.assert_close(mapped_alike(image, before, after), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(IntensityChange.between(before, after)(image), expected, atol=1e-3, rtol=0)
 
 
 def test_the_same_place_lies_at_different_voxels_of_the_two_views() -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from monai.networks.layers import Conv, Norm
 from torch import Tensor, nn
 
 from monai_cl.metrics import nearest_matches
@@ -19,7 +20,8 @@ def hypercolumns(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
 
 def pointwise(spatial_dims: int, channels: int, out_channels: int, *, bias: bool = True) -> nn.Module:
     """A linear map in each voxel."""
-    return {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[spatial_dims](channels, out_channels, kernel_size=1, bias=bias)
+    conv: nn.Module = Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=1, bias=bias)
+    return conv
 
 
 def dense_projector(spatial_dims: int, channels: int, hidden: int, out_channels: int) -> nn.Sequential:
@@ -28,10 +30,9 @@ def dense_projector(spatial_dims: int, channels: int, hidden: int, out_channels:
     Features of a decoder are positive and vary about a mean: any two point much the same way, and more so after a head
     without a norm. A contrast that starts out blind learns first what is easiest, where in the crop a voxel lies.
     """
-    norm = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[spatial_dims]
     return nn.Sequential(
         pointwise(spatial_dims, channels, hidden, bias=False),
-        norm(hidden),
+        Norm[Norm.BATCH, spatial_dims](hidden),
         nn.ReLU(),
         pointwise(spatial_dims, hidden, out_channels, bias=False),
     )

@@ -12,6 +12,7 @@ from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
 from monai_cl.qmri import Protocol, from_weighted_rates, to_weighted_rates
+from monai_cl.transforms.intensity_change import IntensityChange
 from monai_cl.transforms.mr_contrast import RandMRContrast
 from monai_cl.transforms.views import RandViews
 
@@ -20,7 +21,6 @@ _ATTEMPTS = 64  # to place a crop where there is signal
 _SIGNAL = 0.05  # of the largest density in a view; below is air
 _SEEDS = 2**32
 _COARSE = 1 << 15  # voxels, about, of the subject that a change of intensities is taken from
-_PAIRS = 8192  # of them, at least, that it is read off
 
 
 def usual_geometry(
@@ -83,7 +83,7 @@ class RandSequenceViews(Randomizable, Transform):
             left out.
         intensities: Array transform that brings an image to the intensities that fine-tuning will see. Fine-tuning
             shows it whole volumes: it is applied to a coarse image of the whole subject in the protocol of the view,
-            and the view's intensities are changed as those were (see :func:`mapped_alike`).
+            and the view's intensities are changed as those were (``IntensityChange``).
         corruption: Random array transform of an image that the reconstruction has to undo beside the artefacts.
         targets: ``"clean"``: each view without artefacts and corruption, its intensities changed alike; or protocols
             whose images, in the pose of the view, are to be told from it: the anatomy in sequences that were not
@@ -227,20 +227,20 @@ class RandSequenceViews(Randomizable, Transform):
         sparse = maps.as_tensor()[window]
         return MetaTensor(sparse.float(), affine=axes)
 
-    def _change(self, whole: MetaTensor, record: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
-        """What is done to the intensities of the whole subject: an image of it before and after."""
+    def _change(self, whole: MetaTensor, record: Mapping[str, Any]) -> IntensityChange | None:
+        """What is done to the intensities of the whole subject."""
         if self.intensities is None:
             return None
         before = convert_to_tensor(self.contrast.apply(whole, {**record, "artefacts": {}}), track_meta=False)
-        return before, convert_to_tensor(self.intensities(before), track_meta=False)
+        return IntensityChange.between(before, convert_to_tensor(self.intensities(before), track_meta=False))
 
-    def _image(self, maps: MetaTensor, record: Mapping[str, Any], change: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _image(self, maps: MetaTensor, record: Mapping[str, Any], change: IntensityChange | None) -> Tensor:
         """Scan of the maps of a view, with its intensities changed."""
         scanned: Tensor = convert_to_tensor(self.contrast.apply(maps, record), track_meta=False)
-        return scanned if change is None else mapped_alike(scanned, *change)
+        return scanned if change is None else change(scanned)
 
     def _target(
-        self, maps: MetaTensor, record: Mapping[str, Any], whole: MetaTensor, change: tuple[Tensor, Tensor] | None
+        self, maps: MetaTensor, record: Mapping[str, Any], whole: MetaTensor, change: IntensityChange | None
     ) -> Tensor:
         clean = {**record, "artefacts": {}}
         if self.targets is None or isinstance(self.targets, str):
@@ -256,29 +256,6 @@ class RandSequenceViews(Randomizable, Transform):
         """Proton density, or how much tissue there is where its properties are drawn."""
         names = self.contrast.maps
         return maps[names.index("pd")] if "pd" in names else maps[len(names) :].sum(0)
-
-
-def mapped_alike(image: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Intensities of ``image`` as another one had its own changed, from ``before`` to ``after``, of any shape.
-
-    What a recipe does to an image depends on the image: its percentiles, its mean. A part of it that went through the
-    recipe by itself, or the same without noise, would come out brighter or darker. The change is taken to be a monotone
-    one of each voxel, and read off by linear interpolation; beyond the values that were seen it stays at the ends.
-    Exact zeros, where there is nothing at all, may change otherwise (``NormalizeIntensity(nonzero=True)`` leaves them).
-    """
-    x, y = before.flatten().double(), after.flatten().double()
-    empty = x == 0
-    of_nothing = y[empty][:1]
-    if not empty.all():
-        x, y = x[~empty], y[~empty]
-    step = max(len(x) // _PAIRS, 1)
-    ends = torch.stack([x.argmin(), x.argmax()])
-    at = torch.cat([torch.arange(0, len(x), step), ends])
-    at = at[x[at].argsort()]
-    found = torch.as_tensor(np.interp(image.double().numpy(), x[at].numpy(), y[at].numpy()))
-    if len(of_nothing):
-        found = torch.where(image == 0, of_nothing, found)
-    return found.to(after.dtype)
 
 
 def _scanner_axes(maps: MetaTensor) -> Tensor:

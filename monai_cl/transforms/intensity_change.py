@@ -1,0 +1,47 @@
+"""The change of intensities that one image underwent, for another image."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_PAIRS = 8192  # of intensities, at least, that a change is read off
+
+
+class IntensityChange(NamedTuple):
+    """How intensities changed, taken to be a monotone function of each voxel.
+
+    What a recipe does to an image depends on the image: its percentiles, its mean. A part of it that went through the
+    recipe by itself, or the same without noise, would come out brighter or darker than in the whole.
+
+    Attributes:
+        before: Intensities in rising order (N,).
+        after: What became of them (N,).
+        nothing: What became of exact zeros, where there is nothing at all; they may change otherwise
+            (``NormalizeIntensity(nonzero=True)`` leaves them). None if there were none.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    nothing: float | None
+
+    @classmethod
+    def between(cls, before: Tensor, after: Tensor) -> "IntensityChange":
+        """The change of an image of any shape, whose voxels ``before`` became ``after``."""
+        x, y = before.flatten().double(), after.flatten().double()
+        empty = x == 0
+        nothing = float(y[empty][0]) if empty.any() else None
+        if not empty.all():
+            x, y = x[~empty], y[~empty]
+        ends = torch.stack([x.argmin(), x.argmax()])
+        at = torch.cat([torch.arange(0, len(x), max(len(x) // _PAIRS, 1)), ends])
+        at = at[x[at].argsort()]
+        return cls(x[at].numpy(), y[at].numpy(), nothing)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """``image``, of any shape, changed alike: linear between values that were seen, beyond them as at the ends."""
+        found = torch.as_tensor(np.interp(image.double().numpy(), self.before, self.after))
+        if self.nothing is not None:
+            found = torch.where(image == 0, self.nothing, found)
+        return found.to(image.dtype)
