@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from test_bundle_runs import run
 
 from monai_cl import bundles, weights
 from monai_cl.data import probe_patches
 from monai_cl.engine import read_history
+from monai_cl.losses import DenseContrastiveLoss
 
 VOLUMES: dict[str, Any] = {"image_size": [16, 16, 8], "roi_size": [16, 16, 8], "slab": 8, "filters": [4, 8, 8]}
 
@@ -96,3 +98,14 @@ def test_patches_of_slices_lie_in_their_volume(study: Path) -> None:
     )
     assert [tuple(patch[key].shape) for patch in found for key in ("image", "label")] == [(1, 12, 12)] * 4
     assert all(bool((patch["label"] > 0).any()) for patch in found)
+
+
+@pytest.mark.parametrize("name", ["global_local_contrast", "volume_contrast"])
+def test_anchors_of_the_dense_term_are_a_setting(name: str) -> None:
+    configs = bundles.path(name) / "configs"
+    parser = ConfigParser()
+    parser.read_config([str(configs / f"{file}.yaml") for file in ("pretrain", "small", "dense")])
+    parser.set(7, "dense_anchors")
+    found = [m for m in parser.get_parsed_content("method").modules() if isinstance(m, DenseContrastiveLoss)]
+    assert [loss.num_anchors for loss in found] == [7]
+    assert "dense_anchors=@dense_anchors" in str(parser["checkpoint"]) + str(parser.get("own_settings", ""))
