@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +84,9 @@ def load(name: str | Path, **overrides: Any) -> Compose:
         attribute ``recipe`` says what it is: ``name``, ``options`` and ``digest``.
 
     Raises:
-        ValueError: If there is no such recipe or parameter (the message names the closest and all), or a spacing is
-            neither ``None``, nor a positive number, nor three numbers that are not negative.
+        ValueError: If there is no such recipe or parameter (the message names the closest and all); if a spacing is
+            neither ``None``, nor a positive number, nor three numbers that are not negative; or if a window or
+            percentiles are no two rising numbers, percentiles within 0 and 100.
 
     Example:
         >>> from monai_cl import recipes
@@ -243,6 +245,9 @@ def _resolved(name: str | Path, overrides: dict[str, Any]) -> dict[str, Any]:
         content[key] = _plain(key, value)
     if "spacing" in content:
         _check_spacing(content["spacing"])
+    for key, low, high in (("window", -math.inf, math.inf), ("percentiles", 0, 100)):
+        if key in content:
+            _check_range(key, content[key], low, high)
     return content
 
 
@@ -253,6 +258,16 @@ def _plain(key: str, value: Any) -> Any:
         raise ValueError(
             f"parameter {key!r} must be a finite number, a text, a list of these or None, got {value!r}"
         ) from error
+
+
+def _check_range(key: str, value: Any, low: float, high: float) -> None:
+    """Two equal ends give no picture, and ends the other way round give its negative."""
+    pair = value if isinstance(value, list) and len(value) == 2 else []
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in pair)
+    if pair and numbers and low <= pair[0] < pair[1] <= high:
+        return
+    within = "" if low == -math.inf else f" within {low:g} and {high:g}"
+    raise ValueError(f"{key} must be two rising numbers{within}, got {value!r}; what they give is 0 and 1")
 
 
 def _check_spacing(spacing: Any) -> None:

@@ -447,3 +447,32 @@ def test_dead_pairs_are_those_to_which_the_positive_term_sends_no_gradient(link:
         found += dead[..., 0].flatten().tolist()
     assert any(found) == (link == "relu")
     assert not all(found)
+
+
+@pytest.mark.parametrize("factor", [3.0, -1.0])
+def test_overlaps_that_are_no_shares_are_refused(factor: float) -> None:
+    x, z = torch.randn(2, 3, 8), torch.randn(2, 4, 8)
+    y = factor * torch.softmax(5 * torch.randn(2, 3, 4), -1)
+    with pytest.raises(ValueError, match=r"overlap must be shares of a crop between 0 and 1, got values from"):
+        VolumeContrastLoss()(x, z, y)
+
+
+@pytest.mark.parametrize(
+    ("partner", "told"),
+    [([1, 5], r"indices from 0 to 1, got \[1, 5\]"), ([-1, 0], "indices from 0 to 1"), ([True, False], "integers")],
+)
+def test_partners_must_be_volumes_of_the_batch(partner: list, told: str) -> None:
+    x, z = torch.randn(2, 3, 8), torch.randn(2, 4, 8)
+    with pytest.raises(ValueError, match=f"partner must be {told}"):
+        VolumeContrastLoss()(x, z, torch.full((2, 3, 4), 0.25), partner=torch.tensor(partner))
+
+
+def test_embeddings_of_mixed_precision_are_compared_in_the_finer_one() -> None:
+    x, z, y = torch.randn(2, 3, 8), torch.randn(2, 4, 8), torch.full((2, 3, 4), 0.25)
+    one = torch.tensor([1, 0])
+    plain = VolumeContrastLoss()(x, z, y, partner=one)["loss"]
+    for mixed in ((x.double(), z), (x, z.double())):
+        found = VolumeContrastLoss()(*mixed, y, partner=one)["loss"]
+        assert found.dtype == torch.float64
+        assert float(found) == pytest.approx(float(plain), rel=1e-5)
+    assert VolumeContrastLoss()(x, z, y, x.double(), z.double(), one)["loss"].isfinite()

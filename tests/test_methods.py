@@ -117,7 +117,18 @@ def test_bases_may_have_another_size_than_crops() -> None:
     assert bool(losses["loss"].isfinite())
 
 
+def test_views_that_do_not_fit_the_network_are_refused_by_name() -> None:
+    method = VolumeContrast(UNet(3, 1, 2, channels=(4, 8, 8), strides=(2, 2)), 16)
+    with pytest.raises(ValueError, match=r"base_size \(4, 4, 4\) cannot pass through UNet.*multiples"):
+        method({"image": {**batch()["image"], "bases": torch.rand(2, 4, 1, 4, 4, 4)}})
+    with pytest.raises(ValueError, match=r"must have the 1 input channels of UNet, got 2; .* in_channels=2"):
+        method({"image": {**batch()["image"], "crops": torch.rand(2, 3, 2, 16, 16, 16)}})
+
+
 REFUSED = {
+    "SwinUNETR's decoder": (lambda: swin(1, use_v2=True), 48, r"by \(32, 32, 32\).*as with \(64, 64, 64\)"),
+    "UNet's decoder": (lambda: UNet(3, 1, 2, channels=(4, 4, 4), strides=(2, 2)), 18, r"as with \(20, 20, 20\)"),
+    "SegResNet's decoder": (lambda: SegResNet(out_channels=2), 4, r"by \(8, 8, 8\).*as with \(16, 16, 16\)"),
     "SwinUNETR": (lambda: swin(1, use_v2=True), 32, r"by \(32, 32, 32\).*as with \(64, 64, 64\)"),
     "SegResNet": (lambda: SegResNet(norm="instance"), 8, r"by \(8, 8, 8\).*as with \(16, 16, 16\)"),
     "UNet": (lambda: UNet(3, 1, 2, channels=(4, 4, 4), strides=(4, 2)), 4, r"by \(8, 8, 8\).*as with \(16, 16, 16\)"),
@@ -135,7 +146,7 @@ def test_a_crop_the_network_cannot_take_stops_at_the_start(name: str) -> None:
     make, size, allowed = REFUSED[name]
     shown = size if isinstance(size, tuple) else (size,) * 3
     shape = re.escape(str(shown))
-    told = f"crop_size {shape} cannot pass through {name}:.*{allowed}, got {shape}.*larger"
+    told = f"crop_size {shape} cannot pass through {name.split(chr(39))[0]}:.*{allowed}, got {shape}.*larger"
     with pytest.raises(ValueError, match=told):
         VolumeContrast(make(), size)
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -471,3 +472,16 @@ def test_preview_has_the_patients_right_at_the_left():
 def test_bright_region_refuses_a_volume_without_a_picture():
     with pytest.raises(ValueError, match="values must differ, all 120 are 7: no picture; leave the file out"):
         recipes.bright_region(torch.full((1, 4, 5, 6), 7.0))
+
+
+@pytest.mark.parametrize("value", [[0, 0], [250, -175], [1], "narrow", [True, 5]])
+def test_a_window_must_rise(value: Any) -> None:
+    with pytest.raises(ValueError, match="window must be two rising numbers, got"):
+        recipes.load("ct_abdomen", window=value)
+
+
+@pytest.mark.parametrize("value", [[99, 1], [-1, 101], [50, 50]])
+@pytest.mark.parametrize("name", ["small_mr", "body_mr", "brain_mr", "cardiac_mr"])
+def test_percentiles_must_rise_within_0_and_100(name: str, value: list) -> None:
+    with pytest.raises(ValueError, match="percentiles must be two rising numbers within 0 and 100, got"):
+        recipes.load(name, percentiles=value)

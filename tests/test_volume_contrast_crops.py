@@ -201,6 +201,26 @@ def test_world_centres_go_through_the_affine() -> None:
     torch.testing.assert_close(views["crop_centers"], index @ affine[:3, :3].T + affine[:3, 3])
 
 
+SLICES = {
+    "axial": [[0.0, 2.0, 0.0, 5.0], [1.5, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 1.0]],
+    "sagittal": [[0.0, 0.0, 2.0, 0.0], [1.5, 0.0, 0.0, 4.0], [0.0, 3.0, 0.0, 0.0]],
+    "oblique": [[1.2, 0.0, 1.0, 3.0], [0.0, 3.0, 0.0, 1.0], [0.9, 0.0, -1.0, 0.0]],
+}
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_distances_in_a_slice_are_true_however_it_lies(name: str) -> None:
+    affine = torch.tensor([*SLICES[name], [0.0, 0.0, 0.0, 1.0]])
+    image = MetaTensor(torch.rand(1, 32, 32), affine=affine)
+    views = VolumeContrastCrops((4, 4), (8, 8), 2, **PLAIN).set_random_state(seed=0)(image)
+    centres, corners = views["base_centers"], views["base_starts"].float() + 3.5
+    world = corners @ affine[:3, :2].T + affine[:3, 3]
+    assert centres.shape == (16, 2)
+    torch.testing.assert_close(torch.cdist(centres, centres), torch.cdist(world, world), atol=1e-3, rtol=1e-4)
+    if name == "axial":
+        torch.testing.assert_close(centres, world[:, :2])
+
+
 def test_numpy_tensor_and_metatensor_give_the_same_plain_tensors() -> None:
     image = torch.rand(1, 12, 12, 12)
     results = []
@@ -277,4 +297,5 @@ def test_probabilities_are_checked() -> None:
 
 def test_arrays_of_the_plan_are_plain_numpy() -> None:
     plan = VolumeContrastCrops((2, 2), (4, 4)).randomize((9, 9))
-    assert all(isinstance(value, np.ndarray) for value in vars(plan).values())
+    arrays = [value for name, value in vars(plan).items() if name != "changes"]
+    assert all(isinstance(value, np.ndarray) for value in arrays)

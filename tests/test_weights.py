@@ -89,8 +89,20 @@ def test_files_are_read_restricted(tmp_path: Path) -> None:
             return (print, ("code from a checkpoint",))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(ValueError, match="cannot be read as weights"):
+    with pytest.raises(ValueError, match=r"must hold only tensors and plain values, got objects of builtins\.print"):
         transfer(networks()[0], tmp_path / "evil.pt")
+
+
+def test_an_optimiser_in_a_published_file_is_named_with_the_way_out(tmp_path: Path) -> None:
+    source, target = networks()
+    content = {"state_dict": source.state_dict(), "optimizer": torch.optim.AdamW(source.parameters())}
+    torch.save(content, tmp_path / "published.pt")
+    told = r"got objects of .*torch\.optim\.adamw\.AdamW.*torch\.save\(\{'state_dict': content\['state_dict'\]\}, new\)"
+    with pytest.raises(ValueError, match=told):
+        transfer(target, tmp_path / "published.pt")
+    trusted = torch.load(tmp_path / "published.pt", weights_only=False)
+    torch.save({"state_dict": trusted["state_dict"]}, tmp_path / "new.pt")
+    assert transfer(target, tmp_path / "new.pt").share == 1.0
 
 
 def test_a_file_cut_short_is_named(tmp_path: Path) -> None:

@@ -172,9 +172,15 @@ def test_the_floor_counts_encoder_tensors() -> None:
         transfer(swin(2), state, min_matched=share + 1e-6)
 
 
-def test_a_network_without_residual_blocks_leaves_theirs_unexpected() -> None:
-    receipt = transfer(swin(2, use_v2=False), v2_file(swin(1)))
-    assert receipt.encoder_share == 1.0
+def test_a_network_without_residual_blocks_leaves_theirs_unexpected_and_is_refused() -> None:
+    target = swin(2, use_v2=False)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    told = r"100 % of the 145 encoder tensors of SwinUNETR must match, got 94\.5.*see `use_v2`"
+    with pytest.raises(WeightsMismatchError, match=told):  # other features than were pretrained
+        transfer(target, v2_file(swin(1)))
+    assert all(torch.equal(before[k], v) for k, v in target.state_dict().items())
+    receipt = transfer(target, v2_file(swin(1)), min_matched=0.9)
+    assert (receipt.encoder_matched, receipt.encoder_total) == (137, 145)
     assert {name.split(".")[1] for name in receipt.unexpected} == {f"layers{n}c" for n in range(1, 5)}
 
 
@@ -197,6 +203,15 @@ def test_other_input_channels_stop_with_the_option_that_helps(name: str, channel
     with pytest.raises(WeightsMismatchError, match=r"input channels of SwinUNETR.*inflate_channels=True") as error:
         transfer(target, write(swin(1, use_v2=use_v2)))
     assert [entry[0] for entry in error.value.receipt.wrong_shape] == INPUTS
+
+
+def test_all_but_the_first_convolutions_arrive_where_a_floor_allows_it() -> None:
+    target = swin(2, channels=4)
+    receipt = transfer(target, v2_file(swin(1)), min_matched=0.9)
+    assert [entry[0] for entry in receipt.wrong_shape] == INPUTS
+    assert receipt.encoder_matched == 142
+    with pytest.raises(WeightsMismatchError, match=r"inflate_channels=True"):
+        transfer(target, v2_file(swin(1)), min_matched=0.99)
 
 
 @pytest.mark.parametrize(("old", "new"), [(1, 4), (3, 1), (2, 3)])

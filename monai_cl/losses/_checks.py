@@ -1,6 +1,9 @@
 """Input checks shared by the losses."""
 
+import torch
 from torch import Tensor
+
+_ROUNDING = 1e-3  # half precision
 
 
 class NonFiniteError(ValueError):
@@ -31,6 +34,26 @@ def require_whole(**ids: Tensor) -> None:
                 f"{name} must be whole numbers, got fractions such as {broken[0].item():.4g}; "
                 "number partitions, images and volumes"
             )
+
+
+def require_shares(**shares: Tensor) -> None:
+    """Raise ``ValueError`` naming the first tensor with values outside [0, 1], but for rounding."""
+    for name, tensor in shares.items():
+        low, high = (float(value) for value in tensor.aminmax())
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            raise ValueError(
+                f"{name} must be shares of a crop between 0 and 1, got values from {low:.4g} to {high:.4g}; "
+                "see monai_cl.transforms.overlap_fractions"
+            )
+
+
+def require_indices(count: int, **indices: Tensor) -> None:
+    """Raise ``ValueError`` naming the first tensor that holds anything but integers from 0 to ``count - 1``."""
+    for name, tensor in indices.items():
+        if tensor.is_floating_point() or tensor.dtype == torch.bool:
+            raise ValueError(f"{name} must be integers, got {tensor.dtype}")
+        if tensor.numel() and (int(tensor.min()) < 0 or int(tensor.max()) >= count):
+            raise ValueError(f"{name} must be indices from 0 to {count - 1}, got {tensor.tolist()}")
 
 
 def require_positive(**values: float) -> None:

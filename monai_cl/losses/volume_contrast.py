@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monai_cl.losses._checks import require_finite, require_positive, require_shape
+from monai_cl.losses._checks import require_finite, require_indices, require_positive, require_shape, require_shares
 from monai_cl.losses._partners import choose_partners
 from monai_cl.losses._plain import PlainLoss
 from monai_cl.losses._rows import fixed_precision, unit_rows
@@ -46,7 +46,7 @@ class VolumeContrastLoss(PlainLoss):
     Why the default differs: a clipped cosine has no gradient below zero; shares of a crop sum to one while its cosines
     to orthogonal bases lie on a unit sphere, so that a mixed crop cannot reach its label; and the last base had no
     gradient from the regulariser. Each of these is an option, and an option given wins over the variant.
-    Arithmetic is in float32 whatever comes in (in float64 for float64).
+    Arithmetic is in float32 whatever comes in (in float64 if any embedding is).
 
     Args:
         variant: ``"monai_cl"`` (the corrected form), ``"cvpr"``, ``"10k"`` or ``"v2"``.
@@ -167,7 +167,8 @@ class VolumeContrastLoss(PlainLoss):
             float32 (float64 if the embeddings are).
 
         Raises:
-            ValueError: If shapes disagree, or a volume without a partner meets ``inter_weight > 0``.
+            ValueError: If shapes disagree, an overlap is no share, a partner no index of the batch, or a volume
+                without a partner meets ``inter_weight > 0``.
             NonFiniteError: If an embedding or an overlap is NaN or infinite.
         """
         _check_inputs(crops, bases, overlap, teacher_crops, teacher_bases, partner, group)
@@ -206,6 +207,8 @@ class VolumeContrastLoss(PlainLoss):
         x, z, known = unit_rows(crops), unit_rows(bases), self.form.use_teacher
         x_t = unit_rows(teacher_crops).detach() if known and teacher_crops is not None else x.detach()
         z_t = unit_rows(teacher_bases).detach() if known and teacher_bases is not None else z.detach()
+        if torch.float64 in (x.dtype, z.dtype, x_t.dtype, z_t.dtype):
+            return x.double(), z.double(), x_t.double(), z_t.double()
         return x, z, x_t, z_t
 
     def _cosines(self, x: Tensor, z: Tensor, x_t: Tensor, z_t: Tensor) -> list[Tensor]:
@@ -300,3 +303,6 @@ def _check_inputs(
         if tensor is not None:
             require_shape(name, tensor, shape)
     require_finite(crops=crops, bases=bases, overlap=overlap, teacher_crops=teacher_crops, teacher_bases=teacher_bases)
+    require_shares(overlap=overlap)
+    if partner is not None:
+        require_indices(b, partner=partner)

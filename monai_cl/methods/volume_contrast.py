@@ -9,7 +9,7 @@ from monai.networks import eval_mode
 from torch import Tensor, nn
 
 from monai_cl.losses import VolumeContrastLoss
-from monai_cl.methods._crop_size import pooled_width
+from monai_cl.methods._crop_size import FittingImages, pooled_width
 from monai_cl.methods._volume_arrangement import Arrangement, arrange
 from monai_cl.methods._volume_signals import Embedded, ProbeSignals, parameter_distance, step_signals
 from monai_cl.methods.base import Method
@@ -141,6 +141,7 @@ class VolumeContrast(Method):
         self.bases_without_gradient = bases_without_gradient
         self.loss = VolumeContrastLoss(variant) if loss is None else loss
         self.student = self._make_student(network, crop_size)
+        self._require_fit = FittingImages(network, crop_size)
         self.teacher: MomentumTeacher | None = None
         if self.arrangement.teacher != "none":
             self.teacher = MomentumTeacher(self._followed)
@@ -187,10 +188,12 @@ class VolumeContrast(Method):
             less the cosine between its embedding and the student's).
 
         Raises:
-            ValueError: If the batch lacks ``group_key``.
+            ValueError: If the batch lacks ``group_key``, or the network cannot take the views.
         """
         views = batch[self.key]
         crops, bases, overlap = views["crops"], views["bases"], views["overlap"]
+        self._require_fit(self.network, crops, "crop_size")
+        self._require_fit(self.network, bases, "base_size")
         student, teacher = self._student_and_teacher(crops, bases)
         known = (None, None) if teacher is None else teacher
         group = self._group(batch, crops.device)

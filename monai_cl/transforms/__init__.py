@@ -1,5 +1,6 @@
 """MONAI transforms: array and dictionary form of each."""
 
+from monai_cl.transforms._crop_plan import CropPlan
 from monai_cl.transforms.load import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
 from monai_cl.transforms.load_maps import (
     LoadMapsD,
@@ -41,7 +42,6 @@ from monai_cl.transforms.stored import (
 )
 from monai_cl.transforms.views import RandViews, RandViewsD, RandViewsd, RandViewsDict
 from monai_cl.transforms.volume_contrast_crops import (
-    CropPlan,
     VolumeContrastCrops,
     VolumeContrastCropsD,
     VolumeContrastCropsd,

@@ -1,7 +1,6 @@
 """Views for volume contrast: a grid of base crops, random crops of the same canvas, and their overlaps."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,35 +9,17 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Transform
-from monai.utils import TransformBackends, convert_to_tensor
+from monai.utils import TransformBackends, convert_to_tensor, ensure_tuple
 from torch import Tensor
 
+from monai_cl.transforms._crop_plan import CropPlan, places_alone, window_centers
+from monai_cl.transforms._view_changes import ViewChanges, changed, field_terms
 from monai_cl.transforms._windows import cut_windows
 from monai_cl.transforms.overlap import overlap_fractions
 from monai_cl.transforms.stored import StoredVolume
 
+_PROBABILITIES = ("rot90_prob", "blur_prob", "bias_prob", "noise_prob")
 _CANDIDATES = 32  # crop positions tried per wanted crop before the least padded ones are taken
-
-
-@dataclass(frozen=True)
-class CropPlan:
-    """Everything drawn for one volume: applying it is plain indexing.
-
-    Attributes:
-        padding: Voxels added before and after each axis, (nd, 2).
-        canvas_start: First voxel of the canvas in the padded volume, (nd,).
-        crop_starts: First voxel of each crop in the canvas, (S, nd).
-        flips: Whether a view is mirrored along each axis, (S + K, nd), crops first.
-        scales: Intensity factor of each view, (S + K,).
-        shifts: Intensity offset of each view, (S + K,).
-    """
-
-    padding: np.ndarray
-    canvas_start: np.ndarray
-    crop_starts: np.ndarray
-    flips: np.ndarray
-    scales: np.ndarray
-    shifts: np.ndarray
 
 
 class VolumeContrastCrops(Randomizable, Transform):
@@ -46,9 +27,9 @@ class VolumeContrastCrops(Randomizable, Transform):
 
     A canvas of ``grid * base_size`` voxels is placed at random in the volume (a shorter volume is padded with
     ``background``, never resized). The canvas is tiled by the bases; the crops are drawn uniformly, both ends of the
-    range included. Views may be mirrored, scaled and shifted in intensity one by one: neither changes the share of
-    a crop inside a base. Draws (:meth:`randomize`) are apart from arithmetic (:meth:`apply`), so a recorded
-    :class:`CropPlan` replays exactly.
+    range included. Views may be mirrored, turned by right angles and changed in intensity one by one: none of it
+    changes the share of a crop inside a base. Draws (:meth:`randomize`) are apart from arithmetic (:meth:`apply`), so
+    a recorded :class:`CropPlan` replays exactly.
 
     Args:
         grid: Number of bases along each axis, any number of axes from 1 to 3.
@@ -61,6 +42,14 @@ class VolumeContrastCrops(Randomizable, Transform):
         shift_range: Half width of the intensity offset, in units of the volume's intensity, drawn uniformly.
         min_foreground: Least share of a crop that must lie inside the volume where that can be had.
         background: Value of padded voxels; the volume's minimum when left out.
+        rot90_prob: Probability of turning a view by 90, 180 or 270 degrees in the plane of its first two axes, after
+            mirroring. The published code has 0.2.
+        blur_prob: Probability of blurring a view.
+        blur_sigma: Least and largest standard deviation of the Gaussian, in voxels.
+        bias_prob: Probability of a bias field on a view, the exponential of a polynomial of third order.
+        bias_strength: Largest coefficient of the polynomial, of places from -1 to 1.
+        noise_prob: Probability of Gaussian noise on a view.
+        noise_std: Largest standard deviation of the noise, in units of the volume's intensity.
 
     Returns:
         A dictionary of plain tensors: ``bases`` (K, C, *base_size), ``crops`` (S, C, *crop_size), ``overlap`` (S, K),
@@ -68,7 +57,12 @@ class VolumeContrastCrops(Randomizable, Transform):
         ``crop_centers`` (S, nd); and what traces each voxel of a view to the volume: ``base_starts``, ``crop_starts``
         (first voxel in the volume, negative in padding) and ``base_flips``, ``crop_flips`` (whether mirrored along
         an axis), (K, nd) and (S, nd). Voxel ``j`` of a view is voxel ``start + j`` of the volume along an axis, or
-        ``start + size - 1 - j`` where it is mirrored. All lie on the device of the volume, where views are cut.
+        ``start + size - 1 - j`` where it is mirrored. With ``rot90_prob`` there are ``base_turns`` (K,) and
+        ``crop_turns`` (S,), quarter turns that are to be undone first, ``torch.rot90(view, -turns, (1, 2))``. All lie
+        on the device of the volume, where views are cut.
+
+        The axes of the world are the first ``nd`` ones. Where an image of fewer axes lies aslant to them, as a
+        sagittal slice, places are along two axes of its own plane, so that distances are true.
 
     Raises:
         ValueError: If sizes do not fit each other or the image's number of axes.
@@ -101,6 +95,13 @@ class VolumeContrastCrops(Randomizable, Transform):
         shift_range: float = 0.1,
         min_foreground: float = 0.1,
         background: float | None = None,
+        rot90_prob: float = 0.0,
+        blur_prob: float = 0.0,
+        blur_sigma: tuple[float, float] = (0.5, 1.0),
+        bias_prob: float = 0.0,
+        bias_strength: float = 0.3,
+        noise_prob: float = 0.0,
+        noise_std: float = 0.05,
     ) -> None:
         self.grid = tuple(int(n) for n in grid)
         self.crop_size = tuple(int(n) for n in crop_size)
@@ -112,6 +113,13 @@ class VolumeContrastCrops(Randomizable, Transform):
         self.shift_range = shift_range
         self.min_foreground = min_foreground
         self.background = background
+        self.rot90_prob = rot90_prob
+        self.blur_prob = blur_prob
+        self.blur_sigma = blur_sigma
+        self.bias_prob = bias_prob
+        self.bias_strength = bias_strength
+        self.noise_prob = noise_prob
+        self.noise_std = noise_std
         self._check()
 
     @property
@@ -136,9 +144,20 @@ class VolumeContrastCrops(Randomizable, Transform):
                 f"crop_size must be at most the canvas {self.canvas_size} (grid {self.grid} times base_size "
                 f"{self.base_size}), got {self.crop_size}; choose a smaller crop or a larger grid"
             )
-        for name in ("flip_prob", "intensity_prob", "min_foreground"):
+        for name in (*_PROBABILITIES, "flip_prob", "intensity_prob", "min_foreground"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)!r}")
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
+            raise ValueError(f"blur_sigma must be two positive numbers that do not fall, got {self.blur_sigma!r}")
+        for name in ("bias_strength", "noise_std"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
+        square = nd > 1 and self.crop_size[0] == self.crop_size[1] and self.base_size[0] == self.base_size[1]
+        if self.rot90_prob > 0 and not square:
+            raise ValueError(
+                "crop_size and base_size must have the same length along their first two axes for rot90_prob above 0, "
+                f"got {self.crop_size} and {self.base_size}; choose square ones, or rot90_prob=0"
+            )
 
     def randomize(self, data: Sequence[int]) -> CropPlan:
         """Draw the plan for a volume with spatial shape ``data``."""
@@ -161,6 +180,20 @@ class VolumeContrastCrops(Randomizable, Transform):
             flips=self.R.random_sample((views, len(canvas))) < self.flip_prob,
             scales=1 + changed * self.R.uniform(-self.scale_range, self.scale_range, views),
             shifts=changed * self.R.uniform(-self.shift_range, self.shift_range, views),
+            changes=self._draw_changes(views),
+        )
+
+    def _draw_changes(self, views: int) -> ViewChanges | None:
+        if not any(getattr(self, name) for name in _PROBABILITIES):
+            return None
+        turned, blurred, biased, noisy = (self.R.random_sample(views) < getattr(self, name) for name in _PROBABILITIES)
+        terms = len(field_terms(len(self.grid)))
+        return ViewChanges(
+            turns=turned * self.R.randint(1, 4, views),
+            blurs=blurred * self.R.uniform(*self.blur_sigma, views),
+            biases=biased[:, None] * self.R.uniform(-self.bias_strength, self.bias_strength, (views, terms)),
+            noises=noisy * self.R.uniform(0, self.noise_std, views),
+            seed=int(self.R.randint(2**32, dtype=np.uint32)),
         )
 
     def _integers(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -182,8 +215,17 @@ class VolumeContrastCrops(Randomizable, Transform):
         """Draw a plan for ``img`` (C, *S) and apply it."""
         return self.apply(img, self.randomize(tuple(img.shape[1:])))
 
-    def apply(self, img: Tensor | np.ndarray | StoredVolume, plan: CropPlan) -> dict[str, Tensor]:
-        """Cut the views of ``img`` (C, *S) that ``plan`` describes, on its device; of a stored one read the canvas."""
+    def apply(
+        self, img: Tensor | np.ndarray | StoredVolume, plan: CropPlan, *, intensities: bool = True
+    ) -> dict[str, Tensor]:
+        """Cut the views of ``img`` (C, *S) that ``plan`` describes, on its device; of a stored one read the canvas.
+
+        Args:
+            img: The volume.
+            plan: From :meth:`randomize`.
+            intensities: Whether to change them as the plan says; False leaves the values of a label map.
+        """
+        plan = plan if intensities else places_alone(plan)
         affine = img.affine if isinstance(img, (MetaTensor, StoredVolume)) else None
         volume = img if isinstance(img, StoredVolume) else convert_to_tensor(img, track_meta=False).detach()
         canvas = self._canvas(volume, plan)
@@ -191,7 +233,7 @@ class VolumeContrastCrops(Randomizable, Transform):
         base_starts = self._base_starts()
         origin = plan.canvas_start - plan.padding[:, 0]  # of the canvas in the volume
         sizes = np.repeat([self.crop_size, self.base_size], [n, len(base_starts)], axis=0)
-        middles = _centers(np.concatenate([plan.crop_starts, base_starts]) + origin, sizes, affine)
+        middles = window_centers(np.concatenate([plan.crop_starts, base_starts]) + origin, sizes, affine)
         centers = torch.as_tensor(plan.crop_starts + np.asarray(self.crop_size) / 2, dtype=torch.float32)
         places = {
             "overlap": overlap_fractions(centers, self.grid, self.crop_size, base_size=self.base_size),
@@ -202,6 +244,9 @@ class VolumeContrastCrops(Randomizable, Transform):
             "crop_flips": torch.as_tensor(plan.flips[:n]),
             "base_flips": torch.as_tensor(plan.flips[n:]),
         }
+        if self.rot90_prob > 0 and plan.changes is not None:
+            turns = torch.as_tensor(plan.changes.turns)
+            places |= {"crop_turns": turns[:n], "base_turns": turns[n:]}
         return {
             "crops": self._views(canvas, plan, plan.crop_starts, self.crop_size, slice(0, n)),
             "bases": self._views(canvas, plan, base_starts, self.base_size, slice(n, None)),
@@ -209,9 +254,10 @@ class VolumeContrastCrops(Randomizable, Transform):
         }
 
     def _views(self, canvas: Tensor, plan: CropPlan, starts: np.ndarray, size: tuple[int, ...], which: slice) -> Tensor:
-        return cut_windows(
+        views = cut_windows(
             canvas, starts, size, flips=plan.flips[which], scales=plan.scales[which], shifts=plan.shifts[which]
         )
+        return views if plan.changes is None else changed(views, plan.changes.part(which))
 
     def _canvas(self, data: Tensor | StoredVolume, plan: CropPlan) -> Tensor:
         """The canvas: a window of ``data`` without a copy, or padded where the volume is shorter."""
@@ -238,15 +284,20 @@ class VolumeContrastCrops(Randomizable, Transform):
 class VolumeContrastCropsd(Randomizable, MapTransform):
     """Dictionary form of :class:`VolumeContrastCrops`: each key's volume is replaced by its dictionary of views.
 
-    All keys share one plan, so their crops lie at the same places; they must have the same spatial shape.
+    All keys share one plan, so their crops lie at the same places; they must have the same spatial shape. Views are
+    float32.
 
     Args:
         keys: Keys of channel-first volumes.
         grid: As in :class:`VolumeContrastCrops`, which takes all further arguments.
         crop_size: Edge lengths of a random crop in voxels.
         num_crops: Random crops a volume.
+        intensity_keys: Those of them whose intensities are changed, all when left out: leave label maps out.
         allow_missing_keys: Skip keys that an item lacks.
         **kwargs: Further arguments of :class:`VolumeContrastCrops`.
+
+    Raises:
+        ValueError: If ``intensity_keys`` are not among ``keys``, or volumes differ in shape.
     """
 
     backend = VolumeContrastCrops.backend
@@ -259,10 +310,14 @@ class VolumeContrastCropsd(Randomizable, MapTransform):
         crop_size: Sequence[int],
         num_crops: int = 2,
         *,
+        intensity_keys: KeysCollection | None = None,
         allow_missing_keys: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.intensity_keys = self.keys if intensity_keys is None else ensure_tuple(intensity_keys)
+        if unknown := set(self.intensity_keys) - set(self.keys):
+            raise ValueError(f"intensity_keys must be among keys {self.keys}, got {sorted(map(str, unknown))}")
         self.crops = VolumeContrastCrops(grid, crop_size, num_crops, **kwargs)
 
     def set_random_state(
@@ -292,7 +347,7 @@ class VolumeContrastCropsd(Randomizable, MapTransform):
                 )
         plan = self.randomize(shape)
         for key in present:
-            d[key] = self.crops.apply(d[key], plan)
+            d[key] = self.crops.apply(d[key], plan, intensities=key in self.intensity_keys)
         return d
 
 
@@ -301,12 +356,3 @@ VolumeContrastCropsD = VolumeContrastCropsDict = VolumeContrastCropsd
 
 def _minimum(data: Tensor | StoredVolume) -> float:
     return data.minimum if isinstance(data, StoredVolume) else float(data.min())
-
-
-def _centers(starts: np.ndarray, sizes: np.ndarray, affine: Tensor | None) -> Tensor:
-    """Centres of windows in mm, (N, nd): voxel i covers [i - 1/2, i + 1/2) in the affine's sense."""
-    index = starts + (sizes - 1) / 2
-    if affine is None:
-        return torch.as_tensor(index, dtype=torch.float32)
-    nd, a = index.shape[1], np.asarray(affine, dtype=np.float64)
-    return torch.as_tensor(index @ a[:nd, :nd].T + a[:nd, -1], dtype=torch.float32)

@@ -51,13 +51,31 @@ def read_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(
-            f"{path} cannot be read as weights ({type(error).__name__}): it must be a file of torch.save that holds "
-            "only tensors and plain values; is it complete?"
-        ) from error
+        raise ValueError(_unreadable(path, error)) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold a state dict, got {type(content).__name__}")
     return content
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if foreign := _foreign(path):
+        return (
+            f"{path} must hold only tensors and plain values, got objects of {', '.join(foreign)}, which run code when "
+            "they are read. If you trust the file, take the tensors out of it once: content = torch.load(old, "
+            "weights_only=False); torch.save({'state_dict': content['state_dict']}, new)"
+        )
+    return (
+        f"{path} cannot be read as weights ({type(error).__name__}): it must be a file of torch.save that holds "
+        "only tensors and plain values; is it complete?"
+    )
+
+
+def _foreign(path: Path) -> list[str]:
+    """Names of the classes in a file that weights have no need of; none of a file that is broken."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # no zip archive, or cut off
+        return []
 
 
 def tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -53,6 +53,11 @@ class KeyMap:
         present = {part for part in ENCODER if any(name.startswith(part) for name in state)}
         return [name for name in network if name.startswith(tuple({*self.parts, *present}))]
 
+    def homeless(self, network: Iterable[str], state: Iterable[str]) -> list[str]:
+        """Names of the state's encoder tensors that the network lacks: without them its features are others."""
+        own = set(network)
+        return [name for name in state if name.startswith(ENCODER) and name not in own]
+
     def _rename(self, name: str) -> str | None:
         name = _WRAPPERS.sub("", name)
         for pattern, replacement in self.rules:

@@ -30,7 +30,8 @@ class Receipt:
         touched: Names of the parameters that pretraining changed, where the checkpoint says so.
         key_map: The key map that was applied to a published checkpoint, if one was.
         encoder_matched: Number of the encoder's tensors that were loaded, where a key map was applied.
-        encoder_total: Number of the encoder's tensors that the key map is to fill.
+        encoder_total: Number of the encoder's tensors, those that the key map is to fill and those of the checkpoint
+            that have no place in the network.
         dropped: Names in the checkpoint that the key map leaves out (projectors, the other of two networks).
         inflated: Names of the tensors whose input channels were multiplied or reduced to the network's.
     """

@@ -41,7 +41,8 @@ def transfer(
         network: The network to fill, in place.
         checkpoint: A file written by ``torch.save`` (read with ``weights_only=True``) or a state dict.
         min_matched: Least share that must match, in [0, 1]: of the network's parameters (0.9 when left out), or, of a
-            published checkpoint, of the tensors of the encoder (all when left out).
+            published checkpoint, of the tensors of the encoder, the network's and the checkpoint's (all when left
+            out).
         key_map: ``"auto"`` tells a published checkpoint by its names; ``"voco_v2"``, ``"voco_10k"`` (the teacher),
             ``"voco_10k_student"``, ``"voco_cvpr"`` (for ``use_v2=False``) and ``"monai_swin_vit"`` say which it is;
             ``None`` takes names as they are.
@@ -53,8 +54,9 @@ def transfer(
         The receipt; print it.
 
     Raises:
-        WeightsMismatchError: If less than ``min_matched`` matched, or all that keeps the checkpoint from matching is
-            the number of input channels; the receipt is in its ``receipt``.
+        WeightsMismatchError: If less than ``min_matched`` matched, or, unless ``min_matched`` was given and is
+            reached, if all that keeps the checkpoint from matching is the number of input channels; the receipt is in
+            its ``receipt``.
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read or holds no tensors, or ``key_map`` is unknown or leads to another
             network.
@@ -183,13 +185,14 @@ def _require_enough(
         gain = len(other_channels) / max(receipt.encoder_total, 1)
         what = f"the {receipt.encoder_total} encoder tensors of {name}"
         hint = f" (read as {receipt.key_map}: see `use_v2` and `feature_size` of the network, or name another key_map)"
-    if other_channels and share + gain >= floor:
+    enough = share >= floor
+    if other_channels and share + gain >= floor and not (enough and min_matched is not None):
         raise WeightsMismatchError(
             f"the input channels of {name} must be the checkpoint's, got other ones in {', '.join(other_channels)}; "
             f"use inflate_channels=True to make the network's from them, or a network of as many channels\n{receipt}",
             receipt,
         )
-    if share < floor:
+    if not enough:
         raise WeightsMismatchError(
             f"at least {100 * floor:.0f} % of {what} must match, got {100 * share:.1f} %; is this the checkpoint of "
             f"another network or configuration?{hint}\n{receipt}",
@@ -224,7 +227,7 @@ def _compare(
     shared = [name for name in own if name in state]
     matched = [name for name in shared if own[name].shape == state[name].shape]
     parameters = {name: p.numel() for name, p in network.named_parameters()}
-    encoder = [] if translation is None else translation.covered(own, state)
+    encoder = [] if translation is None else [*translation.covered(own, state), *translation.homeless(own, state)]
     return Receipt(
         matched=tuple(matched),
         missing=tuple(name for name in own if name not in state),

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from monai_cl import recipes
 from monai_cl._files import atomic_write
+from monai_cl.data._voxels import require_voxels
 from monai_cl.data.cache.arrays import array_class
 from monai_cl.data.cache.encoding import Encoded, encode
 from monai_cl.data.cache.reading import FORMAT
@@ -116,7 +117,9 @@ class Job(Dataset[Outcome]):
     def _prepare(self, item: Item) -> dict[str, tuple[NDArray[Any], Any, Encoded]]:
         """Values, affine and what to store of each volume."""
         found = {}
-        for key, value in self.transform(dict(item)).items():
+        prepared = self.transform(dict(item))
+        require_voxels(prepared)
+        for key, value in prepared.items():
             if key in KEYS:
                 affine = getattr(value, "affine", None)
                 values = torch.as_tensor(value).as_subclass(torch.Tensor).detach().cpu().numpy()

@@ -42,7 +42,7 @@ def source_weights(
     r"""Probability of each volume, :math:`p_i = w_{s(i)} / (n_{s(i)} \sum_s w_s)`, or ``None`` without weights.
 
     A source's volumes share its weight: with weights 1 and 2 the second is drawn twice as often as the first, however
-    many volumes each has.
+    many volumes each has. As no volume is twice in a batch, a source gives a batch no more than it has.
 
     Args:
         volumes: Prepared volumes; where several processes share them, each weighs its own part.
@@ -83,6 +83,9 @@ def source_weights(
 class BatchDraw:
     """Distinct items of a batch, by their weights and out of one group.
 
+    An item is in a batch with the probability ``batch_size`` times its share of the weights. Since none is twice in a
+    batch that is 1 at most: what a very heavy item has beyond is shared out to the others, and the log says so.
+
     Args:
         num_items: Number of items.
         batch_size: Items a batch.
@@ -112,14 +115,23 @@ class BatchDraw:
         self._members = [each for each in members if len(each) >= batch_size]
         if groups is not None:
             self._say_what_is_left_out(members, groups)
-        self._within = [share[each] / share[each].sum() for each in self._members]
+        self._within = [_inclusion(share[each], batch_size) for each in self._members]
+        if any((share[each] * batch_size > share[each].sum() * (1 + 1e-9)).any() for each in self._members):
+            logger.warning(
+                "weights ask for some volumes more than once a batch of %d; they are in every batch, and their source "
+                "is drawn less often than asked for: use a smaller batch, or weights that differ less",
+                batch_size,
+            )
         whole = np.array([share[each].sum() for each in self._members])
         self._which = whole / whole.sum()
 
     def __call__(self, generator: np.random.Generator) -> np.ndarray:
         """Items of one batch."""
         number = generator.choice(len(self._members), p=self._which)
-        return generator.choice(self._members[number], self.batch_size, replace=False, p=self._within[number])
+        members, within = self._members[number], self._within[number]
+        if np.ptp(within) == 0:
+            return generator.choice(members, self.batch_size, replace=False, p=within / within.sum())
+        return np.asarray(members[_systematic(within, self.batch_size, generator)])
 
     def _say_what_is_left_out(self, members: list[np.ndarray], groups: Sequence[Hashable]) -> None:
         small = {str(groups[each[0]]): len(each) for each in members if len(each) < self.batch_size}
@@ -132,6 +144,31 @@ class BatchDraw:
             logger.warning(
                 "groups with fewer volumes than a batch of %d are not drawn: %s", self.batch_size, _said(small)
             )
+
+
+def _inclusion(weights: np.ndarray, count: int) -> np.ndarray:
+    """Probability of each of N items to be among ``count`` distinct ones: in proportion to its weight, 1 at most."""
+    full = np.zeros(len(weights), dtype=bool)
+    while True:
+        rest = np.where(full, 0.0, weights)
+        chance = np.where(full, 1.0, (count - full.sum()) * rest / max(rest.sum(), np.finfo(float).tiny))
+        beyond = (chance > 1) & ~full
+        if not beyond.any():
+            return np.asarray(chance)
+        full |= beyond
+
+
+def _systematic(chance: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Exactly ``count`` distinct items, each with its probability (Madow's systematic sampling, in random order).
+
+    Items are laid end to end, as long as they are probable; marks at equal distances of 1 from a random start each
+    fall on another one.
+    """
+    order = generator.permutation(len(chance))
+    ends = np.cumsum(chance[order])
+    marks = generator.random() + np.arange(count)
+    found = np.searchsorted(ends * (count / ends[-1]), marks, side="right")
+    return np.asarray(generator.permutation(order[found]))
 
 
 def _said(counts: Mapping[str, int]) -> str:

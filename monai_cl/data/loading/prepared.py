@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import Dataset, IterableDataset
 
+from monai_cl.data._voxels import require_voxels
 from monai_cl.data.cache.reading import check_prepared_by, open_item
 from monai_cl.data.datalist import CACHED
 from monai_cl.data.loading.faults import MAX_FAULTS, Faults
@@ -135,4 +136,8 @@ class PreparedStream(IterableDataset[dict[str, Any]]):
 def _prepared(item: Item, transform: Transform) -> Any:
     if CACHED in item:
         return open_item(item)
-    return item if transform is None else transform(item)
+    if transform is None:
+        return item
+    prepared = transform(item)
+    require_voxels(prepared)
+    return prepared

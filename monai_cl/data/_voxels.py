@@ -1,0 +1,18 @@
+"""Whether there is anything left of a volume once it is prepared."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def require_voxels(item: Any) -> None:
+    """Raise ``ValueError`` naming the first picture of an item without a voxel.
+
+    A recipe that crops to the body leaves nothing of a scan without one; MONAI only warns of it.
+    """
+    for key, value in item.items() if isinstance(item, Mapping) else ():
+        shape = tuple(getattr(value, "shape", ()))
+        if 0 in shape:
+            raise ValueError(
+                f"{key} must have a voxel after preparation, got shape {shape}: the recipe found nothing in it that "
+                "is not background; leave the file out or use another recipe"
+            )

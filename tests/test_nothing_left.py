@@ -1,0 +1,45 @@
+"""Scans of which a recipe leaves nothing: counted and named, in memory, in a stream and in a cache."""
+
+import json
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_cl import recipes
+from monai_cl.data import PreparedDataset, PreparedStream, load_datalist, write_cache
+
+TOLD = r"image must have a voxel after preparation, got shape \(1, 0, 0, 0\): the recipe found nothing in it"
+
+
+@pytest.fixture
+def datalist(tmp_path: Path) -> Path:
+    """Two scans with a body, and one of air alone."""
+    names = ("one", "air", "two")
+    for name in names:
+        volume = np.full((20, 20, 20), -1000, np.int16)
+        if name != "air":
+            volume[4:16, 5:15, 6:14] = 40
+        nib.save(nib.Nifti1Image(volume, np.diag([1.5, 1.5, 1.5, 1.0])), tmp_path / f"{name}.nii.gz")
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps({"training": [{"image": f"{name}.nii.gz", "case": name} for name in names]}))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:the foreground of:UserWarning")
+@pytest.mark.filterwarnings("ignore:negative dims:UserWarning")
+def test_a_scan_without_a_body_is_left_out_by_name(datalist: Path) -> None:
+    items = load_datalist(datalist, "training")
+    prepared = PreparedDataset(items, recipes.load("ct_abdomen"), max_faults=0.5)
+    assert [item["case"] for item in prepared] == ["one", "two"]
+    ((name, reason),) = prepared.faults
+    assert name == "air"
+    assert re.search(TOLD, reason)
+    streamed = PreparedStream(items, recipes.load("ct_abdomen"), max_faults=0.5)
+    assert [item["case"] for item in streamed] == ["one", "two"]
+    cache = write_cache(datalist, recipe="ct_abdomen", processes=0, max_faults=0.5)
+    ((name, reason),) = cache.left_out
+    assert name == "air"
+    assert re.search(TOLD, reason)
