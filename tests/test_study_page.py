@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def test_every_volume_has_its_picture_and_every_reason_a_row(result, tmp_path):
 def test_without_pictures_the_tiles_say_so(result, tmp_path):
     bare = scan(result.folder, tmp_path / "bare/study.json")
     assert write_study_page(bare, tmp_path / "bare/study.html").read_text().count("no picture") == 2
+
+
+def test_only_subjects_with_several_volumes_have_headings_of_their_own(result, tmp_path):
+    (section, items), *_ = [(name, items) for name, items in result.sections.items() if items]
+    few = write_study_page(result, tmp_path / "few.html").read_text()
+    assert f"<h3>{section}</h3>" in few
+    assert all(f"subject {item['subject']}<br>" in few for item in items)
+    many = write_study_page(replace(result, sections={section: items * 4}), tmp_path / "many.html").read_text()
+    assert all(f"<h3>{section}: {item['subject']}</h3>" in many for item in items)
+    assert f"<h3>{section}</h3>" not in many
 
 
 @pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium")

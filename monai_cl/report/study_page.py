@@ -17,6 +17,7 @@ from monai_cl.report.html import page_environment
 from monai_cl.report.tables import Cell, Table
 
 _MOST_PATHS = 3  # examples a reason
+_ROW = 3  # volumes a subject, on average, from which on subjects have headings of their own
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,14 @@ class Tile:
     alt: str
     title: str
     geometry: str
+    subject: str
     place: str
     remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Group:
-    """The volumes of one subject in one section."""
+    """Volumes under one heading: of a section, or of one subject in it."""
 
     title: str
     tiles: tuple[Tile, ...]
@@ -120,15 +122,16 @@ def _groups(result: ScanResult) -> list[Group]:
         by_subject: dict[str, list[dict[str, Any]]] = {}
         for item in items:
             by_subject.setdefault(str(item["subject"]), []).append(item)
-        if by_subject and max(map(len, by_subject.values())) == 1:  # a heading a volume would be noise
-            by_subject = {"": [item for one in by_subject.values() for item in one]}
+        if len(items) < _ROW * len(by_subject):  # a heading for every tile or two would be noise, and a long page
+            flow = [item for one in by_subject.values() for item in one]
+            groups.append(Group(section, tuple(_tile(item, result, remarks, named=True) for item in flow)))
+            continue
         for subject, own in by_subject.items():
-            title = f"{section}: {subject}" if subject else section
-            groups.append(Group(title, tuple(_tile(item, result, remarks) for item in own)))
+            groups.append(Group(f"{section}: {subject}", tuple(_tile(item, result, remarks) for item in own)))
     return groups
 
 
-def _tile(item: dict[str, Any], result: ScanResult, remarks: dict[str, list[str]]) -> Tile:
+def _tile(item: dict[str, Any], result: ScanResult, remarks: dict[str, list[str]], *, named: bool = False) -> Tile:
     image = item["image"]
     place = image if isinstance(image, str) else image[0]
     picture = result.pictures.get(place)
@@ -138,7 +141,8 @@ def _tile(item: dict[str, Any], result: ScanResult, remarks: dict[str, list[str]
     source = "data:image/png;base64," + base64.b64encode(picture).decode("ascii") if picture else ""
     shown = place if isinstance(image, str) else f"{place} and {len(image) - 1} more files"
     alt = f"Middle slice of {title}, {item['subject']}"
-    return Tile(source, alt, title, geometry, shown, tuple(remarks.get(place, ())))
+    subject = f"subject {item['subject']}" if named else ""
+    return Tile(source, alt, title, geometry, subject, shown, tuple(remarks.get(place, ())))
 
 
 def _some(paths: Sequence[str]) -> str:
