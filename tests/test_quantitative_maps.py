@@ -78,6 +78,23 @@ def test_subjects_and_sessions_are_found_apart(tmp_path: Path) -> None:
         load_maps(tmp_path)
 
 
+@pytest.mark.parametrize("suffixes", [("PDmap", "T1map", "R2starmap", "MTsat"), ("PD", "R1", "R2s", "MT")])
+@pytest.mark.parametrize("entities", ["acq-MPM", "space-orig", "desc-b", "run-2"])
+def test_further_entities_make_no_other_subject(tmp_path: Path, entities: str, suffixes: tuple[str, ...]) -> None:
+    for suffix in suffixes:
+        write(tmp_path / f"sub-001/anat/sub-001_{entities}_{suffix}.nii.gz", 1.0)
+    found = find_maps(tmp_path)
+    assert list(found) == ["sub-001"]
+    assert len(found["sub-001"]) == 4
+
+
+def test_two_files_of_saturation_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"sub-01/anat/sub-01_acq-{name}_MTsat.nii.gz", 1.7)
+    with pytest.raises(ValueError, match=r"sub-01 must have one MTsat, got .*acq-a_MTsat.* and .*acq-b_MTsat"):
+        find_maps(tmp_path)
+
+
 def test_hmri_results_are_found_by_name_and_read_with_their_own_sidecars(tmp_path: Path) -> None:
     for name, value, units in (
         ("R1", 1.1, "s-1"),

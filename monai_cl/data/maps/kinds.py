@@ -57,9 +57,10 @@ _HMRI_FILE = re.compile(r"_(R1|R2s|PD|MTsat|MT)(_(OLS|WLS1|WLS3|robust))?$")
 def named(path: Path) -> tuple[str, str | None]:
     """Subject and suffix that a file name tells; no suffix where it is no map."""
     name = stem(path)
-    if match := _HMRI_FILE.search(name):
-        return name[: match.start()], _HMRI[match.group(1)]
-    subject, _, suffix = name.rpartition("_")
+    if match := _HMRI_FILE.search(name):  # also MTsat of BIDS
+        subject, suffix = name[: match.start()], _HMRI[match.group(1)]
+    else:
+        subject, _, suffix = name.rpartition("_")
     return case_of(subject) or subject or path.parent.name, suffix if suffix in KINDS else None
 
 
