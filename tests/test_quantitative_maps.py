@@ -140,8 +140,31 @@ def test_units_that_the_values_contradict_are_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_units_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unit of .*a_T1map.nii must be one of .* got 'furlong'"):
+    message = r"unit of .*a_T1map.nii must be one of \('s', 'ms'\) or .* got 'furlong'; correct Units .*'T1map': \.\.\."
+    with pytest.raises(ValueError, match=message):
         load_maps({"T1map": write(tmp_path / "a_T1map.nii", 0.8, "furlong")})
+    with pytest.raises(ValueError, match=r"must be one of \('1/s', '1/ms'\) or .* got 's\^2'"):
+        load_maps({"R1map": write(tmp_path / "a_R1map.nii", 1.2, "s^2")})
+
+
+RATES = ("1/s", "1 / s", "1/seconds", "second^-1", "per second", "Per Second", "sec^-1", "s^{-1}", "s⁻¹", "/sec", "Hz")
+SLOW = ("1/ms", "1/milliseconds", "msec^-1", "per millisecond")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "units", "expected"),
+    [
+        *(("R2starmap", 20.0, unit, 0.05) for unit in RATES),
+        *(("R2starmap", 0.02, unit, 0.05) for unit in SLOW),
+        *(("T2map", 0.05, unit, 0.05) for unit in ("s", "Second", "secs", "seconds")),
+        *(("T2map", 50.0, unit, 0.05) for unit in ("msec", "msecs", "millisecond", "Milliseconds")),
+    ],
+)
+def test_usual_wordings_of_a_unit_mean_the_same(
+    tmp_path: Path, kind: str, stored: float, units: str, expected: float
+) -> None:
+    maps = load_maps({kind: write(tmp_path / f"a_{kind}.nii", stored, units)})
+    np.testing.assert_allclose(inner(maps), [expected], rtol=1e-5)
 
 
 def test_a_sidecar_is_inherited_from_folders_above(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from monai_cl.data.intake._hidden_paths import HiddenPath, has_alias
 from monai_cl.data.maps.files import grid_of, values_of
 from monai_cl.data.maps.finding import find_maps
-from monai_cl.data.maps.kinds import FRACTION, KINDS, NAMES, Kind, suffix_of
+from monai_cl.data.maps.kinds import FRACTION, KINDS, NAMES, suffix_of
 from monai_cl.data.maps.names import MapNames
 from monai_cl.data.maps.sidecars import stated_unit
 from monai_cl.qmri import limit_maps
@@ -147,9 +147,12 @@ def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict
         return values, {"file": _recorded(path), "suffix": suffix, "units": unit or "arbitrary", "units_from": origin}
     if text in _UNSTATED:
         text, origin = (kind.default, "BIDS") if kind.default else (_by_median(told, suffix, values), "median")
-    factor = _factor(kind, text)
+    factor = kind.factor(text)
     if factor is None:
-        raise ValueError(f"the unit of {told} must be one of {tuple(kind.units)}, got {unit!r}; give units={{...}}")
+        raise ValueError(
+            f"the unit of {told} must be one of {kind.usual_units} or a usual wording of them, got {unit!r}; correct "
+            f"Units in its sidecar or give units={{'{suffix}': ...}}"
+        )
     values = values * factor
     if kind.inverse:
         usable = (values > 0) & (values < math.inf)
@@ -158,10 +161,6 @@ def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict
     done = f"times {factor:.6g}" + (", then inverted" if kind.inverse else "")
     record = {"file": _recorded(path), "suffix": suffix, "units": text, "units_from": origin, "converted": done}
     return values, record
-
-
-def _factor(kind: Kind, text: str) -> float | None:
-    return kind.units.get(text.replace("⁻¹", "-1"))
 
 
 def _median(values: Tensor, keep: Callable[[Tensor], Tensor]) -> float:
