@@ -129,6 +129,37 @@ def test_ambiguous_saturation_is_refused_with_its_median(tmp_path: Path, stored:
         assert load_maps({"MTsat": write(path, 1.7)}, units={"MTsat": "p.u."}).shape == (1, *SHAPE)
 
 
+def in_noisy_air(tissue: float, noise: float) -> np.ndarray:
+    """A small head in air that nobody masked."""
+    air = np.abs(np.random.RandomState(0).normal(0, noise, (40, 40, 40)))
+    air[15:25, 15:25, 15:25] = tissue
+    return air.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "noise", "above"), [("MTsat", 1.75, 0.02, "0.5"), ("TB1map", 95.0, 1.0, "10")]
+)
+def test_per_cent_in_noisy_air_are_not_taken_for_fractions(
+    tmp_path: Path, kind: str, stored: float, noise: float, above: str
+) -> None:
+    path = tmp_path / f"a_{kind}.nii"
+    nibabel.save(nibabel.Nifti1Image(in_noisy_air(stored, noise), AFFINE), path)
+    message = rf"median of its positive values is 0\.\d+, as of a fraction, but 1\.56% of them are above {above}"
+    with pytest.raises(ValueError, match=rf"{message}.*units={{'{kind}': 'p.u.'}}"):
+        load_maps({kind: path})
+    given = load_maps({kind: path}, units={kind: "p.u."})  # which the noise does not contradict
+    assert float(given[0, 20, 20, 20]) == pytest.approx(stored / 100)
+
+
+def test_a_fraction_with_a_few_failed_fits_stays_one(tmp_path: Path) -> None:
+    values = in_noisy_air(0.0175, 0.002)
+    values[0, 0, :5] = 3.0
+    nibabel.save(nibabel.Nifti1Image(values, AFFINE), tmp_path / "a_MTsat.nii")
+    maps = load_maps({"MTsat": tmp_path / "a_MTsat.nii"})
+    assert maps.meta["mr_maps"]["mtsat"]["units"] == "fraction"
+    assert float(maps[0, 20, 20, 20]) == pytest.approx(0.0175)
+
+
 def test_units_that_the_values_contradict_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"read in 's' gives a median t1 of 860, outside 0.05 to 15; correct Units"):
         load_maps({"T1map": write(tmp_path / "a_T1map.nii", 860.0)})
