@@ -192,6 +192,32 @@ def test_families_that_the_maps_do_not_allow_are_left_out_by_default() -> None:
     assert not {"t1w_mprage", "swi", "mtw_spgr"} & names
 
 
+def test_mp2rage_needs_neither_t2_nor_t2_star(caplog: pytest.LogCaptureFixture) -> None:
+    maps = make_maps()
+    image = RandMRContrast(["t1w_mp2rage"], ("pd", "t1")).set_random_state(seed=0)(maps[:2])
+    full = RandMRContrast().apply(maps, image.meta["mr_protocol"])
+    torch.testing.assert_close(image.as_tensor(), full.as_tensor(), rtol=1e-5, atol=1e-6)
+    assert caplog.text == ""
+    assert [one.name for one in RandMRContrast(maps=("pd", "t1")).sequences] == ["t1w_mp2rage"]
+    assert "allow no other sequence than t1w_mp2rage; add maps: t2_star for t1w_mprage, " in caplog.text
+    assert "; t2 for t1w_se, " in caplog.text
+
+
+def test_t2_star_weighs_the_images_of_mp2rage_in_shared_voxels() -> None:
+    share = torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5]])
+    white, fluid = (tissue(name).typical() for name in ("white_matter", "csf"))
+    maps = torch.tensor([[getattr(white, m), getattr(fluid, m)] for m in MAPS]) @ share
+    maps[3, 0] = 0.003  # seconds
+    with_t2_star, without = (
+        RandMRContrast(["t1w_mp2rage"], names, fractions=("white_matter", "csf"))
+        .set_random_state(seed=0)(torch.cat([maps[: len(names)], share]))[0]
+        .as_tensor()
+        for names in (("pd", "t1", "t2", "t2_star"), ("pd", "t1"))
+    )
+    torch.testing.assert_close(with_t2_star[:2], without[:2])
+    assert abs(float(with_t2_star[2] - without[2])) > 0.01
+
+
 def test_a_fixed_protocol_is_played_as_it_is() -> None:
     protocol = SpinEcho(tr=0.5, te=0.01)
     image = RandMRContrast([protocol])(make_maps())
@@ -205,7 +231,11 @@ def test_a_fixed_protocol_is_played_as_it_is() -> None:
         ({"sequences": "flair"}, "sequences must be a list of names, got the text 'flair'"),
         ({"sequences": ["mtw_spgr"], "maps": ("pd", "t1", "t2_star")}, "maps are missing: {'mtw_spgr': .'mtsat'.}"),
         ({"sequences": ["flair"], "maps": ("pd", "t2_star")}, "maps are missing: {'flair': .'t1', 't2'.}"),
-        ({"sequences": []}, "sequences must hold at least one"),
+        ({"sequences": []}, "sequences must hold at least one .* got none; leave them out"),
+        (
+            {"maps": ("pd",)},
+            "got none; add maps: t1 for t1w_mp2rage; t1 and t2_star for t1w_mprage, .*t1 and t2 for t1w",
+        ),
         ({"maps": ("pd", "t1", "t2star")}, "maps must be of .*, got 't2star'; did you mean 't2_star'"),
         ({"maps": ("pd", "pd")}, "maps must not repeat a name"),
         ({"maps": ()}, "maps may be empty only where fractions name tissues"),

@@ -57,7 +57,7 @@ def simulated(
             field_strength=record.get("field_strength", field_strength),
         )  # fmt: skip
         record["t2"] = {**facts, "seed": seed}
-    _check_seconds({name: maps[name] for name in protocol.maps if name in maps})
+    _check_seconds({name: maps[name] for name in protocol.takes if name in maps})
     after = {name: drawn for name, drawn in artefacts.items() if name not in FIELDS}
     if not shares and not after:
         return protocol.signal(**fields, **maps)
@@ -83,11 +83,13 @@ def _mixed(
     if "tissues" in record:
         values = [record["tissues"][name] for name in shares]
     else:
-        values = [_purest(maps, share, protocol.maps, purity) for share in shares.values()]
+        names = [name for name in protocol.takes if name in maps]
+        values = [_purest(maps, share, names, purity) for share in shares.values()]
     fractions = torch.stack(tuple(shares.values()))
     pure = [
-        protocol.coherent(**fields, **{name: fractions.new_tensor(v[name]) for name in protocol.maps}) for v in values
-    ]  # t = tissue, i = image
+        protocol.coherent(**fields, **{name: fractions.new_tensor(v[name]) for name in protocol.takes if name in v})
+        for v in values
+    ]
     images = [mix(fractions, parts, signed=True) for parts in zip(*pure, strict=True)]
     if "tissues" in record:
         return images

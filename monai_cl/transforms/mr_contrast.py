@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from monai_cl.qmri.sampling import family
 from monai_cl.transforms._mr_image import FIELDS, simulated
 from monai_cl.transforms.mr_artefacts import MRArtefacts
 from monai_cl.transforms.mr_record import MRRecord
+
+logger = logging.getLogger(__name__)
 
 MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")
 _SEEDS = 2**32
@@ -40,7 +43,8 @@ class RandMRContrast(Randomizable, Transform):
 
     Args:
         sequences: Names of families (keys of ``monai_cl.qmri.FAMILIES``), families of your own, or fixed protocols,
-            each as likely as another. All families that the maps allow when left out.
+            each as likely as another. All families that the maps allow when left out, with a warning where that is a
+            single one.
         maps: Names of the channels: ``pd`` (any unit), ``t1``, ``t2``, ``t2_star`` (seconds), ``mtsat`` (fraction);
             also ``b1`` (measured transmit field, 1 is nominal) and ``b0`` (field offset in Hz).
         fractions: Names of tissues (``white_matter``, ``grey_matter``, ``csf``, ...) whose fractions, 0 to 1, follow
@@ -110,16 +114,22 @@ class RandMRContrast(Randomizable, Transform):
         wanted = FAMILIES.values() if sequences is None else sequences
         chosen = [family(one) if isinstance(one, str) else one for one in wanted]
         lacking = {one: self._lacking(one) for one in chosen}
+        short = {one: names for one, names in lacking.items() if names}
         if sequences is None:
             chosen = [one for one in chosen if not lacking[one]]
-        elif any(lacking.values()):
-            which = {getattr(one, "name", "") or type(one).__name__: names for one, names in lacking.items() if names}
+        elif short:
+            which = {_called(one): names for one, names in short.items()}
             raise ValueError(
                 f"sequences must be playable with the maps {self.maps}, but maps are missing: {which}; "
                 "leave the sequences out or give the maps (T2 is drawn where t1 and t2_star are there)"
             )
         if not chosen:
-            raise ValueError(f"sequences must hold at least one that the maps {self.maps} allow, got none")
+            remedy = f"; {_further_maps(short)}" if short else "; leave them out for all that the maps allow"
+            raise ValueError(f"sequences must hold at least one that the maps {self.maps} allow, got none{remedy}")
+        if sequences is None and len(chosen) == 1:
+            logger.warning(
+                "the maps %s allow no other sequence than %s; %s", self.maps, _called(chosen[0]), _further_maps(short)
+            )
         return tuple(chosen)
 
     def _lacking(self, one: Family | Protocol) -> list[str]:
@@ -313,6 +323,19 @@ class RandMRContrastd(Randomizable, MapTransform):
 
 
 RandMRContrastD = RandMRContrastDict = RandMRContrastd
+
+
+def _called(one: Family | Protocol) -> str:
+    return getattr(one, "name", "") or type(one).__name__
+
+
+def _further_maps(lacking: Mapping[Family | Protocol, Sequence[str]]) -> str:
+    """Which maps would allow which sequences, the fewest maps first."""
+    allowed: dict[tuple[str, ...], list[str]] = {}
+    for one, names in lacking.items():
+        allowed.setdefault(tuple(names), []).append(_called(one))
+    told = (f"{' and '.join(names)} for {', '.join(allowed[names])}" for names in sorted(allowed, key=len))
+    return f"add maps: {'; '.join(told)} (T2 is drawn where t1 and t2_star are there)"
 
 
 def _known(argument: str, names: Sequence[str], allowed: Sequence[str] | None = None) -> tuple[str, ...]:
