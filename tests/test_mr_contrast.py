@@ -239,13 +239,23 @@ def test_a_fixed_protocol_is_played_as_it_is() -> None:
         ({"maps": ("pd", "t1", "t2star")}, "maps must be of .*, got 't2star'; did you mean 't2_star'"),
         ({"maps": ("pd", "pd")}, "maps must not repeat a name"),
         ({"maps": ()}, "maps may be empty only where fractions name tissues"),
-        ({"fractions": ("white_mater",)}, "white_matter"),
+        ({"fractions": ("white_mater",)}, "fractions must be of .*, got 'white_mater'; did you mean 'white_matter'"),
+        ({"field_strength": 9.4}, "field_strength must be 1.5 to 7 tesla, where the tables of tissues hold, got 9.4"),
+        ({"field_strength": 0.55}, "field_strength must be 1.5 to 7 tesla, .* got 0.55"),
+        ({"field_strength": math.nan}, "field_strength must be 1.5 to 7 tesla, .* got nan"),
+        ({"maps": (), "fractions": ("csf",), "field_strength": 2.9}, "field_strength must be one of .* got 2.9; take"),
         ({"purity": 0.3}, "purity must be above 0.5"),
     ],
 )
 def test_arguments_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RandMRContrast(**arguments)
+
+
+@pytest.mark.parametrize(("field_strength", "name"), [(2.9, "csf"), (7.0, "muscle")])
+def test_fractions_beside_maps_need_no_table(field_strength: float, name: str) -> None:
+    transform = RandMRContrast(fractions=(name,), field_strength=field_strength).set_random_state(seed=0)
+    assert transform(torch.cat([make_maps(), torch.full((1, *SHAPE), 0.5)])).shape == (1, *SHAPE)
 
 
 def test_maps_that_do_not_fit_are_refused() -> None:

@@ -15,7 +15,9 @@ from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
 from monai_cl.qmri import FAMILIES, Family, Protocol, draw_protocol, protocol_from_dict, tissue
+from monai_cl.qmri.fields import HIGHEST, LOWEST
 from monai_cl.qmri.sampling import family
+from monai_cl.qmri.tissues import NAMES
 from monai_cl.transforms._mr_image import FIELDS, simulated
 from monai_cl.transforms.mr_artefacts import MRArtefacts
 from monai_cl.transforms.mr_record import MRRecord
@@ -50,7 +52,8 @@ class RandMRContrast(Randomizable, Transform):
         fractions: Names of tissues (``white_matter``, ``grey_matter``, ``csf``, ...) whose fractions, 0 to 1, follow
             the maps as further channels.
         purity: Fraction from which a voxel counts as one tissue.
-        field_strength: Field in tesla, 1.5 to 7, at which the maps were measured.
+        field_strength: Field in tesla, 1.5 to 7, at which the maps were measured. Tissues without maps are drawn at
+            1.5, 3 or 7.
         **artefacts: Probabilities and sizes of transmit, offset and receive fields, thick slices, coarse resolution,
             Gibbs rings, motion, ghosts and noise: the attributes of :class:`MRArtefacts`, all off by default.
 
@@ -60,8 +63,9 @@ class RandMRContrast(Randomizable, Transform):
         record, which :meth:`apply` takes.
 
     Raises:
-        ValueError: If a name is unknown, a sequence needs a map that is not there, the channels do not fit, fractions
-            are outside 0 to 1, or relaxation times are not in seconds.
+        ValueError: If a name is unknown, a sequence needs a map that is not there, the field is outside the tables of
+            tissues, the channels do not fit, fractions are outside 0 to 1, relaxation times are not in seconds or
+            saturation is not a fraction.
 
     Note:
         Maps are taken as they are; voxels with a relaxation time that is not positive and finite give 0.
@@ -97,11 +101,16 @@ class RandMRContrast(Randomizable, Transform):
     ) -> None:
         self.artefacts = MRArtefacts(**artefacts)
         self.maps = _known("maps", maps, (*MAPS, *FIELDS))
-        self.fractions = _known("fractions", fractions)
+        self.fractions = _known("fractions", fractions, NAMES)
         self.purity = purity
         self.field_strength = float(field_strength)
-        for name in self.fractions:
-            tissue(name, self.field_strength)  # raises for unknown names
+        if not LOWEST <= self.field_strength <= HIGHEST:
+            raise ValueError(
+                f"field_strength must be {LOWEST:g} to {HIGHEST:g} tesla, where the tables of tissues hold, got "
+                f"{field_strength!r}"
+            )
+        for name in self.fractions if self._tissues_drawn else ():
+            tissue(name, self.field_strength)  # raises between the fields of the table
         if not 0.5 < purity <= 1:
             raise ValueError(f"purity must be above 0.5 and at most 1, got {purity!r}")
         if not set(self.maps) - set(FIELDS) and not self.fractions:
