@@ -192,6 +192,32 @@ def test_families_that_the_maps_do_not_allow_are_left_out_by_default() -> None:
     assert not {"t1w_mprage", "swi", "mtw_spgr"} & names
 
 
+def test_mp2rage_needs_neither_t2_nor_t2_star(caplog: pytest.LogCaptureFixture) -> None:
+    maps = make_maps()
+    image = RandMRContrast(["t1w_mp2rage"], ("pd", "t1")).set_random_state(seed=0)(maps[:2])
+    full = RandMRContrast().apply(maps, image.meta["mr_protocol"])
+    torch.testing.assert_close(image.as_tensor(), full.as_tensor(), rtol=1e-5, atol=1e-6)
+    assert caplog.text == ""
+    assert [one.name for one in RandMRContrast(maps=("pd", "t1")).sequences] == ["t1w_mp2rage"]
+    assert "allow no other sequence than t1w_mp2rage; add maps: t2_star for t1w_mprage, " in caplog.text
+    assert "; t2 for t1w_se, " in caplog.text
+
+
+def test_t2_star_weighs_the_images_of_mp2rage_in_shared_voxels() -> None:
+    share = torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5]])
+    white, fluid = (tissue(name).typical() for name in ("white_matter", "csf"))
+    maps = torch.tensor([[getattr(white, m), getattr(fluid, m)] for m in MAPS]) @ share
+    maps[3, 0] = 0.003  # seconds
+    with_t2_star, without = (
+        RandMRContrast(["t1w_mp2rage"], names, fractions=("white_matter", "csf"))
+        .set_random_state(seed=0)(torch.cat([maps[: len(names)], share]))[0]
+        .as_tensor()
+        for names in (("pd", "t1", "t2", "t2_star"), ("pd", "t1"))
+    )
+    torch.testing.assert_close(with_t2_star[:2], without[:2])
+    assert abs(float(with_t2_star[2] - without[2])) > 0.01
+
+
 def test_a_fixed_protocol_is_played_as_it_is() -> None:
     protocol = SpinEcho(tr=0.5, te=0.01)
     image = RandMRContrast([protocol])(make_maps())
@@ -205,11 +231,19 @@ def test_a_fixed_protocol_is_played_as_it_is() -> None:
         ({"sequences": "flair"}, "sequences must be a list of names, got the text 'flair'"),
         ({"sequences": ["mtw_spgr"], "maps": ("pd", "t1", "t2_star")}, "maps are missing: {'mtw_spgr': .'mtsat'.}"),
         ({"sequences": ["flair"], "maps": ("pd", "t2_star")}, "maps are missing: {'flair': .'t1', 't2'.}"),
-        ({"sequences": []}, "sequences must hold at least one"),
+        ({"sequences": []}, "sequences must hold at least one .* got none; leave them out"),
+        (
+            {"maps": ("pd",)},
+            "got none; add maps: t1 for t1w_mp2rage; t1 and t2_star for t1w_mprage, .*t1 and t2 for t1w",
+        ),
         ({"maps": ("pd", "t1", "t2star")}, "maps must be of .*, got 't2star'; did you mean 't2_star'"),
         ({"maps": ("pd", "pd")}, "maps must not repeat a name"),
         ({"maps": ()}, "maps may be empty only where fractions name tissues"),
-        ({"fractions": ("white_mater",)}, "white_matter"),
+        ({"fractions": ("white_mater",)}, "fractions must be of .*, got 'white_mater'; did you mean 'white_matter'"),
+        ({"field_strength": 9.4}, "field_strength must be 1.5 to 7 tesla, where the tables of tissues hold, got 9.4"),
+        ({"field_strength": 0.55}, "field_strength must be 1.5 to 7 tesla, .* got 0.55"),
+        ({"field_strength": math.nan}, "field_strength must be 1.5 to 7 tesla, .* got nan"),
+        ({"maps": (), "fractions": ("csf",), "field_strength": 2.9}, "field_strength must be one of .* got 2.9; take"),
         ({"purity": 0.3}, "purity must be above 0.5"),
     ],
 )
@@ -218,12 +252,23 @@ def test_arguments_are_refused(arguments: dict, message: str) -> None:
         RandMRContrast(**arguments)
 
 
+@pytest.mark.parametrize(("field_strength", "name"), [(2.9, "csf"), (7.0, "muscle")])
+def test_fractions_beside_maps_need_no_table(field_strength: float, name: str) -> None:
+    transform = RandMRContrast(fractions=(name,), field_strength=field_strength).set_random_state(seed=0)
+    assert transform(torch.cat([make_maps(), torch.full((1, *SHAPE), 0.5)])).shape == (1, *SHAPE)
+
+
 def test_maps_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"img must be channel-first with the 5 channels .* got shape \(4, 6, 5, 4\)"):
         RandMRContrast()(make_maps()[:4])
     milliseconds = make_maps() * 1000
     with pytest.raises(ValueError, match=r"must be in seconds, got a median of \d+"):
         RandMRContrast(["t1w_se"])(milliseconds)
+    per_cent = make_maps() * torch.tensor([1.0, 1, 1, 1, 100]).reshape(5, 1, 1, 1)
+    per_cent[4] = per_cent[4].clamp(max=0.99)  # no voxel reaches 1, which the signal equation would refuse
+    for name in ("mtw_spgr", "t1w_se"):
+        with pytest.raises(ValueError, match=r"mtsat must be a fraction, got a median of 0\.86\d*; divide p.u. by 100"):
+            RandMRContrast([name])(per_cent)
     percent = torch.cat([make_maps(), torch.full((1, *SHAPE), 40.0)])
     with pytest.raises(ValueError, match="fractions must be between 0 and 1, got 40 to 40"):
         RandMRContrast(fractions=("csf",))(percent)

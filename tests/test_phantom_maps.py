@@ -111,7 +111,7 @@ def test_images_mix_tissues_in_the_signal(subject, family):
     expected = None
     for name, share in zip(subject.tissues, subject.fractions, strict=True):
         own = subject.tissue_maps(name)
-        parts = [share * part for part in protocol.coherent(**{n: own[n] for n in protocol.maps})]
+        parts = [share * part for part in protocol.coherent(**{n: own[n] for n in protocol.takes})]
         expected = parts if expected is None else [a + b for a, b in zip(expected, parts, strict=True)]
     image = subject.image(protocol)
     torch.testing.assert_close(image[0], protocol.combine(*expected), rtol=1e-4, atol=1e-4)

@@ -89,7 +89,7 @@ def test_t1_between_tabulated_fields_is_interpolated() -> None:
     assert typical_t1("fat", 1.5) == 0.29
     middle = typical_t1("fat", math.sqrt(1.5 * 3))
     assert middle == pytest.approx((0.29 + 0.37) / 2)
-    with pytest.raises(ValueError, match=r"fat is tabulated from 1.5 to 7.0 T, got 9.4"):
+    with pytest.raises(ValueError, match=r"field_strength must be 1.5 to 7 tesla, between which T1 of fat .* got 9.4"):
         typical_t1("fat", 9.4)
     with pytest.raises(ValueError, match="tissue must be one of"):
         typical_t1("bone", 3.0)
@@ -98,10 +98,24 @@ def test_t1_between_tabulated_fields_is_interpolated() -> None:
 def test_unknown_tissues_and_fields_are_refused_with_a_hint() -> None:
     with pytest.raises(ValueError, match=r"tissue must be one of .*, got 'gray_matter'; did you mean 'grey_matter'"):
         tissue("gray_matter")
-    with pytest.raises(ValueError, match=r"csf is tabulated at \[1.5, 3.0, 7.0\] T, got 0.55; take a field nearby"):
+    with pytest.raises(ValueError, match=r"must be one of \(1.5, 3.0, 7.0\) tesla, where csf is tabulated, got 0.55"):
         tissue("csf", 0.55)
-    with pytest.raises(ValueError, match=r"muscle is tabulated at \[1.5, 3.0\] T, got 7.0"):
-        tissue("muscle", 7.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("field", [2.9, 7.0, 9.4])
+def test_the_remedy_for_a_field_that_is_not_tabulated_can_be_followed(name: str, field: float) -> None:
+    if (name, field) in TISSUES:
+        return
+    with pytest.raises(ValueError, match=rf"where {name} is tabulated, got {field}; take the nearest") as refused:
+        tissue(name, field)
+    known = tissue(name, 3.0).typical()
+    times = [torch.tensor(value) for value in (known.t1, known.t2, known.t2_star)]
+    if "change_field" in str(refused.value):
+        assert change_field(*times, tissue=name, measured_at=3.0, wanted_at=field)[0] > 0
+    else:
+        with pytest.raises(ValueError, match=r"there is a law for|field_strength must be"):
+            change_field(*times, tissue=name, measured_at=3.0, wanted_at=field)
 
 
 # Fields

@@ -78,6 +78,23 @@ def test_subjects_and_sessions_are_found_apart(tmp_path: Path) -> None:
         load_maps(tmp_path)
 
 
+@pytest.mark.parametrize("suffixes", [("PDmap", "T1map", "R2starmap", "MTsat"), ("PD", "R1", "R2s", "MT")])
+@pytest.mark.parametrize("entities", ["acq-MPM", "space-orig", "desc-b", "run-2"])
+def test_further_entities_make_no_other_subject(tmp_path: Path, entities: str, suffixes: tuple[str, ...]) -> None:
+    for suffix in suffixes:
+        write(tmp_path / f"sub-001/anat/sub-001_{entities}_{suffix}.nii.gz", 1.0)
+    found = find_maps(tmp_path)
+    assert list(found) == ["sub-001"]
+    assert len(found["sub-001"]) == 4
+
+
+def test_two_files_of_saturation_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"sub-01/anat/sub-01_acq-{name}_MTsat.nii.gz", 1.7)
+    with pytest.raises(ValueError, match=r"sub-01 must have one MTsat, got .*acq-a_MTsat.* and .*acq-b_MTsat"):
+        find_maps(tmp_path)
+
+
 def test_hmri_results_are_found_by_name_and_read_with_their_own_sidecars(tmp_path: Path) -> None:
     for name, value, units in (
         ("R1", 1.1, "s-1"),
@@ -112,6 +129,37 @@ def test_ambiguous_saturation_is_refused_with_its_median(tmp_path: Path, stored:
         assert load_maps({"MTsat": write(path, 1.7)}, units={"MTsat": "p.u."}).shape == (1, *SHAPE)
 
 
+def in_noisy_air(tissue: float, noise: float) -> np.ndarray:
+    """A small head in air that nobody masked."""
+    air = np.abs(np.random.RandomState(0).normal(0, noise, (40, 40, 40)))
+    air[15:25, 15:25, 15:25] = tissue
+    return air.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "noise", "above"), [("MTsat", 1.75, 0.02, "0.5"), ("TB1map", 95.0, 1.0, "10")]
+)
+def test_per_cent_in_noisy_air_are_not_taken_for_fractions(
+    tmp_path: Path, kind: str, stored: float, noise: float, above: str
+) -> None:
+    path = tmp_path / f"a_{kind}.nii"
+    nibabel.save(nibabel.Nifti1Image(in_noisy_air(stored, noise), AFFINE), path)
+    message = rf"median of its positive values is 0\.\d+, as of a fraction, but 1\.56% of them are above {above}"
+    with pytest.raises(ValueError, match=rf"{message}.*units={{'{kind}': 'p.u.'}}"):
+        load_maps({kind: path})
+    given = load_maps({kind: path}, units={kind: "p.u."})  # which the noise does not contradict
+    assert float(given[0, 20, 20, 20]) == pytest.approx(stored / 100)
+
+
+def test_a_fraction_with_a_few_failed_fits_stays_one(tmp_path: Path) -> None:
+    values = in_noisy_air(0.0175, 0.002)
+    values[0, 0, :5] = 3.0
+    nibabel.save(nibabel.Nifti1Image(values, AFFINE), tmp_path / "a_MTsat.nii")
+    maps = load_maps({"MTsat": tmp_path / "a_MTsat.nii"})
+    assert maps.meta["mr_maps"]["mtsat"]["units"] == "fraction"
+    assert float(maps[0, 20, 20, 20]) == pytest.approx(0.0175)
+
+
 def test_units_that_the_values_contradict_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"read in 's' gives a median t1 of 860, outside 0.05 to 15; correct Units"):
         load_maps({"T1map": write(tmp_path / "a_T1map.nii", 860.0)})
@@ -123,8 +171,31 @@ def test_units_that_the_values_contradict_are_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_units_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unit of .*a_T1map.nii must be one of .* got 'furlong'"):
+    message = r"unit of .*a_T1map.nii must be one of \('s', 'ms'\) or .* got 'furlong'; correct Units .*'T1map': \.\.\."
+    with pytest.raises(ValueError, match=message):
         load_maps({"T1map": write(tmp_path / "a_T1map.nii", 0.8, "furlong")})
+    with pytest.raises(ValueError, match=r"must be one of \('1/s', '1/ms'\) or .* got 's\^2'"):
+        load_maps({"R1map": write(tmp_path / "a_R1map.nii", 1.2, "s^2")})
+
+
+RATES = ("1/s", "1 / s", "1/seconds", "second^-1", "per second", "Per Second", "sec^-1", "s^{-1}", "s⁻¹", "/sec", "Hz")
+SLOW = ("1/ms", "1/milliseconds", "msec^-1", "per millisecond")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "units", "expected"),
+    [
+        *(("R2starmap", 20.0, unit, 0.05) for unit in RATES),
+        *(("R2starmap", 0.02, unit, 0.05) for unit in SLOW),
+        *(("T2map", 0.05, unit, 0.05) for unit in ("s", "Second", "secs", "seconds")),
+        *(("T2map", 50.0, unit, 0.05) for unit in ("msec", "msecs", "millisecond", "Milliseconds")),
+    ],
+)
+def test_usual_wordings_of_a_unit_mean_the_same(
+    tmp_path: Path, kind: str, stored: float, units: str, expected: float
+) -> None:
+    maps = load_maps({kind: write(tmp_path / f"a_{kind}.nii", stored, units)})
+    np.testing.assert_allclose(inner(maps), [expected], rtol=1e-5)
 
 
 def test_a_sidecar_is_inherited_from_folders_above(tmp_path: Path) -> None:

@@ -254,6 +254,15 @@ def test_targets_of_other_channels_are_refused() -> None:
         method({"image": views()})
 
 
+def test_a_batch_of_one_is_refused_only_where_crops_are_told_apart() -> None:
+    method = SequenceContrast(network(), 16, **SMALL)
+    with pytest.raises(
+        ValueError, match=r"batch_size must be at least 2 with the global term, .* got 1; .*global_weight to 0"
+    ):
+        method({"image": views(1)})
+    assert bool(SequenceContrast(network(), 16, global_weight=0.0, **SMALL)({"image": views(1)})["loss"].isfinite())
+
+
 def test_causes_of_collapse_are_named() -> None:
     assert "pool_size=1" in SequenceContrast(network(), 16, pool_size=1, **SMALL).causes_of_collapse()[0]
     assert SequenceContrast(network(), 16, **SMALL).causes_of_collapse() == []

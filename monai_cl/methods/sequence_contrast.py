@@ -134,9 +134,17 @@ class SequenceContrast(Method):
             weighted; with ``global`` also ``retrieval``, the share of crops that are nearest to their other view among
             those of the batch, and ``embedding_std`` (near 1 when embeddings fill the sphere, 0 when they have
             collapsed).
+
+        Raises:
+            ValueError: If the global term has a single crop, which there is nothing to tell from.
         """
         views = batch[self.key]
         image: Tensor = views["views"]
+        if self.projector is not None and len(image) < 2:
+            raise ValueError(
+                f"batch_size must be at least 2 with the global term, which tells the crops of a batch apart, got "
+                f"{len(image)}; take a larger batch_size or set global_weight to 0"
+            )
         features = network_features(self.network, image.flatten(0, 1))
         terms: dict[str, Tensor] = {}
         health: dict[str, Tensor] = {}

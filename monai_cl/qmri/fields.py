@@ -36,6 +36,10 @@ _R2_STAR_LAW: Mapping[str, tuple[float, float]] = {
 }
 
 
+LOWEST, HIGHEST = 1.5, 7.0  # tesla, between which all laws hold
+MOVABLE = tuple(name for name in _T1_LAW if name in _R2_LAW and name in _R2_STAR_LAW)  # by change_field
+
+
 def t1_at(tissue: str, field_strength: float) -> float:
     r"""Longitudinal relaxation time by $T_1 = a\,(\gamma B_0)^b$.
 
@@ -128,7 +132,7 @@ def change_field(
 
 def _linear(law: Mapping[str, tuple[float, float]], tissue: str, field_strength: float) -> float:
     constant, slope = _law(law, tissue)
-    _check_field(field_strength, 1.5)
+    _check_field(field_strength, LOWEST)
     return constant + slope * field_strength
 
 
@@ -141,7 +145,7 @@ def _law(laws: Mapping[str, tuple[float, float]], tissue: str) -> tuple[float, f
 
 
 def _check_field(field_strength: float, lowest: float) -> None:
-    if not lowest <= field_strength <= 7:
+    if not lowest <= field_strength <= HIGHEST:
         raise ValueError(
-            f"field_strength must be {lowest} to 7 tesla, where the law was fitted, got {field_strength!r}"
+            f"field_strength must be {lowest:g} to {HIGHEST:g} tesla, where the law was fitted, got {field_strength!r}"
         )

@@ -74,7 +74,7 @@ def mp2rage(
 def mp2rage_images(
     pd: Tensor,
     t1: Tensor,
-    t2_star: Tensor,
+    t2_star: Tensor | None = None,
     *,
     tr: Parameter,
     ti1: Parameter,
@@ -106,7 +106,7 @@ def mp2rage_images(
     Args:
         pd: Proton density, any unit; the signal has the same unit.
         t1: Longitudinal relaxation time in seconds, broadcastable to ``pd``.
-        t2_star: Effective transverse relaxation time in seconds.
+        t2_star: Effective transverse relaxation time in seconds; no decay where left out.
         tr: Time from inversion to inversion in seconds.
         ti1: Time from inversion to the middle of the first train in seconds.
         ti2: Time from inversion to the middle of the second train in seconds.
@@ -129,11 +129,12 @@ def mp2rage_images(
     """
     parameters = _timing(tr, ti1, ti2, echo_spacing, te, flip_angle1, flip_angle2, num_pulses, efficiency)
     fields = (scaled(flip_angle1, b1), scaled(flip_angle2, b1))
+    times = (t1,) if t2_star is None else (t1, t2_star)
     first, second = (
         evaluate(
-            _image_kernel(which),
+            _image_kernel(which, len(times)),
             pd,
-            (t1, t2_star),
+            times,
             fields=fields,
             parameters=(te, *parameters),
             prepare=_prepare_images,
@@ -243,8 +244,9 @@ def _uniform_kernel(times: int) -> Kernel:
     return kernel
 
 
-def _image_kernel(which: int) -> Kernel:
-    def kernel(t1: Tensor, t2_star: Tensor, te: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor]:
-        return _magnetisation(t1, *prepared)[which], faded(te, t2_star)
+def _image_kernel(which: int, times: int) -> Kernel:
+    def kernel(t1: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        t2_star, (te, *prepared) = rest[: times - 1], rest[times - 1 :]
+        return _magnetisation(t1, *prepared)[which], *(faded(te, time) for time in t2_star)
 
     return kernel

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from monai_cl.qmri.fields import HIGHEST, LOWEST, MOVABLE
 from monai_cl.qmri.ranges import RandomSource
 
 _WIDEST = 2.5  # standard deviations; draws beyond are pulled in
@@ -132,10 +133,12 @@ def tissue(name: str, field_strength: float = 3.0) -> Tissue:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"tissue must be one of {NAMES}, got {name!r}{hint}")
     if (name, field_strength) not in TISSUES:
-        known = [field for tissue_name, field in TISSUES if tissue_name == name]
+        known = tuple(field for tissue_name, field in TISSUES if tissue_name == name)
+        follows_laws = name in MOVABLE and LOWEST <= field_strength <= HIGHEST
+        hint = " and change it with monai_cl.qmri.change_field" if follows_laws else ""
         raise ValueError(
-            f"{name} is tabulated at {known} T, got {field_strength!r}; take a field nearby and "
-            "change it with monai_cl.qmri.fields.change_field"
+            f"field_strength must be one of {known} tesla, where {name} is tabulated, got {field_strength!r}; "
+            f"take the nearest{hint}"
         )
     return TISSUES[name, field_strength]
 
@@ -157,7 +160,10 @@ def typical_t1(name: str, field_strength: float) -> float:
         if low < field_strength < high:
             share = math.log(field_strength / low) / math.log(high / low)
             return t1_low + share * (t1_high - t1_low)
-    raise ValueError(f"{name} is tabulated from {points[0][0]} to {points[-1][0]} T, got {field_strength!r}")
+    raise ValueError(
+        f"field_strength must be {points[0][0]:g} to {points[-1][0]:g} tesla, between which T1 of {name} is tabulated, "
+        f"got {field_strength!r}"
+    )
 
 
 def _q(value: float, spread: float, source: str) -> Quantity:

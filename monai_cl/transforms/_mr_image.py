@@ -12,7 +12,11 @@ from monai_cl.qmri.protocols import BalancedSsfp, Mp2rage
 from monai_cl.transforms.mr_artefacts import degrade, root_sum_of_squares, smooth_field, uniform_of_coils
 
 FIELDS = ("b1", "b0")
-_LONGEST = 20.0  # s; medians above are milliseconds or rates
+_SECONDS = (20.0, "in seconds", "divide milliseconds by 1000")
+# largest median that can be in our unit, that unit, and what to do about others
+_UNITS = {
+    "t1": _SECONDS, "t2": _SECONDS, "t2_star": _SECONDS, "mtsat": (0.1, "a fraction", "divide p.u. by 100"),
+}  # fmt: skip
 _SAMPLE = 1 << 16  # voxels that a median is taken of
 
 
@@ -57,7 +61,8 @@ def simulated(
             field_strength=record.get("field_strength", field_strength),
         )  # fmt: skip
         record["t2"] = {**facts, "seed": seed}
-    _check_seconds({name: maps[name] for name in protocol.maps if name in maps})
+    # Saturation always, so that the first image tells and not the first with a pulse for it.
+    _check_units({name: values for name, values in maps.items() if name in protocol.takes or name == "mtsat"})
     after = {name: drawn for name, drawn in artefacts.items() if name not in FIELDS}
     if not shares and not after:
         return protocol.signal(**fields, **maps)
@@ -83,11 +88,13 @@ def _mixed(
     if "tissues" in record:
         values = [record["tissues"][name] for name in shares]
     else:
-        values = [_purest(maps, share, protocol.maps, purity) for share in shares.values()]
+        names = [name for name in protocol.takes if name in maps]
+        values = [_purest(maps, share, names, purity) for share in shares.values()]
     fractions = torch.stack(tuple(shares.values()))
     pure = [
-        protocol.coherent(**fields, **{name: fractions.new_tensor(v[name]) for name in protocol.maps}) for v in values
-    ]  # t = tissue, i = image
+        protocol.coherent(**fields, **{name: fractions.new_tensor(v[name]) for name in protocol.takes if name in v})
+        for v in values
+    ]
     images = [mix(fractions, parts, signed=True) for parts in zip(*pure, strict=True)]
     if "tissues" in record:
         return images
@@ -103,14 +110,16 @@ def _purest(maps: Mapping[str, Tensor], share: Tensor, names: Sequence[str], pur
     return {name: float(maps[name].flatten()[chosen].nanmedian()) for name in names}
 
 
-def _check_seconds(maps: Mapping[str, Tensor]) -> None:
-    """Refuse relaxation times in milliseconds, by the median of a sample of positive values."""
-    for name in {"t1", "t2", "t2_star"} & set(maps):
+def _check_units(maps: Mapping[str, Tensor]) -> None:
+    """Refuse milliseconds and per cent, by the median of a sample of positive values."""
+    for name, (largest, wanted, remedy) in _UNITS.items():
+        if name not in maps:
+            continue
         values = maps[name].detach().flatten()
         values = values[:: max(values.numel() // _SAMPLE, 1)]
         values = values[(values > 0) & (values < torch.inf)]
-        if values.numel() and (median := float(values.median())) > _LONGEST:
+        if values.numel() and (median := float(values.median())) > largest:
             raise ValueError(
-                f"{name} must be in seconds, got a median of {median:.4g}; divide milliseconds by 1000 "
+                f"{name} must be {wanted}, got a median of {median:.4g}; {remedy} "
                 "(monai_cl.data.load_maps reads the unit from the sidecar)"
             )

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,14 @@ from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
 from monai_cl.qmri import FAMILIES, Family, Protocol, draw_protocol, protocol_from_dict, tissue
+from monai_cl.qmri.fields import HIGHEST, LOWEST
 from monai_cl.qmri.sampling import family
+from monai_cl.qmri.tissues import NAMES
 from monai_cl.transforms._mr_image import FIELDS, simulated
 from monai_cl.transforms.mr_artefacts import MRArtefacts
 from monai_cl.transforms.mr_record import MRRecord
+
+logger = logging.getLogger(__name__)
 
 MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")
 _SEEDS = 2**32
@@ -40,13 +45,15 @@ class RandMRContrast(Randomizable, Transform):
 
     Args:
         sequences: Names of families (keys of ``monai_cl.qmri.FAMILIES``), families of your own, or fixed protocols,
-            each as likely as another. All families that the maps allow when left out.
+            each as likely as another. All families that the maps allow when left out, with a warning where that is a
+            single one.
         maps: Names of the channels: ``pd`` (any unit), ``t1``, ``t2``, ``t2_star`` (seconds), ``mtsat`` (fraction);
             also ``b1`` (measured transmit field, 1 is nominal) and ``b0`` (field offset in Hz).
         fractions: Names of tissues (``white_matter``, ``grey_matter``, ``csf``, ...) whose fractions, 0 to 1, follow
             the maps as further channels.
         purity: Fraction from which a voxel counts as one tissue.
-        field_strength: Field in tesla, 1.5 to 7, at which the maps were measured.
+        field_strength: Field in tesla, 1.5 to 7, at which the maps were measured. Tissues without maps are drawn at
+            1.5, 3 or 7.
         **artefacts: Probabilities and sizes of transmit, offset and receive fields, thick slices, coarse resolution,
             Gibbs rings, motion, ghosts and noise: the attributes of :class:`MRArtefacts`, all off by default.
 
@@ -56,8 +63,9 @@ class RandMRContrast(Randomizable, Transform):
         record, which :meth:`apply` takes.
 
     Raises:
-        ValueError: If a name is unknown, a sequence needs a map that is not there, the channels do not fit, fractions
-            are outside 0 to 1, or relaxation times are not in seconds.
+        ValueError: If a name is unknown, a sequence needs a map that is not there, the field is outside the tables of
+            tissues, the channels do not fit, fractions are outside 0 to 1, relaxation times are not in seconds or
+            saturation is not a fraction.
 
     Note:
         Maps are taken as they are; voxels with a relaxation time that is not positive and finite give 0.
@@ -93,11 +101,16 @@ class RandMRContrast(Randomizable, Transform):
     ) -> None:
         self.artefacts = MRArtefacts(**artefacts)
         self.maps = _known("maps", maps, (*MAPS, *FIELDS))
-        self.fractions = _known("fractions", fractions)
+        self.fractions = _known("fractions", fractions, NAMES)
         self.purity = purity
         self.field_strength = float(field_strength)
-        for name in self.fractions:
-            tissue(name, self.field_strength)  # raises for unknown names
+        if not LOWEST <= self.field_strength <= HIGHEST:
+            raise ValueError(
+                f"field_strength must be {LOWEST:g} to {HIGHEST:g} tesla, where the tables of tissues hold, got "
+                f"{field_strength!r}"
+            )
+        for name in self.fractions if self._tissues_drawn else ():
+            tissue(name, self.field_strength)  # raises between the fields of the table
         if not 0.5 < purity <= 1:
             raise ValueError(f"purity must be above 0.5 and at most 1, got {purity!r}")
         if not set(self.maps) - set(FIELDS) and not self.fractions:
@@ -110,16 +123,22 @@ class RandMRContrast(Randomizable, Transform):
         wanted = FAMILIES.values() if sequences is None else sequences
         chosen = [family(one) if isinstance(one, str) else one for one in wanted]
         lacking = {one: self._lacking(one) for one in chosen}
+        short = {one: names for one, names in lacking.items() if names}
         if sequences is None:
             chosen = [one for one in chosen if not lacking[one]]
-        elif any(lacking.values()):
-            which = {getattr(one, "name", "") or type(one).__name__: names for one, names in lacking.items() if names}
+        elif short:
+            which = {_called(one): names for one, names in short.items()}
             raise ValueError(
                 f"sequences must be playable with the maps {self.maps}, but maps are missing: {which}; "
                 "leave the sequences out or give the maps (T2 is drawn where t1 and t2_star are there)"
             )
         if not chosen:
-            raise ValueError(f"sequences must hold at least one that the maps {self.maps} allow, got none")
+            remedy = f"; {_further_maps(short)}" if short else "; leave them out for all that the maps allow"
+            raise ValueError(f"sequences must hold at least one that the maps {self.maps} allow, got none{remedy}")
+        if sequences is None and len(chosen) == 1:
+            logger.warning(
+                "the maps %s allow no other sequence than %s; %s", self.maps, _called(chosen[0]), _further_maps(short)
+            )
         return tuple(chosen)
 
     def _lacking(self, one: Family | Protocol) -> list[str]:
@@ -313,6 +332,19 @@ class RandMRContrastd(Randomizable, MapTransform):
 
 
 RandMRContrastD = RandMRContrastDict = RandMRContrastd
+
+
+def _called(one: Family | Protocol) -> str:
+    return getattr(one, "name", "") or type(one).__name__
+
+
+def _further_maps(lacking: Mapping[Family | Protocol, Sequence[str]]) -> str:
+    """Which maps would allow which sequences, the fewest maps first."""
+    allowed: dict[tuple[str, ...], list[str]] = {}
+    for one, names in lacking.items():
+        allowed.setdefault(tuple(names), []).append(_called(one))
+    told = (f"{' and '.join(names)} for {', '.join(allowed[names])}" for names in sorted(allowed, key=len))
+    return f"add maps: {'; '.join(told)} (T2 is drawn where t1 and t2_star are there)"
 
 
 def _known(argument: str, names: Sequence[str], allowed: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -13,13 +13,16 @@ from monai_cl.data.intake.nifti import stem
 NAMES = ("pd", "t1", "t2", "t2_star", "mtsat", "b1", "b0")
 FRACTION = (5e-4, 0.05)  # medians of MT saturation one can believe
 
-_SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0}
-_SECONDS |= {"ms": 1e-3, "msec": 1e-3, "millisecond": 1e-3, "milliseconds": 1e-3}
-_RATES = dict.fromkeys(("1/s", "/s", "s-1", "s^-1", "s^(-1)", "hz", "1/sec", "sec-1"), 1.0)
-_RATES |= dict.fromkeys(("1/ms", "/ms", "ms-1", "ms^-1", "ms^(-1)", "khz"), 1000.0)
-_SHARES = dict.fromkeys(("p.u.", "pu", "p.u", "%", "percent", "percentage", "p.u. nominal fa"), 0.01)
+_SECOND = ("s", "sec", "secs", "second", "seconds")
+_MILLISECOND = ("ms", "msec", "msecs", "millisecond", "milliseconds")
+_PER = ("1/{}", "/{}", "{}-1", "{}^-1", "{}^(-1)", "{}^{{-1}}", "{}**-1", "per{}")
+_SECONDS = dict.fromkeys(_SECOND, 1.0) | dict.fromkeys(_MILLISECOND, 1e-3)
+_RATES = dict.fromkeys((form.format(unit) for unit in _SECOND for form in _PER), 1.0)
+_RATES |= dict.fromkeys((form.format(unit) for unit in _MILLISECOND for form in _PER), 1000.0)
+_RATES |= {"hz": 1.0, "hertz": 1.0, "khz": 1000.0, "kilohertz": 1000.0}
+_SHARES = dict.fromkeys(("p.u.", "pu", "p.u", "%", "percent", "percentage", "p.u.nominalfa"), 0.01)
 _SHARES |= dict.fromkeys(("fraction", "1", "ratio", "relative", "unitless", "dimensionless"), 1.0)
-_FREQUENCIES = {"hz": 1.0, "khz": 1e3, "rad/s": 1 / (2 * math.pi)}
+_FREQUENCIES = {"hz": 1.0, "hertz": 1.0, "khz": 1e3, "rad/s": 1 / (2 * math.pi)}
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,22 @@ class Kind:
     """What a file of one suffix holds: its name here, its units with their factors, the medians one can believe."""
 
     name: str
-    units: Mapping[str, float]
+    units: Mapping[str, float]  # wordings in small letters and without spaces
     default: str | None  # unit where none is stated; None where it has to be read off the values
     plausible: tuple[float, float]
     inverse: bool = False
+
+    def factor(self, unit: str) -> float | None:
+        """What values in a unit are multiplied by; None where the unit is unknown."""
+        return self.units.get("".join(unit.lower().replace("⁻¹", "-1").split()))
+
+    @property
+    def usual_units(self) -> tuple[str, ...]:
+        """One wording of each unit."""
+        first: dict[float, str] = {}
+        for wording, factor in self.units.items():
+            first.setdefault(factor, wording)
+        return tuple(first.values())
 
 
 _T1, _T2, _T2_STAR = (0.05, 15.0), (2e-3, 5.0), (5e-4, 5.0)
@@ -57,9 +72,10 @@ _HMRI_FILE = re.compile(r"_(R1|R2s|PD|MTsat|MT)(_(OLS|WLS1|WLS3|robust))?$")
 def named(path: Path) -> tuple[str, str | None]:
     """Subject and suffix that a file name tells; no suffix where it is no map."""
     name = stem(path)
-    if match := _HMRI_FILE.search(name):
-        return name[: match.start()], _HMRI[match.group(1)]
-    subject, _, suffix = name.rpartition("_")
+    if match := _HMRI_FILE.search(name):  # also MTsat of BIDS
+        subject, suffix = name[: match.start()], _HMRI[match.group(1)]
+    else:
+        subject, _, suffix = name.rpartition("_")
     return case_of(subject) or subject or path.parent.name, suffix if suffix in KINDS else None
 
 

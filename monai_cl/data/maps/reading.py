@@ -17,12 +17,16 @@ from torch import Tensor
 from monai_cl.data.intake._hidden_paths import HiddenPath, has_alias
 from monai_cl.data.maps.files import grid_of, values_of
 from monai_cl.data.maps.finding import find_maps
-from monai_cl.data.maps.kinds import FRACTION, KINDS, NAMES, Kind, suffix_of
+from monai_cl.data.maps.kinds import FRACTION, KINDS, NAMES, suffix_of
 from monai_cl.data.maps.names import MapNames
 from monai_cl.data.maps.sidecars import stated_unit
 from monai_cl.qmri import limit_maps
 
-_PERCENT = (0.1, 20.0)  # medians of MT saturation in p.u.: 0.9 in grey, 1.75 in white matter
+# Medians in p.u. and as fractions, of MT saturation 0.9 p.u. in grey and 1.75 in white matter, and what no fraction of
+# tissue reaches but tissue in p.u. exceeds.
+_READINGS = {"MTsat": ((0.1, 20.0), FRACTION, 0.5), "TB1map": ((20.0, 200.0), (0.2, 2.0), 10.0)}
+_TINY = 1e-3  # share of values that errors of a fit may put anywhere
+_HEAD = 0.01  # least share of a head in a field of view
 _UNSTATED = ("", "arbitrary", "a.u.", "au", "a.u", "none", "n/a", "unknown")
 _SAMPLE = 1 << 18
 
@@ -39,7 +43,8 @@ def load_maps(
     A unit comes from ``units``, else from the JSON sidecar (``Units``, also inherited from folders above, or
     ``history.output.units`` of the hMRI toolbox), else from BIDS (seconds, 1/s, Hz). MT saturation and the transmit
     field have no unit one could rely on: there the median of the positive values decides between p.u. and fractions,
-    and in doubt the file is refused. Rates become times; a rate that is not positive becomes 0, a voxel without signal.
+    and in doubt, as where values are too large for the fractions that the median tells of, the file is refused. Rates
+    become times; a rate that is not positive becomes 0, a voxel without signal.
 
     Args:
         source: Folder of one subject, or files by BIDS suffix (``R1map``), hMRI name (``R1``, ``R2s``, ``PD``,
@@ -147,9 +152,12 @@ def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict
         return values, {"file": _recorded(path), "suffix": suffix, "units": unit or "arbitrary", "units_from": origin}
     if text in _UNSTATED:
         text, origin = (kind.default, "BIDS") if kind.default else (_by_median(told, suffix, values), "median")
-    factor = _factor(kind, text)
+    factor = kind.factor(text)
     if factor is None:
-        raise ValueError(f"the unit of {told} must be one of {tuple(kind.units)}, got {unit!r}; give units={{...}}")
+        raise ValueError(
+            f"the unit of {told} must be one of {kind.usual_units} or a usual wording of them, got {unit!r}; correct "
+            f"Units in its sidecar or give units={{'{suffix}': ...}}"
+        )
     values = values * factor
     if kind.inverse:
         usable = (values > 0) & (values < math.inf)
@@ -160,10 +168,6 @@ def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict
     return values, record
 
 
-def _factor(kind: Kind, text: str) -> float | None:
-    return kind.units.get(text.replace("⁻¹", "-1"))
-
-
 def _median(values: Tensor, keep: Callable[[Tensor], Tensor]) -> float:
     flat = values.flatten()
     flat = flat[keep(flat) & flat.isfinite()]
@@ -171,25 +175,45 @@ def _median(values: Tensor, keep: Callable[[Tensor], Tensor]) -> float:
 
 
 def _by_median(told: str, suffix: str, values: Tensor) -> str:
-    """Per cent or fraction, told by the median of positive values; refused where it could be either."""
+    """Per cent or fraction, told by the median of positive values; refused where it could be either.
+
+    Noise in air, where that is not masked, brings the median of a map in p.u. into the range of fractions. The tissue
+    in it stays above what any fraction reaches, so the upper end has to agree.
+    """
     median = _median(values, lambda v: v > 0)
-    percent, fraction = (_PERCENT, FRACTION) if suffix == "MTsat" else ((20.0, 200.0), (0.2, 2.0))
+    percent, fraction, largest = _READINGS[suffix]
+    above = _share(values, largest, math.inf)
     if percent[0] <= median <= percent[1]:
         return "p.u."
-    if fraction[0] <= median <= fraction[1]:
+    as_fraction = fraction[0] <= median <= fraction[1]
+    if as_fraction and above <= _TINY:
         return "fraction"
+    seen = (
+        f"as of a fraction, but {above:.2%} of them are above {largest:g}, as in p.u.; noise in air that is not "
+        "masked has such a median"
+        if as_fraction
+        else f"neither p.u. ({percent[0]:g} to {percent[1]:g}) nor a fraction ({fraction[0]:g} to {fraction[1]:g})"
+    )
     raise ValueError(
         f"the unit of {told} is ambiguous: no Units in its sidecar, and the median of its positive values is "
-        f"{median:.4g}, neither p.u. ({percent[0]:g} to {percent[1]:g}) nor a fraction ({fraction[0]:g} to "
-        f"{fraction[1]:g}); give units={{'{suffix}': 'p.u.'}} or 'fraction'"
+        f"{median:.4g}, {seen}; write Units into the sidecar or give units={{'{suffix}': 'p.u.'}} or 'fraction'"
     )
+
+
+def _share(values: Tensor, low: float, high: float) -> float:
+    """Share of the positive finite values that lie between two limits."""
+    flat = values[(values > 0) & values.isfinite()]
+    return float(((flat > low) & (flat < high)).float().mean()) if flat.numel() else 0.0
 
 
 def _check_plausible(told: str, suffix: str, unit: str, values: Tensor) -> None:
     kind = KINDS[suffix]
     median = _median(values, lambda v: v > 0)
     low, high = kind.plausible
-    if math.isfinite(low) and not math.isnan(median) and not low <= median <= high:
+    if not math.isfinite(low) or math.isnan(median) or low <= median <= high:
+        return
+    in_air = suffix in _READINGS and median < low and _share(values, low, high) >= _HEAD
+    if not in_air:
         raise ValueError(
             f"{told} read in {unit!r} gives a median {kind.name} of {median:.4g}, outside {low:g} to {high:g}; correct "
             f"Units in its sidecar or give units={{'{suffix}': ...}}"

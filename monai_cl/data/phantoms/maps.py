@@ -107,7 +107,7 @@ class BrainMaps:
         for name, share in zip(self.tissues, self.fractions, strict=True):
             here = share > 0
             maps = _properties(self.values[name], self._texture[name], self._grid, here)
-            parts = protocol.coherent(**{n: maps[n] for n in protocol.maps})
+            parts = protocol.coherent(**{n: maps[n] for n in protocol.takes})
             total = total or [torch.zeros_like(share) for _ in parts]
             for image, part in zip(total, parts, strict=True):
                 image[here] += share[here] * part

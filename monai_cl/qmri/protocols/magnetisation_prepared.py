@@ -45,7 +45,9 @@ class Mprage(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Mp2rage(Protocol):
-    """MP2RAGE; its image is the signed UNI of :func:`~monai_cl.qmri.mp2rage.mp2rage`.
+    """MP2RAGE; its image is the signed UNI of :func:`~monai_cl.qmri.mp2rage.mp2rage`, which needs no T2*.
+
+    Where T2* is given, it weighs the two images: tissues that share a voxel, and signal against noise.
 
     Attributes:
         tr: Time from inversion to inversion in seconds.
@@ -60,7 +62,8 @@ class Mp2rage(Protocol):
     """
 
     sequence: ClassVar[str] = "mp2rage"
-    needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2_star")
+    needs: ClassVar[tuple[str, ...]] = ("pd", "t1")
+    optional: ClassVar[tuple[str, ...]] = ("t2_star",)
     tr: float
     ti1: float
     ti2: float
@@ -75,7 +78,7 @@ class Mp2rage(Protocol):
         constraints.check_mp2rage(**numbers(self))
 
     def _coherent(self, maps: Maps, b1: Parameter, off_resonance: Parameter | None) -> tuple[Tensor, ...]:
-        return mp2rage_images(maps["pd"], maps["t1"], maps["t2_star"], b1=b1, **numbers(self))
+        return mp2rage_images(maps["pd"], maps["t1"], maps.get("t2_star"), b1=b1, **numbers(self))
 
     def combine(self, *coherent: Tensor) -> Tensor:
         """Signed uniform image of the two."""
@@ -84,4 +87,4 @@ class Mp2rage(Protocol):
     def signal(self, *, b1: Parameter = 1.0, off_resonance: Parameter | None = None, **maps: Tensor | None) -> Tensor:
         """The signed uniform image; what the two images share is computed once."""
         given = needed(self, maps)
-        return mp2rage(given["pd"], given["t1"], given["t2_star"], b1=b1, **numbers(self))
+        return mp2rage(given["pd"], given["t1"], given.get("t2_star"), b1=b1, **numbers(self))

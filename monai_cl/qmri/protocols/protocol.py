@@ -24,6 +24,7 @@ class Protocol(ABC):
 
     sequence: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
+    optional: ClassVar[tuple[str, ...]] = ()
     family: str = ""
 
     def __post_init__(self) -> None:
@@ -36,13 +37,18 @@ class Protocol(ABC):
         """Names of the maps it needs, from ``pd``, ``t1``, ``t2``, ``t2_star``, ``mtsat``."""
         return self.needs
 
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Names of the maps it looks at: :attr:`maps`, and those that it does without where they are not given."""
+        return (*self.maps, *self.optional)
+
     @abstractmethod
     def _check(self) -> None:
         """Raise :class:`ConstraintError` if it cannot be played out."""
 
     @abstractmethod
     def _coherent(self, maps: Maps, b1: Parameter, off_resonance: Parameter | None) -> tuple[Tensor, ...]:
-        """Signed signals; ``maps`` holds those of :attr:`maps`."""
+        """Signed signals; ``maps`` holds those of :attr:`maps`, and of :attr:`takes` what was given."""
 
     def coherent(
         self, *, b1: Parameter = 1.0, off_resonance: Parameter | None = None, **maps: Tensor | None
@@ -82,7 +88,7 @@ def numbers(protocol: Protocol) -> dict[str, Any]:
 
 
 def needed(protocol: Protocol, maps: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-    """The maps that a protocol needs of those given by name; :meth:`Protocol.coherent` says what it refuses."""
+    """The maps that a protocol takes of those given by name; :meth:`Protocol.coherent` says what it refuses."""
     unknown = sorted(set(maps) - {"pd", "t1", "t2", "t2_star", "mtsat"})
     if unknown:
         raise ValueError(f"maps are named pd, t1, t2, t2_star and mtsat, got {unknown}")
@@ -91,7 +97,7 @@ def needed(protocol: Protocol, maps: Mapping[str, Tensor | None]) -> dict[str, T
     if missing:
         remedy = "; T2* does not stand in for T2: draw one with monai_cl.qmri.maps.draw_t2" if "t2" in missing else ""
         raise ValueError(f"{protocol.sequence} needs the maps {protocol.maps}, missing {missing}{remedy}")
-    return {name: given[name] for name in protocol.maps}
+    return {name: given[name] for name in protocol.takes if name in given}
 
 
 def _plain(name: str, kind: Any, value: Any) -> Any:
