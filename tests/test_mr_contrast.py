@@ -177,6 +177,40 @@ def test_shared_voxels_mix_signed_signals_not_maps() -> None:
     assert abs(float(image[0, 2]) - float(protocol.signal(**named(maps))[2])) > 0.1 * float(image[0, 2])
 
 
+def brain_beside(other: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Voxels from white matter to a tissue that is not listed: maps (5, 6) and the share of white matter (1, 6)."""
+    share = torch.tensor([[1.0, 0.9, 0.5, 0.2, 1e-4, 0.0]])
+    white, beside = (tissue(name).typical() for name in ("white_matter", other))
+    amounts = torch.cat([share * white.pd, (1 - share) * beside.pd])
+    rows = [amounts.sum(0)]
+    for name in MAPS[1:]:
+        values = torch.tensor([[getattr(white, name)], [getattr(beside, name)]])
+        rates = values if name == "mtsat" else 1 / values
+        mean = (amounts * rates).sum(0) / rows[0]
+        rows.append(mean if name == "mtsat" else 1 / mean)
+    return torch.stack(rows), share
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("other", ["fat", "white_matter_lesion"])
+def test_what_fractions_leave_of_a_voxel_keeps_its_signal(name: str, other: str) -> None:
+    maps, share = brain_beside(other)
+    transform = RandMRContrast([name], fractions=("white_matter",)).set_random_state(seed=0)
+    image = transform(torch.cat([maps, share]))
+    protocol = protocol_from_dict(image.meta["mr_protocol"])
+    ends = protocol.coherent(**named(maps[:, [0, 5]]))
+    mixed = [mix(torch.cat([share, 1 - share]), one, signed=True) for one in ends]
+    torch.testing.assert_close(image[0].as_tensor(), protocol.combine(*mixed), rtol=1e-3, atol=1e-3)
+
+
+def test_the_rest_of_a_voxel_may_be_air() -> None:
+    maps, share = brain_beside("fat")
+    maps[0] = share[0] * maps[0, 0]  # densities add up
+    maps[1:] = maps[1:, :1]
+    image = RandMRContrast(["t2w_fse"], fractions=("white_matter",)).set_random_state(seed=0)(torch.cat([maps, share]))
+    torch.testing.assert_close(image[0].as_tensor(), share[0] * float(image[0, 0]))
+
+
 def test_the_purest_voxels_stand_for_a_tissue_that_fills_none() -> None:
     share = torch.tensor([[1.0, 0.4], [0.0, 0.6]])
     maps = make_maps(shape=(4,))[:, 1:3]

@@ -322,3 +322,18 @@ def test_gallery_is_drawn(tmp_path):
     from monai_cl.report.sequence_gallery import draw_gallery
 
     assert draw_gallery(tmp_path / "g.png", spacing=6.0).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("family", ["flair", "t2w_fse", "t1w_mprage"])
+def test_lesions_that_no_fraction_names_look_as_they_are(family: str) -> None:
+    subject = brain_maps(0, spacing=3.0, lesions=30)
+    listed = ("grey_matter", "white_matter", "csf")
+    protocol = draw_protocol(family, np.random.RandomState(0))
+    shares = dict(zip(subject.tissues, subject.fractions, strict=True))
+    channels = torch.cat([subject.maps, torch.stack([shares[name] for name in listed])])
+    image, truth = RandMRContrast([protocol], fractions=listed)(channels)[0].as_tensor(), subject.image(protocol)[0]
+    white = truth[shares["white_matter"] > 0.95].mean()
+    lesion = shares["white_matter_lesion"]
+    for where in (lesion > 0.95, (lesion > 0.05) & (lesion < 0.95)):  # core and edge
+        assert int(where.sum()) > 10
+        assert float((image - truth)[where].abs().mean() / white) < 0.04

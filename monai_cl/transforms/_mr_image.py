@@ -9,6 +9,7 @@ from torch import Tensor
 
 from monai_cl.qmri import Protocol, draw_t2, mix
 from monai_cl.qmri.protocols import BalancedSsfp, Mp2rage
+from monai_cl.qmri.remainder import remaining_maps
 from monai_cl.transforms.mr_artefacts import degrade, root_sum_of_squares, smooth_field, uniform_of_coils
 
 FIELDS = ("b1", "b0")
@@ -84,23 +85,23 @@ def _mixed(
     record: Mapping[str, Any],
     purity: float,
 ) -> list[Tensor]:
-    """Coherent images in which tissues share voxels."""
+    """Coherent images in which tissues share voxels, with what they leave of a voxel."""
+    fractions = torch.stack(tuple(shares.values()))
     if "tissues" in record:
         values = [record["tissues"][name] for name in shares]
+        rest: list[Tensor] = []
     else:
         names = [name for name in protocol.takes if name in maps]
-        values = [_purest(maps, share, names, purity) for share in shares.values()]
-    fractions = torch.stack(tuple(shares.values()))
+        values = [_purest(maps, share, names, purity) for share in fractions]
+        fractions = torch.where(fractions.amax(0) < purity, fractions, 0.0)  # pure voxels have their own maps
+        left = remaining_maps({name: maps[name] for name in names}, fractions, values)
+        rest = list(protocol.coherent(**fields, **left))
     pure = [
         protocol.coherent(**fields, **{name: fractions.new_tensor(v[name]) for name in protocol.takes if name in v})
         for v in values
     ]
     images = [mix(fractions, parts, signed=True) for parts in zip(*pure, strict=True)]
-    if "tissues" in record:
-        return images
-    shared = (fractions.amax(0) < purity) & (fractions.sum(0) > 0)
-    own = protocol.coherent(**fields, **maps)
-    return [torch.where(shared, image, one) for image, one in zip(images, own, strict=True)]
+    return [image + one for image, one in zip(images, rest, strict=True)] if rest else images
 
 
 def _purest(maps: Mapping[str, Tensor], share: Tensor, names: Sequence[str], purity: float) -> dict[str, float]:

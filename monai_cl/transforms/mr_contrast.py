@@ -38,10 +38,15 @@ class RandMRContrast(Randomizable, Transform):
     **T2 missing.** Sequences with spin echoes need T2. Without a T2 map one is drawn from a prior of the tissue under
     $R_2 \le R_2^*$, and the record says so under ``t2``; T2* never takes its place.
 
-    **Partial volume.** With ``fractions`` $f_t$ the signals of tissues are mixed, $S = |\sum_t f_t S_t|$, in voxels in
-    which no tissue reaches ``purity``. $S_t$ comes from the medians of the maps over the purest voxels of the tissue.
-    Purer voxels, and those without any tissue, keep the signal of their own maps. Without maps (``maps=()``) the
-    properties of each tissue are drawn from the table at the field strength, one subject a call.
+    **Partial volume.** With ``fractions`` $f_t$ the signals of tissues are mixed in voxels in which no tissue reaches
+    ``purity``, $S = |\sum_t f_t S_t + S_r|$. $S_t$ comes from the medians of the maps over the purest voxels of the
+    tissue. $S_r$ is the signal of what the fractions leave of the voxel, such as a lesion or another tissue that is not
+    listed: by its density $\rho_r = \rho - \sum_t f_t \rho_t$, limited to that of $1 - \sum_t f_t$ of a voxel, and the
+    times with which it and the listed tissues give the voxel's own maps, see
+    :func:`monai_cl.qmri.remainder.remaining_maps`. So voxels without any listed tissue keep the signal of their own
+    maps, as purer ones than ``purity`` do, and nothing is added where the fractions add up to 1 or the rest is air.
+    Without maps (``maps=()``) the properties of each tissue are drawn from the table at the field strength, one subject
+    a call, and what fractions leave gives no signal.
 
     Args:
         sequences: Names of families (keys of ``monai_cl.qmri.FAMILIES``), families of your own, or fixed protocols,
@@ -273,7 +278,7 @@ class RandMRContrastd(Randomizable, MapTransform):
 
     Example:
         >>> transform = RandMRContrastd("maps", ["t1w_se"]).set_random_state(seed=0)
-        >>> transform({"maps": torch.ones(5, 4, 4, 4)})["maps"].shape
+        >>> transform({"maps": torch.full((5, 4, 4, 4), 0.05)})["maps"].shape
         torch.Size([1, 4, 4, 4])
     """
 

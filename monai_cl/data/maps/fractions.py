@@ -39,7 +39,9 @@ def find_fractions(
 
     Returns:
         For each subject and session with maps, the files named ``label-WM_probseg``, ``GM``, ``CSF``, ``FAT`` or
-        ``MUSCLE`` by tissue (``white_matter``, ...). Files in another space (``space-MNI152...``) than the maps are
+        ``MUSCLE`` by tissue (``white_matter``, ...). Other labels, such as ``L`` for lesions of any kind, are passed
+        over: what fractions leave of a voxel keeps the signal of its maps, see
+        :class:`~monai_cl.transforms.RandMRContrast`. Files in another space (``space-MNI152...``) than the maps are
         passed over, and so is, with a warning, a tissue of which a subject has several files.
 
     Source:
