@@ -300,9 +300,9 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         RandMRContrast(["t1w_se"])(milliseconds)
     per_cent = make_maps() * torch.tensor([1.0, 1, 1, 1, 100]).reshape(5, 1, 1, 1)
     per_cent[4] = per_cent[4].clamp(max=0.99)  # no voxel reaches 1, which the signal equation would refuse
-    for name in ("mtw_spgr", "t1w_se"):
-        with pytest.raises(ValueError, match=r"mtsat must be a fraction, got a median of 0\.86\d*; divide p.u. by 100"):
-            RandMRContrast([name])(per_cent)
+    with pytest.raises(ValueError, match=r"mtsat must be a fraction, got a median of 0\.86\d*; divide p.u. by 100"):
+        RandMRContrast(["mtw_spgr"])(per_cent)
+    assert RandMRContrast(["t1w_se"])(per_cent).isfinite().all()  # does not look at it
     percent = torch.cat([make_maps(), torch.full((1, *SHAPE), 40.0)])
     with pytest.raises(ValueError, match="fractions must be between 0 and 1, got 40 to 40"):
         RandMRContrast(fractions=("csf",))(percent)

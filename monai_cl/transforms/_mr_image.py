@@ -62,8 +62,7 @@ def simulated(
             field_strength=record.get("field_strength", field_strength),
         )  # fmt: skip
         record["t2"] = {**facts, "seed": seed}
-    # Saturation always, so that the first image tells and not the first with a pulse for it.
-    _check_units({name: values for name, values in maps.items() if name in protocol.takes or name == "mtsat"})
+    _check_units({name: values for name, values in maps.items() if name in protocol.takes})
     after = {name: drawn for name, drawn in artefacts.items() if name not in FIELDS}
     if not shares and not after:
         return protocol.signal(**fields, **maps)

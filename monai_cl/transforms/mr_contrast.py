@@ -278,7 +278,7 @@ class RandMRContrastd(Randomizable, MapTransform):
 
     Example:
         >>> transform = RandMRContrastd("maps", ["t1w_se"]).set_random_state(seed=0)
-        >>> transform({"maps": torch.full((5, 4, 4, 4), 0.05)})["maps"].shape
+        >>> transform({"maps": torch.ones(5, 4, 4, 4)})["maps"].shape
         torch.Size([1, 4, 4, 4])
     """
 
