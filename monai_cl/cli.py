@@ -289,14 +289,15 @@ def invariance(
     from rich.progress import Progress
 
     from monai_cl.evaluation import run_invariance
-    from monai_cl.evaluation.sequence_invariance import table
+    from monai_cl.evaluation.sequence_invariance import table, table_by_sequences
 
     with Progress(console=console) as progress:
         task = progress.add_task("describing scans", total=None)
         results, path = run_invariance(
             config, output=out, progress=lambda done, total: progress.update(task, completed=done, total=total)
         )
-    console.print(table(results), markup=False, highlight=False, soft_wrap=True)
+    for text in (table(results), "", table_by_sequences(results)):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"wrote {path}")
 
 

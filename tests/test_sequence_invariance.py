@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from monai_cl.cli import app
 from monai_cl.data.phantoms.volume import write_nifti
 from monai_cl.evaluation import load_sequences, measure_invariance, mind_descriptor, network_descriptor, shift_for
-from monai_cl.evaluation.sequence_invariance import Sequences, table
+from monai_cl.evaluation.sequence_invariance import Sequences, by_sequences, table, table_by_sequences
 from monai_cl.metrics import correspondence_errors, features_at, mind_ssc
 from monai_cl.networks import resized
 
@@ -160,6 +160,12 @@ def test_measure_tells_a_descriptor_from_noise():
     assert list(mind.pairs)[:2] == ["p: a -> b", "p: a -> c"]
     assert len(mind.pairs) == 12
     assert "| noise |" in table(results)
+    by_pair = table_by_sequences(results).splitlines()
+    assert by_pair[0] == f"| sequences | {' | '.join(r.name for r in results)} |"
+    pairs = {frozenset(name.split(": ")[1].split(" -> ")) for name in mind.pairs}
+    assert len(by_pair) == 2 + len(pairs) == 5
+    means = [error for error, _ in by_sequences(mind.pairs).values()]
+    assert np.mean(means) == pytest.approx(np.mean([error for error, _ in mind.pairs.values()]))
 
 
 def test_distance_from_the_rim_finds_nothing() -> None:
@@ -296,7 +302,7 @@ def test_command_measures_and_writes(files, tmp_path):
     written = json.loads((tmp_path / "out" / "invariance.json").read_text())
     assert [r["name"] for r in written["results"]] == ["MIND-SSC", "random initialisation", "mine"]
     assert str(tmp_path) not in (tmp_path / "out" / "invariance.json").read_text()
-    assert (tmp_path / "out" / "invariance.md").read_text().count("\n") == 5
+    assert (tmp_path / "out" / "invariance.md").read_text().count("\n") == 5 + 1 + 3
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -237,7 +238,7 @@ def measure_invariance(
 
 
 def write_invariance(results: Sequence[Invariance], folder: str | Path, *, settings: Mapping[str, Any]) -> Path:
-    """Write ``invariance.json`` and the table ``invariance.md``.
+    """Write ``invariance.json`` and the tables ``invariance.md``.
 
     Args:
         results: From :func:`measure_invariance`.
@@ -245,12 +246,13 @@ def write_invariance(results: Sequence[Invariance], folder: str | Path, *, setti
         settings: What was measured, for the record.
 
     Returns:
-        Path of the table.
+        Path of the tables.
     """
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     content = {"settings": dict(settings), "results": [asdict(r) for r in results]}
-    for name, text in ((INVARIANCE_FILE, json.dumps(content, indent=2)), ("invariance.md", table(results))):
+    tables = f"{table(results)}\n\n{table_by_sequences(results)}"
+    for name, text in ((INVARIANCE_FILE, json.dumps(content, indent=2)), ("invariance.md", tables)):
         with atomic_write(root / name) as temporary:
             Path(temporary).write_text(text + "\n", encoding="utf-8")
     return root / "invariance.md"
@@ -267,6 +269,34 @@ def table(results: Sequence[Invariance]) -> str:
         near = f"{100 * r.near:.1f} [{100 * r.near_interval[0]:.1f}, {100 * r.near_interval[1]:.1f}]"
         gain = f"{100 * r.gain:+.1f} [{100 * r.gain_interval[0]:+.1f}, {100 * r.gain_interval[1]:+.1f}]"
         lines.append(f"| {r.name} | {median} | {near} | {gain if place else ''} |")
+    return "\n".join(lines)
+
+
+def by_sequences(pairs: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
+    """Mean over patients and both ways of the median error and the share within 5 mm, by pair of sequences.
+
+    Args:
+        pairs: As in :class:`Invariance`.
+
+    Example:
+        >>> by_sequences({"one: T1 -> T2": (30.0, 0.25), "one: T2 -> T1": (40.0, 0.5), "two: T1 -> T2": (20.0, 0.0)})
+        {'T1, T2': (30.0, 0.25)}
+    """
+    found: dict[str, list[Sequence[float]]] = {}
+    for name, measured in pairs.items():
+        ends = name.split(": ", 1)[1].split(" -> ")
+        known = ", ".join(reversed(ends))
+        found.setdefault(known if known in found else ", ".join(ends), []).append(measured)
+    return {name: (fmean(m for m, _ in each), fmean(n for _, n in each)) for name, each in found.items()}
+
+
+def table_by_sequences(results: Sequence[Invariance]) -> str:
+    """How each pair of sequences fared, as a table in Markdown: median error in mm, share within 5 mm in per cent."""
+    told = [by_sequences(r.pairs) for r in results]
+    lines = [f"| sequences | {' | '.join(r.name for r in results)} |", f"|---{'|---' * len(results)}|"]
+    for name in told[0]:
+        cells = [f"{one[name][0]:.1f} mm, {100 * one[name][1]:.0f} %" for one in told]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
+from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE, by_sequences
 from monai_cl.report._folders import Run
 from monai_cl.report.tables import Cell, Estimate, Table
 
@@ -16,28 +16,35 @@ _BOOTSTRAP = "95 % intervals over pairs of sequences and points within them; the
 
 
 def invariance_tables(runs: Sequence[Run]) -> list[Table]:
-    """A table for each measurement: all descriptors, compared with the first one.
+    """Two tables for each measurement: all descriptors, compared with the first one, and each pair of sequences.
 
     Raises:
         ValueError: If a file holds no such measurement.
     """
-    return [_table(run.folder / INVARIANCE_FILE) for run in runs]
+    return [table for run in runs for table in _tables(run.folder / INVARIANCE_FILE)]
 
 
-def _table(path: Path) -> Table:
+def _tables(path: Path) -> tuple[Table, Table]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         results, settings = content["results"], content["settings"]
         first = results[0]["name"]
         rows = tuple(tuple(_cells(found, place)) for place, found in enumerate(results))
         notes = (*_circumstances(settings), _BOOTSTRAP)
+        by_pair = _by_sequences(results)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
             f"{path} is no measurement of invariance ({error!r}); run `monai-cl invariance` again"
         ) from error
-    return Table(
-        "Points of one MR sequence found again in another", (*_HEADS, f"less {first} in percentage points"), rows, notes
-    )
+    heads = (*_HEADS, f"less {first} in percentage points")
+    return Table("Points of one MR sequence found again in another", heads, rows, notes), by_pair
+
+
+def _by_sequences(results: Sequence[Mapping[str, Any]]) -> Table:
+    told = [by_sequences(found["pairs"]) for found in results]
+    rows = tuple((name, *(f"{one[name][0]:.1f} mm, {100 * one[name][1]:.0f} %" for one in told)) for name in told[0])
+    note = "median error and share within 5 mm, each the mean of patients and both ways"
+    return Table("By pair of sequences", ("sequences", *(str(found["name"]) for found in results)), rows, (note,))
 
 
 def _cells(found: Mapping[str, Any], place: int) -> Iterator[Cell]:
