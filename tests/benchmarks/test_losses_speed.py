@@ -47,6 +47,16 @@ def dense_exact() -> None:
     DenseContrastiveLoss(3, num_anchors=None)(f[0], f[1]).backward()
 
 
+def dense_few() -> None:
+    f = torch.randn(2, 4, 16, 28, 20, 8, requires_grad=True)
+    DenseContrastiveLoss(3, num_anchors=256, exclusion_radius=2.0)(f[0], f[1]).backward()
+
+
+def dense_many() -> None:
+    f = torch.randn(2, 4, 16, 28, 20, 8, requires_grad=True)
+    DenseContrastiveLoss(3, num_anchors=1024, exclusion_radius=2.0)(f[0], f[1]).backward()
+
+
 def cost(function: Callable[[], None]) -> tuple[float, float]:
     """Processor seconds and growth of the peak memory in MiB of one call."""
     torch.set_num_threads(1)
@@ -128,3 +138,11 @@ def test_regions_against_loops(benchmark: Any) -> None:
     benchmark.extra_info["times as fast"] = round(times[0] / times[1], 1)
     benchmark.pedantic(fast, rounds=1)
     assert times[0] >= 20 * times[1]
+
+
+def test_fewer_anchors_of_the_dense_loss(benchmark: Any) -> None:
+    few, many = apart(dense_few), apart(dense_many)
+    benchmark.extra_info.update({"times as fast as 1024 anchors": round(many[0] / few[0], 1)})
+    benchmark.extra_info.update({"MiB": round(few[1]), "MiB of 1024 anchors": round(many[1])})
+    benchmark.pedantic(dense_few, rounds=1)
+    assert few[0] < many[0]
