@@ -52,3 +52,13 @@ def test_all_pairs_of_items_can_meet() -> None:
     draw, generator = BatchDraw(5, 2, weights=[1.0, 1.0, 2.0, 3.0, 1.0]), np.random.default_rng(0)
     met = {tuple(sorted(draw(generator).tolist())) for _ in range(2000)}
     assert len(met) == 10
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [([1, 1, 0, 0], "at least 3 items, as many as a batch, must have a weight above 0, got 2"),
+     ([1, 1, 1, -1], "weights must be numbers of at least 0"), ([1, 1, 1, np.nan], "weights must be numbers")],
+)  # fmt: skip
+def test_weights_that_cannot_fill_a_batch_are_refused(weights: list[float], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        BatchDraw(4, 3, weights=weights)

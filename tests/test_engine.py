@@ -218,6 +218,16 @@ def test_other_settings_are_named_instead_of_mixed(tmp_path: Path) -> None:
     assert state(tmp_path)["step"] == 2 * EPOCH
 
 
+def test_a_setting_that_the_checkpoint_does_not_know_is_no_other_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(tmp_path, epochs=1, grid=[2, 2]).run()
+    with caplog.at_level("INFO"):
+        build(tmp_path, epochs=2, grid=[2, 2], anchors=1024).run()  # a newer version names more of them
+    assert "does not say what it was made with of anchors" in caplog.text
+    assert state(tmp_path)["step"] == 2 * EPOCH
+
+
 def test_a_shorter_run_than_was_done_is_refused(tmp_path: Path) -> None:
     build(tmp_path, epochs=2).run()
     with pytest.raises(CheckpointMismatchError, match="at step 8, beyond the 4 asked for"):

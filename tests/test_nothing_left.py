@@ -43,3 +43,8 @@ def test_a_scan_without_a_body_is_left_out_by_name(datalist: Path) -> None:
     ((name, reason),) = cache.left_out
     assert name == "air"
     assert re.search(TOLD, reason)
+
+
+def test_other_arrays_of_an_item_may_be_empty() -> None:
+    item = {"image": np.zeros((1, 4, 4, 4)), "boxes": np.zeros((0, 6)), "case": "no lesions"}
+    assert len(PreparedDataset([item], lambda one: one)) == 1

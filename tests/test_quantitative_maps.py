@@ -140,7 +140,7 @@ def in_noisy_air(tissue: float, noise: float) -> np.ndarray:
     ("kind", "stored", "noise", "above"), [("MTsat", 1.75, 0.02, "0.5"), ("TB1map", 95.0, 1.0, "10")]
 )
 def test_per_cent_in_noisy_air_are_not_taken_for_fractions(
-    tmp_path: Path, kind: str, stored: float, noise: float, above: str
+    tmp_path: Path, kind: str, stored: float, noise: float, above: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / f"a_{kind}.nii"
     nibabel.save(nibabel.Nifti1Image(in_noisy_air(stored, noise), AFFINE), path)
@@ -149,6 +149,14 @@ def test_per_cent_in_noisy_air_are_not_taken_for_fractions(
         load_maps({kind: path})
     given = load_maps({kind: path}, units={kind: "p.u."})  # which the noise does not contradict
     assert float(given[0, 20, 20, 20]) == pytest.approx(stored / 100)
+    assert f"a_{kind}.nii read in 'p.u.' gives a median" in caplog.text
+    assert "as noise in air does: mask the air" in caplog.text
+
+
+def test_a_fraction_said_to_be_in_per_cent_is_refused_in_noisy_air_too(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(in_noisy_air(0.0167, 0.02), AFFINE), tmp_path / "a_MTsat.nii")
+    with pytest.raises(ValueError, match=r"read in 'p.u.' gives a median mtsat of 0\.000"):
+        load_maps({"MTsat": tmp_path / "a_MTsat.nii"}, units={"MTsat": "p.u."})
 
 
 def test_a_fraction_with_a_few_failed_fits_stays_one(tmp_path: Path) -> None:

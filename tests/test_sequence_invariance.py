@@ -339,3 +339,13 @@ def test_mind_finds_places_in_real_scans():
     files = {name: folder / f"stroke_{name}.nii.gz" for name in ("T1", "T2", "FLAIR")}
     (found,) = measure_invariance({"p": load_sequences(files, spacing=3.0)}, {"m": mind_descriptor()}, points=60)
     assert found.median < 60
+
+
+def test_pairs_are_told_apart_whatever_a_patient_is_called(tmp_path: Path) -> None:
+    from monai_cl.evaluation import run_invariance
+
+    named = {"site 1: p1: T1 -> T2": (1.0, 0.5), "site 1: p1: T2 -> T1": (3.0, 0.0), "p2: T1 -> T2": (2.0, 1.0)}
+    assert by_sequences(named) == {"T1, T2": (2.0, 0.5)}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"patients": {"p": {"T1: fast": "a.nii", "T2": "b.nii"}}}))
+    with pytest.raises(ValueError, match="names of sequences must hold neither ': ' nor ' -> '"):
+        run_invariance(tmp_path / "c.yaml")

@@ -111,6 +111,17 @@ def test_what_cannot_be_is_refused() -> None:
         VolumeContrastCropsd("image", (2, 2), (8, 8), intensity_keys="label")
 
 
+def test_each_key_has_noise_of_its_own() -> None:
+    nothing = torch.zeros(1, 20, 20)
+    crops = VolumeContrastCropsd(["a", "b"], (2, 2), (8, 8), intensity_prob=0.0, noise_prob=1.0)
+    found = crops.set_random_state(seed=0)({"a": nothing, "b": nothing})
+    first, second = found["a"]["bases"].flatten(), found["b"]["bases"].flatten()
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.3
+    assert len({float(v.std()) for v in found["a"]["bases"]}) == 4
+    again = VolumeContrastCrops((2, 2), (8, 8), intensity_prob=0.0, noise_prob=1.0).set_random_state(seed=0)(nothing)
+    assert torch.equal(found["a"]["bases"], again["bases"])
+
+
 def test_labels_keep_their_values_and_lie_where_the_image_does() -> None:
     label = torch.randint(0, 3, (1, 20, 20))
     both = {"image": label.float(), "label": label}

@@ -219,6 +219,10 @@ def test_distances_in_a_slice_are_true_however_it_lies(name: str) -> None:
     torch.testing.assert_close(torch.cdist(centres, centres), torch.cdist(world, world), atol=1e-3, rtol=1e-4)
     if name == "axial":
         torch.testing.assert_close(centres, world[:, :2])
+        for tilt in (1e-12, 1e-3):  # changes little
+            image.affine = affine + tilt * torch.eye(4)[[3, 3, 0, 3]] * torch.tensor([[0.0], [0.0], [1.0], [0.0]])
+            tilted = VolumeContrastCrops((4, 4), (8, 8), 2, **PLAIN).set_random_state(seed=0)(image)
+            torch.testing.assert_close(tilted["base_centers"], centres, atol=0.1, rtol=0)
 
 
 def test_numpy_tensor_and_metatensor_give_the_same_plain_tensors() -> None:

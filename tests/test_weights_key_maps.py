@@ -62,7 +62,8 @@ def self_supervised_monai_file(network: nn.Module) -> dict[str, Any]:
     """The transformer alone, with the older names of its perceptrons, and heads."""
     inside = {k.removeprefix("swinViT."): v for k, v in encoder_of(network, "swinViT.").items()}
     renamed = {"module." + k.replace("mlp.linear", "mlp.fc"): v for k, v in inside.items()}
-    return {"state_dict": {**renamed, "module.rotation_head.weight": torch.zeros(4)}}
+    beside = {f"module.{name}": torch.zeros(4) for name in ("norm.weight", "norm.bias", "rotation_head.weight")}
+    return {"state_dict": {**renamed, **beside}}
 
 
 FILES = {  # writer, key map, use_v2, tensors of the encoder

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+_PICTURES = ("image", "label")  # what recipes prepare
+
 
 def require_voxels(item: Any) -> None:
-    """Raise ``ValueError`` naming the first picture of an item without a voxel.
+    """Raise ``ValueError`` if the image or the label of an item has no voxel.
 
     A recipe that crops to the body leaves nothing of a scan without one; MONAI only warns of it.
     """
-    for key, value in item.items() if isinstance(item, Mapping) else ():
-        shape = tuple(getattr(value, "shape", ()))
+    for key in _PICTURES if isinstance(item, Mapping) else ():
+        shape = tuple(getattr(item.get(key), "shape", ()))
         if 0 in shape:
             raise ValueError(
                 f"{key} must have a voxel after preparation, got shape {shape}: the recipe found nothing in it that "

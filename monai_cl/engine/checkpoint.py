@@ -132,7 +132,10 @@ class Checkpoint:
             "processes": len(content["random"]),
             "epoch_length": content["epoch_length"],
         }
-        changed = [f"{k}: {then.get(k)!r} -> {v!r}" for k, v in now.items() if then.get(k) != v]
+        unknown = [k for k in now if k not in then]
+        if unknown:  # the version that began the run had no such setting
+            logger.info("%s does not say what it was made with of %s", self.path, ", ".join(unknown))
+        changed = [f"{k}: {then[k]!r} -> {v!r}" for k, v in now.items() if k in then and then[k] != v]
         if changed:
             raise CheckpointMismatchError(
                 f"{self.path} was made with other settings ({'; '.join(changed)}); use the same settings to go on, "

@@ -73,6 +73,11 @@ def _read(path: Path) -> dict[str, Any]:
     settings = {**_DEFAULTS, **given}
     if not isinstance(settings["patients"], dict) or not settings["patients"]:
         raise ValueError(f"{path} must name patients with their sequences, e.g. patients: {{p1: {{T1: ..., T2: ...}}}}")
+    marked = [s for sequences in settings["patients"].values() for s in sequences if ": " in s or " -> " in s]
+    if marked:
+        raise ValueError(
+            f"names of sequences must hold neither ': ' nor ' -> ', which pairs are told by, got {marked[0]!r}"
+        )
     if settings["checkpoints"] and settings["network"] is None:
         raise ValueError(f"{path} names checkpoints and must therefore describe the network, as a bundle's network_def")
     return settings

@@ -284,7 +284,7 @@ def by_sequences(pairs: Mapping[str, Sequence[float]]) -> dict[str, tuple[float,
     """
     found: dict[str, list[Sequence[float]]] = {}
     for name, measured in pairs.items():
-        ends = name.split(": ", 1)[1].split(" -> ")
+        ends = name.rsplit(": ", 1)[1].split(" -> ")
         known = ", ".join(reversed(ends))
         found.setdefault(known if known in found else ", ".join(ends), []).append(measured)
     return {name: (fmean(m for m, _ in each), fmean(n for _, n in each)) for name, each in found.items()}

@@ -40,8 +40,10 @@ def window_centers(starts: np.ndarray, sizes: np.ndarray, affine: Tensor | None)
     nd, a = index.shape[1], np.asarray(affine, dtype=np.float64)
     matrix, origin = a[:-1, :nd], a[:-1, -1]
     if matrix[nd:].any():  # a plane or line aslant to the first axes of the world: along its own ones
-        own, matrix = np.linalg.qr(matrix)
-        origin = own.T @ origin
+        own, _ = np.linalg.qr(matrix)
+        left, _, right = np.linalg.svd(own[:nd].T)
+        own = own @ left @ right  # those nearest to the first axes of the world, so that a small tilt changes little
+        matrix, origin = own.T @ matrix, own.T @ origin
     return torch.as_tensor(index @ matrix[:nd].T + origin[:nd], dtype=torch.float32)
 
 
@@ -52,3 +54,11 @@ def places_alone(plan: CropPlan) -> CropPlan:
         none = np.zeros(n)
         kept = replace(kept, blurs=none, biases=np.zeros_like(kept.biases), noises=none)
     return replace(plan, scales=np.ones(n), shifts=np.zeros(n), changes=kept)
+
+
+def with_other_noise(plan: CropPlan, number: int) -> CropPlan:
+    """The plan for another image of the same places; the first one, number 0, has the noise as it was drawn."""
+    if plan.changes is None or number == 0:
+        return plan
+    seed = (plan.changes.seed + number * len(plan.scales)) % 2**32
+    return replace(plan, changes=replace(plan.changes, seed=seed))

@@ -55,8 +55,8 @@ def changed(views: Tensor, changes: ViewChanges) -> Tensor:
         views[at] *= _fields(changes.biases[biased], views)
     at = _where(changes.noises > 0, views)
     if len(at):
-        generator = torch.Generator(views.device).manual_seed(changes.seed)
-        noise = torch.randn(views[at].shape, generator=generator, device=views.device)
+        generator = torch.Generator().manual_seed(changes.seed)  # of the CPU, whose numbers no device changes
+        noise = torch.randn(views[at].shape, generator=generator).to(views.device)
         views[at] += noise * _each(changes.noises[changes.noises > 0], views)
     return views
 

@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -21,8 +20,6 @@ from monai_cl.qmri.tissues import NAMES
 from monai_cl.transforms._mr_image import FIELDS, simulated
 from monai_cl.transforms.mr_artefacts import MRArtefacts
 from monai_cl.transforms.mr_record import MRRecord
-
-logger = logging.getLogger(__name__)
 
 MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")
 _SEEDS = 2**32
@@ -141,8 +138,9 @@ class RandMRContrast(Randomizable, Transform):
             remedy = f"; {_further_maps(short)}" if short else "; leave them out for all that the maps allow"
             raise ValueError(f"sequences must hold at least one that the maps {self.maps} allow, got none{remedy}")
         if sequences is None and len(chosen) == 1:
-            logger.warning(
-                "the maps %s allow no other sequence than %s; %s", self.maps, _called(chosen[0]), _further_maps(short)
+            raise ValueError(
+                f"maps must allow more than one sequence to draw from, {self.maps} allow {_called(chosen[0])} alone; "
+                f"{_further_maps(short)}, or name it in sequences"
             )
         return tuple(chosen)
 

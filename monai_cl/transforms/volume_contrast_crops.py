@@ -12,7 +12,7 @@ from monai.transforms import MapTransform, Randomizable, Transform
 from monai.utils import TransformBackends, convert_to_tensor, ensure_tuple
 from torch import Tensor
 
-from monai_cl.transforms._crop_plan import CropPlan, places_alone, window_centers
+from monai_cl.transforms._crop_plan import CropPlan, places_alone, window_centers, with_other_noise
 from monai_cl.transforms._view_changes import ViewChanges, changed, field_terms
 from monai_cl.transforms._windows import cut_windows
 from monai_cl.transforms.overlap import overlap_fractions
@@ -284,8 +284,8 @@ class VolumeContrastCrops(Randomizable, Transform):
 class VolumeContrastCropsd(Randomizable, MapTransform):
     """Dictionary form of :class:`VolumeContrastCrops`: each key's volume is replaced by its dictionary of views.
 
-    All keys share one plan, so their crops lie at the same places; they must have the same spatial shape. Views are
-    float32.
+    All keys share one plan, so their crops lie at the same places and change alike, each with noise of its own; they
+    must have the same spatial shape. Views are float32.
 
     Args:
         keys: Keys of channel-first volumes.
@@ -346,8 +346,9 @@ class VolumeContrastCropsd(Randomizable, MapTransform):
                     f"{tuple(d[key].shape[1:])} for {key!r}; resample them to one grid first"
                 )
         plan = self.randomize(shape)
-        for key in present:
-            d[key] = self.crops.apply(d[key], plan, intensities=key in self.intensity_keys)
+        for place, key in enumerate(present):
+            own = with_other_noise(plan, place)
+            d[key] = self.crops.apply(d[key], own, intensities=key in self.intensity_keys)
         return d
 
 

@@ -89,8 +89,9 @@ KEY_MAPS = {
             "monai_swin_vit",
             "MONAI's early SwinUNETR and its self-supervised weights",
             (
+                (r"^(swin_vit\.)?norm\.", None),  # of the pretraining's transformer; SwinUNETR has none
                 (r"^swin_vit\.", SWIN),
-                (r"^(patch_embed|layers[1-4]c?|norm)\.", rf"{SWIN}\1."),
+                (r"^(patch_embed|layers[1-4]c?)\.", rf"{SWIN}\1."),
                 (r"\.mlp\.fc([12])\.", r".mlp.linear\1."),
             ),
             (SWIN,),

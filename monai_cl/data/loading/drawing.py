@@ -94,7 +94,8 @@ class BatchDraw:
             Groups smaller than a batch are left out, and the log names them.
 
     Raises:
-        ValueError: If the numbers of items disagree, or no group is large enough for a batch.
+        ValueError: If the numbers of items disagree, no group is large enough for a batch, a weight is no number of at
+            least 0, or fewer items of a group than a batch have one above 0.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class BatchDraw:
         self._members = [each for each in members if len(each) >= batch_size]
         if groups is not None:
             self._say_what_is_left_out(members, groups)
+        self._check_weights(share)
         self._within = [_inclusion(share[each], batch_size) for each in self._members]
         if any((share[each] * batch_size > share[each].sum() * (1 + 1e-9)).any() for each in self._members):
             logger.warning(
@@ -124,6 +126,16 @@ class BatchDraw:
             )
         whole = np.array([share[each].sum() for each in self._members])
         self._which = whole / whole.sum()
+
+    def _check_weights(self, weights: np.ndarray) -> None:
+        if not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError("weights must be numbers of at least 0; leave out of the datalist what is not to be drawn")
+        fewest = min(int((weights[each] > 0).sum()) for each in self._members)
+        if fewest < self.batch_size:
+            raise ValueError(
+                f"at least {self.batch_size} items, as many as a batch, must have a weight above 0, got {fewest}; use "
+                "a smaller batch_size or more weights"
+            )
 
     def __call__(self, generator: np.random.Generator) -> np.ndarray:
         """Items of one batch."""
