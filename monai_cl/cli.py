@@ -289,7 +289,7 @@ def invariance(
     from rich.progress import Progress
 
     from monai_cl.evaluation import run_invariance
-    from monai_cl.evaluation.sequence_invariance import table, table_by_sequences
+    from monai_cl.evaluation.invariance_tables import table, table_by_sequences
 
     with Progress(console=console) as progress:
         task = progress.add_task("describing scans", total=None)

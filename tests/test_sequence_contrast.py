@@ -256,9 +256,8 @@ def test_targets_of_other_channels_are_refused() -> None:
 
 def test_a_batch_of_one_is_refused_only_where_crops_are_told_apart() -> None:
     method = SequenceContrast(network(), 16, **SMALL)
-    with pytest.raises(
-        ValueError, match=r"batch_size must be at least 2 with the global term, .* got 1; .*global_weight to 0"
-    ):
+    told = r"batch_size must be at least 2 with the global term, .* got 1; .*global_weight to 0"
+    with pytest.raises(ValueError, match=told):
         method({"image": views(1)})
     assert bool(SequenceContrast(network(), 16, global_weight=0.0, **SMALL)({"image": views(1)})["loss"].isfinite())
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from monai.transforms import (
 from torch import Tensor, nn
 
 from monai_cl._files import atomic_write
+from monai_cl.evaluation.invariance_tables import NEAR_MM, table, table_by_sequences
 from monai_cl.metrics import correspondence_errors, mind_ssc
 from monai_cl.networks import network_features, resized
 from monai_cl.recipes import bright_region
@@ -33,7 +33,6 @@ from monai_cl.transforms import LoadVolumed
 
 Descriptor = Callable[[Tensor], list[Tensor]]  # image (1, 1, *S) -> feature maps (C_l, *S_l)
 INVARIANCE_FILE = "invariance.json"
-NEAR_MM = 5.0
 _RESAMPLES, _CONFIDENCE = 2000, 0.95
 _AT_ONCE = 4  # windows that the network is shown together
 _PAD = 32  # the grid is a multiple of it, for any encoder
@@ -256,48 +255,6 @@ def write_invariance(results: Sequence[Invariance], folder: str | Path, *, setti
         with atomic_write(root / name) as temporary:
             Path(temporary).write_text(text + "\n", encoding="utf-8")
     return root / "invariance.md"
-
-
-def table(results: Sequence[Invariance]) -> str:
-    """The results as a table in Markdown."""
-    lines = [
-        f"| features | median error, mm | found within {NEAR_MM:g} mm, % | less {results[0].name} |",
-        "|---|---|---|---|",
-    ]
-    for place, r in enumerate(results):
-        median = f"{r.median:.1f} [{r.median_interval[0]:.1f}, {r.median_interval[1]:.1f}]"
-        near = f"{100 * r.near:.1f} [{100 * r.near_interval[0]:.1f}, {100 * r.near_interval[1]:.1f}]"
-        gain = f"{100 * r.gain:+.1f} [{100 * r.gain_interval[0]:+.1f}, {100 * r.gain_interval[1]:+.1f}]"
-        lines.append(f"| {r.name} | {median} | {near} | {gain if place else ''} |")
-    return "\n".join(lines)
-
-
-def by_sequences(pairs: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
-    """Mean over patients and both ways of the median error and the share within 5 mm, by pair of sequences.
-
-    Args:
-        pairs: As in :class:`Invariance`.
-
-    Example:
-        >>> by_sequences({"one: T1 -> T2": (30.0, 0.25), "one: T2 -> T1": (40.0, 0.5), "two: T1 -> T2": (20.0, 0.0)})
-        {'T1, T2': (30.0, 0.25)}
-    """
-    found: dict[str, list[Sequence[float]]] = {}
-    for name, measured in pairs.items():
-        ends = name.rsplit(": ", 1)[1].split(" -> ")
-        known = ", ".join(reversed(ends))
-        found.setdefault(known if known in found else ", ".join(ends), []).append(measured)
-    return {name: (fmean(m for m, _ in each), fmean(n for _, n in each)) for name, each in found.items()}
-
-
-def table_by_sequences(results: Sequence[Invariance]) -> str:
-    """How each pair of sequences fared, as a table in Markdown: median error in mm, share within 5 mm in per cent."""
-    told = [by_sequences(r.pairs) for r in results]
-    lines = [f"| sequences | {' | '.join(r.name for r in results)} |", f"|---{'|---' * len(results)}|"]
-    for name in told[0]:
-        cells = [f"{one[name][0]:.1f} mm, {100 * one[name][1]:.0f} %" for one in told]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def _described(describe: Descriptor, image: Tensor, *, before: int) -> list[Tensor]:

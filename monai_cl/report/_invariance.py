@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE, by_sequences
+from monai_cl.evaluation.invariance_tables import by_sequences
+from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
 from monai_cl.report._folders import Run
 from monai_cl.report.tables import Cell, Estimate, Table
 

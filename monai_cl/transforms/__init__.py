@@ -11,7 +11,8 @@ from monai_cl.transforms.load_maps import (
     WeightedRatesDict,
 )
 from monai_cl.transforms.mr_artefacts import MRArtefacts
-from monai_cl.transforms.mr_contrast import RandMRContrast, RandMRContrastD, RandMRContrastd, RandMRContrastDict
+from monai_cl.transforms.mr_contrast import RandMRContrast
+from monai_cl.transforms.mr_contrast_dictionary import RandMRContrastD, RandMRContrastd, RandMRContrastDict
 from monai_cl.transforms.mr_record import MRRecord
 from monai_cl.transforms.overlap import overlap_fractions
 from monai_cl.transforms.sequence_views import (
@@ -41,8 +42,8 @@ from monai_cl.transforms.stored import (
     StoredVolume,
 )
 from monai_cl.transforms.views import RandViews, RandViewsD, RandViewsd, RandViewsDict
-from monai_cl.transforms.volume_contrast_crops import (
-    VolumeContrastCrops,
+from monai_cl.transforms.volume_contrast_crops import VolumeContrastCrops
+from monai_cl.transforms.volume_contrast_crops_dictionary import (
     VolumeContrastCropsD,
     VolumeContrastCropsd,
     VolumeContrastCropsDict,
