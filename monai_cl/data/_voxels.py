@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-_PICTURES = ("image", "label")  # what recipes prepare
+from monai_cl.data.datalist import FILE_KEYS
 
 
 def require_voxels(item: Any) -> None:
@@ -11,7 +11,7 @@ def require_voxels(item: Any) -> None:
 
     A recipe that crops to the body leaves nothing of a scan without one; MONAI only warns of it.
     """
-    for key in _PICTURES if isinstance(item, Mapping) else ():
+    for key in FILE_KEYS if isinstance(item, Mapping) else ():
         shape = tuple(getattr(item.get(key), "shape", ()))
         if 0 in shape:
             raise ValueError(

@@ -18,7 +18,7 @@ from monai_cl.data.intake.pseudonyms import KEY_VARIABLE, read_key
 Item = dict[str, Any]
 CACHE_FILE = "cache.json"  # what `monai-cl cache` writes: a datalist of prepared volumes
 CACHED = "cached"  # key of an item of a cache: how each of its volumes is stored
-_FILE_KEYS = ("image", "label")
+FILE_KEYS = ("image", "label")
 _VOLUME_SUFFIXES = (".dcm", ".ima", ".nrrd", ".mha", ".mhd", ".npy", ".npz", ".pt")
 
 
@@ -211,7 +211,7 @@ def _section_names(content: Mapping[str, Any], sections: str | Sequence[str], so
 
 def _entry(entry: Any, section: str, source: Path) -> Item:
     item: Item = {"image": entry} if isinstance(entry, str) else dict(entry)
-    for key in _FILE_KEYS:
+    for key in FILE_KEYS:
         value = item.get(key)
         listed = value if isinstance(value, list) else [value]
         if (key == "image" and not value) or (value is not None and not all(isinstance(part, str) for part in listed)):
@@ -272,7 +272,7 @@ def _bare(path: str) -> str:
 
 def _found(items: list[Item], folder: Path, content: Mapping[str, Any]) -> list[Item]:
     """Items with the names of files where the scan has put hashes in place of what could name a patient."""
-    paths = [path for item in items for name in _FILE_KEYS if item.get(name) for path in _paths(item[name])]
+    paths = [path for item in items for name in FILE_KEYS if item.get(name) for path in _paths(item[name])]
     if not any(map(has_alias, paths)):
         return items
     key = read_key()
@@ -286,7 +286,7 @@ def _found(items: list[Item], folder: Path, content: Mapping[str, Any]) -> list[
     def found(value: Any) -> Any:
         return [find(path) for path in value] if isinstance(value, list) else find(value)
 
-    return [{**item, **{name: found(item[name]) for name in _FILE_KEYS if item.get(name)}} for item in items]
+    return [{**item, **{name: found(item[name]) for name in FILE_KEYS if item.get(name)}} for item in items]
 
 
 def _resolve(item: Item, folder: Path, listed: Item) -> Item:
@@ -297,7 +297,7 @@ def _resolve(item: Item, folder: Path, listed: Item) -> Item:
         return absolute if os.path.isabs(told) else HiddenPath(absolute, told)
 
     resolved = dict(item)
-    for key in _FILE_KEYS:
+    for key in FILE_KEYS:
         value, told = item.get(key), listed.get(key)
         if isinstance(value, list) and isinstance(told, list):
             resolved[key] = [resolved_path(*pair) for pair in zip(value, told, strict=True)]
@@ -307,7 +307,7 @@ def _resolve(item: Item, folder: Path, listed: Item) -> Item:
 
 
 def _check_files(items: Sequence[Item], source: Path, folder: Path) -> None:
-    paths = [path for item in items for key in _FILE_KEYS if item.get(key) for path in _paths(item[key])]
+    paths = [path for item in items for key in FILE_KEYS if item.get(key) for path in _paths(item[key])]
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         raise FileNotFoundError(

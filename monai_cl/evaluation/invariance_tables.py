@@ -44,11 +44,14 @@ def by_sequences(pairs: Mapping[str, Sequence[float]]) -> dict[str, tuple[float,
     return {name: (fmean(m for m, _ in each), fmean(n for _, n in each)) for name, each in found.items()}
 
 
+def rows_by_sequences(measured: Sequence[Mapping[str, Sequence[float]]]) -> list[tuple[str, ...]]:
+    """For each pair of sequences its name, and what :func:`by_sequences` tells of each descriptor, in words."""
+    told = [by_sequences(pairs) for pairs in measured]
+    return [(name, *(f"{one[name][0]:.1f} mm, {100 * one[name][1]:.0f} %" for one in told)) for name in told[0]]
+
+
 def table_by_sequences(results: Sequence[Invariance]) -> str:
     """How each pair of sequences fared, as a table in Markdown: median error in mm, share within 5 mm in per cent."""
-    told = [by_sequences(r.pairs) for r in results]
     lines = [f"| sequences | {' | '.join(r.name for r in results)} |", f"|---{'|---' * len(results)}|"]
-    for name in told[0]:
-        cells = [f"{one[name][0]:.1f} mm, {100 * one[name][1]:.0f} %" for one in told]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [f"| {' | '.join(row)} |" for row in rows_by_sequences([r.pairs for r in results])]
     return "\n".join(lines)

@@ -58,8 +58,8 @@ def _tried(
 ) -> list[Tensor]:
     """Maps of the encoder, without values.
 
-    Tried on a copy without values, which costs neither time nor memory, and in training mode: some networks take a
-    size in evaluation that their normalisation refuses in training, with one voxel left. The decoder is tried too,
+    Tried on a copy that lets go of its values, so that nothing is computed, and in training mode: some networks take
+    a size in evaluation that their normalisation refuses in training, with one voxel left. The decoder is tried too,
     since fine-tuning will give the network crops of the same kind.
     """
     encoder_stride(network, 1)  # an unknown network is named before anything is tried

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cl.evaluation.invariance_tables import by_sequences
+from monai_cl.evaluation.invariance_tables import rows_by_sequences
 from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
 from monai_cl.report._folders import Run
 from monai_cl.report.tables import Cell, Estimate, Table
@@ -42,8 +42,7 @@ def _tables(path: Path) -> tuple[Table, Table]:
 
 
 def _by_sequences(results: Sequence[Mapping[str, Any]]) -> Table:
-    told = [by_sequences(found["pairs"]) for found in results]
-    rows = tuple((name, *(f"{one[name][0]:.1f} mm, {100 * one[name][1]:.0f} %" for one in told)) for name in told[0])
+    rows = tuple(rows_by_sequences([found["pairs"] for found in results]))
     note = "median error and share within 5 mm, each the mean of patients and both ways"
     return Table("By pair of sequences", ("sequences", *(str(found["name"]) for found in results)), rows, (note,))
 

@@ -11,7 +11,7 @@ from monai_cl.transforms._view_changes import ViewChanges
 
 @dataclass(frozen=True)
 class CropPlan:
-    """Everything drawn for one volume: applying it is plain indexing.
+    """Everything drawn for one volume: applying it draws nothing more.
 
     Attributes:
         padding: Voxels added before and after each axis, (nd, 2).

@@ -23,7 +23,8 @@ from monai_cl.data._voxels import require_voxels
 from monai_cl.data.cache.arrays import array_class
 from monai_cl.data.cache.encoding import Encoded, encode
 from monai_cl.data.cache.reading import FORMAT
-from monai_cl.data.cache.sources import KEYS, paths_of, source_files, source_hash, source_stamp
+from monai_cl.data.cache.sources import paths_of, source_files, source_hash, source_stamp
+from monai_cl.data.datalist import FILE_KEYS
 from monai_cl.data.loading.faults import reason_of
 
 _PERCENTILES = (0.5, 50.0, 99.5)
@@ -120,7 +121,7 @@ class Job(Dataset[Outcome]):
         prepared = self.transform(dict(item))
         require_voxels(prepared)
         for key, value in prepared.items():
-            if key in KEYS:
+            if key in FILE_KEYS:
                 affine = getattr(value, "affine", None)
                 values = torch.as_tensor(value).as_subclass(torch.Tensor).detach().cpu().numpy()
                 found[key] = (values, affine, encode(values, self.dtype))
@@ -147,7 +148,7 @@ class Job(Dataset[Outcome]):
         """What an earlier call has stored of this item with these settings, if all of it is there."""
         try:
             entry: dict[str, Any] = json.loads((self.folder / "entries" / f"{file_name(item)}.json").read_text("utf-8"))
-            there = set(entry["volumes"]) == {key for key in KEYS if item.get(key)} and all(
+            there = set(entry["volumes"]) == {key for key in FILE_KEYS if item.get(key)} and all(
                 (self.folder / "volumes" / volume["file"]).stat().st_size == volume["bytes"]
                 for volume in entry["volumes"].values()
             )
@@ -203,7 +204,7 @@ def _statistics(values: NDArray[Any]) -> dict[str, list[float]]:
 
 def _without_paths(text: str, item: Item) -> str:
     """The first line of a reason, the name of the case in the place of paths, which may name a patient."""
-    named = [path for key in KEYS for path in paths_of(item, key)]
+    named = [path for key in FILE_KEYS for path in paths_of(item, key)]
     with contextlib.suppress(OSError):  # the folder may be what cannot be read
         named += source_files(item)
     for path in sorted({str(path) for path in named}, key=len, reverse=True):

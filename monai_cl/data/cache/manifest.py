@@ -11,8 +11,16 @@ from typing import Any
 
 from monai_cl._files import atomic_write
 from monai_cl.data.cache.job import Job, Outcome
-from monai_cl.data.cache.sources import KEYS
-from monai_cl.data.datalist import CACHE_FILE, CACHED, Item, load_datalist, read_datalist, section_names, subject_of
+from monai_cl.data.datalist import (
+    CACHE_FILE,
+    CACHED,
+    FILE_KEYS,
+    Item,
+    load_datalist,
+    read_datalist,
+    section_names,
+    subject_of,
+)
 
 
 def read_items(datalist: Path, dataset_dir: str | os.PathLike[str] | None) -> list[Item]:
@@ -59,7 +67,7 @@ def totals(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 def _cached(item: Item, entry: Mapping[str, Any]) -> Item:
     """The item as the cache lists it: paths into the cache, in the place of those of its sources."""
-    kept = {key: value for key, value in item.items() if key not in KEYS}
+    kept = {key: value for key, value in item.items() if key not in FILE_KEYS}
     kept["subject"] = item["case"] if item.get("subject") is None else subject_of(item)
     paths = {key: f"volumes/{volume['file']}" for key, volume in entry["volumes"].items()}
     stored = {key: {k: v for k, v in volume.items() if k != "file"} for key, volume in entry["volumes"].items()}

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-KEYS = ("image", "label")
+from monai_cl.data.datalist import FILE_KEYS
+
 _BLOCK = 1 << 20
 # headers whose voxels lie in files beside them, which they name
 _NAMING = {
@@ -28,7 +29,7 @@ def paths_of(item: Mapping[str, Any], key: str) -> list[Path]:
 
 def source_files(item: Mapping[str, Any]) -> list[Path]:
     """All files that an item is read from: those of a series' folder, and the partners of headers, included."""
-    return [file for key in KEYS for path in paths_of(item, key) for file in _below(path)]
+    return [file for key in FILE_KEYS for path in paths_of(item, key) for file in _below(path)]
 
 
 def source_hash(files: list[Path]) -> str:
