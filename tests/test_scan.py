@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from rich.console import Console
 from monai_cl.data.datalist import load_datalist
 from monai_cl.data.intake.decathlon import subjects_by_name
 from monai_cl.data.intake.scan import ScanResult, scan
-from monai_cl.transforms.load import LoadVolume
+from monai_cl.transforms.load import LoadVolume, LoadVolumed
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real data in ../shared/data")
@@ -66,9 +67,13 @@ def plain(items: list[dict]) -> list[dict]:
     return [{key: value for key, value in item.items() if key not in described} for item in items]
 
 
-def rows(result: ScanResult) -> dict[str, str]:
+def table(result: ScanResult) -> list[dict[str, str]]:
     with open(result.exclusions, newline="") as stream:
-        return {row["path"]: row["reason"] for row in csv.DictReader(stream)}
+        return list(csv.DictReader(stream))
+
+
+def rows(result: ScanResult) -> dict[str, str]:
+    return {row["path"]: row["reason"] for row in table(result)}
 
 
 @pytest.fixture
@@ -189,7 +194,7 @@ def test_data_sets_side_by_side_keep_their_subjects_apart(data):
     assert {item["subject"] for item in written["training"]} == {"one/0", "one/1", "two/0", "two/1"}
 
 
-def test_labels_of_other_shape_or_place_leave_the_pair_out(data):
+def test_labels_of_other_shape_or_place_are_left_out_and_their_images_stay(data):
     decathlon(data, "abcd", listing=False)
     shifted, rounded = np.eye(4), np.eye(4)
     shifted[0, 3], rounded[0, 1] = 0.01, 2e-5
@@ -198,12 +203,48 @@ def test_labels_of_other_shape_or_place_leave_the_pair_out(data):
     nifti(data / "labelsTr/c.nii.gz", affine=rounded)
     result, written = scanned(data)
     assert [item["image"] for item in written["training"]] == ["imagesTr/c.nii.gz", "imagesTr/d.nii.gz"]
+    assert [item["image"] for item in written["unlabelled"]] == ["imagesTr/a.nii.gz", "imagesTr/b.nii.gz"]
+    assert not any("label" in item for item in written["unlabelled"])
+    assert result.notes == {"its label was left out, kept as unlabelled": ["imagesTr/a.nii.gz", "imagesTr/b.nii.gz"]}
     assert rows(result) == {
-        "imagesTr/a.nii.gz": "image and label differ in shape",
         "labelsTr/a.nii.gz": "image and label differ in shape",
-        "imagesTr/b.nii.gz": "image and label differ in affine",
         "labelsTr/b.nii.gz": "image and label differ in affine",
     }
+    assert "lie up to 0.01 mm from those of the image" in result.left_out[0].detail
+
+
+ORDERS = [(axes, flips) for axes in itertools.permutations(range(3)) for flips in ((), (0,), (1, 2), (0, 1, 2))]
+
+
+@pytest.mark.parametrize(("axes", "flips"), ORDERS)
+def test_a_label_stored_in_another_order_is_kept_and_lies_on_its_image(data, axes, flips):
+    """The affine and the voxels of the label are those of nibabel's own reorientation."""
+    affine = np.array([[0.9, 0.3, 0, 4], [-0.3, 0.9, 0.2, 5], [0.1, -0.2, 2.5, 6], [0, 0, 0, 1.0]])
+    values = np.arange(6 * 7 * 8, dtype=np.int16).reshape(6, 7, 8)
+    orientation = np.array([[axes[i], -1 if i in flips else 1] for i in range(3)])
+    image = nibabel.Nifti1Image(values, affine)
+    for folder, one in (("imagesTr", image), ("labelsTr", image.as_reoriented(orientation))):
+        (data / folder).mkdir(parents=True)
+        nibabel.save(one, data / folder / "a.nii.gz")
+    _, written = scanned(data)
+    (item,) = written["training"]
+    loaded = LoadVolumed(["image", "label"])({key: data / item[key] for key in ("image", "label")})
+    assert np.array_equal(loaded["image"], loaded["label"])
+    assert np.allclose(loaded["image"].affine, loaded["label"].affine, atol=1e-5)
+
+
+def test_a_mirrored_label_is_refused_with_its_distance(data):
+    decathlon(data, "ab", listing=False)
+    nifti(data / "labelsTr/a.nii.gz", affine=np.diag([-1.0, 1, 1, 1]))
+    result, written = scanned(data)
+    assert [item["image"] for item in written["unlabelled"]] == ["imagesTr/a.nii.gz"]
+    assert "lie up to 5 mm from those of the image, whose smallest side is 1 mm" in result.left_out[0].detail
+
+
+def test_volumes_on_other_grids_are_loaded_as_they_are(data):
+    one, other = nifti(data / "a.nii.gz"), nifti(data / "b.nii.gz", affine=np.diag([-2.0, 1, 1, 1]))
+    loaded = LoadVolumed(["t1", "t2"])({"t1": one, "t2": other})
+    assert loaded["t2"].affine.diag().tolist() == [-2, 1, 1, 1]
 
 
 # Loose NIfTI files
@@ -416,6 +457,24 @@ def test_each_bad_series_gets_its_reason(data):
     assert "13.00 mm between" in gap
 
 
+def test_table_of_what_is_left_out_has_a_row_a_series_with_its_files(data):
+    write_series(data / "mixed", range(4), SERIES + ".1", Modality="US")
+    write_series(data / "mixed/deep", range(2), SERIES + ".2")
+    nifti(data / "flat.nii.gz", (6, 7))
+    write_series(data / "good")
+    result, _ = scanned(data)
+    found = {row["path"]: (row["files"], row["reason"], row["detail"]) for row in table(result)}
+    assert found == {
+        "flat.nii.gz": ("1", "2-D", "6 x 7 voxels, a volume is needed"),
+        "mixed": ("4", "modality is not CT or MR", "modality is US"),
+        "mixed/deep": ("2", "too few slices", "3 slices are needed at least, it has 2"),
+    }
+    names = {row["path"]: row["series"] for row in table(result)}
+    assert names["flat.nii.gz"] == ""
+    assert names["mixed"] != names["mixed/deep"]
+    assert re.fullmatch("series-[0-9a-f]{12}", names["mixed"])
+
+
 def test_derived_series_are_kept_on_request(data):
     write_series(data / "derived", ImageType=["DERIVED", "SECONDARY", "AXIAL"])
     assert scanned(data, keep_derived=True)[0].counts["unlabelled"] == 1
@@ -428,7 +487,10 @@ def test_copied_files_are_left_out_and_the_series_stays_whole(data):
     result, written = scanned(data)
     assert len(written["unlabelled"]) == 1
     assert len(written["unlabelled"][0]["image"]) == 6
-    assert result.reasons == {"copy of another file": 8}
+    assert result.reasons == {"copy of another file": 1}
+    (row,) = table(result)
+    assert (row["path"], row["files"], row["reason"]) == ("a/copy", "8", "copy of another file")
+    assert row["detail"].endswith("; 7 more files of this series alike")
 
 
 def test_series_that_dataset_json_names_keeps_its_entry(data):
@@ -568,7 +630,7 @@ def test_hippocampus_with_orphan_labels_stays_in_step(data):
 
 
 @needs_data
-def test_label_of_another_data_set_leaves_the_pair_out(data):
+def test_label_of_another_data_set_is_left_out(data):
     decathlon(data, "a", listing=False)
     wrong = SHARED / "bad_cases/orphan_label_wrong_dataset_hippocampus_281.nii.gz"
     image = SHARED / "hippocampus/imagesTr/hippocampus_001.nii.gz"

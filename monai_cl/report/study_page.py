@@ -102,8 +102,8 @@ def _left_out(result: ScanResult) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for reason, count in result.reasons.items():
         entries = [entry for entry in result.left_out if entry.reason == reason]
-        rows.append((reason, count, _some([path for entry in entries for path in entry.paths]), entries[0].detail))
-    note = f"Every file is named in {result.exclusions.name}."
+        rows.append((reason, count, _some([entry.shown for entry in entries]), entries[0].detail))
+    note = f"Each series, or file of no series, has a row in {result.exclusions.name}."
     return Table("By reason", ("reason", "count", "such as", "detail of the first"), tuple(rows), (note,))
 
 

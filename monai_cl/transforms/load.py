@@ -26,6 +26,7 @@ from monai_cl.transforms._dicom import (
 )
 from monai_cl.transforms._dicom.frames import decode_frames
 from monai_cl.transforms._itk import is_itk, read_itk
+from monai_cl.transforms._lattice import check_same_lattice
 from monai_cl.transforms._nifti import NiftiReader
 from monai_cl.transforms._threads import read_with_itk, without_warnings
 
@@ -120,6 +121,9 @@ class LoadVolume(Transform):
 class LoadVolumed(MapTransform):
     """Dictionary version of :class:`LoadVolume`.
 
+    A volume that has a voxel at the place of each voxel of the first key's, as a label of its image, but is stored
+    with its axes in another order or direction, is reordered onto the axes of the first.
+
     Args:
         keys: Keys of the items to read: each a file, a directory with one DICOM series, or a list of DICOM files.
         allow_missing_keys: Whether a missing key is passed over.
@@ -134,12 +138,31 @@ class LoadVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each path by its volume."""
         result = dict(data)
+        first: torch.Tensor | None = None
         for key in self.key_iterator(result):
-            result[key] = self.load(result[key])
+            volume = self.load(result[key])
+            result[key] = volume if first is None else _along(volume, first)
+            first = volume if first is None else first
         return result
 
 
 LoadVolumeD = LoadVolumeDict = LoadVolumed
+
+
+def _along(volume: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """The volume with its axes along those of the first, where both have the same voxels."""
+    if not (isinstance(volume, MetaTensor) and isinstance(first, MetaTensor)):
+        return volume
+    affine, shape = volume.affine.numpy().astype(np.float64), volume.shape[1:]
+    result: torch.Tensor = volume
+    try:
+        order = check_same_lattice(first.affine.numpy(), first.shape[1:], affine, shape)
+    except UnusableImageError:  # another grid, as of another sequence: resampling is a matter of the recipe
+        return result
+    if order.changes:
+        name = str(volume.meta["filename_or_obj"])
+        result = _volume(order.apply(volume.as_tensor()), order.affine(affine, shape), name)
+    return result
 
 
 def _explain(path: Path, error: Exception) -> str:

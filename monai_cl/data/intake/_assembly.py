@@ -21,6 +21,7 @@ from monai_cl.transforms._dicom import UnusableImageError
 _ABSENT = "named in dataset.json but absent"
 _ORPHAN = "label without image"
 _UNLABELLED = "image without label, kept as unlabelled"
+_REFUSED = "its label was left out, kept as unlabelled"
 _NOT_HOUNSFIELD = "CT that cannot hold negative values, so not in Hounsfield units"
 _NO_SPACING = "affine is the identity: the spacing is probably missing"
 _MODALITIES = (("CT", r"\bct"), ("MR", r"\bmr|\bt1|\bt2|flair|\bdwi"))
@@ -63,11 +64,7 @@ def assemble(claims: Sequence[Claim], known: Known, findings: Findings) -> None:
             _report_image(claim, known, findings)
             continue
         claimed.add(_key(claim.image))
-        try:
-            label = _usable_label(claim, grid, known, findings)
-        except UnusableImageError as error:
-            findings.leave_out([_first(claim.image), str(claim.label)], error.reason, error.detail)
-            continue
+        label = _usable_label(claim, grid, known, findings)
         item = _item(claim, label, names.get(str(claim.image), ""), grid, series)
         if series:
             subjects.setdefault(series.patient, item["subject"])
@@ -137,14 +134,21 @@ def _report_image(claim: Claim, known: Known, findings: Findings) -> None:
 
 
 def _usable_label(claim: Claim, grid: Grid, known: Known, findings: Findings) -> str | None:
-    """The label if it is there and readable; raises where it does not fit the image."""
+    """The label if it is there, readable, and on the grid of the image; else it is left out, and the image is not."""
     if claim.label is None:
         return None
+    image = _first(claim.image)
     if claim.label in known.grids:
-        check_same_grid(grid, known.grids[claim.label])
-        return claim.label
-    if claim.label not in known.unusable:
-        image = _first(claim.image)
+        try:
+            check_same_grid(grid, known.grids[claim.label])
+        except UnusableImageError as error:
+            findings.leave_out([claim.label], error.reason, f"{error.detail}; its image is {image}", mentions=[image])
+        else:
+            return claim.label
+    if claim.label in known.grids or claim.label in known.unusable:
+        findings.note(_REFUSED, image)
+    else:
+        findings.note(_UNLABELLED, image)
         findings.leave_out([claim.label], _ABSENT, f"the label of {image}; copy it again", mentions=[image])
     return None
 
@@ -153,7 +157,7 @@ def _section(claim: Claim, label: str | None, labelled: bool, findings: Findings
     """The section of an item: without a label nothing is left for training or validation with labels."""
     if label or claim.section not in ("training", "validation"):
         return claim.section
-    if labelled:
+    if labelled and not claim.label:
         findings.note(_UNLABELLED, _first(claim.image))
     return "unlabelled"
 

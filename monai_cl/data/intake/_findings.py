@@ -47,12 +47,27 @@ class LeftOut:
         reason: Short category.
         detail: What was found and what can be done.
         mentions: Further paths that ``detail`` may quote.
+        series: Name of the DICOM series it is, or is part of; empty for other files.
+        files: Number of its files, where ``paths`` is a directory.
     """
 
     paths: tuple[str, ...]
     reason: str
     detail: str = ""
     mentions: tuple[str, ...] = field(default=(), repr=False)
+    series: str = field(default="", repr=False)
+    files: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of files."""
+        return self.files or len(self.paths)
+
+    @property
+    def shown(self) -> str:
+        """Its directory or first file, and how many more there are."""
+        more = len(self.paths) - 1
+        return self.paths[0] + (f" and {more} more of its files" if more else "")
 
 
 @dataclass
@@ -67,9 +82,18 @@ class Findings:
         """Append an item to a section."""
         self.sections.setdefault(section, []).append(item)
 
-    def leave_out(self, paths: Iterable[str], reason: str, detail: str = "", mentions: Iterable[str] = ()) -> None:
-        """Record what is not used, and why."""
-        self.left_out.append(LeftOut(tuple(paths), reason, detail, tuple(mentions)))
+    def leave_out(
+        self,
+        paths: Iterable[str],
+        reason: str,
+        detail: str = "",
+        mentions: Iterable[str] = (),
+        *,
+        series: str = "",
+        files: int = 0,
+    ) -> None:
+        """Record what is not used, and why; see :class:`LeftOut`."""
+        self.left_out.append(LeftOut(tuple(paths), reason, detail, tuple(mentions), series, files))
 
     def note(self, text: str, path: str) -> None:
         """Record something worth a look about an item that is used."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from monai_cl.data.intake._findings import Findings, Grid
 from monai_cl.data.intake.description import Description, describe
 from monai_cl.data.intake.units import check_spacing
-from monai_cl.data.loading._slice_store import SliceStore
+from monai_cl.data.loading._slice_store import SliceStore, series_name
 from monai_cl.transforms._dicom import (
     SliceHeader,
     UnusableImageError,
@@ -72,7 +72,9 @@ def find_series(
         except UnusableImageError as error:
             paths = [image] if isinstance(image, str) else image
             mentions = {header.path.as_posix() for header in files if header.path.name in error.detail}
-            findings.leave_out(paths, error.reason, error.detail, sorted(mentions))
+            count = len({header.path for header in files})
+            name = series_name(files[0])
+            findings.leave_out(paths, error.reason, error.detail, sorted(mentions), series=name, files=count)
     return sorted(kept, key=lambda series: series.first), findings
 
 

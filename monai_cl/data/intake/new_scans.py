@@ -95,7 +95,7 @@ def _below(folder: Path, base: str, key: Key, *, hide_names: bool) -> list[Item]
             result = scan(folder, out, key=key, hide_names=hide_names and "strict")
         except ValueError as error:
             reasons, named, _ = str(error).partition(f"; {scratch}")
-            raise ValueError(f"{reasons}; `monai-cl scan` names each file") if named else error from None
+            raise ValueError(f"{reasons}; `monai-cl scan` names each") if named else error from None
         for left_out in result.left_out:
             logger.warning("left out %s: %s, %s", left_out.paths[0], left_out.reason, left_out.detail)
         sections = [name for name, count in result.counts.items() if count]

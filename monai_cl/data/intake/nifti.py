@@ -6,7 +6,6 @@ import gzip
 import math
 import os
 import zlib
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from monai_cl.data.intake.units import check_spacing, check_unit_name
 from monai_cl.transforms._dicom import UnusableImageError
 from monai_cl.transforms._itk import SUFFIXES as ITK_SUFFIXES
 from monai_cl.transforms._itk import read_itk_header
+from monai_cl.transforms._lattice import check_same_lattice
 from monai_cl.transforms._nifti import check_real
 
 SUFFIXES = (".nii.gz", ".nii")
-_AFFINE_TOLERANCE = 1e-3
 _UNITS = {1: "meter", 2: "mm", 3: "micron"}  # other codes mean nothing
 _CHUNK = 1 << 13  # small, since what a broken block held is lost from the count
 
@@ -94,27 +93,12 @@ def read_itk_grid(path: str | os.PathLike[str]) -> Grid:
 
 
 def check_same_grid(image: Grid, label: Grid) -> None:
-    """Check that an image and its label have the same shape and, to rounding, the same affine.
-
-    Entries of the affines may differ by 1e-3, as long as no corner moves by more than a tenth of the smallest voxel
-    side: rounded rotations pass, shifts do not.
+    """Check that a label lies on the voxels of its image, see :func:`check_same_lattice`.
 
     Raises:
-        UnusableImageError: If they differ.
+        UnusableImageError: If it does not.
     """
-    if image.shape != label.shape:
-        raise UnusableImageError(
-            "image and label differ in shape", f"image {_by(image.shape)}, label {_by(label.shape)} voxels"
-        )
-    difference = image.affine - label.affine
-    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in image.shape))])
-    moved = float(np.linalg.norm(corners @ difference[:3].T, axis=1).max())
-    side = float(np.linalg.norm(image.affine[:3, :3], axis=0).min())
-    largest = float(np.abs(difference).max())
-    if largest > _AFFINE_TOLERANCE or moved > 0.1 * side:
-        raise UnusableImageError(
-            "image and label differ in affine", f"entries by up to {largest:.4g}, voxels by up to {moved:.4g} mm"
-        )
+    check_same_lattice(image.affine, image.shape, label.affine, label.shape)
 
 
 def _volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

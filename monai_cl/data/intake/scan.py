@@ -6,7 +6,6 @@ changed; what is written names files, but no patient.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from monai_cl.data.intake._assembly import Known, assemble
 from monai_cl.data.intake._concealment import Concealer
 from monai_cl.data.intake._findings import Findings, LeftOut
 from monai_cl.data.intake._headers import Files, read_files
+from monai_cl.data.intake._left_out import one_a_series, write_left_out
 from monai_cl.data.intake._middle_slice import look_at
 from monai_cl.data.intake._walk import walk
 from monai_cl.data.intake.decathlon import (
@@ -59,8 +59,8 @@ def scan(
     Recognised are Decathlon folders (with ``dataset.json``, else ``imagesTr``/``labelsTr`` and the like, paired by
     name), any other NIfTI, NRRD and MetaImage files, and DICOM series of CT or MR under any file names, enhanced
     multi-frame ones among them. The datalist holds paths relative to the folder (to what several folders have in
-    common) and no date, so the same folder and key give the same bytes. Beside it, ``<out stem>.left_out.csv`` names
-    each file left out.
+    common) and no date, so the same folder and key give the same bytes. Beside it, ``<out stem>.left_out.csv`` has
+    a row for each series, or file of no series, that was left out.
 
     Every item tells its ``subject`` (for DICOM a pseudonym, the HMAC of the patient's identity under ``key``),
     ``modality``, ``sequence``, ``body_part``, ``spacing`` in mm and ``shape``. Parts of paths that could name a patient
@@ -112,9 +112,9 @@ def scan(
     findings.merge(dicom)
     assemble(_claims(source, contents, files, findings), Known(files.grids, files.unusable, series, key), findings)
     looks = look_at(source, findings, workers=workers, console=console) if pictures else {}
-    result = _result(source, target, exclusions, findings, files.other, concealer, looks)
+    result = _result(source, target, exclusions, findings, files.other, concealer, key, looks)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write_exclusions(exclusions, result.left_out)
+    write_left_out(exclusions, result.left_out)
     if not any(result.counts.values()):
         raise ValueError(_nothing(result))
     _write_datalist(target, _header(source, name, contents, series, key, concealer), result)
@@ -180,6 +180,7 @@ def _result(
     findings: Findings,
     other_files: int,
     concealer: Concealer,
+    key: Key,
     looks: Mapping[str, Any],
 ) -> ScanResult:
     order = [*_SECTIONS, *(section for section in findings.sections if section not in _SECTIONS)]
@@ -188,6 +189,8 @@ def _result(
             tuple(map(concealer.path, entry.paths)),
             entry.reason,
             concealer.text(entry.detail, (*entry.paths, *entry.mentions)),
+            series=f"series-{key.digest('series', entry.series)}" if entry.series else "",
+            files=entry.files,
         )
         for entry in findings.left_out
     ]
@@ -196,7 +199,7 @@ def _result(
         datalist=out,
         exclusions=exclusions,
         sections={s: [concealer.item(item) for item in findings.sections.get(s, [])] for s in order},
-        left_out=sorted(left_out, key=lambda entry: (entry.reason, entry.paths)),
+        left_out=one_a_series(left_out),
         notes={text: sorted(map(concealer.path, findings.notes[text])) for text in sorted(findings.notes)},
         other_files=other_files,
         shown_folder=concealer.path(folder.as_posix()),
@@ -249,14 +252,6 @@ def _write_datalist(out: Path, header: Mapping[str, Any], result: ScanResult) ->
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
-def _write_exclusions(path: Path, left_out: Sequence[LeftOut]) -> None:
-    """One row a file (or a directory that is one series)."""
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("path", "reason", "detail"))
-        writer.writerows((one, entry.reason, entry.detail) for entry in left_out for one in entry.paths)
-
-
 def _nothing(result: ScanResult) -> str:
     if not result.left_out:
         return (
@@ -264,4 +259,4 @@ def _nothing(result: ScanResult) -> str:
             "scan a folder that holds some"
         )
     reasons = ", ".join(f"{count} {reason}" for reason, count in result.reasons.items())
-    return f"nothing usable below {result.shown_folder}: {reasons}; {result.exclusions} names each file"
+    return f"nothing usable below {result.shown_folder}: {reasons}; {result.exclusions} names each"

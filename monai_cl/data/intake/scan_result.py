@@ -47,7 +47,7 @@ class ScanResult:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many images, labels or series were left out, by reason."""
+        """How many series, or files of no series, were left out, by reason."""
         return dict(sorted(Counter(entry.reason for entry in self.left_out).items()))
 
     @property
@@ -73,8 +73,8 @@ class ScanResult:
             table.add_row(escape(section), str(len(items)), f"{subjects} subject{'s'[: subjects > 1]}" if items else "")
         table.add_section()
         for reason, count in self.reasons.items():
-            paths = [path for entry in self.left_out if entry.reason == reason for path in entry.paths]
-            table.add_row(f"[yellow]left out: {escape(reason)}[/]", str(count), escape(_some(paths)))
+            entries = [entry.shown for entry in self.left_out if entry.reason == reason]
+            table.add_row(f"[yellow]left out: {escape(reason)}[/]", str(count), escape(_some(entries)))
         for text, paths_noted in self.notes.items():
             table.add_row(f"note: {escape(text)}", str(len(paths_noted)), escape(_some(paths_noted)))
         if self.other_files:

@@ -46,7 +46,7 @@ class SliceStore:
         try:
             check_single_image(first)
         except UnusableImageError as error:
-            self._findings.leave_out([first.path.as_posix()], error.reason, error.detail)
+            self._findings.leave_out([first.path.as_posix()], error.reason, error.detail, series=series_name(first))
             return
         if _fault(first) is None:
             self._keep(headers)
@@ -89,10 +89,10 @@ class SliceStore:
         """Leave out a second file of an image: for what is wrong with it, where there is anything, else as a copy."""
         path, fault = header.path.as_posix(), _fault(header)
         if fault is None:
-            self._findings.leave_out([path], "copy of another file", f"same image as {original}", mentions=[original])
+            reason, detail = "copy of another file", f"same image as {original}"
         else:
-            detail = f"{fault.detail}; the same image as {original}"
-            self._findings.leave_out([path], fault.reason, detail, mentions=[path, original])
+            reason, detail = fault.reason, f"{fault.detail}; the same image as {original}"
+        self._findings.leave_out([path], reason, detail, mentions=[path, original], series=series_name(header))
 
 
 def _fault(header: SliceHeader) -> UnusableImageError | None:
@@ -119,8 +119,14 @@ def _mark(header: SliceHeader) -> bytes:
     return blake2b(repr(key).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
-def _series_of(header: SliceHeader) -> bytes:
-    """Slices meet by patient and series, without a series identifier by folder; a file of frames is its own series."""
+def series_name(header: SliceHeader) -> str:
+    """What slices of one series share: patient and series, or folder; a file of frames is its own series.
+
+    It identifies a person: never write it.
+    """
     own = header.path.as_posix() if header.frames > 1 else ""
-    name = header.series or f"folder {header.path.parent.as_posix()}"
-    return blake2b(_raw("\0".join((header.patient, name, own))), digest_size=16).digest()
+    return "\0".join((header.patient, header.series or f"folder {header.path.parent.as_posix()}", own))
+
+
+def _series_of(header: SliceHeader) -> bytes:
+    return blake2b(_raw(series_name(header)), digest_size=16).digest()
