@@ -25,6 +25,7 @@ from monai_cl.engine import (
     warmup_cosine,
 )
 from monai_cl.engine.precision import choose_precision
+from monai_cl.losses import VolumeContrastLoss
 from monai_cl.methods import Method, VolumeContrast
 from monai_cl.transforms import VolumeContrastCropsd
 
@@ -52,13 +53,16 @@ def build(
     resume: bool = True,
     epochs: int = STEPS // EPOCH,
     variant: str = "monai_cl",
+    crops: dict[str, Any] | None = None,
+    loss: nn.Module | None = None,
     **settings: Any,
 ) -> PretrainTrainer:
     torch.manual_seed(7)
-    views = ViewDataset(data(), VolumeContrastCropsd("image", (2, 2, 1), (8, 8, 8), 2), keys=["image"])  # type: ignore[arg-type]
+    transform = VolumeContrastCropsd("image", (2, 2, 1), (8, 8, 8), 2, **(crops or {}))
+    views = ViewDataset(data(), transform, keys=["image"])  # type: ignore[arg-type]
     loader = view_loader(views, 5, batch_size=2, steps=epochs * EPOCH, seed=1)
     network = SegResNet(out_channels=2, blocks_down=(1, 1), blocks_up=(1,))
-    method = VolumeContrast(network, 8, variant=variant, hidden=16, embedding=8)
+    method = VolumeContrast(network, 8, variant=variant, loss=loss, hidden=16, embedding=8)
     optimizer = adamw(method, 1e-3)
     checkpoint = Checkpoint(folder, folder / "network.pt", resume=resume, settings=settings)
     return PretrainTrainer(
@@ -225,6 +229,40 @@ def test_a_setting_that_the_checkpoint_does_not_know_is_no_other_one(
     with caplog.at_level("INFO"):
         build(tmp_path, epochs=2, grid=[2, 2], anchors=1024).run()  # a newer version names more of them
     assert "does not say what it was made with of anchors" in caplog.text
+    assert state(tmp_path)["step"] == 2 * EPOCH
+
+
+def test_a_change_that_no_setting_names_is_refused_with_both_values(tmp_path: Path) -> None:
+    build(tmp_path, epochs=1).run()
+    loss = VolumeContrastLoss("monai_cl", regularizer_weight=0.0)
+    with pytest.raises(CheckpointMismatchError, match=r"method\.loss\.regularizer_weight: 1\.0 -> 0\.0"):
+        build(tmp_path, epochs=2, loss=loss).run()
+    with pytest.raises(CheckpointMismatchError, match=r"views\.transform\.crops\.flip_prob: 0\.2 -> 0\.0"):
+        build(tmp_path, epochs=2, crops={"flip_prob": 0.0}).run()
+    build(tmp_path, epochs=2, loss=VolumeContrastLoss("monai_cl")).run()  # the very loss, given otherwise
+    assert state(tmp_path)["step"] == 2 * EPOCH
+
+
+def test_a_checkpoint_without_resolved_settings_is_accepted_once_and_that_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(tmp_path, epochs=1).run()
+    content = state(tmp_path)
+    del content["resolved"], content["versions"]
+    torch.save(content, tmp_path / "checkpoint.pt")
+    build(tmp_path, epochs=2).run()
+    assert "cannot be compared this once" in caplog.text
+    with pytest.raises(CheckpointMismatchError, match="flip_prob"):
+        build(tmp_path, epochs=3, crops={"flip_prob": 0.0}).run()
+
+
+def test_settings_that_another_version_does_not_know_are_passed_over(tmp_path: Path) -> None:
+    build(tmp_path, epochs=1).run()
+    content = state(tmp_path)
+    content["versions"]["monai_cl"] = "0.0.1"
+    del content["resolved"]["method"]["loss"]["temperature"]
+    torch.save(content, tmp_path / "checkpoint.pt")
+    build(tmp_path, epochs=2).run()
     assert state(tmp_path)["step"] == 2 * EPOCH
 
 

@@ -12,9 +12,13 @@ from monai_cl._files import atomic_write, remove_leftovers
 from monai_cl.data import PartitionBatchSampler, StepSampler
 from monai_cl.engine import random_state
 from monai_cl.engine.distributed import gather_objects, rank, world_size
+from monai_cl.engine.machine import versions
+from monai_cl.engine.resolved import differences, resolved_settings
 from monai_cl.engine.trainer import PretrainTrainer
 
 logger = logging.getLogger(__name__)
+
+_LISTED = 8  # changed settings that a message names
 
 
 class CheckpointMismatchError(ValueError):
@@ -35,7 +39,8 @@ class Checkpoint:
         network_file: Where the network's state dict goes.
         every: Save each that many epochs, and at the end.
         resume: Go on from a checkpoint in ``folder`` if there is one; otherwise start over (and overwrite it).
-        settings: What must stay the same for a run to go on: compared with the checkpoint's.
+        settings: What must stay the same for a run to go on, beside all that :func:`resolved_settings` reads off the
+            trainer: method, loss, optimiser, views and preparation. Both are compared with the checkpoint's.
         contract: What users of the network must know (recipe, spacing, ...), stored beside it.
 
     Raises:
@@ -69,6 +74,7 @@ class Checkpoint:
 
     def start(self, engine: PretrainTrainer) -> None:
         """Load the checkpoint, if the run is to go on from one."""
+        self._resolved = resolved_settings(engine)
         if rank() == 0:
             for file in (self.path, self.network_file, self.network_file.with_suffix(".json")):
                 remove_leftovers(file)
@@ -99,6 +105,8 @@ class Checkpoint:
             "grad_scaler": engine.grad_scaler.state_dict(),
             "random": states,
             "settings": self.settings,
+            "resolved": self._resolved,
+            "versions": versions(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path) as temporary, open(temporary, "wb") as file:
@@ -136,9 +144,13 @@ class Checkpoint:
         if unknown:  # the version that began the run had no such setting
             logger.info("%s does not say what it was made with of %s", self.path, ", ".join(unknown))
         changed = [f"{k}: {then[k]!r} -> {v!r}" for k, v in now.items() if k in then and then[k] != v]
+        changed += self._resolved_otherwise(content)
         if changed:
+            listed = "; ".join(changed[:_LISTED]) + (
+                f"; and {len(changed) - _LISTED} more" if changed[_LISTED:] else ""
+            )
             raise CheckpointMismatchError(
-                f"{self.path} was made with other settings ({'; '.join(changed)}); use the same settings to go on, "
+                f"{self.path} was made with other settings ({listed}); use the same settings to go on, "
                 "another output folder, or `--resume false` to start over"
             )
         if content["step"] > engine.total_steps:
@@ -146,6 +158,17 @@ class Checkpoint:
                 f"{self.path} is at step {content['step']}, beyond the {engine.total_steps} asked for; "
                 "ask for more epochs, or use `--resume false` to start over"
             )
+
+    def _resolved_otherwise(self, content: dict[str, Any]) -> list[str]:
+        if "resolved" not in content:
+            logger.warning(
+                "%s is of a version that did not keep all settings: whether method and views are those it began with "
+                "cannot be compared this once; from now on they are kept",
+                self.path,
+            )
+            return []
+        alike = content.get("versions") == versions()
+        return differences(content["resolved"], self._resolved, alike=alike)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from monai_cl._files import atomic_write
+from monai_cl.engine.machine import hardware, versions
 from monai_cl.evaluation.results import load_curve
 from monai_cl.report._facts import data_tables, receipts
 from monai_cl.report._folders import Found, find
@@ -25,7 +26,6 @@ from monai_cl.report._invariance import invariance_tables
 from monai_cl.report._label_curve import curve_tables, curve_warnings
 from monai_cl.report._privacy import without_paths
 from monai_cl.report._results import result_tables
-from monai_cl.report.run_record import hardware, versions
 from monai_cl.report.tables import Table, from_json, to_json, to_markdown
 
 CARD, PROSE, RECORDS = "docs/README.md", "docs/card.md.j2", "docs/records"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict
@@ -13,22 +11,25 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 
 from monai_cl import recipes
 from monai_cl._files import atomic_write
 from monai_cl.data import digest
 from monai_cl.data.datalist import read_datalist
+from monai_cl.engine.machine import hardware, versions
+from monai_cl.engine.resolved import resolved_settings
 from monai_cl.weights import Receipt
 
 FILE = "run.json"
 _FORMAT = 1
-_PACKAGES = ("monai_cl", "torch", "monai", "numpy", "pytorch-ignite", "nibabel", "pydicom", "SimpleITK")
 
 
 class RunRecord:
     """Write ``run.json``: step, seed, settings, recipe, data, receipt, versions, hardware, times.
+
+    Beside ``settings``, ``resolved`` holds what the objects that train say of themselves, see
+    :func:`monai_cl.engine.resolved.resolved_settings`.
 
     It is written when the run starts and again when it ends, so a run that was killed has one too. Each start adds a
     part, so a resumed run says with which versions and on what it went on. Use it on rank 0, after the checkpoint
@@ -93,6 +94,7 @@ class RunRecord:
         self._started = time.perf_counter()
         earlier = read_run_record(self.path.parent).get("parts", []) if engine.state.iteration else []
         part = {"started": _now(), "finished": None, "from_step": engine.state.iteration, "to_step": None}
+        self._content["resolved"] = resolved_settings(engine)
         self._content["parts"] = [*earlier, {**part, "seconds": None, "versions": versions(), "hardware": hardware()}]
         receipt = None if self._receipt is None else self._receipt()
         if receipt is not None:
@@ -134,25 +136,6 @@ def read_run_record(folder: str | Path) -> dict[str, Any]:
         got = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} must be a run record of format {_FORMAT}, got {got!r}; which version wrote it?")
     return content
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape a result."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def hardware() -> str:
-    """The GPU, or else the processor and its cores."""
-    cores = f"{os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}"
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, {cores}"
-    return f"{cores}, threads of torch: {torch.get_num_threads()}"
 
 
 def _recipe(name: str | Path, options: dict[str, Any]) -> dict[str, Any]:
