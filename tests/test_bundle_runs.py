@@ -431,6 +431,40 @@ def test_a_mistake_is_answered_with_what_is_allowed_and_what_to_do(mistake: str,
     assert re.search(answer, said), said
 
 
+# overrides of nested ids, which no setting of the head of a config names, and what is said of them
+NESTED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "volume_contrast": (
+        {
+            "loss#link": "relu",
+            "loss#regularizer_weight": 0,
+            "views#flip_prob": 0.0,
+            "method#bases_without_gradient": True,
+        },
+        ("regularizer_weight: 1.0 -> 0", "flip_prob: 0.2 -> 0.0", "bases_without_gradient: False -> True", "'relu'"),
+    ),
+    "sequence_contrast": (
+        {"artefacts#noise_prob": 0.0, "geometry#rotation": 3.0, "method#global_loss#temperature": 0.2},
+        ("noise_prob: 0.8 -> 0.0", "rotate_range", "temperature: 0.5 -> 0.2"),
+    ),
+    "global_local_contrast": (
+        {"geometry#prob": 0.5, "intensity#transforms#3#std": 0.1, "method#norm": "layer"},
+        ("prob: 1.0 -> 0.5", "std: 0.05 -> 0.1", "projector"),
+    ),
+}
+
+
+def test_a_run_does_not_go_on_with_another_objective_or_other_views(name: str, bundle: Path, study: Path) -> None:
+    run(bundle, "pretrain", study)
+    overrides, named = NESTED[name]
+    said = user_sees(bundle, "pretrain", study, max_epochs=2, **overrides)
+    assert "was made with other settings" in said
+    assert not [text for text in named if text not in said], said
+    run(bundle, "pretrain", study, max_epochs=2)
+    assert checkpoint(bundle)["step"] == 2
+    record = json.loads((bundle / "runs" / "pretrain" / "run.json").read_text())
+    assert record["resolved"] == checkpoint(bundle)["resolved"]
+
+
 def test_the_weights_of_another_network_are_refused(bundle: Path, study: Path) -> None:
     (bundle / "models").mkdir()
     weights.save_network(network(bundle, "train"), bundle / "models" / "other.pt", contract={"init_filters": 16})

@@ -14,7 +14,7 @@ from monai.networks.nets import UNet
 from monai.transforms import Compose, Lambdad, RandAffined, RandGaussianNoised, RandScaleIntensityd
 from torch import nn
 
-from monai_cl import losses, transforms
+from monai_cl import losses, recipes, transforms
 from monai_cl.engine.resolved import describe, differences
 from monai_cl.methods import MaskedReconstruction, VolumeContrast
 
@@ -158,3 +158,16 @@ def test_between_versions_only_settings_that_both_know_are_compared() -> None:
     assert differences(then, now, alike=False) == []
     assert differences(then, {**now, "a": 3}, alike=False) == ["a: 1 -> 3"]
     assert differences(then, now) == ["b: absent -> 2", "structure: 'x' -> 'y'"]
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_preparing_a_volume_changes_nothing_in_a_recipe(name: str, study: Path) -> None:
+    recipe = recipes.load(name)
+    before = describe(recipe)
+    recipe({"image": str(study / "images" / "case_0.nii.gz"), "label": str(study / "labels" / "case_0.nii.gz")})
+    assert differences(before, describe(recipe)) == []
+
+
+def test_parameters_of_a_recipe_show() -> None:
+    first, second = (describe(recipes.load("small_mr", spacing=spacing)) for spacing in (1.0, 2.0))
+    assert any("pixdim" in text for text in differences(first, second))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine
+from monai.transforms import Transform
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -22,8 +24,8 @@ CLASS = "class"
 _CODE, _STRUCTURE = "code", "structure"  # read off libraries as they are: another version of them may print otherwise
 _SHORT = 64  # values; longer arrays and lists are given by their digest
 _DEPTH = 40  # of objects within objects
-# state of MONAI's random transforms and of modules, which says nothing of how they were made
-_STATE = frozenset({"R", "_do_transform", "device", "training", *vars(nn.Module())})
+# state of MONAI's random transforms, of its readers and of modules, which says nothing of how they were made
+_STATE = frozenset({"R", "_do_transform", "device", "filenames", "training", *vars(nn.Module())})
 # of datasets: the data have a digest of their own, and shares of processes do not change what a run is
 _SHARED_OUT = frozenset({"rank", "world_size", "max_faults"})
 _THIRD_PARTY = ("torch.", "monai.networks")
@@ -104,14 +106,16 @@ class _Describer:
         self._open: list[int] = []  # objects being described, for those that hold themselves
 
     def __call__(self, value: Any) -> Any:
-        if value is None or isinstance(value, (bool, int, str)):
-            return value
-        if isinstance(value, (float, np.generic)):
-            return _number(value)
         if isinstance(value, Enum):
             return self(value.value)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return str(value)  # a subclass of it could not be loaded again
+        if isinstance(value, (int, float, np.generic)):
+            return _number(value)
         if isinstance(value, (Tensor, np.ndarray)):
-            return _array(value)
+            return self._array(value)
         if isinstance(value, (type, functools.partial)) or (callable(value) and hasattr(value, "__code__")):
             return self._function(value)
         if id(value) in self._open or len(self._open) >= _DEPTH:
@@ -133,7 +137,10 @@ class _Describer:
             return _long_list([self(one) for one in value])
         if isinstance(value, nn.Module):
             return self._module(value)
-        return {CLASS: _name(type(value)), **self._attributes(vars(value) if hasattr(value, "__dict__") else {})}
+        attributes = vars(value) if hasattr(value, "__dict__") else {}
+        if isinstance(value, Transform):
+            attributes = {name: one for name, one in attributes.items() if _is_given(type(value), name, one)}
+        return {CLASS: _name(type(value)), **self._attributes(attributes)}
 
     def _attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -147,6 +154,13 @@ class _Describer:
         if kind.startswith(_THIRD_PARTY):
             return {CLASS: kind, "parameters": sum(p.numel() for p in module.parameters()), _STRUCTURE: _form(module)}
         return {CLASS: kind, **self._attributes(vars(module)), **self._attributes(dict(module.named_children()))}
+
+    def _array(self, value: Tensor | np.ndarray) -> Any:
+        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
+        if array.size <= _SHORT and array.dtype != object:
+            return self(np.asarray(array).tolist())
+        digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+        return f"{array.dtype} {array.shape} {digest}"
 
     def _function(self, value: Any) -> Any:
         if isinstance(value, functools.partial):
@@ -167,9 +181,24 @@ def _dataset(dataset: Any) -> dict[str, Any]:
         for name, value in vars(dataset).items()
         if name not in _SHARED_OUT and not name.startswith("_") and isinstance(value, (bool, int, float, str, tuple))
     }
-    found = {CLASS: _name(type(dataset)), **plain, "transform": describe(getattr(dataset, "transform", None))}
-    inner = getattr(dataset, "data", None)
-    return {**found, "of": _dataset(inner)} if isinstance(inner, Dataset) else found
+    inner = {name: _dataset(value) for name, value in vars(dataset).items() if isinstance(value, Dataset)}
+    return {CLASS: _name(type(dataset)), **plain, "transform": describe(getattr(dataset, "transform", None)), **inner}
+
+
+def _is_given(kind: type, name: str, value: Any) -> bool:
+    """False for what a random transform keeps of its last draw: it is no argument, and private outside of MONAI."""
+    if hasattr(value, "__dict__") and not isinstance(value, (Tensor, np.ndarray)):
+        return True
+    if name.lstrip("_") in _arguments(kind):
+        return True
+    return not (name.startswith("_") or kind.__module__.startswith("monai."))
+
+
+@functools.cache
+def _arguments(kind: type) -> frozenset[str]:
+    """Names of the arguments of a class and of those it is made of."""
+    makers = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base) and base is not object]
+    return frozenset(name for maker in makers for name in inspect.signature(maker).parameters)
 
 
 def _says_something(value: Any) -> bool:
@@ -195,13 +224,6 @@ def _form(module: nn.Module) -> str:
     return _digest([printed, attributes])
 
 
-def _array(value: Tensor | np.ndarray) -> Any:
-    array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
-    if array.size <= _SHORT and array.dtype != object:
-        return np.asarray(array).tolist()
-    return f"{array.dtype} {array.shape} {hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]}"
-
-
 def _long_list(values: list[Any]) -> Any:
     if len(values) <= _SHORT:
         return values
@@ -213,7 +235,7 @@ def _digest(value: Any) -> str:
 
 
 def _number(value: Any) -> Any:
-    plain = value.item() if isinstance(value, np.generic) else value
+    plain = value.item() if isinstance(value, np.generic) else int(value) if isinstance(value, int) else float(value)
     return plain if plain == plain else "nan"  # NaN is unlike itself
 
 
