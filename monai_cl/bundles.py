@@ -1,19 +1,17 @@
 """Bundles that travel with the package: list them, copy them, and check what a bundle needs before it runs.
 
-MONAI checks neither the version of the packages a bundle needs nor the names of the values one overrides on the
-command line, and it hides the reason of an error behind its own; :func:`require_version`, :func:`check_command_line`
-and :func:`plain_errors` mend that, from a bundle's ``initialize``.
+MONAI checks neither the version of the packages a bundle needs nor the names and the kinds of the values one overrides
+on the command line, and it hides the reason of an error behind its own; :func:`require_version`,
+:func:`check_command_line` and :func:`plain_errors` mend that, from a bundle's ``initialize``.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
-import inspect
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,8 +19,20 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
+from monai_cl._overrides import (
+    is_bundle_process,
+    is_flag,
+    is_same,
+    options_of,
+    pairs_of,
+    parser_in_use,
+    read_overrides,
+    run_parameters,
+    suggestion,
+)
+
 if TYPE_CHECKING:
-    from monai.bundle import ConfigParser
+    pass
 
 _SEARCH = (
     Path(__file__).parent / "_share" / "bundles",  # in the wheel
@@ -49,7 +59,7 @@ def path(name: str) -> Path:
     """
     valid = names()
     if name not in valid:
-        raise ValueError(f"unknown bundle {name!r}{_suggestion(name, valid)} (valid: {', '.join(valid) or 'none'})")
+        raise ValueError(f"unknown bundle {name!r}{suggestion(name, valid)} (valid: {', '.join(valid) or 'none'})")
     return _folder() / name
 
 
@@ -106,32 +116,30 @@ def require_version(minimum: str) -> None:
 
 
 def check_command_line(argv: Sequence[str] | None = None) -> None:
-    """Refuse overrides of ``python -m monai.bundle run`` that name nothing in the configuration.
+    """Refuse overrides of ``python -m monai.bundle run`` that name nothing in the configuration; read the others.
 
     MONAI adds an unknown ``--key value`` to the configuration, where nothing reads it: a run with a misspelt
     ``--max_epoch 3`` keeps its default without a word. Ids may be nested with ``::`` or ``#``. A new argument of an
     existing component (``--network_def::norm batch``) is let through, since the component itself refuses what it does
     not know. In a process that is not ``monai.bundle run`` nothing is checked.
 
+    MONAI leaves ``--resume false`` a text, which counts as true, takes ``--dataset_dir 2024`` for a number and drops
+    ``--finetune_clip None``. So each override is read again as its default asks for (:mod:`monai_cl._settings`), and
+    the run that calls this from its ``initialize`` goes on with what was read. Call it before anything refers to a
+    setting.
+
     Args:
-        argv: Command line with the program first; ``None`` takes this process's.
+        argv: Command line with the program first, which is only checked; ``None`` takes this process's.
 
     Raises:
-        ValueError: If an override names nothing; the message holds each one with the closest valid id.
+        ValueError: If an override names nothing, with the closest valid id of each; or its value is not of the kind
+            its default is of, with what is allowed.
     """
-    arguments = list(sys.argv if argv is None else argv)
-    if not _is_bundle_run(arguments):
-        return
-    options = _options(arguments[2:])
-    parser = _read_configuration(options)
-    allowed = _run_parameters() | _tracking_parameters(options.get("tracking"))
-    # MONAI takes a leading + as "merge into" and drops it.
-    overrides = [key.removeprefix("+") for key in options if key not in allowed]
-    unknown = [key for key in overrides if not _is_known(key, parser)]
-    if unknown:
-        ids = [*_ids(parser.get()), *_run_parameters()]
-        listed = "; ".join(f"--{key}{_suggestion(key.replace('#', '::'), ids)}" for key in unknown)
-        raise ValueError(f"an override must name an id of the config files, unknown: {listed}")
+    overrides = read_overrides(list(sys.argv if argv is None else argv))
+    parser = parser_in_use() if argv is None and overrides else None
+    if parser is not None and any(not is_same(parser.get(key), value) for key, value in overrides.items()):
+        parser.update(pairs=overrides)
+        parser.parse(reset=True)
 
 
 def split_command(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -144,7 +152,7 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         Config files, and overrides by id.
 
     Raises:
-        ValueError: If there is no config file, or an override names nothing.
+        ValueError: If there is no config file, or an override names nothing or is of another kind than its default.
 
     Example:
         >>> split_command(["--max_epochs", "3"])
@@ -152,8 +160,8 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         ...
         ValueError: give at least one config file, such as configs/pretrain.yaml, got none
     """
-    first = next((index for index, text in enumerate(arguments) if _is_flag(text)), len(arguments))
-    options = _options(arguments[first:])
+    first = next((index for index, text in enumerate(arguments) if is_flag(text)), len(arguments))
+    options = options_of(arguments[first:])
     listed = options.pop("config_file", None) or []
     files = [*arguments[:first], *(listed.split(",") if isinstance(listed, str) else listed)]
     if not files:
@@ -161,9 +169,9 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"a config file must exist, {file} does not")
-    pairs = [part for key, text in _pairs(arguments[first:]) if key != "config_file" for part in (f"--{key}", text)]
-    check_command_line(["monai/bundle/__main__.py", "run", "--config_file", repr(files), *pairs])
-    return files, {key: value for key, value in options.items() if key not in _run_parameters()}
+    pairs = [f"--{key}={text}" for key, text in pairs_of(arguments[first:]) if key != "config_file"]
+    found = read_overrides(["monai/bundle/__main__.py", "run", "--config_file", repr(files), *pairs])
+    return files, {key: found.get(key, value) for key, value in options.items() if key not in run_parameters()}
 
 
 def plain_errors() -> None:
@@ -173,7 +181,7 @@ def plain_errors() -> None:
     evaluate ...``. Installs a ``sys.excepthook`` that looks behind those wrappers; a keyboard interrupt is left as it
     is. In a process that is not ``python -m monai.bundle`` nothing is done.
     """
-    if not _is_bundle_process(sys.argv) or getattr(sys.excepthook, "plain", False):
+    if not is_bundle_process(sys.argv) or getattr(sys.excepthook, "plain", False):
         return
     usual = sys.excepthook
 
@@ -209,119 +217,3 @@ def _copy_part(source: Path, target: Path) -> None:
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     elif source.is_file():
         shutil.copyfile(source, target)
-
-
-def _suggestion(name: str, valid: Iterable[str]) -> str:
-    """Up to three ids that resemble a name as a whole or, for one who left out the way to it, in the last part."""
-    whole: dict[str, str] = {}
-    last: dict[str, str] = {}
-    for option in sorted(valid, key=lambda text: (text.count("::"), text)):
-        whole.setdefault(option.casefold(), option)
-        last.setdefault(option.casefold().rpartition("::")[2], option)
-    folded = name.casefold()
-    close = [whole[match] for match in difflib.get_close_matches(folded, whole, n=2)]
-    close += [last[match] for match in difflib.get_close_matches(folded.rpartition("::")[2], last, n=2, cutoff=0.7)]
-    best = [repr(option) for option in dict.fromkeys(close)][:3]
-    return f", did you mean {' or '.join(best)}?" if best else ""
-
-
-def _is_bundle_process(arguments: Sequence[str]) -> bool:
-    return bool(arguments) and Path(arguments[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
-
-
-def _is_bundle_run(arguments: Sequence[str]) -> bool:
-    return _is_bundle_process(arguments) and len(arguments) > 1 and arguments[1] == "run"
-
-
-def _options(arguments: Sequence[str]) -> dict[str, Any]:
-    """The ``--key value`` pairs as Fire, MONAI's command line, reads them, over those of ``--args_file``."""
-    from monai.bundle import ConfigParser
-    from monai.utils import optional_import
-
-    parse_value, _ = optional_import("fire.parser", name="DefaultParseValue")
-    given = {key: parse_value(text) for key, text in _pairs(arguments)}
-    defaults = given.get("args_file") or {}
-    return {**(defaults if isinstance(defaults, dict) else ConfigParser.load_config_file(defaults)), **given}
-
-
-def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Key and text of each flag; positional arguments (run_id, init_id, ...) are passed over."""
-    position = 0
-    while position < len(arguments):
-        argument = arguments[position]
-        position += 1
-        if argument == "--":  # what follows is for Fire itself
-            return
-        if not _is_flag(argument):
-            continue
-        key, equals, text = argument.lstrip("-").partition("=")
-        key = key.replace("-", "_")
-        if not equals and position < len(arguments) and not _is_flag(arguments[position]):
-            text = arguments[position]
-            position += 1
-        elif not equals:
-            # Fire reads a lone --nokey as key=False, whatever the key: --normalise is rmalise=False.
-            key, text = (key[2:], "False") if key.startswith("no") else (key, "True")
-        yield key, text
-
-
-def _is_flag(argument: str) -> bool:
-    """A hyphen and a letter, or two hyphens: a negative number is a value."""
-    return argument.startswith("--") or (len(argument) > 1 and argument[0] == "-" and argument[1].isalpha())
-
-
-def _read_configuration(options: Mapping[str, Any]) -> ConfigParser:
-    from monai.bundle import ConfigParser
-
-    parser = ConfigParser()
-    files = options.get("config_file")
-    if not files:
-        return parser
-    parser.read_config(files)
-    first = Path(files.split(",")[0] if isinstance(files, str) else files[0])
-    metadata = options.get("meta_file") or first.parent / "metadata.json"
-    if not isinstance(metadata, Path) or metadata.is_file():
-        parser.read_meta(metadata)
-    return parser
-
-
-def _run_parameters() -> set[str]:
-    """Names that ``monai.bundle run`` and the workflow it builds take for themselves."""
-    from monai.bundle import ConfigWorkflow, create_workflow, run
-
-    callables = (run, create_workflow, ConfigWorkflow.__init__)
-    found = [parameter for each in callables for parameter in inspect.signature(each).parameters.values()]
-    return {p.name for p in found if p.kind is not inspect.Parameter.VAR_KEYWORD and p.name != "self"}
-
-
-def _tracking_parameters(tracking: Any) -> set[str]:
-    """Ids that an experiment tracker adds to the configuration after the overrides are applied."""
-    from monai.bundle import ConfigParser
-    from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
-
-    if not tracking:
-        return set()
-    settings = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) if isinstance(tracking, str) else tracking
-    if settings is None:
-        settings = ConfigParser.load_config_files(tracking)
-    return set(settings.get("configs", {}))
-
-
-def _is_known(key: str, parser: ConfigParser) -> bool:
-    if key in parser:
-        return True
-    parent = key.replace("#", "::").rpartition("::")[0]
-    component = parser.get(parent) if parent else None
-    return isinstance(component, dict) and "_target_" in component
-
-
-def _ids(config: Any, prefix: str = "") -> list[str]:
-    """All ids below a configuration, nested ones joined by ``::``; metadata is left out."""
-    if not isinstance(config, dict | list):
-        return []
-    found = []
-    for key, value in config.items() if isinstance(config, dict) else enumerate(config):
-        if key == "_meta_":
-            continue
-        found += [f"{prefix}{key}", *_ids(value, f"{prefix}{key}::")]
-    return found

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from monai_cl._settings import read_flag
+
 if TYPE_CHECKING:
     from monai.transforms import Compose
     from torch import Tensor
@@ -242,7 +244,7 @@ def _resolved(name: str | Path, overrides: dict[str, Any]) -> dict[str, Any]:
     for key, value in overrides.items():
         if key not in valid:
             raise ValueError(f"recipe {str(name)!r} has no parameter {key!r}{_suggestion(key, valid)}")
-        content[key] = _plain(key, value)
+        content[key] = read_flag(key, value) if isinstance(content[key], bool) else _plain(key, value)
     if "spacing" in content:
         _check_spacing(content["spacing"])
     for key, low, high in (("window", -math.inf, math.inf), ("percentiles", 0, 100)):

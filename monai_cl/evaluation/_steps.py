@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from monai_cl import bundles
+from monai_cl._overrides import lay
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -137,8 +138,7 @@ def _read(files: tuple[Path, ...]) -> ConfigParser:
 
 def _overridden(files: tuple[Path, ...], overrides: Mapping[str, Any]) -> ConfigParser:
     parser = _read(files)
-    for name, value in overrides.items():
-        parser.set(value, name)
+    lay(overrides, parser)
     return parser
 
 

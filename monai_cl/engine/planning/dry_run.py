@@ -16,6 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
+from monai_cl._overrides import lay
 from monai_cl.data.datalist import CACHED
 from monai_cl.engine import random_state
 from monai_cl.engine.planning.advice import Measured, advise
@@ -54,7 +55,7 @@ def plan_run(
     files = [config_file] if isinstance(config_file, (str, Path)) else list(config_file)
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])
-    parser.update(pairs=overrides)
+    lay(overrides, parser)
     missing = [name for name in _NEEDED if name not in parser]
     if missing:
         raise ValueError(
