@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
+import re
 import secrets
+import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_OURS = re.compile(r"\.(?P<machine>[0-9a-f]{4})(?P<process>[0-9a-f]{6})[0-9a-f]{6}\.")
+_looked_through: set[tuple[int, Path]] = set()  # process and folder
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside the target; on success it replaces the target, on failure it is removed.
+
+    A process that is killed in between leaves its file. Its name tells of which process and machine it is, and the next
+    one that writes in the folder removes those of processes that are no more.
 
     Args:
         path: Target file; its folder must exist.
@@ -24,8 +34,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         FileNotFoundError: If nothing was written to the temporary path.
     """
     target = Path(path)
+    _remove_of_the_dead(target.parent)
     # Not tempfile: its files are readable by their owner alone, and a data folder is shared.
-    temporary = target.with_name(f".{secrets.token_hex(8)}.{target.name}")
+    token = f"{_machine()}{os.getpid() % 16**6:06x}{secrets.token_hex(3)}"
+    temporary = target.with_name(f".{token}.{target.name}")
     try:
         yield temporary
         with open(temporary, "rb+") as stream:
@@ -44,3 +56,31 @@ def remove_leftovers(path: str | Path) -> None:
     target = Path(path)
     for leftover in target.parent.glob(f".{'[0-9a-f]' * 16}.{glob.escape(target.name)}"):
         leftover.unlink(missing_ok=True)
+
+
+def _remove_of_the_dead(folder: Path) -> None:
+    """Remove what killed processes of this machine have left in a folder; each process looks once."""
+    place = (os.getpid(), folder.absolute())
+    if place in _looked_through or not folder.is_dir():
+        return
+    _looked_through.add(place)
+    for leftover in folder.glob(f".{'[0-9a-f]' * 16}.*"):
+        named = _OURS.match(leftover.name)
+        if named and named["machine"] == _machine() and not _is_alive(int(named["process"], 16)):
+            leftover.unlink(missing_ok=True)
+
+
+@functools.cache
+def _machine() -> str:
+    """Four digits for this machine and, in a container, for what it sees of the processes."""
+    try:
+        processes = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # not Linux
+        processes = 0
+    return f"{zlib.crc32(f'{socket.gethostname()} {processes}'.encode()) & 0xFFFF:04x}"
+
+
+def _is_alive(process: int) -> bool:
+    import psutil
+
+    return bool(psutil.pid_exists(process))

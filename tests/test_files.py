@@ -1,0 +1,63 @@
+"""Files are written whole or not at all, and nobody's leftovers stay."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from monai_cl import _files
+from monai_cl._files import atomic_write, remove_leftovers
+
+KILLED = """
+import os, signal, sys
+from monai_cl._files import atomic_write
+with atomic_write(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _as_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_files, "_looked_through", set())
+
+
+@pytest.fixture
+def leftover(tmp_path: Path) -> Path:
+    """What a killed process has left."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a.json")])
+    assert killed.returncode < 0
+    (path,) = tmp_path.iterdir()
+    return path
+
+
+def write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text)
+
+
+@pytest.mark.parametrize("name", ["a.json", "another.csv"])
+def test_the_next_writer_in_the_folder_removes_what_a_kill_has_left(leftover: Path, name: str) -> None:
+    write(leftover.with_name(name), "whole")
+    assert [path.name for path in leftover.parent.iterdir()] == [name]
+    assert leftover.with_name(name).read_text() == "whole"
+
+
+def test_files_of_the_living_and_of_other_machines_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with atomic_write(tmp_path / "a.json") as mine:
+        mine.write_text("one")
+        parent = mine.with_name(mine.name.replace(f"{os.getpid():06x}", f"{os.getppid():06x}"))
+        elsewhere = mine.with_name(f".{'0' * 16}.a.json")
+        other = mine.with_name(".gitignore")
+        for path in (parent, elsewhere, other):
+            path.touch()
+        monkeypatch.setattr(_files, "_looked_through", set())
+        write(tmp_path / "a.json", "two")
+        assert all(path.exists() for path in (mine, parent, elsewhere, other))
+    assert (tmp_path / "a.json").read_text() == "one"
+    remove_leftovers(tmp_path / "a.json")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", ".gitignore"}
