@@ -200,6 +200,55 @@ def test_positions_rounded_to_a_tenth_of_mm_are_even(tmp_path):
     assert LoadVolume()(tmp_path).pixdim[2].item() == pytest.approx(0.625, abs=0.02)
 
 
+SPACINGS = [
+    (0.703125, 0.7031),
+    (0.703125, 0.703),
+    (0.48828125, 0.4883),
+    (0.78125, 0.78),
+    (0.9765625, 0.98),
+    (0.50004, 0.5),
+]
+
+
+@pytest.mark.parametrize(("precise", "rounded"), SPACINGS)
+@pytest.mark.parametrize("first", [0, 1])
+def test_roundings_of_one_spacing_are_one_series_of_the_most_precise(tmp_path, precise, rounded, first):
+    for index in range(6):
+        side = rounded if index % 2 == first else precise
+        write_slice(tmp_path / str(index), index, "1.2", PixelSpacing=[side, side])
+    assert LoadVolume()(tmp_path).pixdim[:2].tolist() == pytest.approx([precise, precise], abs=1e-5)
+
+
+@pytest.mark.parametrize("other", [0.8, 0.71, 0.7041, 0.6984])
+def test_other_spacings_are_no_roundings(tmp_path, other):
+    for index in range(6):
+        write_slice(tmp_path / str(index), index, "1.2", PixelSpacing=[0.703125 if index % 2 else other] * 2)
+    with pytest.raises(
+        ValueError, match=r"mixed pixel spacings: one series holds images of several pixel spacings, 0\.7"
+    ):
+        LoadVolume()(tmp_path)
+
+
+@pytest.mark.parametrize("decimals", [2, 3, 4, 6])
+def test_roundings_of_one_orientation_are_one_series_of_the_most_precise(tmp_path, decimals):
+    exact = [write_slice(tmp_path / "exact" / str(index), index, "1.2") for index in range(6)]
+    for index in range(6):
+        coarse = [f"{value:.{decimals}f}" for value in OBLIQUE]
+        tags = {"ImageOrientationPatient": coarse} if index % 2 else {}
+        write_slice(tmp_path / "mixed" / str(index), index, "1.2", **tags)
+    assert largest_error(LoadVolume()(tmp_path / "mixed"), exact) < 1e-6
+
+
+def test_slices_turned_against_each_other_are_no_roundings(tmp_path):
+    for index in range(6):
+        angle = np.radians(0.4 * (index % 2))
+        turned = (np.cos(angle), np.sin(angle), 0, -np.sin(angle), np.cos(angle), 0)
+        position = [0, 0, 2 * index]
+        write_slice(tmp_path / str(index), index, "1.2", orientation=turned, ImagePositionPatient=position)
+    with pytest.raises(ValueError, match="mixed orientations"):
+        LoadVolume()(tmp_path)
+
+
 def test_two_images_at_one_position_are_refused(tmp_path):
     write_series(tmp_path, series="1.2.3")
     write_slice(tmp_path / "copy", 2, "1.2.3")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +12,14 @@ from numpy.typing import NDArray
 from monai_cl.transforms._dicom.errors import UnusableImageError
 from monai_cl.transforms._dicom.slices import SliceHeader
 
+Values = tuple[float, ...]
+
 
 def stack(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], NDArray[np.float64]]:
     r"""Sort the slices of one series and work out where their voxels lie.
 
-    With $r, c$ the direction cosines along a row and down a column, $s_x, s_y$ the spacing between columns and rows and
+    With $r, c$ the direction cosines along a row and down a column, $s_x, s_y$ the spacing between columns and rows (of
+    several roundings of one value, the one with most decimals) and
     $p_0, p_{n-1}$ the positions of the outer slices, voxel $(i, j, k)$ lies at
     $p_0 + i\, s_x\, r + j\, s_y\, c + k\, (p_{n-1} - p_0) / (n - 1)$.
 
@@ -27,9 +32,9 @@ def stack(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], NDArray[np
     Raises:
         UnusableImageError: If sizes or directions are mixed, tags are missing, or slices missing, doubled or uneven.
     """
-    check_one_grid(headers)
+    orientation, spacing = check_one_grid(headers)
     first = headers[0]
-    row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
     normal = np.cross(row, column)
     ordered = sorted(
         headers, key=lambda one: (float(normal @ np.array(one.position)), one.path.as_posix(), one.frame or 0)
@@ -37,15 +42,20 @@ def stack(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], NDArray[np
     positions = np.array([header.position for header in ordered])
     check_even(positions, normal)
     lps = np.eye(4)
-    lps[:3, 0] = row * first.pixel_spacing[1]
-    lps[:3, 1] = column * first.pixel_spacing[0]
+    lps[:3, 0] = row * spacing[1]
+    lps[:3, 1] = column * spacing[0]
     lps[:3, 2] = (positions[-1] - positions[0]) / (len(ordered) - 1) if len(ordered) > 1 else normal * first.slice_step
     lps[:3, 3] = positions[0]
     return ordered, np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
 
 
-def check_one_grid(headers: Sequence[SliceHeader]) -> None:
+def check_one_grid(headers: Sequence[SliceHeader]) -> tuple[Values, Values]:
     """Check that all slices are grey and share matrix size, pixel spacing and a valid orientation.
+
+    Slices of one series may tell one value in several roundings, as 0.703125 and 0.7031.
+
+    Returns:
+        Orientation and pixel spacing as the slices tell them most precisely.
 
     Raises:
         UnusableImageError: If they do not.
@@ -67,19 +77,46 @@ def check_one_grid(headers: Sequence[SliceHeader]) -> None:
             raise UnusableImageError(
                 "no geometry tags", f"{header.path.name} lacks a valid image position, orientation or pixel spacing"
             )
-    first = headers[0]
-    row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
+    orientation = _agreed("orientations", [header.orientation for header in headers], noise=1e-4, rounding=5e-3)
+    spacings = [header.pixel_spacing for header in headers]
+    size = max(map(max, spacings))
+    spacing = _agreed("pixel spacings", spacings, noise=2e-4 * size, rounding=5e-3 * size)
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
     lengths = np.array([np.linalg.norm(row), np.linalg.norm(column), 1 + abs(row @ column)])
-    if np.abs(lengths - 1).max() > 1e-2 or min(first.pixel_spacing) <= 0:
+    if np.abs(lengths - 1).max() > 1e-2 or min(spacing) <= 0:
+        name = headers[0].path.name
         raise UnusableImageError(
-            "invalid geometry tags", f"{first.path.name} has directions that are not orthonormal or a spacing <= 0"
+            "invalid geometry tags", f"{name} has directions that are not orthonormal or a spacing <= 0"
         )
-    for name, values, tolerance in (
-        ("orientations", [header.orientation for header in headers], 1e-4),
-        ("pixel spacings", [header.pixel_spacing for header in headers], 1e-5),
-    ):
-        if np.abs(np.array(values) - np.array(values[0])).max() > tolerance:
-            raise UnusableImageError(f"mixed {name}", f"one series holds images of several {name}; split it")
+    return orientation, spacing
+
+
+def _agreed(name: str, values: Sequence[Values], *, noise: float, rounding: float) -> Values:
+    """The value with most decimals, of which all others are roundings.
+
+    Args:
+        name: Name of the values.
+        values: One a slice.
+        noise: Difference that means nothing.
+        rounding: Largest difference of a value that was rounded to its decimals.
+
+    Raises:
+        UnusableImageError: If values differ by more.
+    """
+    counts = Counter(values)
+    best = max(counts, key=lambda one: (_decimals(one), counts[one], one))
+    for other in counts:
+        apart = np.abs(np.array(other) - np.array(best)).max()
+        last = 0.501 * 10.0 ** -_decimals(other)  # half a unit of the last decimal, and what a float adds
+        if apart > max(noise, min(rounding, last)):
+            listed = " and ".join("\\".join(f"{part:g}" for part in one) for one in (best, other))
+            raise UnusableImageError(f"mixed {name}", f"one series holds images of several {name}, {listed}; split it")
+    return best
+
+
+def _decimals(values: Values) -> int:
+    """Decimals of the number that has most of them."""
+    return max(-int(Decimal(repr(value)).normalize().as_tuple().exponent) for value in values)
 
 
 def check_even(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> None:
