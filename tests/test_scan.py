@@ -666,7 +666,7 @@ def test_nasty_dicom_is_sorted_out(tmp_path):
         **undecoded,
         "cut short": 1,
         "missing or unevenly spaced slices": 1,
-        "mixed image sizes": 1,
+        "secondary capture": 1,
         "no geometry tags": 1,
         "too few slices": 1,
     }

@@ -29,6 +29,9 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
 def scanned(folder: Path, **options: object) -> ScanResult:
     return scan(folder, folder.parent / "out/study.json", **options)
 
@@ -60,7 +63,11 @@ def test_tilted_gantry_is_left_out_unless_asked_for(data):
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary capture"),
+        ({"SOPClassUID": CAPTURE}, "derived secondary image"),
+        ({"SOPClassUID": CAPTURE, "ImagePositionPatient": None}, "secondary capture"),
+        ({"SOPClassUID": CAPTURE, "PixelSpacing": None, "Modality": "OT"}, "secondary capture"),
+        ({"SOPClassUID": CAPTURE, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "secondary capture"),
+        ({"SOPClassUID": CAPTURE, "PhotometricInterpretation": "PALETTE COLOR"}, "secondary capture"),
         ({"ImageType": ["DERIVED", "PRIMARY", "MPR"]}, "derived image"),
         ({"ImageType": ["DERIVED", "SECONDARY"]}, "derived secondary image"),
         ({"BurnedInAnnotation": "YES"}, "text burned into the picture"),
@@ -74,6 +81,16 @@ def test_tilted_gantry_is_left_out_unless_asked_for(data):
 def test_series_that_are_no_scan_of_a_body(data, tags, reason):
     write_series(data / "bad", **tags)
     assert reasons(data) == {reason: 1}
+
+
+@pytest.mark.parametrize("kind", ["ORIGINAL", "DERIVED"])
+def test_a_secondary_capture_with_geometry_and_grey_values_is_a_derived_series(data, kind):
+    write_series(data / "map", SOPClassUID=CAPTURE, ImageType=[kind, "SECONDARY"])
+    (left_out,) = scanned(data).left_out
+    assert left_out.reason == "derived secondary image"
+    assert "with the geometry and grey values of a series" in left_out.detail
+    assert "--keep-derived" in left_out.detail
+    assert "map" in kept(data, keep_derived=True)
 
 
 @pytest.mark.parametrize("modality", ["SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "REG"])

@@ -21,6 +21,7 @@ from monai_cl.transforms._dicom import (
     check_pixels,
     check_single_image,
     is_dicom,
+    is_one_stack,
     read_slice_headers,
     stack,
 )
@@ -47,7 +48,8 @@ class LoadVolume(Transform):
     :class:`monai.transforms.LoadImage` selects by file name. No header text enters the metadata.
 
     The call takes a file, a directory holding exactly one DICOM image series, or a list of the DICOM files of one
-    series in any order. ``filename_or_obj`` is the file, the directory, or the first file along the slice normal.
+    series in any order, or of one volume whose slices are, by a careless export, a series each. ``filename_or_obj`` is
+    the file, the directory, or the first file along the slice normal.
 
     Raises:
         FileNotFoundError: If the path does not exist.
@@ -212,7 +214,7 @@ def _load_series(headers: list[SliceHeader], source: Path | None) -> torch.Tenso
     """Check, sort and decode the slices of one series; ``source`` is what the metadata names."""
     where = source or headers[0].path.parent
     series = {header.series for header in headers}
-    if len(series) > 1:
+    if len(series) > 1 and not (source is None and is_one_stack(headers)):
         raise ValueError(
             f"expected exactly one DICOM image series, but {where} holds {len(series)} in {len(headers)} files; "
             "give the files of one series as a list (`monai-cl scan` writes such lists)"

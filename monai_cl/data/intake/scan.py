@@ -48,6 +48,7 @@ def scan(
     name: str | None = None,
     keep_derived: bool = False,
     keep_tilted: bool = False,
+    stack_series: bool = False,
     key: Key | str | os.PathLike[str] | None = None,
     hide_names: bool | Literal["strict"] = True,
     pictures: bool = False,
@@ -70,8 +71,11 @@ def scan(
         folders: Folder or folders to look through, with their subfolders; hidden files are passed over.
         out: The ``.json`` file to write; its folder is created.
         name: Name of the data set; by default that of its ``dataset.json``, else that of the folder.
-        keep_derived: Whether to keep DICOM series whose ImageType says ``DERIVED``.
+        keep_derived: Whether to keep DICOM series whose ImageType says ``DERIVED``, and secondary captures with the
+            geometry of a series.
         keep_tilted: Whether to keep series of a tilted gantry; their affine is sheared.
+        stack_series: Whether to keep, as one volume, slices that have a series identifier each but are alike in all
+            else and lie evenly behind each other.
         key: Key of the pseudonyms or the file that holds it, made where there is none; by default one for all studies
             of this user, see :func:`monai_cl.data.intake.pseudonyms.key_path`.
         hide_names: Whether to replace parts of paths that could name a patient; ``"strict"`` leaves nothing but words
@@ -106,7 +110,9 @@ def scan(
             os.path.dirname(path) or ".": read_dataset_json(source / path, concealer.path(path))
             for path in files.listings
         }
-        series, dicom = find_series(store, keep_derived=keep_derived, keep_tilted=keep_tilted)
+        series, dicom = find_series(
+            store, keep_derived=keep_derived, keep_tilted=keep_tilted, stack_series=stack_series
+        )
     finally:
         store.close()
     findings.merge(dicom)

@@ -4,6 +4,7 @@ from monai_cl.transforms._dicom.checks import check_pixels, check_single_image
 from monai_cl.transforms._dicom.errors import UnusableImageError
 from monai_cl.transforms._dicom.geometry import check_even, check_one_grid, stack, tilt
 from monai_cl.transforms._dicom.headers import FACTS, PERSON_TAGS, is_dicom, read_slice_header, read_slice_headers
+from monai_cl.transforms._dicom.single_slices import is_one_stack, stacks_of
 from monai_cl.transforms._dicom.slices import READABLE_SYNTAXES, Person, SliceHeader, is_text
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "check_pixels",
     "check_single_image",
     "is_dicom",
+    "is_one_stack",
     "is_text",
     "read_slice_header",
     "read_slice_headers",
     "stack",
+    "stacks_of",
     "tilt",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from struct import unpack
 
 from monai_cl.transforms._dicom.errors import UnusableImageError
 from monai_cl.transforms._dicom.pixels import BITS, COLUMNS, FRAMES, ROWS, SAMPLES, pixel_state
@@ -38,7 +39,12 @@ FACTS = {
     "kvp": 0x00180060,
     "contrast": 0x00180010,
     "b_value": 0x00189087,
+    "echo_number": 0x00180086,
+    "frame_of_reference": 0x00200052,
+    "series_number": 0x00200011,
+    "temporal_position": 0x00200100,
 }
+_DOUBLES = ("b_value",)  # stored in binary
 # What tells who the patient is, and when: collected to be kept out of everything that is written.
 PERSON_TAGS = {
     "names": (
@@ -133,13 +139,20 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
         sop_instance=tags.text(_SOP_INSTANCE),
         patient=_patient(tags),
         study=tags.text(_STUDY),
-        facts={name: text for name, tag in FACTS.items() if (text := tags.text(tag))},
+        facts={name: text for name in FACTS if (text := _fact(tags, name))},
         person=_person(tags),
         burned_in=tags.text(_BURNED_IN).upper() == "YES",
         slope=(tags.numbers(_SLOPE) or (1.0,))[0],
         intercept=(intercept or (0.0,))[0],
         photometric=tags.text(_PHOTOMETRIC).upper(),
     )
+
+
+def _fact(tags: Tags, name: str) -> str:
+    value = tags.values.get(FACTS[name], b"")
+    if name in _DOUBLES and len(value) == 8:
+        return f"{unpack('<d' if tags.little_endian else '>d', value)[0]:g}"
+    return tags.text(FACTS[name])
 
 
 def _person(tags: Tags) -> Person:
