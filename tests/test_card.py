@@ -7,7 +7,10 @@ from typer.testing import CliRunner
 from monai_cl import cli
 from monai_cl.evaluation.sequence_invariance import Invariance, write_invariance
 from monai_cl.report import card
+from monai_cl.report._folders import Run
+from monai_cl.report._results import result_tables
 from monai_cl.report.html import write_report
+from monai_cl.report.run_record import RunRecord
 from monai_cl.report.tables import Estimate, Table, from_json, to_json, to_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +67,38 @@ def test_results_reach_the_card_through_a_record_alone(bundle: Path, evaluation:
     for part in ("Measured 2026-01-02 on ", "monai-cl curve x", "0.850 [", "torch 2"):
         assert part in text, part
     assert "doe" not in path.read_text()
+
+
+def test_an_evaluation_resamples_patients_it_has_recorded(tmp_path: Path) -> None:
+    def evaluated(name: str, patients: dict[str, str] | None) -> Run:
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [f"{case},{dice},{dice}" for case, dice in zip("abcd", (0.5, 0.5, 0.9, 0.9), strict=True)]
+        (folder / "val_mean_dice_raw.csv").write_text("\n".join(["filename,class0,mean", *rows]))
+        data = {} if patients is None else {"patients": patients}
+        (folder / "run.json").write_text(json.dumps({"format": 1, "data": data}))
+        return Run("evaluate", name, folder)
+
+    known, unknown = evaluated("known", {"a": "p1", "b": "p1", "c": "p2", "d": "p2"}), evaluated("unknown", None)
+    table, difference = result_tables([known, unknown])
+    assert table.columns[:3] == ("evaluation", "cases", "patients")
+    assert [row[1:3] for row in table.rows] == [(4, 2), (4, None)]
+    wide, narrow = (row[3] for row in table.rows)
+    assert isinstance(wide, Estimate)
+    assert isinstance(narrow, Estimate)
+    assert (wide.high or 0) - wide.value > 2 * ((narrow.high or 0) - narrow.value)
+    assert any(note.startswith("patients not known (the evaluation did not record them)") for note in table.notes)
+    assert difference.rows[0][0] == "unknown"
+
+
+def test_the_record_of_an_evaluation_says_which_cases_are_of_one_patient(study: Path, tmp_path: Path) -> None:
+    content = json.loads((study / "datalist.json").read_text())
+    for item in content["validation"]:
+        item["subject"] = "Doe^Jane"
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    record = RunRecord(tmp_path, "evaluate", datalist=tmp_path / "list.json", sections="validation")
+    assert record._content["data"]["patients"] == {"case_4": "patient_1", "case_5": "patient_1"}
+    assert "Doe" not in json.dumps(record._content)
 
 
 def test_the_command_line_checks_records_and_writes(bundle: Path, evaluation: Path) -> None:

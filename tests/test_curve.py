@@ -670,7 +670,8 @@ def test_a_pretraining_that_harms_is_told_and_drawn_just_the_same(config: Callab
     harm = Pretend(dice=lambda given, label: 0.5 + 0.01 * given["labels"] - 0.2 * given["pretrained"])
     curve = curve_of(measure(config(), harm))
     assert [round(d.estimate, 6) for d in curve.differences("contrast", comparison="equal compute")] == [-0.2] * 3
-    assert "contrast less scratch at equal steps, in Dice points: -20.0 [-20.0, -20.0] with 1" in curve_in_words(curve)
+    said = "contrast less scratch at equal steps, in Dice points: -20.0 [-20.0, -20.0] (hint of a loss) with 1"
+    assert said in curve_in_words(curve)
     picture = draw_curve(curve, tmp_path / "curve.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert all(math.isnan(entry.saved) for entry in curve.labels_saved)

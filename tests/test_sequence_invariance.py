@@ -17,7 +17,7 @@ from monai_cl.cli import app
 from monai_cl.data.phantoms.volume import write_nifti
 from monai_cl.evaluation import load_sequences, measure_invariance, mind_descriptor, network_descriptor, shift_for
 from monai_cl.evaluation.invariance_tables import by_sequences, table, table_by_sequences
-from monai_cl.evaluation.sequence_invariance import Sequences
+from monai_cl.evaluation.sequence_invariance import Sequences, _resample, _summary, _tail
 from monai_cl.metrics import correspondence_errors, features_at, mind_ssc
 from monai_cl.networks import resized
 
@@ -350,3 +350,22 @@ def test_pairs_are_told_apart_whatever_a_patient_is_called(tmp_path: Path) -> No
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({"patients": {"p": {"T1: fast": "a.nii", "T2": "b.nii"}}}))
     with pytest.raises(ValueError, match="names of sequences must hold neither ': ' nor ' -> '"):
         run_invariance(tmp_path / "c.yaml")
+
+
+def test_pairs_of_a_patient_are_resampled_together() -> None:
+    draws = [_resample(np.random.default_rng(seed), [0, 0, 1, 1, 2, 2], [5] * 6) for seed in range(50)]
+    for draw in draws:
+        pairs = [pair for pair, _ in draw]
+        assert len(pairs) == 4  # one patient fewer than there are
+        assert [first // 2 for first in pairs[::2]] == [second // 2 for second in pairs[1::2]]
+    assert _tail(1) == pytest.approx(0.025)
+    assert _tail(3) < 1e-4 < _tail(1000)  # three patients carry hardly more than their own range
+
+
+def test_two_patients_who_differ_make_a_wide_interval() -> None:
+    near, far = np.full(200, 1.0), np.full(200, 30.0)
+    errors, rng = [near, near, far, far], np.random.default_rng(0)
+    draws = [_resample(rng, [0, 0, 1, 1], [200] * 4) for _ in range(200)]
+    names = ["a: x -> y", "a: y -> x", "b: x -> y", "b: y -> x"]
+    found = _summary("one", errors, errors, names, draws, _tail(2))
+    assert (found.near, found.near_interval) == (0.5, (0.0, 1.0))

@@ -6,7 +6,9 @@ import numpy.typing as npt
 import pytest
 
 from monai_cl.evaluation import CaseScore, Interval, converged, interval, labels_saved, paired_difference
+from monai_cl.evaluation._believing import verdict
 from monai_cl.evaluation._labels_saved import _labels_reaching, _monotone
+from monai_cl.evaluation._resampling import Options, satterthwaite
 
 Array = npt.NDArray[np.float64]
 
@@ -125,6 +127,116 @@ def test_pretraining_runs_are_resampled() -> None:
     assert both.used == 9 * 80
 
 
+# -------------------------------------------------------------------------------------- several volumes of one patient
+
+
+def frames(arm: str, values: Array, volumes: int = 2, *, named: bool = True) -> list[CaseScore]:
+    """Records of scores (seed, case) in which consecutive cases are of one patient, and say so or do not."""
+    return [
+        dataclasses.replace(s, patient=f"p{int(s.case.removeprefix('case_')) // volumes}" if named else "")
+        for s in table(arm, values)
+    ]
+
+
+def slow_standard_error(scores: list[CaseScore], draws: dict[str, Array]) -> float:
+    """Standard deviation of the mean over cases, each resample written out case by case."""
+    patients, seeds = sorted({s.patient for s in scores}), sorted({s.seed for s in scores})
+    means = []
+    for row in range(len(draws["patient"])):
+        total = weight = 0.0
+        for s in scores:
+            times = draws["patient"][row, patients.index(s.patient)] * draws["seed"][row, seeds.index(s.seed)]
+            total, weight = total + times * s.value, weight + times
+        means.append(total / weight)
+    return float(np.std(means))
+
+
+def test_the_interval_is_that_of_a_slow_loop_over_patients() -> None:
+    values = hard_cases(seeds=3, cases=7)
+    scores = [
+        dataclasses.replace(s, patient=owner)  # patients with one, two and three volumes
+        for s in table("a", values)
+        for owner in [{"case_0": "x", "case_1": "x", "case_2": "x", "case_3": "y", "case_4": "y"}.get(s.case, s.case)]
+    ]
+    options = Options(0.95, 400, 0)
+    draws = options.draws({"run": 1, "reference run": 1, "seed": 3, "patient": 4})
+    level = {"seed": np.full((400, 3), 1 / 3), "patient": np.full((400, 4), 1 / 4)}
+    alone = [(n, slow_standard_error(scores, {**level, f: draws[f]}) ** 2) for f, n in (("seed", 3), ("patient", 4))]
+    expected = options.quantile(satterthwaite(alone)) * slow_standard_error(scores, draws)
+    result = interval(scores, "a", 4, resamples=400)
+    assert width(result) / 2 == pytest.approx(expected, rel=1e-9)
+    assert result.estimate == pytest.approx(float(values.mean()))  # over cases, not over patients
+    assert (result.cases, result.patients) == (7, 4)
+
+
+def test_two_equal_frames_of_a_patient_are_worth_one() -> None:
+    once = hard_cases(cases=10)
+    twice = np.repeat(once, 2, axis=1)
+    one, both = interval(table("a", once), "a", 4), interval(frames("a", twice), "a", 4)
+    assert (both.low, both.high) == (pytest.approx(one.low), pytest.approx(one.high))
+    assert (one.cases, one.patients, both.cases, both.patients) == (10, 10, 20, 10)
+    assert width(interval(frames("a", twice, named=False), "a", 4)) < 0.8 * width(both)
+
+
+def test_labels_saved_takes_patients_as_a_whole() -> None:
+    def doubled(scores: list[CaseScore], *, named: bool) -> list[CaseScore]:
+        return [
+            dataclasses.replace(s, case=f"{s.case}{frame}", patient=s.case if named else "")
+            for s in scores
+            for frame in "ab"
+        ]
+
+    scores = curve("a", [0.65, 0.7, 0.75, 0.8], 0.05, 1) + curve("b", [0.6, 0.65, 0.7, 0.75], 0.05, 2)
+    once, named, unnamed = (
+        labels_saved(each, "a", "b", resamples=2000)[2]
+        for each in (scores, doubled(scores, named=True), doubled(scores, named=False))
+    )
+    assert (named.low, named.high) == (pytest.approx(once.low), pytest.approx(once.high))
+    assert unnamed.high - unnamed.low < named.high - named.low
+
+
+def test_a_case_of_two_patients_is_refused() -> None:
+    scores = frames("a", hard_cases())
+    with pytest.raises(ValueError, match="a case must be of one patient, got patient p0 and patient x for 'case_0'"):
+        interval([*scores[:-20], *(dataclasses.replace(s, patient="x") for s in scores[-20:])], "a", 4)
+
+
+def coverage(*, named: bool, repeats: int = 400) -> float:
+    """Share of intervals that hold the truth where two frames of each of 12 patients share most of their effect."""
+    rng, hits = np.random.default_rng(11), 0
+    for _ in range(repeats):
+        patients = np.repeat(crossed(rng, 4, 12, (0.05, 1.0, 0.0)), 2, axis=1)
+        values = 1.0 + patients + 0.1 * rng.standard_normal((4, 24))
+        hits += interval(frames("a", values, named=named), "a", 4, resamples=300).contains(1.0)
+    return hits / repeats
+
+
+def test_coverage_is_nominal_only_where_frames_of_a_patient_move_together() -> None:
+    assert 0.92 <= coverage(named=True) <= 0.98  # binomial standard deviation 0.011
+    assert coverage(named=False) < 0.88
+
+
+@pytest.mark.parametrize(
+    ("ends", "seeds", "runs", "expected"),
+    [
+        ((0.01, 0.02), 3, 3, "hint: 3 seeds; five and a run each are asked for before a gain is believed"),
+        ((0.01, 0.02), 5, 5, "gain"),
+        ((0.01, 0.02), 5, 1, "hint: 5 seeds on 1 pretraining run; five and a run each are asked for before a gain"),
+        ((0.01, 0.02), 8, 5, "gain"),
+        ((0.01, 0.02), 3, None, "hint: 3 seeds; five are asked for before a gain is believed"),
+        ((-0.02, -0.01), 5, 5, "loss"),
+        ((-0.02, -0.01), 1, 1, "hint of a loss: 1 seed; five and a run each are asked for before a loss is believed"),
+        ((-0.02, 0.01), 3, 3, "no difference shown"),
+        ((math.nan, math.nan), 1, 1, "undefined"),
+    ],
+)
+def test_a_gain_needs_five_seeds_and_a_run_each(
+    ends: tuple[float, float], seeds: int, runs: int | None, expected: str
+) -> None:
+    assert verdict(*ends, seeds=seeds, runs=runs).startswith(expected)
+    assert verdict(0.1, 0.2, seeds=5, runs=5, clustered=False).startswith("hint: patients not known; five")
+
+
 # ------------------------------------------------------------------------------------------------ what cannot be told
 
 
@@ -214,11 +326,11 @@ def noisy_gain(gain: float, noise: float) -> list[CaseScore]:
         (0.0, 0.003, True, "lies below the tolerance 0.01"),
         (0.004, 0.001, True, "lies below the tolerance 0.01"),
         (-0.05, 0.001, True, "lies below the tolerance 0.01"),
-        (0.01, 0.05, True, "holds 0, but also gains above the tolerance 0.01: more seeds would tell"),
+        (0.01, 0.05, None, "holds 0, but also gains above the tolerance 0.01: more seeds would tell"),
         (0.03, 0.003, False, "lies above 0 and reaches the tolerance 0.01"),
     ],
 )
-def test_convergence(gain: float, noise: float, expected: bool, reason: str) -> None:
+def test_convergence(gain: float, noise: float, expected: bool | None, reason: str) -> None:
     result = converged(noisy_gain(gain, noise), "n", "2n", 4, tolerance=0.01)
     assert result.converged is expected
     assert reason in result.reason
@@ -228,7 +340,8 @@ def test_convergence(gain: float, noise: float, expected: bool, reason: str) -> 
 def test_convergence_is_not_claimed_where_the_interval_is_undefined() -> None:
     scores = table("n", np.ones((1, 1))) + table("2n", np.ones((1, 1)))
     result = converged(scores, "n", "2n", 4, tolerance=0.01)
-    assert not result.converged
+    assert result.converged is None
+    assert result.verdict == "undecided"
     assert "undefined: one seed" in result.reason
 
 

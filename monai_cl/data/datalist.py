@@ -99,6 +99,24 @@ def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list
     return sorted(pool, key=lambda item: (_draw(subject_of(item), seed), _image_key(item)))[:n]
 
 
+def subjects_by_case(path: str | os.PathLike[str], sections: str | Sequence[str]) -> dict[str, str]:
+    """The patient of each case of sections of a datalist; the files need not be there.
+
+    Args:
+        path: The JSON file, or the folder of a cache.
+        sections: As in :func:`load_datalist`.
+
+    Raises:
+        FileNotFoundError: If the JSON is absent.
+        ValueError: If it is malformed or a section is unknown.
+    """
+    source = datalist_file(path)
+    content = read_datalist(source)
+    names = _section_names(content, sections, source)
+    items = _distinct([_entry(entry, name, source) for name in names for entry in content[name]])
+    return {case: subject_of(item) for case, item in zip(_cases(items), items, strict=True)}
+
+
 def shared_subjects(a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]]) -> list[str]:
     """Subjects that occur in both lists, sorted: training and validation must have none in common.
 

@@ -11,12 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from monai_cl.evaluation._believing import of_patients
+from monai_cl.evaluation._curve_data import ArmConvergence, Curve, CurveArm
 from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell
 from monai_cl.evaluation._steps import in_words
-from monai_cl.evaluation._summary import Comparison, Statistics
+from monai_cl.evaluation._summary import summarise
 from monai_cl.evaluation._table import Score, read_scores
 from monai_cl.evaluation._work import CellError, Work, hardware, versions
-from monai_cl.evaluation.results import COMPUTE, STEPS, ArmConvergence, Curve, CurveArm
 
 
 def describe(work: Work, console: Console, *, commands: bool = False) -> None:
@@ -32,7 +33,8 @@ def describe(work: Work, console: Console, *, commands: bool = False) -> None:
     console.print(table)
     budgets = ", ".join(map(str, plan.budgets))
     seeds = ", ".join(map(str, plan.config.seeds))
-    console.print(f"labels: {budgets}; seeds: {seeds}; cases of {plan.config.evaluation.section}: {len(plan.cases)}")
+    counted = of_patients(len(plan.cases), len(set(plan.patients.values())))
+    console.print(f"labels: {budgets}; seeds: {seeds}; {plan.config.evaluation.section}: {counted}")
     for cell in _examples(plan.cells) if commands else ():
         console.rule(cell.folder)
         if not _is_known(work, cell):
@@ -52,27 +54,29 @@ def assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, ela
         return None
     scores = [score for cell in tuned for score in _scores(work, cell)]
     arms = _arms(work)
-    options = {"confidence": config.evaluation.confidence, "resamples": config.evaluation.resamples}
-    statistics = Statistics(scores, **options)  # type: ignore[arg-type]
-    pairs = _comparisons(arms, config.reference)
-    reference = next(arm for arm in arms if arm.name == config.reference)
-    longer = [arm.name for arm in arms if arm.role == LONG]
-    convergence = [each for name in longer for each in statistics.convergence(reference, name, config.tolerance)]
+    found = summarise(
+        scores,
+        arms,
+        config.reference,
+        tolerance=config.tolerance,
+        confidence=config.evaluation.confidence,
+        resamples=config.evaluation.resamples,
+    )
     return Curve(
         scores=tuple(scores),
         arms=tuple(arms),
-        estimates=tuple(statistics.estimates([arm.name for arm in arms], pairs)),
-        labels_saved=tuple(entry for pair in pairs for entry in statistics.labels_saved(pair)),
-        convergence=tuple(convergence),
+        estimates=found.estimates,
+        labels_saved=found.labels_saved,
+        convergence=found.convergence,
         failed=dict(failed),
-        notes=(*notes, *_notes(work, arms, scores, convergence)),
+        notes=(*notes, *_notes(work, arms, scores, found.convergence)),
         record=_record(work, records, elapsed),
     )
 
 
 def _scores(work: Work, cell: Cell) -> list[Score]:
     who = (cell.arm, cell.run, cell.budget, cell.seed)
-    return read_scores(work.store.folder(cell), who, work.plan.classes)
+    return read_scores(work.store.folder(cell), who, work.plan.classes, work.plan.patients)
 
 
 def _arms(work: Work) -> list[CurveArm]:
@@ -121,14 +125,6 @@ def _role(work: Work, cell: Cell) -> str:
     return "scratch" if work.plan.config.arm(cell.arm).from_scratch else "pretrained"
 
 
-def _comparisons(arms: Sequence[CurveArm], reference: str) -> list[Comparison]:
-    others = [arm for arm in arms if arm.role in ("scratch", "pretrained")]
-    return [
-        *(Comparison(STEPS, arm.name, reference) for arm in others),
-        *(Comparison(COMPUTE, arm.gets, arm.name) for arm in arms if arm.role == HANDED),
-    ]
-
-
 def _notes(
     work: Work, arms: Sequence[CurveArm], scores: Sequence[Score], convergence: Sequence[ArmConvergence]
 ) -> list[str]:
@@ -149,10 +145,9 @@ def _notes(
     if not config.converged_at:
         found.append(f"whether {config.reference} was trained long enough was not tried (convergence: false)")
     found += [
-        f"{each.arm} is not converged with {each.budget} labels ({each.reason}): part of a gain at equal steps may be "
-        "faster convergence"
+        f"{_convergence(each)} ({each.reason}): part of a gain at equal steps may be faster convergence"
         for each in convergence
-        if not each.converged
+        if each.converged is not True
     ]
     compared = {arm.gets for arm in arms if arm.role == HANDED}
     for arm in config.arms:
@@ -166,6 +161,12 @@ def _notes(
     return found
 
 
+def _convergence(found: ArmConvergence) -> str:
+    if found.converged is None:
+        return f"whether {found.arm} is converged with {found.budget} labels is undecided"
+    return f"{found.arm} is not converged with {found.budget} labels"
+
+
 def _record(work: Work, records: Mapping[Cell, Mapping[str, Any]], elapsed: float) -> dict[str, Any]:
     plan, config = work.plan, work.plan.config
     handed = {arm.gets: work.handed(arm.gets) for arm in _arms(work) if arm.gets}
@@ -174,6 +175,7 @@ def _record(work: Work, records: Mapping[Cell, Mapping[str, Any]], elapsed: floa
         "budgets": list(plan.budgets),
         "seeds": list(config.seeds),
         "cases": len(plan.cases),
+        "patients": len(set(plan.patients.values())),
         "classes": list(plan.classes),
         "section": config.evaluation.section,
         "steps": plan.steps,

@@ -9,7 +9,16 @@ import numpy.typing as npt
 from scipy import stats
 
 from monai_cl.evaluation._records import CaseScore, LabelsSaved
-from monai_cl.evaluation._resampling import UNDEFINED, Array, Draws, Options, satterthwaite, spread_notes, weighted_mean
+from monai_cl.evaluation._resampling import (
+    UNDEFINED,
+    Array,
+    Draws,
+    Options,
+    by_patient,
+    satterthwaite,
+    spread_notes,
+    weighted_mean,
+)
 from monai_cl.evaluation._score_grid import Grid, require_arm
 
 
@@ -26,11 +35,11 @@ def budgets_of(records: Sequence[CaseScore], arm: str) -> list[int]:
 
 @dataclass(frozen=True)
 class CurvePair:
-    """Scores (budget, run, seed, case) of an arm and its reference on the cells that are defined throughout."""
+    """Sums of the scores of each patient on the cells that are defined throughout, of an arm and its reference."""
 
-    arm: Array
+    arm: Array  # (budget, run, seed, patient)
     reference: Array
-    present: Array  # (s, c)
+    counts: Array  # how many cases are summed, (s, p)
     budgets: tuple[Array, Array]
     excluded: int
     notes: tuple[str, ...]
@@ -44,27 +53,32 @@ class CurvePair:
                 "no seed and case has a score in every arm and budget, got NaN in each; is the class empty?"
             )
         seeds, cases = defined.any(1), defined.any(0)
-        kept = np.ix_(seeds, cases)
+        present, patients = defined[np.ix_(seeds, cases)], grid.patients[cases]
+
+        def sums(values: Array) -> Array:
+            return by_patient(np.where(present, values[:, :, seeds][..., cases], 0.0), patients)
+
+        counts = by_patient(present.astype(np.float64), patients)
         return cls(
-            arm=arm[:, :, seeds][..., cases],
-            reference=reference[:, :, seeds][..., cases],
-            present=defined[kept].astype(np.float64),
+            arm=sums(arm),
+            reference=sums(reference),
+            counts=counts,
             budgets=(np.array(budgets[names[0]], float), np.array(budgets[names[1]], float)),
             excluded=int((~defined).sum()),
-            notes=spread_notes(int(seeds.sum()), int(cases.sum()), (grid.runs[names[0]], grid.runs[names[1]])),
+            notes=spread_notes(int(seeds.sum()), counts.shape[1], (grid.runs[names[0]], grid.runs[names[1]])),
         )
 
     def levels(self) -> dict[str, int]:
         return {
             "run": self.arm.shape[1],
             "reference run": self.reference.shape[1],
-            "seed": self.present.shape[0],
-            "case": self.present.shape[1],
+            "seed": self.counts.shape[0],
+            "patient": self.counts.shape[1],
         }
 
     def saved(self, draws: Draws) -> "Saved":
-        arm = _monotone(_curve(self.arm, self.present, draws, "run"))
-        reference = _monotone(_curve(self.reference, self.present, draws, "reference run"))
+        arm = _monotone(_curve(self.arm, self.counts, draws, "run"))
+        reference = _monotone(_curve(self.reference, self.counts, draws, "reference run"))
         needed = _labels_reaching(reference, self.budgets[0], arm)
         return Saved(reference, needed, _labels_reaching(reference, self.budgets[1], reference))
 
@@ -86,13 +100,13 @@ class Saved:
         return saved
 
 
-def _curve(values: Array, present: Array, draws: Draws, run: str) -> Array:
+def _curve(sums: Array, counts: Array, draws: Draws, run: str) -> Array:
     """Mean score at each budget under each row of weights, (T, B)."""
     neutral = {**draws, "run": draws[run], "reference run": np.ones((1, 1))}
     size = max(len(weights) for weights in draws.values())
     neutral = {name: np.broadcast_to(weights, (size, weights.shape[1])) for name, weights in neutral.items()}
-    mask = np.broadcast_to(present, (values.shape[1], 1, *present.shape))
-    return np.stack([weighted_mean(budget[:, None], mask, neutral) for budget in values], axis=1)
+    known = np.broadcast_to(counts, (sums.shape[1], 1, *counts.shape))
+    return np.stack([weighted_mean(budget[:, None], known, neutral) for budget in sums], axis=1)
 
 
 def _monotone(curve: Array) -> Array:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from monai_cl.data import digest, load_datalist
 from monai_cl.evaluation._config import COMPUTE, LONGER, Arm, CurveConfig
+from monai_cl.evaluation._curve_data import HANDED, LONG
+from monai_cl.evaluation._patients import patients_of
 from monai_cl.evaluation._steps import Step
 
-PRETRAIN, GIVEN, LONG, HANDED = "pretraining", "given", "twice the steps", "equal compute"
+PRETRAIN, GIVEN = "pretraining", "given"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Plan:
         pretrain: The pretraining step of each arm that has one.
         budgets: Numbers of labels.
         cases: Names of the evaluation cases.
+        patients: The patient of each of them, by number.
         classes: Names of the classes above background.
         datalist: SHA-256 of the datalist.
         steps: Steps of a fine-tuning.
@@ -66,6 +69,7 @@ class Plan:
     pretrain: dict[str, Step]
     budgets: tuple[int, ...]
     cases: tuple[str, ...]
+    patients: Mapping[str, str]
     classes: tuple[str, ...]
     datalist: str
     epochs: int
@@ -119,6 +123,7 @@ def make_plan(config: CurveConfig) -> Plan:
         pretrain=pretrain,
         budgets=tuple(dict.fromkeys(budgets.values())),
         cases=tuple(str(item["case"]) for item in cases),
+        patients=patients_of(cases),
         classes=tuple(names.get(label, f"class {label}") for label in range(1, channels)),
         datalist=digest(datalist),
         epochs=int(train.value("finetune_epochs", common)),
@@ -185,3 +190,6 @@ def _pretraining_folder(arm: str, run: str) -> str:
 
 def _folder(arm: str, run: str, budget: int, seed: int) -> str:
     return "/".join(part for part in ("cells", arm, run, f"labels_{budget}", f"seed_{seed}") if part)
+
+
+__all__ = ["GIVEN", "HANDED", "LONG", "PRETRAIN", "Cell", "Plan", "make_plan"]

@@ -16,6 +16,7 @@ class CaseScore:
         case: Name of the test case.
         value: Score, for example a Dice; NaN where it is undefined (the class is empty).
         run: Pretraining run the network started from; empty where there was none.
+        patient: Patient of the case; cases of one patient are resampled together. Empty: the case is its own patient.
     """
 
     arm: str
@@ -24,6 +25,7 @@ class CaseScore:
     case: str
     value: float
     run: str = ""
+    patient: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Interval:
         used: Number of scores, or of pairs of scores, that count.
         excluded: Number left out because a score was NaN.
         notes: What the interval does not cover, in words.
+        patients: Number of patients that the cases are of.
     """
 
     estimate: float
@@ -51,6 +54,7 @@ class Interval:
     used: int
     excluded: int
     notes: tuple[str, ...] = ()
+    patients: int = 0
 
     def contains(self, value: float) -> bool:
         """Whether ``value`` lies inside; never, where the ends are undefined."""
@@ -62,16 +66,26 @@ class Convergence:
     """Whether training twice as long would have changed the score.
 
     Attributes:
-        converged: Whether it would not.
+        converged: ``True`` where it would not, ``False`` where it would, ``None`` where the interval decides neither.
         difference: Score after twice the steps, less the score after the steps.
         tolerance: Gain that is too small to matter, in units of the score.
         reason: The rule that decided, in words.
     """
 
-    converged: bool
+    converged: bool | None
     difference: Interval
     tolerance: float
     reason: str
+
+    @property
+    def verdict(self) -> str:
+        """``"yes"``, ``"no"`` or ``"undecided"``."""
+        return convergence_verdict(self.converged)
+
+
+def convergence_verdict(converged: bool | None) -> str:
+    """Three answers to the question of convergence in words."""
+    return "undecided" if converged is None else "yes" if converged else "no"
 
 
 @dataclass(frozen=True)

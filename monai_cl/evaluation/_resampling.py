@@ -1,4 +1,4 @@
-"""The crossed bootstrap over pretraining runs, seeds and cases."""
+"""The crossed bootstrap over pretraining runs, seeds and patients, whose cases move together."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from monai_cl.evaluation._records import PAIRED, Interval
 Array = npt.NDArray[np.float64]
 Draws = dict[str, Array]  # weights of a factor's levels, (T, levels), rows summing to one
 UNDEFINED = float("nan")
+IN_TURN = "the seeds took pretraining runs in turn"
 
 
 @dataclass(frozen=True)
@@ -58,31 +59,48 @@ def satterthwaite(variances: Sequence[tuple[int, float]]) -> float:
     return total**2 / sum(v**2 / (n - 1) for n, v in variances) if total > 1e-30 else math.inf
 
 
-def weighted_mean(values: Array, present: Array, draws: Draws) -> Array:
-    """Mean of the present ``values`` (r, q, s, c) under each row of weights, (T,); NaN where none is drawn."""
+def by_patient(values: Array, patients: npt.NDArray[np.int64]) -> Array:
+    """Sums over the cases of each patient, (..., c) to (..., p); patients without a case are left out."""
+    member = patients[:, None] == np.unique(patients)[None]
+    sums: Array = values @ member.astype(np.float64)
+    return sums
+
+
+def weighted_mean(sums: Array, counts: Array, draws: Draws) -> Array:
+    """Mean over cases under each row of weights, (T,); NaN where none is drawn.
+
+    A patient's weight is the weight of each of its cases, so that a patient with two volumes counts twice.
+
+    Args:
+        sums: Sum of the scores of each patient, (r, q, s, p).
+        counts: Number of scores behind it, alike.
+        draws: Weights of runs, reference runs, seeds and patients.
+    """
 
     def total(x: Array) -> Array:
-        over_cases = np.einsum("rqst,ts->rqt", x @ draws["case"].T, draws["seed"])
-        result: Array = np.einsum("rqt,tr,tq->t", over_cases, draws["run"], draws["reference run"])
+        over_patients = np.einsum("rqst,ts->rqt", x @ draws["patient"].T, draws["seed"])
+        result: Array = np.einsum("rqt,tr,tq->t", over_patients, draws["run"], draws["reference run"])
         return result
 
-    weight = total(present)
-    return np.divide(
-        total(np.where(present > 0, values, 0.0)), weight, where=weight > 0, out=np.full_like(weight, np.nan)
-    )
+    weight = total(counts)
+    return np.divide(total(sums), weight, where=weight > 0, out=np.full_like(weight, np.nan))
 
 
-def mean_interval(values: Array, runs: tuple[list[str], list[str]], options: Options) -> Interval:
-    """Interval of the mean of ``values`` (r, q, s, c)."""
+def mean_interval(
+    values: Array, patients: npt.NDArray[np.int64], runs: tuple[list[str], list[str]], options: Options
+) -> Interval:
+    """Interval of the mean of ``values`` (r, q, s, c), given the patient of each case."""
     excluded = int(np.isnan(values).sum())
     if excluded == values.size:
         raise ValueError(f"no pair of scores is defined, got NaN for all {excluded}; is the class empty in every case?")
-    values = values[:, :, :, ~np.isnan(values).all(axis=(0, 1, 2))]  # a case without any score is no case
+    scored = ~np.isnan(values).all(axis=(0, 1, 2))  # a case without any score is no case
+    values, patients = values[:, :, :, scored], patients[scored]
     values = values[:, :, ~np.isnan(values).all(axis=(0, 1, 3))]
     present = (~np.isnan(values)).astype(np.float64)
-    levels = dict(zip(("run", "reference run", "seed", "case"), values.shape, strict=True))
+    sums, counts = by_patient(np.where(present > 0, values, 0.0), patients), by_patient(present, patients)
+    levels = dict(zip(("run", "reference run", "seed", "patient"), sums.shape, strict=True))
     estimate = float(values[present > 0].mean())
-    low, high = _ends(estimate, lambda draws: weighted_mean(values, present, draws), levels, options)
+    low, high = _ends(estimate, lambda draws: weighted_mean(sums, counts, draws), levels, options)
     seeds, cases = values.shape[2:]
     return Interval(
         estimate=estimate,
@@ -93,7 +111,8 @@ def mean_interval(values: Array, runs: tuple[list[str], list[str]], options: Opt
         seeds=seeds,
         used=int(present.sum()),
         excluded=excluded,
-        notes=spread_notes(seeds, cases, runs),
+        notes=spread_notes(seeds, levels["patient"], runs),
+        patients=levels["patient"],
     )
 
 
@@ -108,18 +127,18 @@ def _ends(
     return estimate - half, estimate + half
 
 
-def spread_notes(seeds: int, cases: int, runs: tuple[list[str], list[str]]) -> tuple[str, ...]:
+def spread_notes(seeds: int, patients: int, runs: tuple[list[str], list[str]]) -> tuple[str, ...]:
     """What an interval cannot tell, in words: spreads of which there is one sample only."""
     notes = []
     if seeds == 1:
         notes.append("one seed: the spread between seeds cannot be told, the interval speaks of this seed alone")
-    if cases == 1:
-        notes.append("one case: the spread between cases cannot be told, the interval speaks of this case alone")
+    if patients == 1:
+        notes.append("one patient: the spread between patients cannot be told, the interval speaks of this one alone")
     notes.extend(
         f"one pretraining run ({names[0]}): the spread between pretraining runs cannot be told"
         for names in runs
         if len(names) == 1 and names[0] not in ("", PAIRED)
     )
     if [PAIRED] in runs:
-        notes.append("the seeds took pretraining runs in turn: the spread between seeds holds that between runs")
+        notes.append(f"{IN_TURN}: the spread between seeds holds that between runs")
     return tuple(notes)

@@ -15,10 +15,17 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """Scores as arrays (run, seed, case), one for each arm and budget, with seeds and cases in common."""
+    """Scores as arrays (run, seed, case), one for each arm and budget, with seeds and cases in common.
+
+    Attributes:
+        values: The arrays.
+        runs: Names of the runs of each arm.
+        patients: The patient of each case, by number.
+    """
 
     values: dict[tuple[str, int], Array]
     runs: dict[str, list[str]]
+    patients: npt.NDArray[np.int64]
 
     @classmethod
     def build(cls, scores: Iterable[CaseScore], wanted: Sequence[tuple[str, int]]) -> "Grid":
@@ -34,7 +41,9 @@ class Grid:
             (a, b): np.array([[[cells[a, b, r, s, c] for c in cases] for s in seeds] for r in runs[a]])
             for a, b in wanted
         }
-        return cls(values, runs)
+        owners = _owners(records)
+        numbers = {name: number for number, name in enumerate(sorted(set(owners.values())))}
+        return cls(values, runs, np.array([numbers[owners[c]] for c in cases], dtype=np.int64))
 
 
 Cell = tuple[str, int, str, int, str]
@@ -50,6 +59,17 @@ def _by_cell(records: Sequence[CaseScore]) -> dict[Cell, float]:
             raise ValueError(f"a score must be finite, or NaN where undefined, got {s.value} for {_cell_name(key)}")
         cells[key] = float(s.value)
     return cells
+
+
+def _owners(records: Sequence[CaseScore]) -> dict[str, str]:
+    """The patient of each case: the one that is named, else the case."""
+    owners: dict[str, str] = {}
+    for s in records:
+        # a case that is its own patient is no patient of that name
+        owner = f"patient {s.patient}" if s.patient else f"case {s.case}"
+        if owners.setdefault(s.case, owner) != owner:
+            raise ValueError(f"a case must be of one patient, got {owners[s.case]} and {owner} for {s.case!r}")
+    return owners
 
 
 def require_arm(records: Sequence[CaseScore], arm: str) -> None:

@@ -5,15 +5,27 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypedDict
 
 import numpy as np
 
+from monai_cl.evaluation._believing import verdict
+from monai_cl.evaluation._curve_data import (
+    COMPUTE,
+    HANDED,
+    LONG,
+    MEAN,
+    STEPS,
+    ArmConvergence,
+    ArmLabelsSaved,
+    CurveArm,
+    Estimate,
+)
 from monai_cl.evaluation._records import CaseScore, Interval
+from monai_cl.evaluation._resampling import IN_TURN
 from monai_cl.evaluation._table import METRICS, Score
-from monai_cl.evaluation.results import COMPUTE, MEAN, STEPS, ArmConvergence, ArmLabelsSaved, CurveArm, Estimate
 from monai_cl.evaluation.statistics import converged, interval, labels_saved, paired_difference
 
 
@@ -29,6 +41,72 @@ class Comparison:
 class _Options(TypedDict):
     confidence: float
     resamples: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What scores say together."""
+
+    estimates: tuple[Estimate, ...]
+    labels_saved: tuple[ArmLabelsSaved, ...]
+    convergence: tuple[ArmConvergence, ...]
+
+
+def summarise(
+    scores: Sequence[Score],
+    arms: Sequence[CurveArm],
+    reference: str,
+    *,
+    tolerance: float = 0.005,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+) -> Summary:
+    """Estimates of every arm and comparison, labels saved, and whether the reference was trained long enough.
+
+    Args:
+        scores: Scores of all arms, some of which may be missing since their runs failed.
+        arms: The arms, in order.
+        reference: Name of the arm that the others are compared with.
+        tolerance: Gain of twice the steps that is too small to matter.
+        confidence: Confidence level of intervals.
+        resamples: Bootstrap resamples.
+    """
+    statistics = Statistics(scores, confidence=confidence, resamples=resamples)
+    pairs = comparisons(arms, reference)
+    first = next(arm for arm in arms if arm.name == reference)
+    longer = [arm.name for arm in arms if arm.role == LONG]
+    estimates = statistics.estimates([arm.name for arm in arms], pairs)
+    return Summary(
+        estimates=tuple(judged(estimate, arms) for estimate in estimates),
+        labels_saved=tuple(entry for pair in pairs for entry in statistics.labels_saved(pair)),
+        convergence=tuple(each for name in longer for each in statistics.convergence(first, name, tolerance)),
+    )
+
+
+def comparisons(arms: Sequence[CurveArm], reference: str) -> list[Comparison]:
+    """The pairs of arms that a curve compares."""
+    others = [arm for arm in arms if arm.role in ("scratch", "pretrained")]
+    return [
+        *(Comparison(STEPS, arm.name, reference) for arm in others),
+        *(Comparison(COMPUTE, arm.gets, arm.name) for arm in arms if arm.role == HANDED),
+    ]
+
+
+def judged(estimate: Estimate, arms: Sequence[CurveArm]) -> Estimate:
+    """An estimate with what it may be called, where it is a difference."""
+    if estimate.kind != "difference":
+        return estimate
+    arm = next(arm for arm in arms if arm.name == estimate.arm)
+    runs = None if arm.runs == ("",) else _runs_behind(estimate, arm)
+    ends = (estimate.low, estimate.high)
+    clustered = estimate.patients > 0
+    return replace(estimate, verdict=verdict(*ends, seeds=estimate.seeds, runs=runs, clustered=clustered))
+
+
+def _runs_behind(estimate: Estimate, arm: CurveArm) -> int:
+    """Pretraining runs behind a difference: those that finished, or those that the seeds took in turn."""
+    in_turn = any(note.startswith(IN_TURN) for note in estimate.notes)
+    return min(len(arm.runs), estimate.seeds) if in_turn else estimate.runs
 
 
 class Statistics:
@@ -149,14 +227,14 @@ def _table(scores: Sequence[Score], metric: str, label: str) -> Iterator[CaseSco
     """One value for each case: of a class, or the mean of the classes that the truth has."""
     if label != MEAN:
         for s in (score for score in scores if score.label == label):
-            yield CaseScore(s.arm, s.budget, s.seed, s.case, getattr(s, metric), s.run)
+            yield CaseScore(s.arm, s.budget, s.seed, s.case, getattr(s, metric), s.run, s.patient)
         return
-    values: dict[tuple[str, int, int, str, str], list[float]] = defaultdict(list)
+    values: dict[tuple[str, int, int, str, str, str], list[float]] = defaultdict(list)
     for s in scores:
-        values[s.arm, s.budget, s.seed, s.case, s.run].append(getattr(s, metric))
-    for (arm, budget, seed, case, run), found in values.items():
+        values[s.arm, s.budget, s.seed, s.case, s.run, s.patient].append(getattr(s, metric))
+    for (arm, budget, seed, case, run, patient), found in values.items():
         known = [value for value in found if not math.isnan(value)]
-        yield CaseScore(arm, budget, seed, case, float(np.mean(known)) if known else math.nan, run)
+        yield CaseScore(arm, budget, seed, case, float(np.mean(known)) if known else math.nan, run, patient)
 
 
 def _estimate(
@@ -188,7 +266,8 @@ def _estimate(
         used=found.used,
         excluded=found.excluded,
         notes=(*found.notes, *complete.notes),
+        patients=found.patients if all(score.patient for score in complete.scores) else 0,
     )
 
 
-__all__ = ["COMPUTE", "STEPS", "Comparison", "Statistics"]
+__all__ = ["COMPUTE", "STEPS", "Comparison", "Statistics", "Summary", "comparisons", "judged", "summarise"]

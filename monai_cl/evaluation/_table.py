@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Score:
         dice: Dice; NaN where the truth lacks the class.
         surface_distance: Average symmetric distance of the surfaces in mm; NaN like ``dice``.
         hausdorff_95: Hausdorff distance at the 95th percentile in mm; NaN like ``dice``.
+        patient: Number of the patient of the case; empty where it is not known.
     """
 
     arm: str
@@ -40,15 +41,24 @@ class Score:
     dice: float
     surface_distance: float
     hausdorff_95: float
+    patient: str = ""
 
     @property
     def missed(self) -> bool:
-        """Whether the prediction lacks a class that the truth has: both distances are then the volume's diagonal."""
+        """True where the prediction lacks a class that the truth has: both distances are then the volume's diagonal."""
         return self.dice == 0 and self.surface_distance == self.hausdorff_95
 
 
-def read_scores(folder: Path, who: tuple[str, str, int, int], classes: Sequence[str]) -> list[Score]:
-    """The scores that the evaluation step has left in a folder; ``who`` is arm, run, budget and seed.
+def read_scores(
+    folder: Path, who: tuple[str, str, int, int], classes: Sequence[str], patients: Mapping[str, str]
+) -> list[Score]:
+    """The scores that the evaluation step has left in a folder.
+
+    Args:
+        folder: The folder.
+        who: Arm, run, budget and seed.
+        classes: Names of the classes above background.
+        patients: The patient of each case; others have no scores that count.
 
     Raises:
         ValueError: If a table is absent or does not belong to these classes.
@@ -56,8 +66,9 @@ def read_scores(folder: Path, who: tuple[str, str, int, int], classes: Sequence[
     tables = {metric: _read_table(folder / f"{name}_raw.csv", len(classes)) for metric, name in _FILES.items()}
     arm, run, budget, seed = who
     return [
-        Score(arm, run, budget, seed, case, label, *(tables[metric][case][i] for metric in METRICS))
+        Score(arm, run, budget, seed, case, label, *_values(tables, case, i), patients[case])
         for case in tables["dice"]
+        if case in patients
         for i, label in enumerate(classes)
     ]
 
@@ -99,9 +110,15 @@ def read_table(path: Path) -> tuple[Score, ...]:
         return tuple(_score(row) for row in csv.DictReader(file))
 
 
+def _values(tables: Mapping[str, Mapping[str, Sequence[float]]], case: str, label: int) -> tuple[float, float, float]:
+    dice, distance, hausdorff = (tables[metric][case][label] for metric in METRICS)
+    return dice, distance, hausdorff
+
+
 def _score(row: dict[str, str]) -> Score:
-    scores = (float(row[metric]) for metric in METRICS)
-    return Score(row["arm"], row["run"], int(row["budget"]), int(row["seed"]), row["case"], row["class"], *scores)
+    dice, distance, hausdorff = (float(row[metric]) for metric in METRICS)
+    who = (row["arm"], row["run"], int(row["budget"]), int(row["seed"]), row["case"], row["class"])
+    return Score(*who, dice, distance, hausdorff, row.get("patient") or "")  # tables of 0.1.0 have no such column
 
 
 def _read_table(path: Path, classes: int) -> dict[str, list[float]]:

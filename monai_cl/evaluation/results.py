@@ -1,186 +1,40 @@
-"""A measured label-efficiency curve: scores, estimates with intervals, and what they rest on; written and read back."""
+"""A measured curve in its folder: written, and read back, also where version 0.1.0 has written it."""
 
 from __future__ import annotations
 
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from monai_cl._files import atomic_write
+from monai_cl.data.datalist import subjects_by_case
+from monai_cl.evaluation._curve_data import (
+    COMPUTE,
+    MEAN,
+    METRICS,
+    STEPS,
+    ArmConvergence,
+    ArmLabelsSaved,
+    Curve,
+    CurveArm,
+    Estimate,
+    Score,
+)
+from monai_cl.evaluation._patients import numbered
 from monai_cl.evaluation._store import read_json, write_json
-from monai_cl.evaluation._table import METRICS, Score, read_table, write_table
+from monai_cl.evaluation._summary import judged, summarise
+from monai_cl.evaluation._table import read_table, write_table
 
 TABLE, SUMMARY, SUMMARY_TABLE = "curve.csv", "summary.json", "summary.csv"
-STEPS, COMPUTE = "equal steps", "equal compute"
-MEAN = "mean"  # over the classes of a case
-
-
-@dataclass(frozen=True)
-class CurveArm:
-    """An arm of a curve.
-
-    Attributes:
-        name: Its name in the tables.
-        title: Its name in words.
-        role: ``"reference"``, ``"pretrained"``, ``"scratch"`` (a further arm without pretraining), ``"twice the
-            steps"`` or ``"equal compute"``.
-        runs: Pretraining runs; one empty name without.
-        steps: Steps of a fine-tuning.
-        gets: Equal compute: the arm whose pretraining time it got.
-        note: How its steps came about, in words.
-    """
-
-    name: str
-    title: str
-    role: str
-    runs: tuple[str, ...]
-    steps: int
-    gets: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean, or a paired difference of means, with its interval.
-
-    Attributes:
-        kind: ``"mean"`` or ``"difference"``.
-        comparison: Of a difference: ``"equal steps"`` or ``"equal compute"``.
-        metric: ``"dice"``, ``"surface_distance"`` or ``"hausdorff_95"`` (mm).
-        label: A class, or ``"mean"`` over the classes of a case.
-        arm: Name of the arm.
-        reference: Of a difference: the arm it is compared with.
-        budget: Number of labels.
-        estimate: The mean, or arm less reference.
-        low: Lower end of the interval; NaN where nothing can be told of the spread.
-        high: Upper end.
-        confidence: Share of such intervals that hold the true value.
-        runs: Number of pretraining runs of the arm.
-        seeds: Number of seeds.
-        cases: Number of cases.
-        used: Number of scores, or of pairs.
-        excluded: Number left out as undefined.
-        notes: What the interval does not cover, in words.
-    """
-
-    kind: str
-    comparison: str
-    metric: str
-    label: str
-    arm: str
-    reference: str
-    budget: int
-    estimate: float
-    low: float
-    high: float
-    confidence: float
-    runs: int
-    seeds: int
-    cases: int
-    used: int
-    excluded: int
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ArmLabelsSaved:
-    """Labels that an arm saves at equal Dice; see :class:`monai_cl.evaluation.LabelsSaved`."""
-
-    comparison: str
-    arm: str
-    reference: str
-    budget: int
-    target: float
-    needed: float
-    saved: float
-    low: float
-    high: float
-    confidence: float
-    excluded: int
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ArmConvergence:
-    """Whether twice the steps would have changed the Dice of the reference; see :func:`monai_cl.evaluation.converged`.
-
-    Attributes:
-        arm: The reference.
-        budget: Number of labels.
-        steps: Its steps; it was tried with twice as many.
-        converged: Whether they change nothing that matters.
-        gain: Dice after twice the steps, less Dice after the steps.
-        low: Lower end of the interval of the gain.
-        high: Upper end.
-        tolerance: Gain that is too small to matter.
-        reason: The rule that decided, in words.
-    """
-
-    arm: str
-    budget: int
-    steps: int
-    converged: bool
-    gain: float
-    low: float
-    high: float
-    tolerance: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A measured curve.
-
-    Attributes:
-        scores: One for each fine-tuned network, case and class.
-        arms: The arms, in order.
-        estimates: Means and differences with intervals.
-        labels_saved: Labels saved at equal Dice.
-        convergence: Whether the reference was trained long enough; empty where it was not tried.
-        failed: Name and reason of each run that failed.
-        notes: What a reader must know besides, in words.
-        record: ``reference``, ``budgets``, ``seeds``, ``cases``, ``classes``, ``section``, ``steps``, ``versions``,
-            ``hardware``, ``date``, ``elapsed_seconds`` (of the last start), ``cell_seconds`` (of all runs together),
-            ``equal_compute``, ``datalist`` and ``config``.
-    """
-
-    scores: tuple[Score, ...]
-    arms: tuple[CurveArm, ...]
-    estimates: tuple[Estimate, ...]
-    labels_saved: tuple[ArmLabelsSaved, ...] = ()
-    convergence: tuple[ArmConvergence, ...] = ()
-    failed: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    record: Mapping[str, Any] = field(default_factory=dict)
-
-    def arm(self, name: str) -> CurveArm:
-        """The arm of that name.
-
-        Raises:
-            ValueError: If there is none; the message lists all.
-        """
-        for arm in self.arms:
-            if arm.name == name:
-                return arm
-        raise ValueError(f"arm must be one of {', '.join(arm.name for arm in self.arms)}, got {name!r}")
-
-    def means(self, arm: str, *, metric: str = "dice", label: str = MEAN) -> list[Estimate]:
-        """Means of an arm, by budget."""
-        found = [e for e in self.estimates if e.kind == "mean" and (e.arm, e.metric, e.label) == (arm, metric, label)]
-        return sorted(found, key=lambda estimate: estimate.budget)
-
-    def differences(
-        self, arm: str, *, comparison: str = STEPS, metric: str = "dice", label: str = MEAN
-    ) -> list[Estimate]:
-        """Paired differences between an arm and the reference (``"equal steps"``, ``"equal compute"``), by budget."""
-        wanted = (arm, comparison, metric, label)
-        found = [
-            e for e in self.estimates if e.kind == "difference" and (e.arm, e.comparison, e.metric, e.label) == wanted
-        ]
-        return sorted(found, key=lambda estimate: estimate.budget)
+_FORMAT = 2  # 0.1.0 wrote none
+_NOT_KNOWN = (
+    "the curve is of version 0.1.0, which took every case for a patient of its own: where a patient has several, the "
+    "intervals are too narrow; `monai-cl curve CONFIG` makes them again from the finished runs, and `monai-cl report "
+    "--datalist` reads the patients from a datalist"
+)
 
 
 def save_curve(curve: Curve, folder: Path) -> None:
@@ -190,17 +44,22 @@ def save_curve(curve: Curve, folder: Path) -> None:
     _write_estimates(folder / SUMMARY_TABLE, curve.estimates)
     content = {name: [_encode(each) for each in getattr(curve, name)] for name in _TYPES}
     rest = {"failed": dict(curve.failed), "notes": list(curve.notes), "record": _plain(dict(curve.record))}
-    write_json(folder / SUMMARY, {**content, **rest})
+    write_json(folder / SUMMARY, {"format": _FORMAT, **content, **rest})
 
 
-def load_curve(folder: str | Path) -> Curve:
+def load_curve(folder: str | Path, *, datalist: str | Path | None = None) -> Curve:
     """Read a curve that ``monai-cl curve`` has written.
+
+    Version 0.1.0 did not write down which cases are of one patient. Where a datalist tells, the intervals of such a
+    curve are made again with the cases of a patient resampled together; else a note says that nobody knows.
 
     Args:
         folder: Its output folder.
+        datalist: The datalist of the evaluation, for curves of 0.1.0; that of patients kept apart is found by itself.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no curve, or no such datalist.
+        ValueError: If the datalist does not know the cases of the curve.
     """
     folder = Path(folder)
     content = read_json(folder / SUMMARY)
@@ -209,12 +68,57 @@ def load_curve(folder: str | Path) -> Curve:
     parts: dict[str, Any] = {
         name: tuple(_decode(kind, each) for each in content[name]) for name, kind in _TYPES.items()
     }
-    return Curve(
+    curve = Curve(
         scores=read_table(folder / TABLE),
         failed=content["failed"],
         notes=tuple(content["notes"]),
         record=content["record"],
         **parts,
+    )
+    if "format" in content:
+        return curve
+    own = folder / "datalist.json"
+    source = Path(datalist) if datalist is not None else own if own.is_file() else None
+    return _unclustered(curve) if source is None else _clustered(curve, source)
+
+
+def _clustered(curve: Curve, datalist: Path) -> Curve:
+    """A curve of 0.1.0 with the patients of a datalist, and its intervals made again."""
+    known = subjects_by_case(datalist, str(curve.record["section"]))
+    cases = {score.case for score in curve.scores}
+    unknown = sorted(cases - known.keys())
+    if unknown:
+        raise ValueError(
+            f"{datalist} must list the cases of the curve in {curve.record['section']}, {len(unknown)} of {len(cases)} "
+            "are not there; give the datalist that it was evaluated with"
+        )
+    patients = numbered({case: name for case, name in known.items() if case in cases})
+    scores = tuple(replace(score, patient=patients[score.case]) for score in curve.scores)
+    tolerance = curve.convergence[0].tolerance if curve.convergence else 0.005
+    confidence = curve.estimates[0].confidence if curve.estimates else 0.95
+    reference = str(curve.record["reference"])
+    found = summarise(scores, curve.arms, reference, tolerance=tolerance, confidence=confidence)
+    return replace(
+        curve,
+        scores=scores,
+        estimates=found.estimates,
+        labels_saved=found.labels_saved,
+        convergence=found.convergence,
+        record={**curve.record, "patients": len(set(patients.values()))},
+    )
+
+
+def _unclustered(curve: Curve) -> Curve:
+    """A curve of 0.1.0 as it is, and what cannot be known about it."""
+    undecided = [
+        replace(each, converged=None) if each.converged and not each.high < each.tolerance else each
+        for each in curve.convergence
+    ]
+    return replace(
+        curve,
+        estimates=tuple(judged(estimate, curve.arms) for estimate in curve.estimates),
+        convergence=tuple(undecided),
+        notes=(_NOT_KNOWN, *curve.notes),
     )
 
 
@@ -272,6 +176,9 @@ __all__ = [
     "MEAN",
     "METRICS",
     "STEPS",
+    "SUMMARY",
+    "SUMMARY_TABLE",
+    "TABLE",
     "ArmConvergence",
     "ArmLabelsSaved",
     "Curve",

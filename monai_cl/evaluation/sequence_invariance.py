@@ -22,6 +22,7 @@ from monai.transforms import (
     ResampleToMatchd,
     Spacingd,
 )
+from scipy import stats
 from torch import Tensor, nn
 
 from monai_cl._files import atomic_write
@@ -62,7 +63,7 @@ class Invariance:
     Attributes:
         name: Name of the descriptor.
         median: Median error in mm.
-        median_interval: Its 95 % interval over pairs of sequences, and points within them.
+        median_interval: Its 95 % interval over patients, and points within them.
         near: Share of points found within 5 mm.
         near_interval: Its interval.
         gain: Share within 5 mm less that of the first descriptor, on the same points.
@@ -185,6 +186,9 @@ def measure_invariance(
 ) -> list[Invariance]:
     """Find random points of one sequence in each other sequence of the patient by the nearest feature.
 
+    Intervals resample patients, each with all its pairs of sequences, and points within the pairs; with few patients
+    they are widened as Student's t asks for (expanded percentiles). One patient tells of itself alone.
+
     Points are drawn in the body, the same for all descriptors and all pairs of a patient's sequences; every voxel of
     the body on a grid of ``stride`` voxels is searched, so a part of the error, about half of ``stride``, is the grid.
 
@@ -214,11 +218,13 @@ def measure_invariance(
     rng = np.random.default_rng(seed)
     errors: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in descriptors}
     names: list[str] = []
+    owners: list[int] = []  # the patient of each pair
     total = sum(len(p.images) for p in patients.values()) * len(descriptors)
     done = 0
-    for patient, sequences in patients.items():
+    for number, (patient, sequences) in enumerate(patients.items()):
         places, candidates = _draw(rng, sequences, points, stride)
         names += [f"{patient}: {a} -> {b}" for a, b in permutations(sequences.images, 2)]
+        owners += [number] * (len(names) - len(owners))
         for name, describe in descriptors.items():
             maps, searched = {}, {}
             for sequence, image in sequences.images.items():
@@ -231,9 +237,9 @@ def measure_invariance(
             for a, b in permutations(maps, 2):
                 found = correspondence_errors(maps[a], searched[b], places, candidates, shape=shape, spacing=spacing)
                 errors[name].append(found.cpu().numpy())
-    draws = [_resample(rng, [len(e) for e in errors[next(iter(errors))]]) for _ in range(_RESAMPLES)]
     reference = errors[next(iter(errors))]
-    return [_summary(name, errors[name], reference, names, draws) for name in descriptors]
+    draws = [_resample(rng, owners, [len(e) for e in reference]) for _ in range(_RESAMPLES)]
+    return [_summary(name, errors[name], reference, names, draws, _tail(len(patients))) for name in descriptors]
 
 
 def write_invariance(results: Sequence[Invariance], folder: str | Path, *, settings: Mapping[str, Any]) -> Path:
@@ -249,7 +255,7 @@ def write_invariance(results: Sequence[Invariance], folder: str | Path, *, setti
     """
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
-    content = {"settings": dict(settings), "results": [asdict(r) for r in results]}
+    content = {"settings": dict(settings), "resampled": "patients", "results": [asdict(r) for r in results]}
     tables = f"{table(results)}\n\n{table_by_sequences(results)}"
     for name, text in ((INVARIANCE_FILE, json.dumps(content, indent=2)), ("invariance.md", tables)):
         with atomic_write(root / name) as temporary:
@@ -281,10 +287,20 @@ def _draw(rng: np.random.Generator, sequences: Sequences, points: int, stride: i
     return places.float(), (searched & sequences.anywhere).nonzero().float()
 
 
-def _resample(rng: np.random.Generator, counts: Sequence[int]) -> list[tuple[int, np.ndarray[Any, Any]]]:
-    """Pairs with replacement, and points with replacement within each."""
-    chosen = rng.integers(len(counts), size=len(counts))
-    return [(int(p), rng.integers(counts[p], size=counts[p])) for p in chosen]
+def _resample(
+    rng: np.random.Generator, owners: Sequence[int], counts: Sequence[int]
+) -> list[tuple[int, np.ndarray[Any, Any]]]:
+    """Patients with replacement, one fewer than there are, each with all its pairs; and points within each pair."""
+    patients = max(owners) + 1
+    drawn = rng.integers(patients, size=max(patients - 1, 1))
+    chosen = [pair for patient in drawn for pair, owner in enumerate(owners) if owner == patient]
+    return [(p, rng.integers(counts[p], size=counts[p])) for p in chosen]
+
+
+def _tail(patients: int) -> float:
+    """Share of the resamples beyond each end: less with few patients (the expanded percentile interval)."""
+    upper = (1 + _CONFIDENCE) / 2
+    return 1 - upper if patients == 1 else float(stats.norm.cdf(-stats.t.ppf(upper, patients - 1)))
 
 
 def _summary(
@@ -293,6 +309,7 @@ def _summary(
     reference: Sequence[np.ndarray[Any, Any]],
     names: Sequence[str],
     draws: Sequence[Sequence[tuple[int, np.ndarray[Any, Any]]]],
+    tail: float,
 ) -> Invariance:
     def statistics(own: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> tuple[float, float, float]:
         near = float((own <= NEAR_MM).mean())
@@ -305,7 +322,6 @@ def _summary(
         )
         for draw in draws
     ])  # fmt: skip
-    tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
     intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     pairs = {n: (float(np.median(e)), float((e <= NEAR_MM).mean())) for n, e in zip(names, errors, strict=True)}

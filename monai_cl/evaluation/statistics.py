@@ -1,4 +1,4 @@
-"""Paired statistics of label-efficiency curves: differences with intervals over cases, seeds and pretraining runs."""
+"""Paired statistics of label-efficiency curves: differences with intervals over patients, seeds and runs."""
 
 import math
 from collections.abc import Iterable
@@ -29,14 +29,16 @@ def interval(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    r"""Mean score of one arm with an interval over cases, seeds and pretraining runs.
+    r"""Mean score of one arm with an interval over patients, seeds and pretraining runs.
 
-    :math:`\bar y \pm t_\nu\, s`. The standard error ``s`` is the standard deviation of the mean under a crossed
-    bootstrap: cases, seeds and runs are resampled independently, each by n - 1 draws from its n levels, which makes
-    the variance unbiased for few seeds. ``t`` has the degrees of freedom of Satterthwaite,
-    :math:`\nu = (\sum_f v_f)^2 / \sum_f v_f^2 / (n_f - 1)`, where :math:`v_f` is the variance when factor ``f``
-    alone is resampled: with three seeds that matter the interval is wide, as it should be. Where noise that
-    cases and seeds do not share dominates, the interval is too wide rather than too narrow (by 1.7 at most).
+    :math:`\bar y \pm t_\nu\, s`, where the mean goes over cases: a patient with two volumes counts twice. The standard
+    error ``s`` is the standard deviation of the mean under a crossed bootstrap: patients, seeds and runs are resampled
+    independently, each by n - 1 draws from its n levels, which makes the variance unbiased for few seeds. All cases
+    of a patient move together, since two volumes of one patient tell less than two patients do. ``t`` has the degrees
+    of freedom of Satterthwaite, :math:`\nu = (\sum_f v_f)^2 / \sum_f v_f^2 / (n_f - 1)`, where :math:`v_f` is the
+    variance when factor ``f`` alone is resampled: with three seeds that matter the interval is wide, as it should be.
+    Where noise that patients and seeds do not share dominates, the interval is too wide rather than too narrow (by 1.7
+    at most).
 
     Do not compare two arms by their single intervals: see :func:`paired_difference`.
 
@@ -52,8 +54,8 @@ def interval(
         The interval, in units of the score. NaN scores are left out and counted.
 
     Raises:
-        ValueError: If the arm or budget is unknown, a cell is missing or given twice, a score is infinite, or none is
-            defined.
+        ValueError: If the arm or budget is unknown, a cell is missing or given twice, a case is of two patients, a
+            score is infinite, or none is defined.
 
     References:
         Owen, "The pigeonhole bootstrap", Ann. Appl. Stat. 2007; Rao and Wu, JASA 1988; Satterthwaite, Biometrics 1946.
@@ -66,7 +68,7 @@ def interval(
     """
     grid = Grid.build(scores, [(arm, budget)])
     values = grid.values[arm, budget][:, None]
-    return mean_interval(values, (grid.runs[arm], [""]), Options(confidence, resamples, seed))
+    return mean_interval(values, grid.patients, (grid.runs[arm], [""]), Options(confidence, resamples, seed))
 
 
 def paired_difference(
@@ -96,7 +98,7 @@ def paired_difference(
 
     Returns:
         The interval, in units of the score; positive where ``arm`` scores higher. A pair with a NaN on either side is
-        left out and counted. Notes say where a single seed, case or pretraining run hides a spread.
+        left out and counted. Notes say where a single seed, patient or pretraining run hides a spread.
 
     Raises:
         ValueError: If an arm or budget is unknown, a cell is missing in one arm (it is named) or given twice, a score
@@ -115,7 +117,8 @@ def paired_difference(
     grid = Grid.build(scores, [(arm, budget), (reference, budget)])
     # r = run of the arm, q = run of the reference, s = seed, c = case
     difference = grid.values[arm, budget][:, None] - grid.values[reference, budget][None]
-    return mean_interval(difference, (grid.runs[arm], grid.runs[reference]), Options(confidence, resamples, seed))
+    runs = (grid.runs[arm], grid.runs[reference])
+    return mean_interval(difference, grid.patients, runs, Options(confidence, resamples, seed))
 
 
 def converged(
@@ -129,10 +132,11 @@ def converged(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Convergence:
-    """Whether an arm trained for N steps is as good as the same arm trained for 2 N.
+    """Tell whether an arm trained for N steps is as good as the same arm trained for 2 N.
 
-    It is where the interval of the difference (2 N less N) holds 0, or its upper end lies below ``tolerance``. An
-    interval that holds 0 only because it is wide is said to in the reason.
+    It is where the upper end of the interval of the difference (2 N less N) lies below ``tolerance``, and it is not
+    where the interval lies above 0 and reaches it. An interval that holds 0 and also gains that matter, or has no
+    ends, decides nothing: ``converged`` is ``None`` then.
 
     Args:
         scores: Scores of all arms, in any order.
@@ -159,12 +163,12 @@ def converged(
     gain = paired_difference(scores, longer, arm, budget, confidence=confidence, resamples=resamples, seed=seed)
     span = f"[{gain.low:+.4g}, {gain.high:+.4g}]"
     if math.isnan(gain.low):
-        return Convergence(False, gain, tolerance, "the interval of the gain is undefined: " + "; ".join(gain.notes))
+        return Convergence(None, gain, tolerance, "the interval of the gain is undefined: " + "; ".join(gain.notes))
     if gain.high < tolerance:
         return Convergence(True, gain, tolerance, f"the gain {span} lies below the tolerance {tolerance:g}")
     if gain.contains(0.0):
         reason = f"the gain {span} holds 0, but also gains above the tolerance {tolerance:g}: more seeds would tell"
-        return Convergence(True, gain, tolerance, reason)
+        return Convergence(None, gain, tolerance, reason)
     return Convergence(False, gain, tolerance, f"the gain {span} lies above 0 and reaches the tolerance {tolerance:g}")
 
 

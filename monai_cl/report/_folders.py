@@ -87,6 +87,12 @@ class Run:
         return [rows[step] for step in sorted(rows)]
 
     @cached_property
+    def patients(self) -> dict[str, str]:
+        """The patient of each case of an evaluation by number, as the run recorded it; empty where it did not."""
+        known = (self.record.get("data") or {}).get("patients")
+        return {str(case): str(name) for case, name in known.items()} if isinstance(known, dict) else {}
+
+    @cached_property
     def scores(self) -> dict[str, Scores]:
         """Scores of an evaluation by metric, Dice first, NaN where one is not defined."""
         files = sorted(self.folder.glob("*_raw.csv"), key=lambda path: _FIRST.get(path.name, path.name))

@@ -13,7 +13,11 @@ from monai_cl.report._folders import Run
 from monai_cl.report.tables import Cell, Estimate, Table
 
 _HEADS = ("features", "median error in mm", "found within 5 mm in %")
-_BOOTSTRAP = "95 % intervals over pairs of sequences and points within them; they say nothing of other patients"
+_BOOTSTRAP = "95 % intervals over patients, each with all its pairs of sequences, and points within the pairs"
+_BY_PAIR = (
+    "95 % intervals over pairs of sequences and points within them, as version 0.1.0 made them: they take pairs of one "
+    "patient as independent, are too narrow and say nothing of other patients"
+)
 
 
 def invariance_tables(runs: Sequence[Run]) -> list[Table]:
@@ -31,7 +35,7 @@ def _tables(path: Path) -> tuple[Table, Table]:
         results, settings = content["results"], content["settings"]
         first = results[0]["name"]
         rows = tuple(tuple(_cells(found, place)) for place, found in enumerate(results))
-        notes = (*_circumstances(settings), _BOOTSTRAP)
+        notes = (*_circumstances(settings), _BOOTSTRAP if content.get("resampled") == "patients" else _BY_PAIR)
         by_pair = _by_sequences(results)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
@@ -49,13 +53,15 @@ def _by_sequences(results: Sequence[Mapping[str, Any]]) -> Table:
 
 def _cells(found: Mapping[str, Any], place: int) -> Iterator[Cell]:
     yield str(found["name"])
-    yield Estimate(found["median"], *found["median_interval"])
+    low, high = found["median_interval"]
+    yield Estimate(found["median"], low, high)
     yield _percent(found["near"], found["near_interval"])
     yield _percent(found["gain"], found["gain_interval"]) if place else "reference"
 
 
 def _percent(value: float, interval: Sequence[float]) -> Estimate:
-    return Estimate(100 * value, *(100 * end for end in interval))
+    low, high = interval
+    return Estimate(100 * value, 100 * low, 100 * high)
 
 
 def _circumstances(settings: Mapping[str, Any]) -> Iterator[str]:

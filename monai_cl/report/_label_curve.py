@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from monai_cl.evaluation import results
+from monai_cl.evaluation._believing import of_patients, short
 from monai_cl.evaluation.results import Curve, CurveArm
 from monai_cl.report.tables import Cell, Estimate, Table, is_number
 
@@ -60,17 +61,19 @@ def _cell(found: Sequence[results.Estimate], budget: int) -> Cell:
     if chosen is None:
         return ""
     low, high = (end if math.isfinite(end) else None for end in (chosen.low, chosen.high))
-    return Estimate(chosen.estimate, low, high)
+    return Estimate(chosen.estimate, low, high, short(chosen.verdict))
 
 
 def _covers(estimates: Sequence[results.Estimate]) -> Iterator[str]:
     if not estimates:
         return
     first = estimates[0]
-    seeds, cases, runs = ({getattr(e, name) for e in estimates} for name in ("seeds", "cases", "runs"))
+    seeds, runs = ({getattr(e, name) for e in estimates} for name in ("seeds", "runs"))
     crossed = f" and {_range(runs)} pretraining runs" if max(runs) > 1 else ""  # else a note tells
-    yield f"{100 * first.confidence:g} % intervals over {_range(cases)} cases, {_range(seeds)} seeds{crossed}"
+    counted = dict.fromkeys(of_patients(e.cases, e.patients) for e in estimates)
+    yield f"{100 * first.confidence:g} % intervals over {' or '.join(counted)}, {_range(seeds)} seeds{crossed}"
     yield from dict.fromkeys(note for estimate in estimates for note in estimate.notes)
+    yield from dict.fromkeys(estimate.verdict for estimate in estimates if ":" in estimate.verdict)
 
 
 def _range(values: set[int]) -> str:
@@ -105,7 +108,9 @@ def _labels_saved(curve: Curve) -> Iterator[Table]:
         (f"{s.arm} instead of {s.reference}", s.comparison, s.budget, round(s.target, 3), _number(s.needed), _saved(s))
         for s in curve.labels_saved
     ]
-    notes = ["open: beyond the budgets that were measured"] if any(map(_is_open, curve.labels_saved)) else []
+    counted = of_patients(int(curve.record.get("cases", 0)), int(curve.record.get("patients", 0)))
+    notes = [f"intervals over {counted}"] if rows else []
+    notes += ["open: beyond the budgets that were measured"] if any(map(_is_open, curve.labels_saved)) else []
     notes += dict.fromkeys(note for saved in curve.labels_saved for note in saved.notes)
     yield Table("Labels saved at equal Dice", heads, tuple(rows), tuple(notes))
 
@@ -126,16 +131,9 @@ def _number(value: float) -> str:
 
 def _convergence(curve: Curve) -> Iterator[Table]:
     heads = ("labels", "gain of twice the steps", "tolerance", "trained long enough", "by the rule that")
-    rows = [(str(c.budget), _gain(c), c.tolerance, _long_enough(c), c.reason) for c in curve.convergence]
+    rows = [(str(c.budget), _gain(c), c.tolerance, c.verdict, c.reason) for c in curve.convergence]
     arm = curve.convergence[0].arm if curve.convergence else ""
     yield Table(f"Was {arm} trained long enough?", heads, tuple(rows))
-
-
-def _long_enough(found: results.ArmConvergence) -> str:
-    """An interval that holds 0 but also gains that matter decides nothing."""
-    if not found.converged:
-        return "no"
-    return "yes" if found.high < found.tolerance else "undecided"
 
 
 def _gain(found: results.ArmConvergence) -> Estimate:

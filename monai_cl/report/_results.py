@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from monai_cl.evaluation import CaseScore, interval, paired_difference
+from monai_cl.evaluation._believing import short, verdict
 from monai_cl.report._folders import Run, Scores
 from monai_cl.report.save_cases import read_cases
 from monai_cl.report.tables import Cell, Estimate, Table
@@ -19,7 +20,11 @@ METRICS = {
     "ssim": "SSIM",
 }
 _MISSED = "a class that only the prediction lacks counts with the diagonal of the volume, the largest distance there is"
-_ONE_NETWORK = "95 % intervals over cases, of one network each: they say nothing of other seeds or subsets of labels"
+_ONE_NETWORK = "95 % intervals over patients, of one network each: they say nothing of other seeds or subsets of labels"
+_PATIENTS_UNKNOWN = (
+    "patients not known (the evaluation did not record them): each case counts as a patient of its own, and intervals "
+    "are too narrow where a patient has several; evaluate again"
+)
 
 
 def metric_name(metric: str) -> str:
@@ -47,12 +52,13 @@ def case_table(runs: Sequence[Run], metric: str, names: Callable[[str], str]) ->
 def _of_metric(runs: Sequence[Run], metric: str) -> list[Table]:
     labels = _labels(runs, metric)
     parts = ["mean", *labels]
-    heads = ("evaluation", "cases", "mean over classes", *labels.values())
-    rows = tuple((run.name, len(run.scores[metric]), *(_estimate(run, metric, part) for part in parts)) for run in runs)
+    heads = ("evaluation", "cases", "patients", "mean over classes", *labels.values())
+    rows = tuple((*_counts(run, metric), *(_estimate(run, metric, part) for part in parts)) for run in runs)
     cells = [row for run in runs for row in run.scores[metric].values()]
     empty = sum(math.isnan(value) for row in cells for part, value in row.items() if part != "mean")
     notes = [_ONE_NETWORK, *([f"{empty} scores are not defined (the class is absent) and left out"] if empty else [])]
     notes += [_MISSED] if "mm" in metric_name(metric) else []
+    notes += [_PATIENTS_UNKNOWN] if not all(_are_known(run, metric) for run in runs) else []
     table = Table(f"{metric_name(metric)} on unseen cases", heads, rows, tuple(notes))
     return [table, *_differences(runs, metric)]
 
@@ -67,9 +73,25 @@ def _labels(runs: Sequence[Run], metric: str) -> dict[str, str]:
     return {key: names.get(str(number), f"class {number}") for number, key in enumerate(classes, start=1)}
 
 
-def _scores(run: Run, metric: str, part: str) -> list[CaseScore]:
+def _scores(run: Run, metric: str, part: str, *, patients: Mapping[str, str] | None = None) -> list[CaseScore]:
+    """Scores of an evaluation; the patients are its own, or those that another evaluation of the same cases knows."""
     rows: Scores = run.scores[metric]
-    return [CaseScore(run.name, 0, 0, case, row.get(part, math.nan)) for case, row in rows.items()]
+    known = run.patients if patients is None else patients
+    return [
+        CaseScore(run.name, 0, 0, case, row.get(part, math.nan), patient=known.get(case, ""))
+        for case, row in rows.items()
+    ]
+
+
+def _counts(run: Run, metric: str) -> tuple[Cell, ...]:
+    """Name, number of cases and number of patients of an evaluation."""
+    cases = run.scores[metric]
+    patients = len({run.patients[case] for case in cases}) if _are_known(run, metric) else None
+    return run.name, len(cases), patients
+
+
+def _are_known(run: Run, metric: str) -> bool:
+    return all(case in run.patients for case in run.scores[metric])
 
 
 def _estimate(run: Run, metric: str, part: str) -> Cell:
@@ -83,11 +105,16 @@ def _differences(runs: Sequence[Run], metric: str) -> list[Table]:
     if len(runs) < 2 or any(run.scores[metric].keys() != runs[0].scores[metric].keys() for run in runs):
         return []
     first, *others = runs
-    reference = _scores(first, metric, "mean")
-    rows = [
-        (run.name, Estimate.of(paired_difference([*_scores(run, metric, "mean"), *reference], run.name, first.name, 0)))
-        for run in others
-        if any(math.isfinite(a.value + b.value) for a, b in zip(_scores(run, metric, "mean"), reference, strict=True))
-    ]
+    known = next((run.patients for run in runs if _are_known(run, metric)), {})
+    reference = _scores(first, metric, "mean", patients=known)
+    found = {}
+    for run in others:
+        scores = _scores(run, metric, "mean", patients=known)
+        if any(math.isfinite(a.value + b.value) for a, b in zip(scores, reference, strict=True)):
+            found[run.name] = paired_difference([*scores, *reference], run.name, first.name, 0)
+    # one network is one seed and one pretraining run at most
+    said = {name: verdict(each.low, each.high, seeds=1, runs=1, clustered=bool(known)) for name, each in found.items()}
+    rows = [(name, Estimate.of(each, short(said[name]))) for name, each in found.items()]
+    notes = (_ONE_NETWORK, *dict.fromkeys(text for text in said.values() if ":" in text))
     caption = f"{metric_name(metric)}: difference to {first.name}, same cases"
-    return [Table(caption, ("evaluation", "difference"), tuple(rows), (_ONE_NETWORK,))] if rows else []
+    return [Table(caption, ("evaluation", "difference"), tuple(rows), notes)] if rows else []

@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined
 
 from monai_cl._files import atomic_write
 from monai_cl.engine.machine import hardware, versions
-from monai_cl.evaluation.results import load_curve
+from monai_cl.evaluation import load_curve
 from monai_cl.report._facts import data_tables, receipts
 from monai_cl.report._folders import Found, find
 from monai_cl.report._invariance import invariance_tables

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monai_cl.evaluation._believing import of_patients, short
 from monai_cl.evaluation.results import COMPUTE, STEPS, Curve, CurveArm, Estimate
 from monai_cl.report.pictures import new_figure, save
 
@@ -51,16 +52,27 @@ def curve_figure(curve: Curve) -> Figure:
 def curve_in_words(curve: Curve) -> str:
     """The same for those who cannot see the picture."""
     confidence = round(100 * curve.estimates[0].confidence) if curve.estimates else 95
-    parts = [f"Mean Dice over {curve.record['cases']} cases against the number of labels, {confidence} % intervals."]
+    parts = [f"Mean Dice over {_counted(curve)} against the number of labels, {confidence} % intervals."]
     for arm in _shown(curve):
         values = ", ".join(f"{e.estimate:.3f} with {e.budget}" for e in curve.means(arm.name))
         parts.append(f"{arm.title}: {values}.")
     for arm, comparison, estimates in _gains(curve):
-        values = ", ".join(
-            f"{100 * e.estimate:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}] with {e.budget}" for e in estimates
-        )
+        values = ", ".join(f"{_in_points(e)} with {e.budget}" for e in estimates)
         parts.append(f"{arm.title} less {_other(curve, estimates[0])} at {comparison}, in Dice points: {values}.")
     return " ".join(parts)
+
+
+def _in_points(estimate: Estimate) -> str:
+    """A difference with its interval and the word for it."""
+    word = short(estimate.verdict)
+    if word == "undefined":
+        return f"{100 * estimate.estimate:+.1f} [interval undefined]"
+    ends = f"[{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+    return f"{100 * estimate.estimate:+.1f} {ends}{f' ({word})' if word else ''}"
+
+
+def _counted(curve: Curve) -> str:
+    return of_patients(int(curve.record["cases"]), int(curve.record.get("patients", 0)))
 
 
 def _draw_means(ax: Axes, curve: Curve) -> None:
@@ -166,5 +178,6 @@ def _headline(curve: Curve) -> str:
     seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
     failed = f"; {len(curve.failed)} runs failed" if curve.failed else ""
     drawn = "bands and bars" if _few(curve) else "bars"
-    meaning = f"{drawn} are {confidence} % intervals over cases, seeds and pretraining runs"
-    return f"{record['cases']} {record['section']} cases, {seeds}; {meaning}{failed}"
+    meaning = f"{drawn} are {confidence} % intervals over patients, seeds and pretraining runs"
+    carries = next((e.verdict for e in curve.estimates if e.metric == "dice" and e.verdict.startswith("hint")), "")
+    return f"{record['section']}: {_counted(curve)}, {seeds}; {meaning}{failed}" + (f"\n{carries}" if carries else "")

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from monai_cl._files import atomic_write
-from monai_cl.evaluation.results import load_curve
+from monai_cl.evaluation import Curve, load_curve
 from monai_cl.report._curves import draw_histories
 from monai_cl.report._drawing import Picture
 from monai_cl.report._facts import details, facts, handed_over
@@ -114,7 +114,7 @@ def write_report(
     show = CaseNames(shown=names)
     sections = [
         _what_was_run(found, sources),
-        *_curves_of_labels(found),
+        *_curves_of_labels(found, sources.datalist),
         _evaluations(found, show),
         *_invariance(found),
         *_learning(found),
@@ -138,16 +138,27 @@ def _what_was_run(found: Found, sources: Sources) -> Section:
     return Section("run", "What was run", tables=facts(found, sources.datalist), folded=details(found))
 
 
-def _curves_of_labels(found: Found) -> Iterator[Section]:
+def _curves_of_labels(found: Found, datalist: Path | None) -> Iterator[Section]:
     for number, run in enumerate(found.of("curve"), start=1):
-        curve = load_curve(run.folder)
-        section = Section(f"curve-{number}", f"Label efficiency: {run.name}", curve_warnings(curve))
+        curve, said = _load(run.folder, datalist)
+        section = Section(f"curve-{number}", f"Label efficiency: {run.name}", [*said, *curve_warnings(curve)])
         section.tables, section.folded = curve_tables(curve), curve_details(curve)
         picture = run.folder / "curve.png"
         if picture.is_file():
             alt = "Dice against the number of labels, an arm a line with its interval; the table below has the numbers."
             section.photos.append(Photo(picture.read_bytes(), alt, "Dice against the number of labels"))
         yield section
+
+
+def _load(folder: Path, datalist: Path | None) -> tuple[Curve, list[str]]:
+    """A curve, and why the datalist of the report does not tell its patients where it is needed and does not."""
+    try:
+        return load_curve(folder, datalist=datalist), []
+    except ValueError as error:
+        if datalist is None:
+            raise
+        logger.warning("the datalist of the report is not that of %s: %s", folder, error)
+        return load_curve(folder), ["The datalist given to the report does not know the cases of this curve."]
 
 
 def _invariance(found: Found) -> Iterator[Section]:

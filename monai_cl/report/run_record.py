@@ -16,9 +16,10 @@ from ignite.engine import Engine, Events
 from monai_cl import recipes
 from monai_cl._files import atomic_write
 from monai_cl.data import digest
-from monai_cl.data.datalist import read_datalist
+from monai_cl.data.datalist import read_datalist, subjects_by_case
 from monai_cl.engine.machine import hardware, versions
 from monai_cl.engine.resolved import resolved_settings
+from monai_cl.evaluation._patients import numbered
 from monai_cl.weights import Receipt
 
 FILE = "run.json"
@@ -80,7 +81,12 @@ class RunRecord:
             "seed": seed,
             "settings": dict(settings or {}),
             "recipe": None if recipe is None else _recipe(recipe, dict(recipe_options or {})),
-            "data": {**_data(datalist, dataset_dir, sections), **_prepared(volumes, processes), **_slices(slices)},
+            "data": {
+                **_data(datalist, dataset_dir, sections),
+                **(_patients(datalist, sections) if step == "evaluate" else {}),
+                **_prepared(volumes, processes),
+                **_slices(slices),
+            },
             "receipt": None,
         }
 
@@ -148,6 +154,13 @@ def _data(datalist: str | Path | None, dataset_dir: str | Path | None, sections:
     folder = Path(datalist).parent if dataset_dir is None else Path(dataset_dir)
     paths = {"datalist": os.path.abspath(datalist), "dataset_dir": os.path.abspath(folder)}
     return {**paths, "sections": sections, "sha256": digest(datalist), **datalist_facts(datalist)}
+
+
+def _patients(datalist: str | Path | None, sections: Any) -> dict[str, Any]:
+    """Which cases are of one patient: what intervals over an evaluation need to know."""
+    if datalist is None or not sections:
+        return {}
+    return {"patients": numbered(subjects_by_case(datalist, sections))}
 
 
 def datalist_facts(datalist: str | Path) -> dict[str, Any]:

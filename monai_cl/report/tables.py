@@ -16,9 +16,15 @@ NOT_DEFINED = "not defined"
 class Estimate:
     """A number with the ends of its interval; ends that cannot be told are ``None``.
 
+    Attributes:
+        value: The number.
+        low: Lower end.
+        high: Upper end.
+        remark: A word that stands beside the interval, such as ``"hint"``.
+
     Example:
-        >>> str(Estimate(0.8123, 0.79, 0.834))
-        '0.812 [0.790, 0.834]'
+        >>> str(Estimate(0.8123, 0.79, 0.834)), str(Estimate(0.012, 0.002, 0.022, "hint"))
+        ('0.812 [0.790, 0.834]', '0.012 [0.002, 0.022] (hint)')
         >>> str(Estimate(0.8123))
         '0.812 [interval not defined]'
     """
@@ -26,18 +32,20 @@ class Estimate:
     value: float
     low: float | None = None
     high: float | None = None
+    remark: str = ""
 
     @classmethod
-    def of(cls, interval: Interval) -> Estimate:
-        """What :mod:`monai_cl.evaluation` found."""
-        ends = [end if math.isfinite(end) else None for end in (interval.low, interval.high)]
-        return cls(interval.estimate, *ends)
+    def of(cls, interval: Interval, remark: str = "") -> Estimate:
+        """The form in a table of what :mod:`monai_cl.evaluation` found."""
+        low, high = (end if math.isfinite(end) else None for end in (interval.low, interval.high))
+        return cls(interval.estimate, low, high, remark)
 
     def __str__(self) -> str:
         digits = 3 if abs(self.value) < 10 else 1
         if self.low is None or self.high is None:
             return f"{self.value:.{digits}f} [interval {NOT_DEFINED}]"
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        remark = f" ({self.remark})" if self.remark else ""
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]{remark}"
 
 
 Cell = str | int | float | None | Estimate
@@ -126,13 +134,14 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 def _cell_to_json(cell: Cell) -> Any:
     if isinstance(cell, Estimate):
-        return {"value": cell.value, "low": cell.low, "high": cell.high}
+        remark = {"remark": cell.remark} if cell.remark else {}
+        return {"value": cell.value, "low": cell.low, "high": cell.high, **remark}
     return NOT_DEFINED if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
 def _cell_from_json(cell: Any) -> Cell:
     if isinstance(cell, Mapping):
-        return Estimate(float(cell["value"]), cell.get("low"), cell.get("high"))
+        return Estimate(float(cell["value"]), cell.get("low"), cell.get("high"), str(cell.get("remark", "")))
     if cell is None or isinstance(cell, (str, int, float)):
         return cell
     raise TypeError(f"a cell must be a text, a number, null or an estimate, got {cell!r}")

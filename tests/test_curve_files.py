@@ -1,0 +1,114 @@
+"""Curves read back: those of this version, and those that version 0.1.0 has begun or finished."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_study
+from test_curve import NETWORK, Pretend, config, curve_of, measure
+
+from monai_cl.evaluation import load_curve
+from monai_cl.report._label_curve import curve_tables, curve_warnings
+from monai_cl.report.html import write_report
+
+__all__ = ["config"]  # a fixture
+
+# written by 0.1.0 with pretended steps: two validation volumes of one patient, two seeds, a pretraining run each
+STORED = json.loads((Path(__file__).parent / "data/curve_0_1_0.json").read_text())
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A finished curve of 0.1.0, with its study beside it."""
+    write_study(tmp_path / "study")
+    (tmp_path / "study/datalist.json").write_text(STORED["datalist"])
+    for name, text in STORED["files"].items():
+        path = tmp_path / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "out"
+
+
+def patients_twice(study: Path, target: Path) -> Path:
+    """The datalist of a study whose validation volumes are of one patient, who has a name."""
+    content = json.loads((study / "datalist.json").read_text())
+    for item in content["validation"]:
+        item["subject"] = "Doe^Jane"
+    target.write_text(json.dumps(content))
+    return target
+
+
+def test_the_table_says_who_is_the_same_patient_and_not_who_it_is(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    datalist = patients_twice(study, tmp_path / "list.json")
+    settings = {"dataset_dir": str(study), "datalist": str(datalist), "recipe": "small_mr", "out_channels": 3}
+    result = measure(config(settings={**settings, "finetune_epochs": 4, "finetune_epoch_length": 5, **NETWORK}))
+    curve = curve_of(result)
+    with open(result.folder / "curve.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["case"], row["patient"]) for row in rows} == {("case_4", "patient_1"), ("case_5", "patient_1")}
+    assert {(e.cases, e.patients) for e in curve.estimates} == {(2, 1)}
+    assert curve.record["patients"] == 1
+    assert load_curve(result.folder).scores == curve.scores
+    assert "Doe" not in "".join(path.read_text() for path in result.folder.glob("*.[cj]s*"))
+    assert curve_tables(curve)[0].notes[0].startswith("95 % intervals over 2 cases of 1 patient, 2 seeds")
+
+
+def test_a_curve_of_0_1_0_says_that_its_patients_are_not_known(old: Path) -> None:
+    curve = load_curve(old)
+    assert {e.patients for e in curve.estimates} == {0}
+    assert curve_warnings(curve)[0].startswith("The curve is of version 0.1.0, which took every case for a patient of")
+    (first, *_) = curve.differences("contrast")
+    assert (
+        first.verdict
+        == "hint: 2 seeds, patients not known; five and a run each are asked for before a gain is believed"
+    )
+    assert "95 % intervals over 2 cases (patients not known), 2 seeds" in curve_tables(curve)[0].notes
+
+
+def test_a_datalist_tells_the_patients_of_a_curve_of_0_1_0(old: Path) -> None:
+    curve = load_curve(old, datalist=old.parent / "study/datalist.json")
+    assert {(e.cases, e.patients) for e in curve.estimates} == {(2, 1)}
+    assert {score.patient for score in curve.scores} == {"patient_1"}
+    assert curve.record["patients"] == 1
+    assert [e.estimate for e in curve.estimates] == pytest.approx([e.estimate for e in load_curve(old).estimates])
+    content = json.loads(STORED["datalist"])
+    (old.parent / "other.json").write_text(json.dumps({**content, "validation": content["training"]}))
+    with pytest.raises(ValueError, match="must list the cases of the curve in validation, 2 of 2 are not there"):
+        load_curve(old, datalist=old.parent / "other.json")
+
+
+def test_the_report_reads_the_patients_from_its_datalist(old: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"neighbours": False}
+    page = write_report([old], tmp_path / "a.html", **options).read_text()
+    assert "patients not known" in page
+    page = write_report([old], tmp_path / "b.html", datalist=tmp_path / "study/datalist.json", **options).read_text()
+    assert "2 cases of 1 patient" in page
+    (tmp_path / "other.json").write_text(json.dumps({**json.loads(STORED["datalist"]), "validation": [{"image": "x"}]}))
+    page = write_report([old], tmp_path / "c.html", datalist=tmp_path / "other.json", **options).read_text()
+    assert "The datalist given to the report does not know the cases of this curve." in page
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_curve_of_0_1_0_goes_on(old: Path, finished: bool, config: Callable[..., Path]) -> None:
+    study = old.parent / "study"
+    settings = {"dataset_dir": str(study), "datalist": str(study / "datalist.json"), "recipe": "small_mr"}
+    steps = {"out_channels": 3, "finetune_epochs": 4, "finetune_epoch_length": 5, "max_epochs": 2, "epoch_length": 10}
+    path = config(
+        settings={**settings, **steps, **NETWORK},
+        budgets=[1, 2],
+        arms={"scratch": {"pretrained": "none"}, "contrast": {"pretrained": {"seeds": [0, 1], "paired": True}}},
+        equal_compute={"budgets": [2]},
+        convergence={"budgets": [2]},
+    )
+    if not finished:
+        (old / "cells/contrast/paired/labels_2/seed_1/cell.json").unlink()
+    launch = Pretend()
+    curve = curve_of(measure(path, launch))
+    assert len(launch.given) == (0 if finished else 2)
+    assert {(e.cases, e.patients) for e in curve.estimates} == {(2, 1)}
+    assert [round(d.estimate, 6) for d in curve.differences("contrast")] == [0.1, 0.1]
