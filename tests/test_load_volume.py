@@ -148,7 +148,7 @@ def test_four_dimensional_input_is_refused(tmp_path):
 def test_truncated_nifti_error_names_the_file(tmp_path, name):
     path = save_nifti(tmp_path / name, (20, 20, 20))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=rf"cannot read .*{name}: .* may be damaged, cut short"):
+    with pytest.raises(ValueError, match=rf"cannot read .*{name}: cut short: "):
         LoadVolume()(path)
 
 

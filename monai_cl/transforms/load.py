@@ -86,6 +86,8 @@ class LoadVolume(Transform):
         source = Path(path).expanduser()
         if not source.exists():
             raise FileNotFoundError(f"no such file or directory: {source}")
+        if not source.is_file() and not source.is_dir():  # opening a pipe would wait for ever
+            raise ValueError(f"cannot read {source}: a pipe, a socket or a device; give a regular file")
         if source.is_dir():
             return _load_series(_slices_below(source), source)
         if is_dicom(source):
@@ -106,12 +108,14 @@ class LoadVolume(Transform):
 
     def _load_other(self, path: Path) -> torch.Tensor:
         """Read with MONAI; whatever its readers raise becomes one error that names the file."""
+        if path.stat().st_size == 0:
+            raise ValueError(f"cannot read {path}: the file is empty; copy it again")
         try:
             image: torch.Tensor = self._load_image(path)
         except UnusableImageError as error:
             raise ValueError(f"cannot read {path}: {error}") from None
         except Exception as error:
-            raise ValueError(f"cannot read {path}: {_explain(path, error)}") from error
+            raise ValueError(f"cannot read {path}: {_explain(error)}") from error
         if image.dim() not in (3, 4) or image.shape[0] != 1:
             raise ValueError(
                 f"expected one 3-D volume, but {path} has shape {tuple(image.shape)} (channels or time points first); "
@@ -167,9 +171,7 @@ def _along(volume: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def _explain(path: Path, error: Exception) -> str:
-    if path.stat().st_size == 0:
-        return "the file is empty; copy it again"
+def _explain(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return (
         f"{type(error).__name__}: {text[0] if text else 'no message'}; the file may be damaged, cut short or no image"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +10,15 @@ import numpy as np
 
 from monai_cl.data.intake._findings import Grid
 from monai_cl.data.intake.units import check_spacing, check_unit_name
+from monai_cl.transforms._claims import check_memory
 from monai_cl.transforms._dicom import UnusableImageError
 from monai_cl.transforms._itk import SUFFIXES as ITK_SUFFIXES
 from monai_cl.transforms._itk import read_itk_header
 from monai_cl.transforms._lattice import check_same_lattice
-from monai_cl.transforms._nifti import check_real
+from monai_cl.transforms._nifti import check_complete, check_real, closing_stream, finish, open_nifti
 
 SUFFIXES = (".nii.gz", ".nii")
 _UNITS = {1: "meter", 2: "mm", 3: "micron"}  # other codes mean nothing
-_CHUNK = 1 << 13  # small, since what a broken block held is lost from the count
 
 
 def is_nifti(path: str | os.PathLike[str]) -> bool:
@@ -36,11 +33,12 @@ def stem(path: str | os.PathLike[str]) -> str:
     return next((name[: -len(suffix)] for suffix in known if name.lower().endswith(suffix)), name)
 
 
-def read_grid(path: str | os.PathLike[str]) -> Grid:
+def read_grid(path: str | os.PathLike[str], *, to_the_end: bool = True) -> Grid:
     """Read the header of a NIfTI file and check that the voxels it announces are there.
 
     Args:
         path: A ``.nii`` or ``.nii.gz`` file.
+        to_the_end: Whether to read compressed data to its end for its checksum and length.
 
     Returns:
         Shape and affine of the volume; trailing axes of length 1 are dropped.
@@ -48,21 +46,28 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     Raises:
         UnusableImageError: If the file is unreadable, cut short, or not one grey 3-D volume.
     """
-    import nibabel
-
     source = Path(path)
     try:
         if source.stat().st_size == 0:
             raise UnusableImageError("zero bytes", "the file is empty; copy it again")
-        image = nibabel.load(source)
+        image = open_nifti(source)
     except EOFError:
         raise UnusableImageError("cut short", "the file ends inside the header; copy it again") from None
     except UnusableImageError:
         raise
-    except Exception as error:  # nibabel, gzip and the file system raise many types
+    except Exception as error:  # nibabel and the file system raise many types
         raise UnusableImageError(
             "unreadable", f"not a NIfTI file that nibabel reads ({type(error).__name__})"
         ) from None
+    with closing_stream(image):
+        grid = _grid(source, image)
+        if to_the_end:
+            finish(image)
+    return grid
+
+
+def _grid(source: Path, image: Any) -> Grid:
+    """The grid of a header that can be one of a volume."""
     shape = _volume_shape(tuple(int(size) for size in image.shape))
     if image.get_data_dtype().names:
         raise UnusableImageError("colour image", f"voxels of type {image.get_data_dtype()}, only grey images are read")
@@ -70,7 +75,8 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
         raise UnusableImageError("invalid affine", "the affine is not finite or not invertible; repair the header")
-    _check_complete(source, image)
+    check_complete(source, image)
+    check_memory(shape)
     intercept = image.dataobj.inter
     grid = Grid(shape, affine, image.get_data_dtype().kind != "u" or intercept < 0)
     check_unit_name(_UNITS.get(int(image.header["xyzt_units"]) % 8, "unknown"))
@@ -117,34 +123,3 @@ def _volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(str(size) for size in shape)
-
-
-def _check_complete(path: Path, image: Any) -> None:
-    """Compare the length of the file with what its header announces."""
-    expected = int(image.dataobj.offset) + math.prod(image.shape) * int(image.get_data_dtype().itemsize)
-    compressed = path.name.lower().endswith(".gz")
-    found = _uncompressed_size(path, expected) if compressed else path.stat().st_size
-    if found < expected:
-        raise UnusableImageError("cut short", f"{found} of {expected} bytes; copy the file again")
-
-
-def _uncompressed_size(path: Path, expected: int) -> int:
-    """Uncompressed length of a gzip file, read from its last four bytes where they agree with ``expected``.
-
-    The trailer holds the length modulo 2^32 of the last member only, so a disagreement is settled by decompression.
-    """
-    with open(path, "rb") as stream:
-        stream.seek(-4, os.SEEK_END)
-        if int.from_bytes(stream.read(4), "little") == expected % (1 << 32):
-            return expected
-    size = 0
-    try:
-        with gzip.open(path) as stream:
-            while block := stream.read(_CHUNK):
-                size += len(block)
-    except EOFError:
-        return min(size, expected - 1)  # the compressed stream itself ends early
-    except (OSError, zlib.error) as error:
-        if size < expected:
-            raise UnusableImageError("unreadable", f"damaged gzip data ({type(error).__name__})") from None
-    return size

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from monai_cl.data.intake._findings import Grid
 from monai_cl.data.intake.nifti import SUFFIXES, read_grid
 from monai_cl.transforms._dicom import UnusableImageError
+from monai_cl.transforms._nifti import closing_stream, finish, open_nifti
 
 
 def files_below(folder: Path, end: str = "") -> list[Path]:
@@ -26,7 +27,7 @@ def grid_of(path: str | os.PathLike[str], told: str) -> Grid:
         ValueError: If the file is unreadable, cut short or no volume.
     """
     try:
-        return read_grid(path)
+        return read_grid(path, to_the_end=False)  # reading the values does
     except UnusableImageError as error:
         raise ValueError(f"cannot use {told}: {error}") from None
 
@@ -37,11 +38,14 @@ def values_of(path: str | os.PathLike[str], told: str) -> NDArray[np.float32]:
     Raises:
         ValueError: If they cannot be read.
     """
-    import nibabel
-
     try:
-        raw: Any = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)
-    except Exception as error:  # nibabel and gzip raise many types
+        image = open_nifti(Path(path))
+        with closing_stream(image):
+            raw: Any = np.asarray(image.dataobj, dtype=np.float32)
+            finish(image)
+    except UnusableImageError as error:
+        raise ValueError(f"cannot use {told}: {error}") from None
+    except Exception as error:  # nibabel raises many types
         raise ValueError(f"cannot read {told} ({type(error).__name__}); copy it again") from None
     values: NDArray[np.float32] = raw.reshape(raw.shape[:3])
     return values
