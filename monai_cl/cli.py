@@ -1,7 +1,6 @@
 """The command line: one function a verb, the work is elsewhere."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +8,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from monai_cl._locks import alone_with
 
 app = typer.Typer(
     help="Self-supervised contrastive pretraining for CT and MR. Training runs through `python -m monai.bundle run`.",
@@ -45,7 +42,7 @@ def scan(
     keep_tilted: Annotated[bool, typer.Option(help="Keep series of a tilted gantry.")] = False,
     stack_series: Annotated[bool, typer.Option(help="Keep slices that are a series each as one volume.")] = False,
     key: Annotated[Path | None, typer.Option(help="File of the key of pseudonyms; made where absent.")] = None,
-    hide_names: Annotated[bool, typer.Option(help="Replace parts of paths that could name a patient.")] = True,
+    hide_names: Annotated[bool, typer.Option(help="Name files and patients by ids.")] = True,
     pictures: Annotated[bool, typer.Option(help="Write a page with the middle slice of each volume.")] = True,
     workers: Annotated[int | None, typer.Option(help="Threads that read.", min=1)] = None,
 ) -> None:
@@ -53,23 +50,22 @@ def scan(
     from monai_cl.data.intake.scan import scan as scan_folders
     from monai_cl.report.study_page import write_study_page
 
-    with alone_with(out):
-        result = scan_folders(
-            folders,
-            out,
-            keep_derived=keep_derived,
-            keep_tilted=keep_tilted,
-            stack_series=stack_series,
-            key=key,
-            hide_names=hide_names,
-            pictures=pictures,
-            workers=workers,
-            console=console,
-        )
-        console.print(result.table())
-        written = [result.datalist, result.exclusions]
-        if pictures:
-            written.append(write_study_page(result, out.with_suffix(".html")))
+    result = scan_folders(
+        folders,
+        out,
+        keep_derived=keep_derived,
+        keep_tilted=keep_tilted,
+        stack_series=stack_series,
+        key=key,
+        hide_names=hide_names,
+        pictures=pictures,
+        workers=workers,
+        console=console,
+    )
+    console.print(result.table())
+    written = [result.datalist, result.exclusions]
+    if pictures:
+        written.append(write_study_page(result, out.with_suffix(".html")))
     console.print(f"wrote {', '.join(map(str, written))}; next:")
     console.print(result.next_command, soft_wrap=True, markup=False, highlight=False)
 
@@ -131,19 +127,19 @@ def plan(
 
 @app.command()
 def whose(
-    masks: Annotated[Path, typer.Argument(help="A mask of a bundle's inference.yaml, or a folder of them.")],
+    what: Annotated[str, typer.Argument(help="An id; a list, table or page with ids; a mask, or a folder of masks.")],
 ) -> None:
-    """Tell which scan each mask is of, where inference has hidden the name; to you alone, on this machine."""
-    from monai_cl.data.masks import scans_of
+    """Tell which file each id stands for, and which scan each mask is of; to you alone, on this machine."""
+    from monai_cl.privacy.lookup import look_up
 
-    found = scans_of(masks)
+    found = look_up(what)
     if not console.is_terminal:  # for another program: a line each, however long
-        for mask, scan in found.items():
-            typer.echo(f"{mask}\t{scan}")
+        for name, file in found:
+            typer.echo(f"{name}\t{file}".encode("utf-8", "surrogateescape"))
         return
-    table = Table("mask", "scan")
-    for mask, scan in found.items():
-        table.add_row(Text(mask, overflow="fold"), Text(scan, overflow="fold"))
+    table = Table("id or mask", "file")
+    for name, file in found:
+        table.add_row(*(Text(part.encode("utf-8", "replace").decode(), overflow="fold") for part in (name, file)))
     console.print(table)
 
 
@@ -199,25 +195,23 @@ def curate(
     from monai_cl.data.curation import curate as curate_study
     from monai_cl.data.curation.embedding import load_embedding
 
-    target = study.with_name(f"{study.stem}.curated.json") if out is None else out
-    with nullcontext() if dry_run else alone_with(target):
-        result = curate_study(
-            study,
-            target,
-            dataset_dir=dataset_dir,
-            sections=sections,
-            method=method,
-            threshold=threshold,
-            scope=scope,
-            embed=None if embedding is None else load_embedding(embedding),
-            against=against,
-            on_leak=on_leak,
-            hold_out=hold_out,
-            seed=seed,
-            dry_run=dry_run,
-            workers=workers,
-            console=console,
-        )
+    result = curate_study(
+        study,
+        out,
+        dataset_dir=dataset_dir,
+        sections=sections,
+        method=method,
+        threshold=threshold,
+        scope=scope,
+        embed=None if embedding is None else load_embedding(embedding),
+        against=against,
+        on_leak=on_leak,
+        hold_out=hold_out,
+        seed=seed,
+        dry_run=dry_run,
+        workers=workers,
+        console=console,
+    )
     console.print(result.table())
     console.print(result.threshold_table())
     for leak in result.leaks[:20]:
@@ -254,20 +248,18 @@ def report(
         for bundle in runs:
             console.print(f"wrote {cards.write_card(bundle)}")
     elif record:
-        with alone_with(record, instead="another --record"):
-            cards.record_results(runs, record, title=title or record.stem, command=command)
+        cards.record_results(runs, record, title=title or record.stem, command=command)
         console.print(f"wrote {record}")
     else:
-        with alone_with(out):
-            page = write_report(
-                runs,
-                out,
-                title=title or None,
-                names=names,
-                neighbours=neighbours,
-                datalist=datalist,
-                dataset_dir=dataset_dir,
-            )
+        page = write_report(
+            runs,
+            out,
+            title=title or None,
+            names=names,
+            neighbours=neighbours,
+            datalist=datalist,
+            dataset_dir=dataset_dir,
+        )
         console.print(f"wrote {page}")
 
 

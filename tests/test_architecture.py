@@ -9,10 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "monai_cl"
 LEVEL = {
-    "losses": 0, "qmri": 0, "transforms": 1, "networks": 1, "metrics": 1, "data": 1,
+    "losses": 0, "qmri": 0, "privacy": 0, "transforms": 1, "networks": 1, "metrics": 1, "data": 1,
     "methods": 2, "engine": 3, "evaluation": 4, "report": 5, "demo": 5, "cli": 6,
 }  # fmt: skip
-LEAVES = {"recipes", "bundles", "weights", "_files", "_locks", "_overrides", "_settings"}
+LEAVES = {"recipes", "bundles", "weights", "_files", "_overrides", "_settings"}
 
 
 def imports(path: Path) -> set[str]:

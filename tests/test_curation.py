@@ -63,7 +63,7 @@ def study(folder: Path, sections: dict[str, dict[str, np.ndarray]], **fields) ->
             save(folder / f"{name}.nii.gz", values)
             item = {"image": f"{name}.nii.gz", "subject": name.split("_")[0]}
             content[section].append(item | ({"label": f"{name}.nii.gz"} if fields.get("labelled") == section else {}))
-    (folder / "study.json").write_text(json.dumps({"name": "made", **content}))
+    (folder / "study.json").write_text(json.dumps({"name": "made", "hide_names": False, **content}))
     return folder / "study.json"
 
 
@@ -401,7 +401,7 @@ def test_command_says_what_it_did_and_names_nobody(tmp_path, monkeypatch):
 @needs_data
 def test_part_of_the_same_abdomen_is_found_though_its_header_is_wrong(tmp_path):
     shutil.copytree(SHARED / "ct", tmp_path / "ct")
-    result = scan(tmp_path / "ct", tmp_path / "study.json")
+    result = scan(tmp_path / "ct", tmp_path / "study.json", hide_names=False)
     curated = curate(result.datalist, dataset_dir=tmp_path / "ct", dry_run=True)
     assert [pair.kind for pair in curated.pairs] == ["part"]
     names = [curated.entries[index].name for index in (curated.pairs[0].first, curated.pairs[0].second)]

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from monai_cl import bundles, weights
 from monai_cl.cli import app
 from monai_cl.data import MaskFiles, PreparedStream, TooManyFaultsError, find_images, load_datalist, scan, scans_of
-from monai_cl.data.intake._concealment import is_plain
+from monai_cl.privacy.plain import is_plain
 from monai_cl.transforms.load import LoadVolumed
 
 WHO = {
@@ -101,7 +101,7 @@ def test_no_output_of_the_command_names_anybody(clinic: Path, tmp_path: Path) ->
         text=True,
     )
     assert said.returncode == 0, said.stderr
-    assert "left out hidden-" in said.stderr
+    assert re.search(r"left out dir-[0-9a-f]{16}|left out file-[0-9a-f]{16}", said.stderr)
     assert leaks(said.stdout + said.stderr) == []
     assert leaks(everything_below(tmp_path / "out")) == []
 
@@ -151,7 +151,7 @@ def test_names_are_kept_on_request_and_nothing_is_noted(
 
 def test_a_file_alone_is_named_like_one_of_many(clinic: Path) -> None:
     (item,) = find_images(clinic / "smith.nii.gz")
-    assert re.fullmatch(r"hidden-[0-9a-f]{12}", item["place"])
+    assert re.fullmatch(r"file-[0-9a-f]{16}", item["place"])
     assert item["place"] == item["case"]
     assert item["place"] in {os.path.basename(one["place"]) for one in find_images(clinic)}
     (item,) = find_images(clinic / "series 3")
@@ -203,7 +203,7 @@ def test_what_must_not_happen_is_refused(study: Path, tmp_path: Path, monkeypatc
     with pytest.raises(ValueError, match="a mask must be of one of the items"):
         files.filename("/elsewhere/smith.nii.gz")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"none of the 0 files at .* is on record"):
+    with pytest.raises(FileNotFoundError, match=r"none of the 0 masks at .* is on record"):
         scans_of(tmp_path / "empty")
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/cache.json").write_text("{}")

@@ -57,7 +57,7 @@ def declare(folder: Path, **content: object) -> None:
 
 
 def scanned(folder: Path, **options: object) -> tuple[ScanResult, dict]:
-    result = scan(folder, folder.parent / "out" / "list.json", **options)
+    result = scan(folder, folder.parent / "out" / "list.json", **{"hide_names": False, **options})
     return result, json.loads(result.datalist.read_text())
 
 
@@ -259,6 +259,15 @@ def test_suffix_pairs_a_label_and_other_files_are_unlabelled(data):
     assert rows(result) == {"p3_mask.nii.gz": "label without image"}
 
 
+def test_possible_mask_is_noted(data):
+    nifti(data / "head.nii.gz")
+    nifti(data / "head_tumour.nii.gz")
+    nifti(data / "head_T1.nii.gz")
+    assert [paths for note, paths in scanned(data)[0].notes.items() if "may be a mask" in note] == [
+        ["head_tumour.nii.gz"]
+    ]
+
+
 @pytest.mark.parametrize(
     ("paths", "subjects"),
     [
@@ -376,7 +385,7 @@ def test_scanned_items_load(data):
 
 def test_folder_that_is_itself_a_series_loads(data):
     write_series(data)
-    result = scan(data, data / "list.json")
+    result = scan(data, data / "list.json", hide_names=False)
     item = load_datalist(result.datalist, "unlabelled")[0]
     assert item["case"] == "series"
     assert LoadVolume()(item["image"]).shape[-1] == 6
@@ -593,7 +602,7 @@ def test_output_that_the_next_scan_would_read_is_refused(data):
 
 @needs_data
 def test_hippocampus_is_taken_whole(tmp_path):
-    result = scan(SHARED / "hippocampus", tmp_path / "list.json")
+    result = scan(SHARED / "hippocampus", tmp_path / "list.json", hide_names=False)
     assert result.counts == {"training": 149, "validation": 28, "test": 0, "unlabelled": 1}
     assert not result.left_out
     assert not result.notes
@@ -632,7 +641,7 @@ def test_label_of_another_data_set_is_left_out(data):
 
 @needs_data
 def test_clinical_series_are_kept_and_derived_crops_are_not(tmp_path):
-    result = scan(SHARED / "dicom_brain", tmp_path / "list.json")
+    result = scan(SHARED / "dicom_brain", tmp_path / "list.json", hide_names=False)
     items = result.sections["unlabelled"]
     assert [len({item["subject"] for item in part}) for part in (items[:4], items[4:], items)] == [1, 1, 2]
     assert [item["sequence"] for item in items] == ["T1w", "T1w", "FLAIR", "T2w"] * 2
@@ -647,7 +656,7 @@ def test_clinical_series_are_kept_and_derived_crops_are_not(tmp_path):
 
 @needs_data
 def test_nasty_dicom_is_sorted_out(tmp_path):
-    result = scan(SHARED / "dicom_nasty", tmp_path / "list.json")
+    result = scan(SHARED / "dicom_nasty", tmp_path / "list.json", hide_names=False)
     undecoded = {} if get_decoder(JPEGLSLossless).is_available else {"unsupported compression": 1}  # one of the copies
     assert [item["image"] for item in result.sections["unlabelled"]] == ["dcmqi_ct_3slice", "torchio_ct_17slices"]
     assert result.reasons == {
@@ -665,7 +674,7 @@ def test_nasty_dicom_is_sorted_out(tmp_path):
 
 @needs_data
 def test_miscellaneous_volumes_are_sorted_out(tmp_path):
-    result = scan(SHARED / "mr_misc", tmp_path / "list.json")
+    result = scan(SHARED / "mr_misc", tmp_path / "list.json", hide_names=False)
     assert [item["label"] for item in result.sections["training"]] == ["ts_example_mr_seg.nii.gz"]
-    assert rows(result) == {"niivue_pcasl_4d.nii.gz": "4-D", "pyrad_brain1_tumour.nii.gz": "mask among images"}
-    assert [item["subject"] for item in result.sections["unlabelled"]] == ["pyrad_brain1"] + ["stroke"] * 3
+    assert rows(result) == {"niivue_pcasl_4d.nii.gz": "4-D"}
+    assert [item["subject"] for item in result.sections["unlabelled"]][2:] == ["stroke"] * 3

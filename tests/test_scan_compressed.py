@@ -81,7 +81,7 @@ def cut_stream(path: Path, *, keep: float) -> None:
 
 
 def scanned(folder: Path) -> ScanResult:
-    return scan(folder, folder.parent / "out" / "study.json")
+    return scan(folder, folder.parent / "out" / "study.json", hide_names=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)

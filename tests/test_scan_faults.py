@@ -33,7 +33,7 @@ CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 def scanned(folder: Path, **options: object) -> ScanResult:
-    return scan(folder, folder.parent / "out/study.json", **options)
+    return scan(folder, folder.parent / "out/study.json", **{"hide_names": False, **options})
 
 
 def reasons(folder: Path, **options: object) -> dict[str, int]:
@@ -359,7 +359,7 @@ def test_two_patients_under_one_series_identifier_stay_apart(data):
 
 def test_several_folders_share_one_list(data, tmp_path):
     write_series(tmp_path / "other/s")
-    result = scan([data, tmp_path / "other"], tmp_path / "out/study.json")
+    result = scan([data, tmp_path / "other"], tmp_path / "out/study.json", hide_names=False)
     assert [item["image"] for item in result.sections["unlabelled"]] == ["data/good", "other/s"]
     assert result.folder == tmp_path
 
@@ -450,9 +450,9 @@ def test_numbers_of_frames_that_cannot_be(data, frames):
     dataset.NumberOfFrames, dataset.PatientName = frames, "Quacksalber^Hedwig"
     dataset.PixelData *= 3
     dataset.save_as(path)
-    result = scanned(data)
+    result = scanned(data, hide_names=True)
     assert result.reasons == {"unreadable": 1}
-    assert [path.partition("-")[0] for path in result.left_out[0].paths] == ["hidden"]  # the folder is a name
+    assert [path.partition("-")[0] for path in result.left_out[0].paths] == ["file"]  # the folder is a name
 
 
 def test_any_number_of_frames_that_nothing_describes_is_judged_at_once(data):

@@ -35,7 +35,7 @@ def volumes(tmp_path_factory):
     out = tmp_path_factory.mktemp("scan") / "study.json"
     items = []
     for folder in FOLDERS:
-        result = scan(SHARED / folder, out, keep_derived=True)
+        result = scan(SHARED / folder, out, keep_derived=True, hide_names=False)
         items += load_datalist(result.datalist, "unlabelled", dataset_dir=SHARED / folder)
     return items
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import stat
 import unicodedata
 from pathlib import Path
@@ -21,8 +22,8 @@ from typer.testing import CliRunner
 from monai_cl.cli import app
 from monai_cl.data import PreparedDataset, TooManyFaultsError, load_datalist, scan
 from monai_cl.data.intake._concealment import Concealer
-from monai_cl.data.intake._hidden_paths import Finder, alias_of, has_alias
-from monai_cl.data.intake.pseudonyms import Key, find_or_make_key, new_key, read_key
+from monai_cl.data.intake._hidden_paths import Finder, alias_of
+from monai_cl.privacy.pseudonyms import Key, find_or_make_key, new_key, read_key
 from monai_cl.transforms._dicom import Person
 from monai_cl.transforms.load import LoadVolume, LoadVolumed
 
@@ -110,14 +111,15 @@ def test_a_scanned_folder_named_after_the_patient_is_not_printed(tmp_path, monke
 
 def test_nothing_usable_below_a_folder_named_after_the_patient(tmp_path):
     write_series(tmp_path / "Müller_Jürgen", [0], **WHO)
-    with pytest.raises(ValueError, match=r"nothing usable below .*hidden-") as error:
+    with pytest.raises(ValueError, match=r"nothing usable below the folder: 1 too few") as error:
         scan(tmp_path / "Müller_Jürgen", tmp_path / "out/study.json")
     assert leaks(str(error.value) + repr(error.value)) == []
 
 
 def test_hidden_files_are_found_again_with_the_key(export, tmp_path):
     result = scan(export, tmp_path / "out/study.json", pictures=True)
-    assert sum(has_alias(str(item["image"])) for item in result.sections["unlabelled"]) >= len(FOLDERS)
+    ids = [str(item["image"]) for item in result.sections["unlabelled"]]
+    assert all(re.fullmatch(r"sub-[0-9a-f]{12}/(mr|image)-[0-9a-f]{16}", one) for one in ids)
     items = load_datalist(result.datalist, "unlabelled", dataset_dir=export)
     assert len(items) == len(result.sections["unlabelled"])
     assert all(LoadVolume()(item["image"]).shape[-1] >= 3 for item in items)
@@ -127,7 +129,8 @@ def test_hidden_files_are_found_again_with_the_key(export, tmp_path):
 
 def test_one_patient_is_one_subject_whatever_the_folder(export, tmp_path):
     result = scan(export, tmp_path / "out/study.json")
-    series = [item for item in result.sections["unlabelled"] if not str(item["image"]).endswith(".nii.gz")]
+    series = [item for item in result.sections["unlabelled"] if item["shape"][:2] == [6, 5]]
+    assert len(series) == len(FOLDERS) + 4
     assert len({item["subject"] for item in series}) == 2
 
 
@@ -159,7 +162,7 @@ def test_a_volume_that_breaks_after_the_scan_is_named_by_what_the_list_says(expo
     with pytest.raises(TooManyFaultsError, match=r"at most 5 % of the volumes may fail") as error:
         PreparedDataset(items, LoadVolumed("image"), max_faults=0.05)
     assert leaks(str(error.value) + caplog.text) == []
-    assert "hidden-" in str(error.value)
+    assert re.search(r"mr-[0-9a-f]{16}: cut short", str(error.value))
     assert pickle.loads(pickle.dumps(items))[0]["image"] == items[0]["image"]
 
 
@@ -170,11 +173,19 @@ def test_names_are_shown_on_request(export, tmp_path):
 
 def test_fields_of_a_dataset_json_are_looked_through(tmp_path):
     write_series(tmp_path / "data/s", **WHO)
-    entry = {"image": "s", "remark": "patient Mueller came on 20190823", "subject": "Juergen"}
+    entry = {"image": "s", "remark": "patient Mueller came on 20190823", "subject": "Juergen", "site": "left"}
+    entry |= {"born": 1961, "number": 48213, "Juergen": 1, "age": 57, "seen": [23, 8, 2019]}
     (tmp_path / "data/dataset.json").write_text(json.dumps({"unlabelled": [entry], "description": "MRN-0048213 alone"}))
     result = scan(tmp_path / "data", tmp_path / "out/study.json")
     assert leaks(everything_below(tmp_path / "out")) == []
-    assert result.sections["unlabelled"][0]["remark"] == "patient [hidden] came on [hidden]"
+    fields = result.sections["unlabelled"][0].keys()
+    assert fields - {"modality", "sequence", "body_part", "spacing", "shape"} == {"image", "subject", "site"}
+    assert {"modality", "sequence", "body_part", "spacing", "shape"} < fields
+    told = {text: len(found) for text, found in result.notes.items()}
+    assert told == {
+        "texts of dataset.json that might name somebody, left out or replaced": 1,
+        "values of fields that might name somebody, left out or replaced": 6,
+    }
 
 
 def test_a_dataset_json_names_nobody_by_its_name_or_by_its_folder(tmp_path):
@@ -184,7 +195,7 @@ def test_a_dataset_json_names_nobody_by_its_name_or_by_its_folder(tmp_path):
     scan(tmp_path / "data", tmp_path / "out/study.json")
     assert leaks(everything_below(tmp_path / "out")) == []
     (tmp_path / "data/Juergen/dataset.json").write_text("{")
-    with pytest.raises(ValueError, match=r"cannot read hidden-[0-9a-f]{12}/dataset\.json: ") as error:
+    with pytest.raises(ValueError, match=r"cannot read dir-[0-9a-f]{16}/dataset\.json: ") as error:
         scan(tmp_path / "data", tmp_path / "out/study.json")
     assert leaks(str(error.value)) == []
 
@@ -193,7 +204,7 @@ def test_a_dataset_json_names_nobody_by_its_name_or_by_its_folder(tmp_path):
 
 
 def concealer(**tags: tuple[str, ...]) -> Concealer:
-    found = Concealer(Key(b"0" * 32))
+    found = Concealer()
     values = {name: tuple(text.encode() for text in tags.get(name, ())) for name in ("names", "ids", "dates")}
     found.learn(Person(**values, charset="ISO_IR 192"))
     return found
@@ -216,7 +227,7 @@ def concealer(**tags: tuple[str, ...]) -> Concealer:
     ],
 )
 def test_parts_of_known_identities_are_hidden(component):
-    assert concealer(names=("Smith^John", "Li^B"), ids=("A-55519",), dates=("20071102",)).hides(component)
+    assert concealer(names=("Smith^John", "Li^B"), ids=("A-55519",), dates=("20071102",)).knows(component)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +240,7 @@ def test_parts_of_known_identities_are_hidden(component):
     ],
 )
 def test_names_are_found_as_they_are_spelled_without_their_own_letters(name, component):
-    assert concealer(names=(name,)).hides(component)
+    assert concealer(names=(name,)).knows(component)
 
 
 @pytest.mark.parametrize("tag", ["RequestingPhysician", "ConsultingPhysicianName", "PhysiciansOfRecord"])
@@ -259,34 +270,6 @@ def test_ids_of_other_hospitals_are_hidden(tmp_path, syntax, undefined):
     found = everything_below(tmp_path / "out")
     assert len(json.loads((tmp_path / "out" / "study.json").read_text())["unlabelled"]) == 1
     assert not [secret for secret in ("558123", "Q7W9KX", "LEGACY") if secret in found]
-
-
-@pytest.mark.parametrize(
-    "component",
-    [
-        "Doe^Jane",
-        "Mustermann_Erika",
-        "MUSTERMANN, ERIKA",
-        "scan_1999-12-31",
-        "31.12.1999",
-        "1.2.840.113619.2.55",
-        "12345678",
-    ],
-)
-def test_what_looks_like_an_identity_is_hidden_without_a_header(component):
-    assert concealer().hides(component)
-
-
-@pytest.mark.parametrize(
-    "component",
-    """hippocampus_001.nii.gz patient003_frame01.nii.gz sub-01_ses-2_T1w.nii.gz imagesTr 12-T1post-05670
-    IMG0004.dcm 00000017.dcm la_78NJ5YFQF72BGC8RO51C.nii.gz Task04_Hippocampus Brain-Tumor-Progression
-    36459-FLAIRreg-76244 DICOM Study1
-    s0123 CT Head_Neck ts_example_ct.nii.gz niivue_pcasl_4d.nii.gz case_0001_0000.nii.gz
-    BraTS-GLI-00005-100""".split(),  # noqa: SIM905
-)
-def test_usual_names_are_not_hidden(component):
-    assert not concealer(names=("Smith^John",), ids=("A-55519",), dates=("20071102",)).hides(component)
 
 
 def test_alias_keeps_the_suffix_and_tells_nothing_without_the_key(tmp_path):

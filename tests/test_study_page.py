@@ -20,7 +20,7 @@ def result(tmp_path: Path):
     write_series(tmp_path / "data/good", SeriesDescription="t2_flair", BodyPartExamined="HEAD")
     write_series(tmp_path / "data/odd <b>", Modality="CT")
     write_series(tmp_path / "data/gap", [0, 1, 4])
-    return scan(tmp_path / "data", tmp_path / "out/study.json", pictures=True)
+    return scan(tmp_path / "data", tmp_path / "out/study.json", pictures=True, hide_names=False)
 
 
 def test_every_volume_has_its_picture_and_every_reason_a_row(result, tmp_path):

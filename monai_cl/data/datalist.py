@@ -11,9 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cl.data._hand_made import KEPT_NAMES, keeps_names, section_name, without_names
 from monai_cl.data.intake._hidden_paths import Finder, HiddenPath, has_alias, shown
 from monai_cl.data.intake.nifti import stem
-from monai_cl.data.intake.pseudonyms import KEY_VARIABLE, read_key
+from monai_cl.privacy.ids import split_id, tokens_of
+from monai_cl.privacy.naming import PlainNames, Pseudonym
+from monai_cl.privacy.pseudonyms import KEY_VARIABLE, Key, find_or_make_key, read_key
+from monai_cl.privacy.table import IdTable
 
 Item = dict[str, Any]
 CACHE_FILE = "cache.json"  # what `monai-cl cache` writes: a datalist of prepared volumes
@@ -30,12 +34,14 @@ def load_datalist(
     labelled: bool | None = None,
     limit: int | None = None,
     seed: int = 0,
+    hide_names: bool = True,
 ) -> list[Item]:
     """Read sections of a Decathlon-style datalist.
 
     Each item keeps its fields and gains ``"case"``, a name for logs: the file stem, or the relative path where stems
-    collide. An image that comes twice is kept once. ``unlabelled`` beside another section may be absent, for a study in
-    which every scan has a label.
+    collide. What could name a patient in a list that was made by hand is replaced, see :func:`read_datalist`; the files
+    behind ids are looked up in the table beside the key. An image that comes twice is kept once. ``unlabelled`` beside
+    another section may be absent, for a study in which every scan has a label.
 
     Args:
         path: The JSON file, or the folder of a cache from ``monai-cl cache``.
@@ -44,17 +50,18 @@ def load_datalist(
         labelled: ``True`` requires a label in each item, ``False`` takes labels away, ``None`` leaves them be.
         limit: Keep this many items, patient by patient, by :func:`few_labels`; ``None`` keeps all.
         seed: Seed of the order in which ``limit`` takes patients.
+        hide_names: Whether to replace what could name a patient in a list made by hand.
 
     Returns:
         Items with absolute paths where ``dataset_dir`` is absolute.
 
     Raises:
-        FileNotFoundError: If the JSON, or any file it names in these sections, is absent, or the key that tells which
-            file a hidden name stands for.
+        FileNotFoundError: If the JSON, or any file it names in these sections, is absent, or the key or the table that
+            tells which file an id stands for, or an id is not in it.
         ValueError: If the JSON is malformed, a section is unknown or empty, or a required label is missing.
     """
     source = datalist_file(path)
-    content = read_datalist(source)
+    content = read_datalist(source, hide_names=hide_names)
     folder = source.parent if dataset_dir is None or is_cache(source) else Path(dataset_dir)
     names = _section_names(content, sections, source)
     items = _distinct([_entry(entry, name, source) for name in names for entry in content[name]])
@@ -96,7 +103,7 @@ def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list
     if not 1 <= n <= len(pool):
         patients = len({subject_of(item) for item in pool})
         raise ValueError(f"n must be between 1 and {len(pool)} ({len(pool)} items of {patients} subjects), got {n}")
-    return sorted(pool, key=lambda item: (_draw(subject_of(item), seed), _image_key(item)))[:n]
+    return sorted(pool, key=lambda item: (_draw(_behind(item), seed), _image_key(item)))[:n]
 
 
 def subjects_by_case(path: str | os.PathLike[str], sections: str | Sequence[str]) -> dict[str, str]:
@@ -131,6 +138,12 @@ def subject_of(item: Mapping[str, Any]) -> str:
     """The patient of an item, as text: its ``"subject"``, else its image."""
     subject = item.get("subject")
     return _image_key(item) if subject is None else str(subject)
+
+
+def _behind(item: Mapping[str, Any]) -> str:
+    """The patient by whom draws go: as the list has it, so that they do not depend on the key."""
+    subject = item.get("subject")
+    return subject.behind if isinstance(subject, Pseudonym) else subject_of(item)
 
 
 def _draw(subject: str, seed: int) -> str:
@@ -170,8 +183,16 @@ def datalist_file(path: str | os.PathLike[str]) -> Path:
     return path / CACHE_FILE if (path / CACHE_FILE).is_file() else path
 
 
-def read_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a datalist as it is.
+def read_datalist(path: str | os.PathLike[str], *, hide_names: bool = True) -> dict[str, Any]:
+    """The content of a datalist, without what could name a patient.
+
+    A list of ``monai-cl scan`` or ``cache``, or one that says ``"hide_names": false``, comes as it is. In any other,
+    paths of plain names stay, ids and pseudonyms take the place of the rest, see
+    :func:`monai_cl.data._hand_made.without_names`.
+
+    Args:
+        path: The JSON file, or the folder of a cache.
+        hide_names: Whether to do so; ``False`` gives the content as it is.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -186,7 +207,7 @@ def read_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON: {error}; repair it or scan the folder again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object of sections, got a {type(content).__name__}")
-    return content
+    return without_names(content, _is_section) if hide_names else content
 
 
 def _is_section(name: str, value: Any) -> bool:
@@ -219,6 +240,7 @@ def _section_names(content: Mapping[str, Any], sections: str | Sequence[str], so
     valid = [name for name, value in content.items() if _is_section(name, value)]
     if len(wanted) > 1 and "unlabelled" not in content:
         wanted = [name for name in wanted if name != "unlabelled"]
+    wanted = [name if name in valid or keeps_names(content) else _hidden_section(name, valid) for name in wanted]
     for name in wanted:
         if name not in valid:
             close = difflib.get_close_matches(str(name), valid, n=1)
@@ -288,23 +310,55 @@ def _bare(path: str) -> str:
     return start if suffix.lower() in _VOLUME_SUFFIXES else name
 
 
+def _hidden_section(name: str, valid: Sequence[str]) -> str:
+    """What stands for the name of a section of a list made by hand."""
+    hidden = section_name(str(name), PlainNames(find_or_make_key))
+    return hidden if hidden in valid else name
+
+
 def _found(items: list[Item], folder: Path, content: Mapping[str, Any]) -> list[Item]:
-    """Items with the names of files where the scan has put hashes in place of what could name a patient."""
+    """Items with the names of files in the place of ids, and of the hashes that version 0.1.0 wrote."""
     paths = [path for item in items for name in FILE_KEYS if item.get(name) for path in _paths(item[name])]
-    if not any(map(has_alias, paths)):
+    tokens = tokens_of(paths) if "key" in content and content.get(KEPT_NAMES) is not False else []
+    if not tokens and not any(map(has_alias, paths)):
         return items
+    find = Finder(folder, _key_of(content))
+    files = _files_of(tokens)
+
+    def real(path: str) -> str | list[str]:
+        if not tokens or (found := split_id(path)) is None:
+            return find(path)
+        listed = [os.path.join(file, found[1]) if found[1] else file for file in files[found[0]]]
+        return listed[0] if len(listed) == 1 else listed
+
+    def real_ones(value: Any) -> Any:
+        return [real(path) for path in value] if isinstance(value, list) else real(value)
+
+    return [{**item, **{name: real_ones(item[name]) for name in FILE_KEYS if item.get(name)}} for item in items]
+
+
+def _key_of(content: Mapping[str, Any]) -> Key:
     key = read_key()
     if content.get("key", key.fingerprint) != key.fingerprint:
         raise ValueError(
             f"the study was scanned with the key of fingerprint {content['key']}, this one is {key.fingerprint}; "
             f"set {KEY_VARIABLE} to the file of the other key"
         )
-    find = Finder(folder, key)
+    return key
 
-    def found(value: Any) -> Any:
-        return [find(path) for path in value] if isinstance(value, list) else find(value)
 
-    return [{**item, **{name: found(item[name]) for name in FILE_KEYS if item.get(name)}} for item in items]
+def _files_of(tokens: Sequence[str]) -> dict[str, list[str]]:
+    if not tokens:
+        return {}
+    table = IdTable()
+    files = table.find(tokens)
+    unknown = [token for token in tokens if token not in files]
+    if unknown:
+        raise FileNotFoundError(
+            f"{len(unknown)} of {len(tokens)} ids are not in {table.path.name}, such as {', '.join(unknown[:3])}; copy "
+            "the table from where the study was scanned to beside the key, or scan the study again with this key"
+        )
+    return files
 
 
 def _resolve(item: Item, folder: Path, listed: Item) -> Item:
@@ -317,15 +371,17 @@ def _resolve(item: Item, folder: Path, listed: Item) -> Item:
     resolved = dict(item)
     for key in FILE_KEYS:
         value, told = item.get(key), listed.get(key)
-        if isinstance(value, list) and isinstance(told, list):
-            resolved[key] = [resolved_path(*pair) for pair in zip(value, told, strict=True)]
+        if isinstance(value, list):
+            names = told if isinstance(told, list) else [str(told)] * len(value)  # one id for the files of a series
+            resolved[key] = [resolved_path(*pair) for pair in zip(value, names, strict=True)]
         elif value is not None:
             resolved[key] = resolved_path(value, str(told))
     return resolved
 
 
 def _check_files(items: Sequence[Item], source: Path, folder: Path) -> None:
-    paths = [path for item in items for key in FILE_KEYS if item.get(key) for path in _paths(item[key])]
+    values = [item[key] for item in items for key in FILE_KEYS if item.get(key)]
+    paths = [path for value in values for path in (value if isinstance(value, list) else [value])]
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         raise FileNotFoundError(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import os
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from monai.data import FolderLayoutBase
 
-from monai_cl.data.intake.pseudonyms import key_path
+from monai_cl.data.intake._hidden_paths import shown
+from monai_cl.privacy.mask_record import REGISTER, Note, hash_of, note_mask, read_notes, scans_of
 
-REGISTER = "masks.csv"
-_COLUMNS = ("mask", "scan")
+__all__ = ["REGISTER", "MaskFiles", "scans_of"]
 
 
 class MaskFiles(FolderLayoutBase):
@@ -28,6 +28,9 @@ class MaskFiles(FolderLayoutBase):
         postfix: End of each name.
         extension: Suffix of each name.
         hide_names: Whether the places hide names, so that it must be noted which mask is whose.
+
+    Raises:
+        ValueError: If masks of two scans would be one file, or one would lie outside of ``output_dir``.
     """
 
     def __init__(
@@ -42,12 +45,31 @@ class MaskFiles(FolderLayoutBase):
         self.output_dir = Path(output_dir)
         self.postfix, self.extension = postfix, extension
         self._note = hide_names
-        self._noted: dict[str, str] | None = None
+        self._noted: dict[str, Note] | None = None
         self._places: dict[str, str] = {}
+        self._written: list[Note] = []  # the mask that is being written: its bytes are noted once it is
+        weakref.finalize(self, _note_bytes, self._written)  # also when the interpreter ends
+        taken: dict[str, Mapping[str, Any]] = {}
         for item in data:
-            image = item["image"]
-            for file in image if isinstance(image, list) else [image]:
-                self._places[_real(file)] = str(item["place"])
+            self._take(item, taken)
+
+    def _take(self, item: Mapping[str, Any], taken: dict[str, Mapping[str, Any]]) -> None:
+        """Give an item its place, unless another has it: a mask must never take that of another scan's."""
+        place, name = os.path.normpath(str(item["place"])), _told(item)
+        if os.path.isabs(place) or place.split(os.sep)[0] == os.pardir:
+            raise ValueError(f"masks must lie below {self.output_dir}, that of {name} would not; give it another place")
+        image = item["image"]
+        for file in map(_real, image if isinstance(image, list) else [image]):
+            if self._places.setdefault(file, place) != place:
+                raise ValueError(
+                    f"a scan must have one mask, got a file that is part of two items, {place} and "
+                    f"{self._places[file]}; list it once"
+                )
+        if taken.setdefault(place, item) is not item:
+            raise ValueError(
+                f"each scan must have a mask of its own, got one name for those of {_told(taken[place])} and {name}: "
+                f"{place}_{self.postfix}{self.extension}; give one of the files another name, or leave hide_names on"
+            )
 
     def filename(self, subject: str | os.PathLike[str], idx: Any = None, **_: Any) -> str:
         """The file for the mask of a scan; its folder is made.
@@ -69,72 +91,32 @@ class MaskFiles(FolderLayoutBase):
         path = self.output_dir / f"{place}_{self.postfix}{number}{self.extension}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if self._note:
-            self._enter(str(path.absolute()), _real(subject))
+            self._enter(Note(os.path.abspath(path), _real(subject)))
         return str(path)
 
-    def _enter(self, mask: str, scan: str) -> None:
-        """Note a mask once, with one write, for other runs may add theirs at the same time."""
+    def _enter(self, note: Note) -> None:
+        """Note a mask before it is written, and the bytes of the one before."""
+        _note_bytes(self._written)
         if self._noted is None:
-            self._noted = dict(_read())
-        if self._noted.get(mask) != scan:
-            _append(mask, scan)
-            self._noted[mask] = scan
+            self._noted = {known.mask: known for known in read_notes()}
+        known = self._noted.get(note.mask)
+        if known is None or known.scan != note.scan:
+            note_mask(note)
+        self._noted[note.mask] = note
+        self._written.append(note)
 
 
-def scans_of(masks: str | os.PathLike[str]) -> dict[str, str]:
-    """Which scan each mask is of, as noted when it was made.
-
-    Args:
-        masks: A mask or a folder of masks. Masks that were moved are told by their names, if these tell them.
-
-    Returns:
-        Scans by mask.
-
-    Raises:
-        FileNotFoundError: If there is nothing at ``masks``, or no mask is on record on this machine.
-    """
-    source = Path(masks)
-    if not source.exists():
-        raise FileNotFoundError(f"no mask or folder of masks at {source}")
-    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-    noted = dict(_read())  # the last note of a file counts
-    by_name: dict[str, set[str]] = {}
-    for mask, scan in noted.items():
-        by_name.setdefault(os.path.basename(mask), set()).add(scan)
-    found = {}
-    for file in files:
-        where = str(file.absolute())
-        candidates = {noted[where]} if where in noted else by_name.get(file.name, set())
-        if len(candidates) == 1:
-            (found[str(file)],) = candidates
-    if not found:
-        raise FileNotFoundError(
-            f"none of the {len(files)} files at {source} is on record; only the user who made masks has their record"
-        )
-    return found
+def _note_bytes(written: list[Note]) -> None:
+    """Note the bytes of masks, by which they are known again under another name."""
+    while written:
+        note = written.pop()
+        if os.path.isfile(note.mask):
+            note_mask(note._replace(sha256=hash_of(note.mask)))
 
 
-def _register() -> Path:
-    return key_path().with_name(REGISTER)
-
-
-def _read() -> list[tuple[str, str]]:
-    try:
-        with open(_register(), encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            return [(row["mask"], row["scan"]) for row in csv.DictReader(stream)]
-    except FileNotFoundError:
-        return []
-
-
-def _append(mask: str, scan: str) -> None:
-    place = _register()
-    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        if stream.tell() == 0:
-            writer.writerow(_COLUMNS)
-        writer.writerow((mask, scan))
+def _told(item: Mapping[str, Any]) -> str:
+    image = item["image"]
+    return str(item.get("case") or shown(image[0] if isinstance(image, list) else image))
 
 
 def _real(path: str | os.PathLike[str]) -> str:

@@ -15,7 +15,7 @@ from monai_cl.data.intake.decathlon import Claim, same_person, subjects_by_name
 from monai_cl.data.intake.description import Description, by_file_name
 from monai_cl.data.intake.dicom import Series
 from monai_cl.data.intake.nifti import check_same_grid, stem
-from monai_cl.data.intake.pseudonyms import Key
+from monai_cl.privacy.pseudonyms import Key
 from monai_cl.transforms._dicom import UnusableImageError
 
 _ABSENT = "named in dataset.json but absent"

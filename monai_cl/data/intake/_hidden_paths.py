@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data.intake.pseudonyms import Key
+from monai_cl.privacy.ids import split_id
+from monai_cl.privacy.naming import without_parts
+from monai_cl.privacy.plain import SUFFIX
+from monai_cl.privacy.pseudonyms import Key
 
 PREFIX = "hidden-"
-SUFFIX = re.compile(
-    r"(\.nii|\.img|\.hdr)?\.(gz|dcm|ima|dicom|nii|nrrd|nhdr|mha|mhd|img|hdr|json|mgz|mnc)$", re.IGNORECASE
-)
 _ALIAS = re.compile(rf"{PREFIX}[0-9a-f]{{12}}(\.[a-z0-9]+){{0,2}}")
 
 
@@ -53,21 +53,6 @@ def shown(path: str | os.PathLike[str]) -> str:
     return path.shown if isinstance(path, HiddenPath) else os.fspath(path)
 
 
-def concealed(image: str | list[str], told: Callable[[str], str]) -> HiddenPath | list[HiddenPath]:
-    """Image, or images, of an item of a list made by hand, whose paths may name anybody.
-
-    Args:
-        image: Path or paths of the item.
-        told: What may be said of a path as the list has it, of an absolute one of its name alone.
-    """
-
-    def hidden(path: str) -> HiddenPath:
-        listed = shown(path)
-        return HiddenPath(str(path), told(os.path.basename(listed) if os.path.isabs(listed) else listed))
-
-    return [hidden(path) for path in image] if isinstance(image, list) else hidden(image)
-
-
 def without_hidden(text: str, item: Mapping[str, Any]) -> str:
     """A text about an item, such as an error, with its paths and hidden names of files replaced by what is shown.
 
@@ -80,6 +65,9 @@ def without_hidden(text: str, item: Mapping[str, Any]) -> str:
     """
     values = [one for value in item.values() for one in (value if isinstance(value, list) else [value])]
     for path in (value for value in values if isinstance(value, HiddenPath)):
+        if split_id(path.shown) is not None:
+            text = _without_id(text, path)
+            continue
         for real in (os.path.abspath(path), str(path)):
             text = text.replace(real, path.shown)
             parts, aliases = real.replace(os.sep, "/").split("/"), path.shown.split("/")
@@ -88,6 +76,16 @@ def without_hidden(text: str, item: Mapping[str, Any]) -> str:
                 text = re.sub(rf"(?<![\w./-]){re.escape(root)}/", "", text)
             for part, alias in zip(reversed(parts), reversed(aliases), strict=False):
                 text = text.replace(part, alias) if _ALIAS.fullmatch(alias) else text
+    return text
+
+
+def _without_id(text: str, path: HiddenPath) -> str:
+    """A text in which an id stands for its file, for each part of its path, and for files in the folder of a series."""
+    for real in dict.fromkeys((os.path.abspath(path), str(path))):
+        inside = os.listdir(real) if real in text and os.path.isdir(real) else []
+        for name in inside:
+            text = without_parts(text.replace(os.path.join(real, name), path.shown), name, path.shown)
+        text = without_parts(text, real.replace(os.sep, "/"), path.shown)
     return text
 
 

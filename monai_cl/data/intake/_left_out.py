@@ -41,7 +41,7 @@ def _joined(entries: Sequence[LeftOut]) -> LeftOut:
     more = files - first.count
     alike = f"{more} more file{'s'[: more > 1]} of this series alike"
     detail = f"{first.detail}; {alike}" if first.detail else alike
-    return LeftOut(paths, first.reason, detail, series=first.series, files=files)
+    return LeftOut(paths, first.reason, detail, first.mentions, first.series, files)
 
 
 def write_left_out(path: Path, left_out: Iterable[LeftOut]) -> None:

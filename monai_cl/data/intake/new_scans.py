@@ -6,16 +6,17 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_cl.data.datalist import is_cache, load_datalist, read_datalist, section_names
-from monai_cl.data.intake._concealment import Concealer
-from monai_cl.data.intake._hidden_paths import HiddenPath, concealed, shown
+from monai_cl.data.intake._hidden_paths import HiddenPath, shown
 from monai_cl.data.intake.nifti import stem
-from monai_cl.data.intake.pseudonyms import KEY_VARIABLE, Key, find_or_make_key, new_key
 from monai_cl.data.intake.scan import scan
+from monai_cl.privacy.naming import PlainNames
+from monai_cl.privacy.pseudonyms import KEY_VARIABLE, Key, find_or_make_key, new_key
+from monai_cl.privacy.table import IdTable
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,9 @@ def find_images(
     """Items for the scans at ``path``: a file, a DICOM series, or all volumes below a folder, labels aside.
 
     Each has its ``"image"``, a ``"case"`` to name it in logs, and a ``"place"``: where below a folder of results those
-    of this scan belong, the path of the scan without its suffix. With ``hide_names`` neither holds more of a path than
-    words of imaging and short numbers, as in ``imagesTs/hippocampus_001``; a keyed hash takes the place of any other
-    name, the same one each time. Items of a datalist from ``monai-cl scan`` are named as it names them.
+    of this scan belong, another one for each. With ``hide_names`` both are ids, or paths of words of imaging
+    and short numbers, as ``imagesTs/hippocampus_001``; items of a datalist from ``monai-cl scan`` are named as it names
+    them. Without, the place is the path of the scan: below the folder, or the whole of it where it lies elsewhere.
 
     What cannot be used is logged with its reason.
 
@@ -48,20 +49,24 @@ def find_images(
     Raises:
         FileNotFoundError: If there is nothing at ``path``, or the datalist names a file that is absent.
         ValueError: If nothing below it can be used, or the datalist is a cache or has no such section.
-        OSError: If the key of the hashes can be neither read nor made.
+        OSError: If the key of the ids can be neither read nor made.
     """
     source = Path(path)
     if not source.exists():
         raise FileNotFoundError(f"no scan, series or folder at {source}; give an existing one as dataset_dir")
-    key = _key(source if source.is_dir() else None) if hide_names else new_key()
-    concealer = Concealer(key, active=hide_names, strict=True)
+    names = PlainNames(lambda: _key(source if source.is_dir() else None))
     if datalist is not None:
-        return _with_places(_listed(Path(datalist), source, sections, concealer), "")
-    if source.is_file():
-        name = concealer.component(source.name)
-        return _with_places([{"image": HiddenPath(str(source), name), "case": _bare(name)}], "")
-    base = concealer.component(source.resolve().name)
-    return _with_places(_below(source, base, key, hide_names=hide_names), base)
+        items, base = _listed(Path(datalist), source, sections, hide_names), ""
+    elif source.is_file():
+        name = names.path(source.name) if hide_names else source.name
+        items, base = [{"image": HiddenPath(os.path.abspath(source), name), "case": _bare(name)}], ""
+    else:
+        base = source.resolve().name
+        base = names.path(base) if hide_names else base
+        items = _below(source, base, names.key if hide_names else new_key(), hide_names=hide_names)
+    if names.files:
+        IdTable().add(names.files)
+    return _with_places(items, base) if hide_names else _with_real_places(items, source, base)
 
 
 def _key(outside: Path | None) -> Key:
@@ -74,18 +79,17 @@ def _key(outside: Path | None) -> Key:
         ) from error
 
 
-def _listed(datalist: Path, folder: Path, sections: str | Sequence[str] | None, concealer: Concealer) -> list[Item]:
+def _listed(datalist: Path, folder: Path, sections: str | Sequence[str] | None, hide_names: bool) -> list[Item]:
     if is_cache(datalist):
         raise ValueError("masks are made of scans, got a cache of prepared volumes; give the datalist it was made from")
-    content = read_datalist(datalist)
+    content = read_datalist(datalist, hide_names=hide_names)
     wanted = section_names(content) if sections is None else sections
-    items = load_datalist(datalist, wanted, dataset_dir=folder, labelled=False)
-    if "key" in content:  # of a scan, which hides names itself
-        return items
-    return [
-        {**item, "image": concealed(item["image"], concealer.path), "case": concealer.path(item["case"])}
-        for item in items
-    ]
+    items = load_datalist(datalist, wanted, dataset_dir=folder, labelled=False, hide_names=hide_names)
+    first: dict[str, Item] = {}
+    for item in items:  # one that the list has by an absolute path, too
+        image = item["image"]
+        first.setdefault("|".join(map(os.path.abspath, image if isinstance(image, list) else [image])), item)
+    return list(first.values())
 
 
 def _below(folder: Path, base: str, key: Key, *, hide_names: bool) -> list[Item]:
@@ -108,8 +112,23 @@ def _below(folder: Path, base: str, key: Key, *, hide_names: bool) -> list[Item]
 
 
 def _with_places(items: list[Item], base: str) -> list[Item]:
-    """Items with where results of each belong; a suffix stays where it alone tells two apart."""
-    names = [_first(item) for item in items]
+    """Items with where results of each belong, as it is shown; a suffix stays where it alone tells two apart."""
+    return _placed(items, [_first(item, shown) for item in items], base)
+
+
+def _with_real_places(items: list[Item], folder: Path, base: str) -> list[Item]:
+    """Items with where results of each belong, after its file: below the folder, else by the whole of its path."""
+    root, names = os.path.abspath(folder), []
+    for item in items:
+        path = os.path.abspath(_first(item, str))
+        inside = os.path.isdir(root) and path.startswith(os.path.join(root, ""))
+        names.append(base if path == root and base else os.path.relpath(path, root) if inside else path)
+    if os.path.isfile(root):
+        names = [os.path.basename(name) for name in names]
+    return _placed(items, [name.lstrip(os.sep) for name in names], base)
+
+
+def _placed(items: list[Item], names: list[str], base: str) -> list[Item]:
     short = [os.path.join(os.path.dirname(name), _bare(name)) for name in names]
     how_often = Counter(short)
     places = [brief if how_often[brief] == 1 else name for brief, name in zip(short, names, strict=True)]
@@ -118,10 +137,9 @@ def _with_places(items: list[Item], base: str) -> list[Item]:
     return items
 
 
-def _first(item: Item) -> str:
+def _first(item: Item, told: Callable[[str], str]) -> str:
     image = item["image"]
-    path = os.path.normpath(shown(image[0] if isinstance(image, list) else image))
-    return path.lstrip("./") or path  # a list may start from elsewhere, results do not leave their folder
+    return os.path.normpath(told(image[0] if isinstance(image, list) else image))
 
 
 def _bare(path: str) -> str:

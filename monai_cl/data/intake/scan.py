@@ -10,18 +10,19 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
 from monai_cl._files import atomic_write
+from monai_cl.data._hand_made import KEPT_NAMES
 from monai_cl.data.intake._assembly import Known, assemble
 from monai_cl.data.intake._concealment import Concealer
-from monai_cl.data.intake._findings import Findings, LeftOut
+from monai_cl.data.intake._findings import Findings
 from monai_cl.data.intake._headers import Files, read_files
-from monai_cl.data.intake._left_out import one_a_series, write_left_out
-from monai_cl.data.intake._masks import without_masks
+from monai_cl.data.intake._left_out import write_left_out
 from monai_cl.data.intake._middle_slice import look_at
+from monai_cl.data.intake._naming import HideNames, ScanNames
 from monai_cl.data.intake._walk import walk
 from monai_cl.data.intake.decathlon import (
     DATASET_JSON,
@@ -32,9 +33,10 @@ from monai_cl.data.intake.decathlon import (
     read_dataset_json,
 )
 from monai_cl.data.intake.dicom import Series, find_series
-from monai_cl.data.intake.pseudonyms import Key, find_or_make_key
 from monai_cl.data.intake.scan_result import ScanResult
 from monai_cl.data.loading._slice_store import SliceStore
+from monai_cl.privacy.pseudonyms import Key, find_or_make_key
+from monai_cl.privacy.table import IdTable
 
 __all__ = ["ScanResult", "scan"]
 
@@ -51,7 +53,7 @@ def scan(
     keep_tilted: bool = False,
     stack_series: bool = False,
     key: Key | str | os.PathLike[str] | None = None,
-    hide_names: bool | Literal["strict"] = True,
+    hide_names: HideNames = True,
     pictures: bool = False,
     workers: int | None = None,
     console: Console | None = None,
@@ -60,13 +62,15 @@ def scan(
 
     Recognised are Decathlon folders (with ``dataset.json``, else ``imagesTr``/``labelsTr`` and the like, paired by
     name), any other NIfTI, NRRD and MetaImage files, and DICOM series of CT or MR under any file names, enhanced
-    multi-frame ones among them. The datalist holds paths relative to the folder (to what several folders have in
-    common) and no date, so the same folder and key give the same bytes. Beside it, ``<out stem>.left_out.csv`` has
-    a row for each series, or file of no series, that was left out.
+    multi-frame ones among them. The datalist names every file by an id, made of the key and the path relative to the
+    folder (to what several folders have in common), and holds no date, so the same folder and key give the same bytes.
+    Beside it, ``<out stem>.left_out.csv`` has a row for each series, or file of no series, that was left out. Which
+    file an id stands for is noted in a table beside the key, where :func:`monai_cl.data.load_datalist` and
+    ``monai-cl whose`` look it up.
 
-    Every item tells its ``subject`` (for DICOM a pseudonym, the HMAC of the patient's identity under ``key``),
-    ``modality``, ``sequence``, ``body_part``, ``spacing`` in mm and ``shape``. Parts of paths that could name a patient
-    are replaced by keyed hashes, which :func:`monai_cl.data.load_datalist` turns back with the same key.
+    Every item tells its ``subject`` (a pseudonym: for DICOM the HMAC of the patient's identity under ``key``),
+    ``modality``, ``sequence``, ``body_part``, ``spacing`` in mm and ``shape``. Of a ``dataset.json`` is kept what
+    plainly names nobody: words of imaging and anatomy, short numbers; a note counts the rest.
 
     Args:
         folders: Folder or folders to look through, with their subfolders; hidden files are passed over.
@@ -77,10 +81,10 @@ def scan(
         keep_tilted: Whether to keep series of a tilted gantry; their affine is sheared.
         stack_series: Whether to keep, as one volume, slices that have a series identifier each but are alike in all
             else and lie evenly behind each other.
-        key: Key of the pseudonyms or the file that holds it, made where there is none; by default one for all studies
-            of this user, see :func:`monai_cl.data.intake.pseudonyms.key_path`.
-        hide_names: Whether to replace parts of paths that could name a patient; ``"strict"`` leaves nothing but words
-            of imaging and short numbers, for files of which no header tells whose they are.
+        key: Key of the ids or the file that holds it, made where there is none; by default one for all studies of this
+            user, see :func:`monai_cl.privacy.pseudonyms.key_path`. The table lies beside the file.
+        hide_names: Whether to name files by ids; ``"strict"`` leaves names of nothing but words of imaging and short
+            numbers as they are, ``False`` leaves all.
         pictures: Whether to read the middle slice of each kept volume, for its thumbnail and to check its values.
         workers: Number of reading threads; by default twice the number of processors, at most 16.
         console: Where to show progress; ``None`` shows none.
@@ -98,18 +102,22 @@ def scan(
     source, starts = _common_folder([Path(folder) for folder in given])
     target = Path(out)
     _check_target(source, target)
+    table = IdTable(None if isinstance(key, Key) else key)
     key = key if isinstance(key, Key) else find_or_make_key(key, outside=source)
     exclusions = target.with_name(f"{target.stem}.left_out.csv")
-    concealer = Concealer(key, active=bool(hide_names), strict=hide_names == "strict")
+    concealer = Concealer()
+    names = ScanNames(key, hide_names, concealer)
     findings = Findings()
     store = SliceStore(findings)
     try:
         mine = {path.absolute() for path in (target, exclusions, target.with_suffix(".html"))}
         paths = (path for path in walk(source, starts, _reporter(findings)) if (source / path).absolute() not in mine)
         files = read_files(source, paths, store, concealer, findings, workers=workers, console=console)
+        listings = {path: names.listing(path) for path in files.listings}
+        if hide_names:
+            table.add(names.files)  # an error may name them
         contents = {
-            os.path.dirname(path) or ".": read_dataset_json(source / path, concealer.path(path))
-            for path in files.listings
+            os.path.dirname(path) or ".": read_dataset_json(source / path, shown) for path, shown in listings.items()
         }
         series, dicom = find_series(
             store, keep_derived=keep_derived, keep_tilted=keep_tilted, stack_series=stack_series
@@ -117,15 +125,17 @@ def scan(
     finally:
         store.close()
     findings.merge(dicom)
-    claims = _claims(source, contents, files, findings, workers)
-    assemble(claims, Known(files.grids, files.unusable, series, key), findings)
+    assemble(_claims(source, contents, files, findings), Known(files.grids, files.unusable, series, key), findings)
     looks = look_at(source, findings, workers=workers, console=console) if pictures else {}
-    result = _result(source, target, exclusions, findings, files.other, concealer, key, looks)
+    header = _header(source, name, contents, series, key, names)
+    result = _result(source, target, exclusions, findings, files.other, names, looks)
+    if hide_names:
+        table.add(names.files)  # before the list: nothing is written that cannot be looked up
     target.parent.mkdir(parents=True, exist_ok=True)
     write_left_out(exclusions, result.left_out)
     if not any(result.counts.values()):
         raise ValueError(_nothing(result))
-    _write_datalist(target, _header(source, name, contents, series, key, concealer), result)
+    _write_datalist(target, header if hide_names else header | {KEPT_NAMES: False}, result)
     return result
 
 
@@ -165,13 +175,7 @@ def _check_target(folder: Path, out: Path) -> None:
         raise ValueError(f"{DATASET_JSON} in the scanned folder is an input of the next scan; choose another name")
 
 
-def _claims(
-    folder: Path,
-    contents: Mapping[str, Mapping[str, Any]],
-    files: Files,
-    findings: Findings,
-    workers: int | None,
-) -> list[Claim]:
+def _claims(folder: Path, contents: Mapping[str, Mapping[str, Any]], files: Files, findings: Findings) -> list[Claim]:
     """Who belongs to whom: by each ``dataset.json`` that lists images, by name where there is none above a file."""
     listing = {root: content for root, content in contents.items() if listed_sections(content)}
     claims = [claim for root in sorted(listing) for claim in declared_claims(root, listing[root], folder, findings)]
@@ -184,8 +188,7 @@ def _claims(
             findings.leave_out([path], "not named in dataset.json", "add it there, or remove that file to pair by name")
         else:
             by_name.append(path)
-    paired = layout_claims(by_name, findings)
-    return claims + without_masks(paired, files.grids, folder, findings, workers=workers)
+    return claims + layout_claims(by_name, findings)
 
 
 def _result(
@@ -194,31 +197,21 @@ def _result(
     exclusions: Path,
     findings: Findings,
     other_files: int,
-    concealer: Concealer,
-    key: Key,
+    names: ScanNames,
     looks: Mapping[str, Any],
 ) -> ScanResult:
     order = [*_SECTIONS, *(section for section in findings.sections if section not in _SECTIONS)]
-    left_out = [
-        LeftOut(
-            tuple(map(concealer.path, entry.paths)),
-            entry.reason,
-            concealer.text(entry.detail, (*entry.paths, *entry.mentions)),
-            series=f"series-{key.digest('series', entry.series)}" if entry.series else "",
-            files=entry.files,
-        )
-        for entry in findings.left_out
-    ]
+    items = names.items({section: findings.sections.get(section, []) for section in order})
     return ScanResult(
         folder=folder,
         datalist=out,
         exclusions=exclusions,
-        sections={s: [concealer.item(item) for item in findings.sections.get(s, [])] for s in order},
-        left_out=one_a_series(left_out),
-        notes={text: sorted(map(concealer.path, findings.notes[text])) for text in sorted(findings.notes)},
+        sections=items,
+        left_out=names.left_out(findings.left_out),
+        notes=names.notes(findings),
         other_files=other_files,
-        shown_folder=concealer.path(folder.as_posix()),
-        pictures={concealer.path(path): look.png for path, look in looks.items()},
+        shown_folder=names.folder(folder.as_posix()),
+        pictures={names.path(path): look.png for path, look in looks.items()},
     )
 
 
@@ -228,20 +221,18 @@ def _header(
     contents: Mapping[str, Mapping[str, Any]],
     series: Sequence[Series],
     key: Key,
-    concealer: Concealer,
+    names: ScanNames,
 ) -> dict[str, Any]:
     """Name, modality and labels, from the ``dataset.json`` files where these agree."""
     own = contents.get(".", {})
-    header: dict[str, Any] = {
-        "name": name or concealer.value(own.get("name")) or concealer.component(folder.resolve().name)
-    }
-    header |= {carried: concealer.value(own[carried]) for carried in _CARRIED_OVER if carried in own}
+    header: dict[str, Any] = {"name": name or names.name(own.get("name"), folder.resolve().name)}
+    header |= {carried: kept for carried in _CARRIED_OVER if (kept := names.value(own.get(carried))) is not None}
     modalities = sorted({one.modality for one in series})
     named = _agreed([content.get("modality", content.get("channel_names")) for content in contents.values()])
-    header["modality"] = named or ({"0": ", ".join(modalities)} if modalities else {})
+    header["modality"] = names.value(named) or ({"0": ", ".join(modalities)} if modalities else {})
     labels = _agreed([content.get("labels") for content in contents.values()])
     if isinstance(labels, dict):
-        header["labels"] = _by_number(labels)
+        header["labels"] = names.labels(_by_number(labels))
     header["key"] = key.fingerprint
     return header
 

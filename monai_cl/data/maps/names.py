@@ -8,10 +8,10 @@ import os
 import re
 from pathlib import Path
 
-from monai_cl.data.intake._concealment import Concealer, is_plain
-from monai_cl.data.intake._hidden_paths import PREFIX, SUFFIX, HiddenPath, alias_of
+from monai_cl.data.intake._hidden_paths import PREFIX, HiddenPath, alias_of
 from monai_cl.data.intake.nifti import stem
-from monai_cl.data.intake.pseudonyms import KEY_VARIABLE, Key, find_or_make_key, new_key
+from monai_cl.privacy.plain import SUFFIX, is_plain
+from monai_cl.privacy.pseudonyms import KEY_VARIABLE, Key, find_or_make_key
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _PSEUDONYM = re.compile(r"sub-[0-9a-f]{12}(_.*)?")
 class MapNames:
     """Pseudonyms of a study of maps, under the key of ``monai-cl scan``, which is made where something must be hidden.
 
-    Names of BIDS are kept unless they look like a date, a long number or a person. Where the key can be neither read
+    Names of BIDS are kept where their labels are words of imaging and short numbers. Where the key can be neither read
     nor made, names are numbered in the order in which they come.
 
     Args:
@@ -32,7 +32,6 @@ class MapNames:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._looks = Concealer(new_key())  # tells what looks like a person, for which any key will do
         self._numbers: dict[str, int] = {}
 
     @functools.cached_property
@@ -78,7 +77,7 @@ class MapNames:
         return f"{PREFIX}{self._number(part):03d}{suffix.group().lower() if suffix else ''}"
 
     def _is_bids(self, name: str) -> bool:
-        return bool(_BIDS.fullmatch(name)) and bool(_PSEUDONYM.fullmatch(name) or not self._looks.hides(name))
+        return bool(_BIDS.fullmatch(name)) and bool(_PSEUDONYM.fullmatch(name) or is_plain(name))
 
     def _number(self, name: str) -> int:
         return self._numbers.setdefault(name, len(self._numbers) + 1)

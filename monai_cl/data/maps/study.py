@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
-from monai_cl.data.intake._concealment import is_plain
-from monai_cl.data.intake._hidden_paths import concealed, shown
+from monai_cl.data.datalist import few_labels, load_datalist, subject_of
+from monai_cl.data.intake._hidden_paths import shown
 from monai_cl.data.intake.nifti import stem
 from monai_cl.data.maps.finding import find_maps, names_of_maps
 from monai_cl.data.maps.fractions import FRACTION_TISSUES, find_fractions, fractions_by_tissue
@@ -41,13 +40,13 @@ def map_items(
     Returns:
         Items with ``image`` (files), ``subject`` and ``case``, and with ``fractions`` where files of tissue fractions
         lie in the folder or among the files of the list, see :func:`find_fractions`. Names that are not of BIDS are
-        replaced by pseudonyms; a datalist of ``monai-cl scan`` brings its own.
+        replaced by pseudonyms, those of a datalist as :func:`~monai_cl.data.load_datalist` does.
 
     Raises:
         ValueError: If nothing is found, or an item of the datalist is no list of maps.
     """
-    names = MapNames(Path(dataset_dir))
     if datalist is None:
+        names = MapNames(Path(dataset_dir))
         found = find_maps(dataset_dir)
         shares = find_fractions(dataset_dir, found)
         return [
@@ -56,8 +55,6 @@ def map_items(
             for n, files in found.items()
         ]
     items = load_datalist(datalist, sections, dataset_dir=dataset_dir, labelled=False)
-    if "key" not in read_datalist(datalist):  # of a scan, which hides names itself
-        items = [_concealed(item, names) for item in items]
     bare = [str(item["case"]) for item in items if not isinstance(item["image"], list)]
     if bare:
         raise ValueError(
@@ -75,13 +72,6 @@ def _with_fractions_apart(item: dict[str, Any]) -> dict[str, Any]:
     shares = [path for path in item["image"] if stem(path).endswith("_probseg")]
     maps = [path for path in item["image"] if path not in shares]
     return {**item, "image": maps, "fractions": shares} if shares else item
-
-
-def _concealed(item: dict[str, Any], names: MapNames) -> dict[str, Any]:
-    hidden: dict[str, Any] = {"image": concealed(item["image"], names.path), "case": names.path(str(item["case"]))}
-    if (subject := item.get("subject")) is not None:
-        hidden["subject"] = subject if is_plain(str(subject)) else names.case(str(subject))
-    return {**item, **hidden}
 
 
 def common_maps(items: Sequence[dict[str, Any]]) -> tuple[str, ...]:

@@ -1,0 +1,166 @@
+"""Datalists that were made by hand: what could name a patient in them is replaced where they are read."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from monai_cl.privacy.naming import PlainNames
+from monai_cl.privacy.plain import is_plain_text, is_plain_value
+from monai_cl.privacy.pseudonyms import KEY_VARIABLE, Key, find_or_make_key
+from monai_cl.privacy.table import IdTable
+
+logger = logging.getLogger(__name__)
+
+KEPT_NAMES = "hide_names"  # a list that says `false` of it keeps its names
+_FILES = ("image", "label")
+_NUMBERS = ("spacing", "shape", "slice_step", "slices_of", "weight", "group")  # of scan and curate
+_HASHES = ("content", "fingerprint")
+_USUAL = (
+    *_NUMBERS,
+    *_HASHES,
+    "slices",
+    "modality",
+    "sequence",
+    "body_part",
+    "source",
+    "position",
+    "fold",
+    "orientation",
+)
+_HEADER = (
+    *("name", "description", "reference", "licence", "license", "release", "modality", "channel_names", "labels"),
+    *("tensorImageSize", "numTraining", "numTest", "file_ending"),
+)
+_HEX = re.compile(r"[0-9a-f]{16,}")
+_RUNS = re.compile(r"(\d{1,4}(-\d{1,4})?,)*\d{1,4}(-\d{1,4})?")
+_OF_CURATE = "curation"
+_said: set[tuple[str, ...]] = set()
+
+
+def keeps_names(content: Mapping[str, Any]) -> bool:
+    """Whether nothing is to be replaced: a scan or a cache made the list, or its owner says so in it."""
+    return "key" in content or "cache" in content or content.get(KEPT_NAMES) is False
+
+
+def without_names(content: Mapping[str, Any], is_section: Callable[[str, Any], bool]) -> dict[str, Any]:
+    """The content of a datalist with ids and pseudonyms in the place of what is not plain.
+
+    Paths of plain names such as ``imagesTr/hippocampus_001.nii.gz`` stay, and so does all else that is plain. Fields
+    and texts that are not are left out, names of classes become ``class N``, and the log says how many. Which file an
+    id stands for is noted in the table beside the key, which is made where there is none.
+
+    Args:
+        content: The JSON object.
+        is_section: Whether a value of it is a list of items.
+
+    Returns:
+        The content, with the fingerprint of the key as ``"key"`` where ids are in it.
+
+    Raises:
+        OSError: If ids are needed, and key or table can be neither read nor written.
+    """
+    if keeps_names(content):
+        return dict(content)
+    names, lost = PlainNames(_key), Counter[str]()
+    hidden: dict[str, Any] = {}
+    for name, value in content.items():
+        if is_section(name, value) and value:
+            hidden[section_name(name, names)] = [_entry(entry, names, lost) for entry in value]
+        elif name == "labels" and isinstance(value, Mapping):
+            hidden[name] = class_names(value, lost)
+        elif name == _OF_CURATE or ((name in _HEADER or is_plain_text(name)) and is_plain_value(value)):
+            hidden[name] = value
+        else:
+            lost["texts of the list"] += 1
+    _say(lost)
+    if names.files:
+        hidden["key"] = names.key.fingerprint
+        IdTable().add(names.files)
+    return hidden
+
+
+def section_name(name: str, names: PlainNames) -> str:
+    """The name of a section, or what stands for it."""
+    return name if is_plain_text(name) else f"section-{names.key.digest('section', name, length=8)}"
+
+
+def class_names(labels: Mapping[str, Any], lost: Counter[str]) -> dict[str, str]:
+    """Names of classes by number; ``class N`` where one might name somebody."""
+    names = {}
+    for number, name in labels.items():
+        if not str(number).isdigit():
+            lost["names of classes"] += 1
+            continue
+        plain = is_plain_text(str(name))
+        names[str(number)] = str(name) if plain else f"class {number}"
+        lost["names of classes"] += not plain
+    return names
+
+
+def plain_fields(item: Mapping[str, Any], lost: Counter[str]) -> dict[str, Any]:
+    """The fields of an item that plainly name nobody."""
+    kept = {}
+    for name, value in item.items():
+        if (name in _USUAL or is_plain_text(name)) and (_is_ours(name, value) or is_plain_value(value)):
+            kept[name] = value
+        else:
+            lost["values of fields"] += 1
+    return kept
+
+
+def _entry(entry: Any, names: PlainNames, lost: Counter[str]) -> Any:
+    if isinstance(entry, str):
+        return names.path(entry)
+    hidden: dict[str, Any] = {}
+    for name in _FILES:
+        value = entry.get(name)
+        if isinstance(value, str) and value:
+            hidden[name] = names.path(value)
+        elif isinstance(value, list) and all(isinstance(part, str) for part in value):
+            hidden[name] = [names.path(part) for part in value]
+        elif name in entry:
+            hidden[name] = value
+    if entry.get("subject") is not None:
+        hidden["subject"] = names.subject(entry["subject"])
+    return hidden | plain_fields({k: v for k, v in entry.items() if k not in (*_FILES, "subject")}, lost)
+
+
+def _is_ours(name: str, value: Any) -> bool:
+    """Whether a value is what scan or curate write under this name, though it looks like a number or a text."""
+    if name in _HASHES:
+        return isinstance(value, str) and bool(_HEX.fullmatch(value))
+    if name == "slices":
+        return isinstance(value, str) and bool(_RUNS.fullmatch(value))
+    return name in _NUMBERS and _are_numbers(value)
+
+
+def _are_numbers(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_are_numbers, value))
+    return isinstance(value, (int, float)) and abs(value) < 100_000
+
+
+def _key() -> Key:
+    try:
+        return find_or_make_key()
+    except OSError as error:
+        raise OSError(
+            "the list holds names that might be those of patients, and the key that hides them can be neither read nor "
+            f'made: {error.strerror}; set {KEY_VARIABLE} to a file that can be written, or add `"{KEPT_NAMES}": false` '
+            "to a list that names nobody"
+        ) from error
+
+
+def _say(lost: Counter[str]) -> None:
+    told = tuple(f"{count} {what}" for what, count in sorted(lost.items()) if count)
+    if told and told not in _said:  # a run reads its list many times
+        _said.add(told)
+        logger.warning(
+            "%s of the datalist were left out or replaced, for they might name somebody; if they do not, add "
+            '`"%s": false` to it',
+            " and ".join(told), KEPT_NAMES,
+        )  # fmt: skip
