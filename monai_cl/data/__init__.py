@@ -1,33 +1,38 @@
 """Data: scanning folders, datalists, prepared volumes, batches of views, phantoms."""
 
-from monai_cl.data.cache import CacheResult, write_cache
-from monai_cl.data.curation import check_pretraining, curate, find_leaks, kept_slices
-from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
-from monai_cl.data.intake.new_scans import find_images
-from monai_cl.data.intake.scan import ScanResult, scan
-from monai_cl.data.intake.study import check_axes, check_labels, check_study, class_names, digest
-from monai_cl.data.loading.depths import items_with_depth
-from monai_cl.data.loading.drawing import BatchDraw, field_of, source_weights
-from monai_cl.data.loading.faults import Faults, TooManyFaultsError
-from monai_cl.data.loading.partitions import (
-    PartitionBatchSampler,
-    PartitionDraw,
-    partition_of,
-    partition_starts,
-    positioned_items,
-    relative_position,
-)
-from monai_cl.data.loading.prepared import PreparedDataset, PreparedStream
-from monai_cl.data.loading.probing import probe_batches, probe_patches, probe_slices, split_for_probe
-from monai_cl.data.loading.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
-from monai_cl.data.loading.slice_loading import ReadableSlices, fixed_slice_batches, slice_loader
-from monai_cl.data.loading.slices import SliceDataset, check_slab, cut_slab, items_of_rank
-from monai_cl.data.maps.finding import find_maps, maps_by_name, names_of_maps
-from monai_cl.data.maps.fractions import find_fractions, fractions_by_tissue, load_fractions
-from monai_cl.data.maps.reading import load_maps
-from monai_cl.data.maps.study import common_fractions, common_maps, digest_items, map_items, split_subjects
-from monai_cl.data.masks import MaskFiles, scans_of
-from monai_cl.data.phantoms import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
+from typing import TYPE_CHECKING
+
+from monai_cl._lazy import face
+
+if TYPE_CHECKING:
+    from monai_cl.data.cache import CacheResult, write_cache
+    from monai_cl.data.curation import check_pretraining, curate, find_leaks, kept_slices
+    from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
+    from monai_cl.data.intake.new_scans import find_images
+    from monai_cl.data.intake.scan import ScanResult, scan
+    from monai_cl.data.intake.study import check_axes, check_labels, check_study, class_names, digest
+    from monai_cl.data.loading.depths import items_with_depth
+    from monai_cl.data.loading.drawing import BatchDraw, field_of, source_weights
+    from monai_cl.data.loading.faults import Faults, TooManyFaultsError
+    from monai_cl.data.loading.partitions import (
+        PartitionBatchSampler,
+        PartitionDraw,
+        partition_of,
+        partition_starts,
+        positioned_items,
+        relative_position,
+    )
+    from monai_cl.data.loading.prepared import PreparedDataset, PreparedStream
+    from monai_cl.data.loading.probing import probe_batches, probe_patches, probe_slices, split_for_probe
+    from monai_cl.data.loading.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
+    from monai_cl.data.loading.slice_loading import ReadableSlices, fixed_slice_batches, slice_loader
+    from monai_cl.data.loading.slices import SliceDataset, check_slab, cut_slab, items_of_rank
+    from monai_cl.data.maps.finding import find_maps, maps_by_name, names_of_maps
+    from monai_cl.data.maps.fractions import find_fractions, fractions_by_tissue, load_fractions
+    from monai_cl.data.maps.reading import load_maps
+    from monai_cl.data.maps.study import common_fractions, common_maps, digest_items, map_items, split_subjects
+    from monai_cl.data.masks import MaskFiles, scans_of
+    from monai_cl.data.phantoms import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
 
 __all__ = [
     "BatchDraw",
@@ -95,3 +100,5 @@ __all__ = [
     "write_brain_maps",
     "write_cache",
 ]
+
+__getattr__, __dir__ = face(__name__)

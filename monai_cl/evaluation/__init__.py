@@ -1,26 +1,31 @@
 """Evidence: what pretraining was worth, with intervals."""
 
-from monai_cl.evaluation._invariance_config import run_invariance
-from monai_cl.evaluation.curve import CurveResult, run_curve
-from monai_cl.evaluation.results import ArmConvergence, ArmLabelsSaved, Curve, CurveArm, Estimate, Score, load_curve
-from monai_cl.evaluation.sequence_invariance import (
-    Invariance,
-    load_sequences,
-    measure_invariance,
-    mind_descriptor,
-    network_descriptor,
-    shift_for,
-)
-from monai_cl.evaluation.statistics import (
-    CaseScore,
-    Convergence,
-    Interval,
-    LabelsSaved,
-    converged,
-    interval,
-    labels_saved,
-    paired_difference,
-)
+from typing import TYPE_CHECKING
+
+from monai_cl._lazy import face
+
+if TYPE_CHECKING:
+    from monai_cl.evaluation._invariance_config import run_invariance
+    from monai_cl.evaluation.curve import CurveResult, run_curve
+    from monai_cl.evaluation.results import ArmConvergence, ArmLabelsSaved, Curve, CurveArm, Estimate, Score, load_curve
+    from monai_cl.evaluation.sequence_invariance import (
+        Invariance,
+        load_sequences,
+        measure_invariance,
+        mind_descriptor,
+        network_descriptor,
+        shift_for,
+    )
+    from monai_cl.evaluation.statistics import (
+        CaseScore,
+        Convergence,
+        Interval,
+        LabelsSaved,
+        converged,
+        interval,
+        labels_saved,
+        paired_difference,
+    )
 
 __all__ = [
     "ArmConvergence",
@@ -48,3 +53,5 @@ __all__ = [
     "run_invariance",
     "shift_for",
 ]
+
+__getattr__, __dir__ = face(__name__)

@@ -1,8 +1,13 @@
 """Handing weights over: from pretraining to fine-tuning, with a receipt of what arrived."""
 
-from monai_cl.weights._files import read_contract, save_network
-from monai_cl.weights._receipt import Receipt, WeightsMismatchError
-from monai_cl.weights._transfer import load_network, receipt_of, start_from, transfer
+from typing import TYPE_CHECKING
+
+from monai_cl._lazy import face
+
+if TYPE_CHECKING:
+    from monai_cl.weights._files import read_contract, save_network
+    from monai_cl.weights._receipt import Receipt, WeightsMismatchError
+    from monai_cl.weights._transfer import load_network, receipt_of, start_from, transfer
 
 __all__ = [
     "Receipt",
@@ -14,3 +19,5 @@ __all__ = [
     "start_from",
     "transfer",
 ]
+
+__getattr__, __dir__ = face(__name__)

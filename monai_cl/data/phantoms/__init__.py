@@ -1,11 +1,16 @@
 """Synthetic patients: brains with quantitative maps, hearts, chests and abdomens, for demos, notebooks and tests."""
 
-from monai_cl.data.phantoms.bids import save_subject, write_brain_maps
-from monai_cl.data.phantoms.brain import BrainSubject, brain_subject
-from monai_cl.data.phantoms.maps import BrainMaps, brain_maps
-from monai_cl.data.phantoms.shapes import abdomen_ct_phantom, cardiac_mr_phantom, chest_ct_phantom
-from monai_cl.data.phantoms.study import write_brain_dataset
-from monai_cl.data.phantoms.volume import LabelledVolume
+from typing import TYPE_CHECKING
+
+from monai_cl._lazy import face
+
+if TYPE_CHECKING:
+    from monai_cl.data.phantoms.bids import save_subject, write_brain_maps
+    from monai_cl.data.phantoms.brain import BrainSubject, brain_subject
+    from monai_cl.data.phantoms.maps import BrainMaps, brain_maps
+    from monai_cl.data.phantoms.shapes import abdomen_ct_phantom, cardiac_mr_phantom, chest_ct_phantom
+    from monai_cl.data.phantoms.study import write_brain_dataset
+    from monai_cl.data.phantoms.volume import LabelledVolume
 
 __all__ = [
     "BrainMaps",
@@ -20,3 +25,5 @@ __all__ = [
     "write_brain_dataset",
     "write_brain_maps",
 ]
+
+__getattr__, __dir__ = face(__name__)

@@ -1,7 +1,14 @@
 """What a run will cost, from a short dry run of its configuration."""
 
-from monai_cl.engine.planning.advice import Advice, advise
-from monai_cl.engine.planning.dry_run import plan_run
-from monai_cl.engine.planning.flight_plan import FlightPlan
+from typing import TYPE_CHECKING
+
+from monai_cl._lazy import face
+
+if TYPE_CHECKING:
+    from monai_cl.engine.planning.advice import Advice, advise
+    from monai_cl.engine.planning.dry_run import plan_run
+    from monai_cl.engine.planning.flight_plan import FlightPlan
 
 __all__ = ["Advice", "FlightPlan", "advise", "plan_run"]
+
+__getattr__, __dir__ = face(__name__)
