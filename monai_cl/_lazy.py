@@ -29,7 +29,7 @@ def face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
         >>> "NTXentLoss" in dir(monai_cl.losses)
         True
     """
-    origins = _stated_imports(package)
+    origins = stated_imports(package)
 
     def __getattr__(name: str) -> Any:
         if name in origins:
@@ -47,10 +47,14 @@ def face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     return __getattr__, __dir__
 
 
-def _stated_imports(package: str) -> dict[str, str]:
-    """Module of each name that the package imports under ``if TYPE_CHECKING:``."""
-    loader = sys.modules[package].__spec__.loader  # type: ignore[union-attr]
-    tree = ast.parse(loader.get_source(package))  # type: ignore[union-attr]
-    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+def stated_imports(package: str) -> dict[str, str]:
+    """Module of each name that a package imports under ``if TYPE_CHECKING:``, none of which is imported for it."""
+    spec = importlib.util.find_spec(package)
+    source = getattr(spec.loader, "get_source", lambda _: "")(package) if spec else ""
+    blocks = [
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
     stated = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: str(node.module) for node in stated for alias in node.names}

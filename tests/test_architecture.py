@@ -1,6 +1,7 @@
 """Who may import whom, and what importing the package must not load."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ LEVEL = {
     "losses": 0, "qmri": 0, "privacy": 0, "transforms": 1, "networks": 1, "metrics": 1, "data": 1,
     "methods": 2, "engine": 3, "evaluation": 4, "report": 5, "demo": 5, "cli": 6,
 }  # fmt: skip
-LEAVES = {"recipes", "bundles", "weights", "_files", "_overrides", "_settings"}
+LEAVES = {"recipes", "bundles", "weights", "_files", "_overrides", "_settings", "_lazy"}
 
 
 def imports(path: Path) -> set[str]:
@@ -56,6 +57,27 @@ def test_importing_the_package_is_light() -> None:
         "sys.exit(', '.join(sorted(heavy)) or None)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["monai_cl.data.intake.scan", "monai_cl.data", "monai_cl.cli"])
+def test_listing_a_folder_starts_without_torch_and_monai(module: str) -> None:
+    code = f"import sys, {module}\nsys.exit(', '.join({{'torch', 'monai', 'SimpleITK'}} & set(sys.modules)) or None)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+FACES = sorted(path.parent for path in PACKAGE.rglob("__init__.py") if "face(__name__)" in path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("folder", FACES, ids=lambda p: p.name)
+def test_a_lazy_face_gives_all_of_its_names(folder: Path) -> None:
+    name = ".".join(folder.relative_to(PACKAGE.parent).parts)
+    package = importlib.import_module(name)
+    assert [one for one in package.__all__ if getattr(package, one, None) is None] == []
+    modules = {path.stem for path in folder.iterdir()}
+    assert modules.isdisjoint(package.__all__), "importing that module would hide the name"
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nothing_like_it'"):
+        package.nothing_like_it  # noqa: B018 - asking is the test
 
 
 def test_losses_load_no_monai() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from monai_cl._lazy import stated_imports
 from monai_cl.evaluation._launch import Launcher, Processes, heading
 from monai_cl.evaluation._steps import PROGRAM
 
@@ -31,7 +32,9 @@ class Forks(Launcher[ForkServerProcess]):
     def __init__(self) -> None:
         super().__init__()
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([*_WARM, *(f"monai_cl.{name}" for name in _OWN)])
+        packages = [f"monai_cl.{name}" for name in _OWN]
+        parts = dict.fromkeys(module for package in packages for module in stated_imports(package).values())
+        self._context.set_forkserver_preload([*_WARM, *packages, *parts])
 
     def _start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> ForkServerProcess:
         step = self._context.Process(target=run_step, args=(list(arguments), str(log), dict(environment)))

@@ -1,31 +1,26 @@
 """Health of a representation: alignment, uniformity, rank, probes, position, correspondence; MIND-SSC beside it."""
 
-from typing import TYPE_CHECKING
-
-from monai_cl._lazy import face
-
-if TYPE_CHECKING:
-    from monai_cl.metrics.alignment import (
-        DenseAlignmentMetric,
-        InstanceAlignmentMetric,
-        alignment,
-        dense_alignment,
-        nearest_matches,
-    )
-    from monai_cl.metrics.collapse import BufferedCollapseMetric
-    from monai_cl.metrics.correspondence import correspondence_errors, features_at
-    from monai_cl.metrics.knn_probe import KNNProbeMetric, knn_accuracy, leave_one_out_knn_accuracy
-    from monai_cl.metrics.linear_probe import LinearProbeMetric, cross_validated_probe_accuracy, linear_probe_accuracy
-    from monai_cl.metrics.mind import mind_ssc
-    from monai_cl.metrics.position import PositionMetric, position_error
-    from monai_cl.metrics.rank import DeadDimensionsMetric, EffectiveRankMetric, dead_dimensions, effective_rank
-    from monai_cl.metrics.retrieval import RetrievalMetric, retrieval_at_k
-    from monai_cl.metrics.uniformity import (
-        DenseUniformityMetric,
-        InstanceUniformityMetric,
-        dense_uniformity,
-        uniformity,
-    )
+from monai_cl.metrics.alignment import (
+    DenseAlignmentMetric,
+    InstanceAlignmentMetric,
+    alignment,
+    dense_alignment,
+    nearest_matches,
+)
+from monai_cl.metrics.collapse import BufferedCollapseMetric
+from monai_cl.metrics.correspondence import correspondence_errors, features_at
+from monai_cl.metrics.knn_probe import KNNProbeMetric, knn_accuracy, leave_one_out_knn_accuracy
+from monai_cl.metrics.linear_probe import LinearProbeMetric, cross_validated_probe_accuracy, linear_probe_accuracy
+from monai_cl.metrics.mind import mind_ssc
+from monai_cl.metrics.position import PositionMetric, position_error
+from monai_cl.metrics.rank import DeadDimensionsMetric, EffectiveRankMetric, dead_dimensions, effective_rank
+from monai_cl.metrics.retrieval import RetrievalMetric, retrieval_at_k
+from monai_cl.metrics.uniformity import (
+    DenseUniformityMetric,
+    InstanceUniformityMetric,
+    dense_uniformity,
+    uniformity,
+)
 
 __all__ = [
     "BufferedCollapseMetric",
@@ -56,5 +51,3 @@ __all__ = [
     "retrieval_at_k",
     "uniformity",
 ]
-
-__getattr__, __dir__ = face(__name__)

@@ -1,49 +1,20 @@
-"""NIfTI volumes through nibabel, with the affine that the format puts first."""
+"""NIfTI files through nibabel: what a header claims is checked, and compressed voxels are read to their checksum."""
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai.config import PathLike
-from monai.data import NibabelReader
-
-from monai_cl.transforms._claims import check_memory
 from monai_cl.transforms._dicom import UnusableImageError
 from monai_cl.transforms._streams import InflatedFile, open_regular
 
 _START = 544  # bytes of the longer header, and the mark of extensions
 _LONGEST_HEADER = 1 << 26  # bytes before the voxels, extensions included
 _MOST_INFLATED = 1032  # deflate makes no more of a byte
-
-
-class NiftiReader(NibabelReader):
-    """Reads one NIfTI file with the affine of its sform, else of its qform, as a scan does.
-
-    The reader of MONAI takes another one, down to that of the voxel sides alone, wherever the header rounds these
-    sides, and never sees the checksum at the end of a compressed file.
-    """
-
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
-        """Open the file, and check that it holds what its header announces."""
-        path = data if isinstance(data, (str, bytes)) or not isinstance(data, Sequence) else data[0]
-        self.filenames = (path,)
-        image = open_nifti(Path(str(path)))
-        check_real(image)
-        check_memory(image.shape)
-        check_complete(Path(str(path)), image)
-        return image
-
-    def get_data(self, img: Any) -> tuple[Any, dict[str, Any]]:
-        """Values and metadata, once the checksum of the file holds."""
-        with closing_stream(img):
-            values, meta = super().get_data(img)
-            finish(img)
-        return values, meta
 
 
 def open_nifti(path: Path) -> Any:

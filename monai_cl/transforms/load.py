@@ -28,7 +28,7 @@ from monai_cl.transforms._dicom import (
 from monai_cl.transforms._dicom.frames import decode_frames
 from monai_cl.transforms._itk import is_itk, read_itk
 from monai_cl.transforms._lattice import check_same_lattice
-from monai_cl.transforms._nifti import NiftiReader
+from monai_cl.transforms._nifti_reader import NiftiReader
 from monai_cl.transforms._threads import read_with_itk, without_warnings
 
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
