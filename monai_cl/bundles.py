@@ -1,13 +1,15 @@
 """Bundles that travel with the package: list them, copy them, and check what a bundle needs before it runs.
 
 MONAI checks neither the version of the packages a bundle needs nor the names and the kinds of the values one overrides
-on the command line, and it hides the reason of an error behind its own; :func:`require_version`,
-:func:`check_command_line` and :func:`plain_errors` mend that, from a bundle's ``initialize``.
+on the command line, it hides the reason of an error behind its own, and two runs may write into one folder;
+:func:`require_version`, :func:`check_command_line`, :func:`plain_errors` and :func:`claim` mend that, from a bundle's
+``initialize``.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 import sys
 import tempfile
@@ -19,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
+from monai_cl._locks import claim_file, claim_folder
+from monai_cl._locks import release as free
 from monai_cl._overrides import (
     is_bundle_process,
     is_flag,
@@ -39,6 +43,7 @@ _SEARCH = (
     Path(__file__).parent.parent / "bundles",  # in a checkout
 )
 _COPIED = ("configs", "docs", "LICENSE")
+_claims: list[Path | None] = []
 # what MONAI raises around an error of a config expression, a component, a transform
 _WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")
 
@@ -172,6 +177,29 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     pairs = [f"--{key}={text}" for key, text in pairs_of(arguments[first:]) if key != "config_file"]
     found = read_overrides(["monai/bundle/__main__.py", "run", "--config_file", repr(files), *pairs])
     return files, {key: found.get(key, value) for key, value in options.items() if key not in run_parameters()}
+
+
+def claim(folder: str | Path, *files: str | Path) -> None:
+    """Keep a second run from writing where this one does, until :func:`release` or the end of the process.
+
+    Of the processes that ``torchrun`` starts, the first claims, for it alone writes.
+
+    Args:
+        folder: The output folder, made where it is absent.
+        *files: Files elsewhere that the run writes, such as the network's.
+
+    Raises:
+        OccupiedError: If another process has one of them: names it, since when, and what to do. A ``RuntimeError``.
+    """
+    if int(os.environ.get("RANK") or 0) == 0:
+        _claims.append(claim_folder(folder, instead="another --output_dir"))
+        _claims.extend(claim_file(file, instead="another file to write") for file in files)
+
+
+def release() -> None:
+    """Give back all that :func:`claim` has taken."""
+    while _claims:
+        free(_claims.pop())
 
 
 def plain_errors() -> None:

@@ -1,6 +1,7 @@
 """The command line: one function a verb, the work is elsewhere."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from monai_cl._locks import alone_with
 
 app = typer.Typer(
     help="Self-supervised contrastive pretraining for CT and MR. Training runs through `python -m monai.bundle run`.",
@@ -50,22 +53,23 @@ def scan(
     from monai_cl.data.intake.scan import scan as scan_folders
     from monai_cl.report.study_page import write_study_page
 
-    result = scan_folders(
-        folders,
-        out,
-        keep_derived=keep_derived,
-        keep_tilted=keep_tilted,
-        stack_series=stack_series,
-        key=key,
-        hide_names=hide_names,
-        pictures=pictures,
-        workers=workers,
-        console=console,
-    )
-    console.print(result.table())
-    written = [result.datalist, result.exclusions]
-    if pictures:
-        written.append(write_study_page(result, out.with_suffix(".html")))
+    with alone_with(out):
+        result = scan_folders(
+            folders,
+            out,
+            keep_derived=keep_derived,
+            keep_tilted=keep_tilted,
+            stack_series=stack_series,
+            key=key,
+            hide_names=hide_names,
+            pictures=pictures,
+            workers=workers,
+            console=console,
+        )
+        console.print(result.table())
+        written = [result.datalist, result.exclusions]
+        if pictures:
+            written.append(write_study_page(result, out.with_suffix(".html")))
     console.print(f"wrote {', '.join(map(str, written))}; next:")
     console.print(result.next_command, soft_wrap=True, markup=False, highlight=False)
 
@@ -195,23 +199,25 @@ def curate(
     from monai_cl.data.curation import curate as curate_study
     from monai_cl.data.curation.embedding import load_embedding
 
-    result = curate_study(
-        study,
-        out,
-        dataset_dir=dataset_dir,
-        sections=sections,
-        method=method,
-        threshold=threshold,
-        scope=scope,
-        embed=None if embedding is None else load_embedding(embedding),
-        against=against,
-        on_leak=on_leak,
-        hold_out=hold_out,
-        seed=seed,
-        dry_run=dry_run,
-        workers=workers,
-        console=console,
-    )
+    target = study.with_name(f"{study.stem}.curated.json") if out is None else out
+    with nullcontext() if dry_run else alone_with(target):
+        result = curate_study(
+            study,
+            target,
+            dataset_dir=dataset_dir,
+            sections=sections,
+            method=method,
+            threshold=threshold,
+            scope=scope,
+            embed=None if embedding is None else load_embedding(embedding),
+            against=against,
+            on_leak=on_leak,
+            hold_out=hold_out,
+            seed=seed,
+            dry_run=dry_run,
+            workers=workers,
+            console=console,
+        )
     console.print(result.table())
     console.print(result.threshold_table())
     for leak in result.leaks[:20]:
@@ -248,18 +254,20 @@ def report(
         for bundle in runs:
             console.print(f"wrote {cards.write_card(bundle)}")
     elif record:
-        cards.record_results(runs, record, title=title or record.stem, command=command)
+        with alone_with(record, instead="another --record"):
+            cards.record_results(runs, record, title=title or record.stem, command=command)
         console.print(f"wrote {record}")
     else:
-        page = write_report(
-            runs,
-            out,
-            title=title or None,
-            names=names,
-            neighbours=neighbours,
-            datalist=datalist,
-            dataset_dir=dataset_dir,
-        )
+        with alone_with(out):
+            page = write_report(
+                runs,
+                out,
+                title=title or None,
+                names=names,
+                neighbours=neighbours,
+                datalist=datalist,
+                dataset_dir=dataset_dir,
+            )
         console.print(f"wrote {page}")
 
 

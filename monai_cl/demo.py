@@ -21,6 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from monai_cl import bundles
+from monai_cl._locks import alone_in, is_empty
 
 SPACING = 3.0  # mm; coarse, so that minutes on a CPU suffice
 ARMS = {"pretrained": "@pretrained", "from scratch": "none"}
@@ -68,11 +69,17 @@ def run_demo(
         ModuleNotFoundError: If nilearn, which carries the tissue maps, is not installed.
     """
     root, console = Path(folder), console or Console()
-    if root.exists() and any(root.iterdir()):
-        raise FileExistsError(f"the demo needs an empty folder, {root} holds files; remove it or give `--out OTHER`")
-    _make_subjects(root / "scans", console, seed=seed, unlabelled=unlabelled, labelled=labelled, test=test)
-    bundles.copy("volume_contrast", root / "bundle")
-    steps = _Steps(root, console, {"seed": seed, **BUDGET, **(overrides or {})})
+    with alone_in(root):
+        if not is_empty(root):
+            raise FileExistsError(
+                f"the demo needs an empty folder, {root} holds files; remove it or give `--out OTHER`"
+            )
+        _make_subjects(root / "scans", console, seed=seed, unlabelled=unlabelled, labelled=labelled, test=test)
+        bundles.copy("volume_contrast", root / "bundle")
+        return _run_steps(root, _Steps(root, console, {"seed": seed, **BUDGET, **(overrides or {})}), console, test)
+
+
+def _run_steps(root: Path, steps: "_Steps", console: Console, test: int) -> DemoResult:
     steps.run("pretrain", ["pretrain"], sections="unlabelled")
     for arm, start in ARMS.items():
         name = arm.replace(" ", "_")

@@ -275,7 +275,7 @@ def test_a_cache_killed_halfway_finishes_with_the_bytes_of_one_that_was_not(own:
     with subprocess.Popen([sys.executable, "-c", KILLED, str(own), str(folder)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"halfway\n"
-        with pytest.raises(RuntimeError, match="another process is writing"):
+        with pytest.raises(RuntimeError, match=rf"process {process.pid} on .* is writing .*: wait .* another --out"):
             cached(own, out=folder)
         os.kill(process.pid, signal.SIGKILL)
     # its workers live on for a while, which must not keep the next call out

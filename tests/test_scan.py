@@ -259,15 +259,6 @@ def test_suffix_pairs_a_label_and_other_files_are_unlabelled(data):
     assert rows(result) == {"p3_mask.nii.gz": "label without image"}
 
 
-def test_possible_mask_is_noted(data):
-    nifti(data / "head.nii.gz")
-    nifti(data / "head_tumour.nii.gz")
-    nifti(data / "head_T1.nii.gz")
-    assert [paths for note, paths in scanned(data)[0].notes.items() if "may be a mask" in note] == [
-        ["head_tumour.nii.gz"]
-    ]
-
-
 @pytest.mark.parametrize(
     ("paths", "subjects"),
     [
@@ -676,5 +667,5 @@ def test_nasty_dicom_is_sorted_out(tmp_path):
 def test_miscellaneous_volumes_are_sorted_out(tmp_path):
     result = scan(SHARED / "mr_misc", tmp_path / "list.json", hide_names=False)
     assert [item["label"] for item in result.sections["training"]] == ["ts_example_mr_seg.nii.gz"]
-    assert rows(result) == {"niivue_pcasl_4d.nii.gz": "4-D"}
-    assert [item["subject"] for item in result.sections["unlabelled"]][2:] == ["stroke"] * 3
+    assert rows(result) == {"niivue_pcasl_4d.nii.gz": "4-D", "pyrad_brain1_tumour.nii.gz": "mask among images"}
+    assert [item["subject"] for item in result.sections["unlabelled"]] == ["pyrad_brain1"] + ["stroke"] * 3

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
@@ -58,6 +59,7 @@ def run_step(arguments: Sequence[str], log: str, environment: Mapping[str, str])
 
     import torch
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", "1")))  # the variable is read at the import only
     module, rest = arguments[1], list(arguments[2:])
     sys.argv = [PROGRAM, *rest]
@@ -69,6 +71,14 @@ def run_step(arguments: Sequence[str], log: str, environment: Mapping[str, str])
         traceback.print_exc()
         sys.stderr.flush()
         raise SystemExit(1) from None
+
+
+def _end_with_parent() -> None:
+    """A curve that was killed has its steps done again: those that it left behind would be in the way."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def quickest() -> Processes | Forks:

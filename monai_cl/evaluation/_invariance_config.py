@@ -12,6 +12,7 @@ import yaml
 from monai.bundle import ConfigParser
 from torch import nn
 
+from monai_cl._locks import alone_in
 from monai_cl.evaluation.sequence_invariance import (
     Descriptor,
     Invariance,
@@ -48,6 +49,14 @@ def run_invariance(
         FileNotFoundError: If a scan or checkpoint is not there.
     """
     settings = _read(Path(config))
+    folder = Path(output or settings["output"])
+    with alone_in(folder):
+        return _measure(settings, folder, progress)
+
+
+def _measure(
+    settings: dict[str, Any], folder: Path, progress: Callable[[int, int], None] | None
+) -> tuple[list[Invariance], Path]:
     patients = {
         name: load_sequences({s: _there(path) for s, path in files.items()}, spacing=settings["spacing"])
         for name, files in settings["patients"].items()
@@ -58,7 +67,7 @@ def run_invariance(
     )  # fmt: skip
     told = {k: v for k, v in settings.items() if k not in ("patients", "output", "checkpoints")}
     told["sequences"] = {name: list(files) for name, files in settings["patients"].items()}
-    return results, write_invariance(results, output or settings["output"], settings=told)
+    return results, write_invariance(results, folder, settings=told)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,6 +19,7 @@ from rich.progress import track
 from rich.table import Table
 from torch.utils.data import DataLoader
 
+from monai_cl._locks import alone_in
 from monai_cl.data.cache.arrays import array_class
 from monai_cl.data.cache.encoding import DTYPES
 from monai_cl.data.cache.job import Job, Outcome, file_name
@@ -115,7 +116,7 @@ def write_cache(
         ValueError: If the folder holds the cache of another recipe, type or storage and ``rebuild`` is not set.
         TooManyFaultsError: If more than ``max_faults`` of the volumes fail, or all; what is done stays.
         DiskFullError: If there is no room; what is done stays.
-        RuntimeError: If another process is writing the same folder.
+        OccupiedError: If another process is writing the same folder; a ``RuntimeError``.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -154,30 +155,15 @@ def _check_folder(job: Job, rebuild: bool) -> None:
 def _writing(folder: Path) -> Iterator[None]:
     """Make the folder, keep a second process from writing in it, and tell of a full disk what can be done."""
     try:
-        for part in ("volumes", "entries"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w") as file:
-            _lock(file, folder)
+        with alone_in(folder):
+            for part in ("volumes", "entries"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
             _remove_leftovers(folder)
             yield
     except OSError as error:
         if error.errno in _FULL and not isinstance(error, DiskFullError):
             raise DiskFullError(error.errno, f"the disk of {folder} is full; {_GO_ON}") from error
         raise
-
-
-def _lock(file: IO[str], folder: Path) -> None:
-    """The lock goes with the process that holds it, however that ends; its workers, which may outlive it, have none."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        return
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        raise RuntimeError(f"another process is writing {folder}; wait for it, or give another --out") from None
-    except OSError:  # a file system without locks
-        return
 
 
 def _run(job: Job, max_faults: float, processes: int | None, console: Console) -> list[Outcome]:

@@ -193,6 +193,20 @@ def _role(path: str) -> tuple[str, tuple[str, str], str]:
     return "image", (place, name), "training"
 
 
+def layout_folder(folder: str) -> str | None:
+    """The folder of labels that belongs to a folder of images; ``None`` for other folders.
+
+    Example:
+        >>> layout_folder("study/imagesTr"), layout_folder("study/scans")
+        ('study/labelsTr', None)
+    """
+    parts = folder.split("/")
+    match = _LAYOUT.fullmatch(parts[-1])
+    if not match or not match["kind"].lower().startswith("images"):
+        return None
+    return "/".join((*parts[:-1], f"labels{match['suffix']}"))
+
+
 def _without_channel(key: tuple[str, str]) -> tuple[str, str]:
     return key[0], _CHANNEL.sub("", key[1])
 

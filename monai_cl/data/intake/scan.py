@@ -21,6 +21,7 @@ from monai_cl.data.intake._concealment import Concealer
 from monai_cl.data.intake._findings import Findings
 from monai_cl.data.intake._headers import Files, read_files
 from monai_cl.data.intake._left_out import write_left_out
+from monai_cl.data.intake._masks import without_masks
 from monai_cl.data.intake._middle_slice import look_at
 from monai_cl.data.intake._naming import HideNames, ScanNames
 from monai_cl.data.intake._walk import walk
@@ -125,7 +126,8 @@ def scan(
     finally:
         store.close()
     findings.merge(dicom)
-    assemble(_claims(source, contents, files, findings), Known(files.grids, files.unusable, series, key), findings)
+    claims = _claims(source, contents, files, findings, workers)
+    assemble(claims, Known(files.grids, files.unusable, series, key), findings)
     looks = look_at(source, findings, workers=workers, console=console) if pictures else {}
     header = _header(source, name, contents, series, key, names)
     result = _result(source, target, exclusions, findings, files.other, names, looks)
@@ -175,7 +177,13 @@ def _check_target(folder: Path, out: Path) -> None:
         raise ValueError(f"{DATASET_JSON} in the scanned folder is an input of the next scan; choose another name")
 
 
-def _claims(folder: Path, contents: Mapping[str, Mapping[str, Any]], files: Files, findings: Findings) -> list[Claim]:
+def _claims(
+    folder: Path,
+    contents: Mapping[str, Mapping[str, Any]],
+    files: Files,
+    findings: Findings,
+    workers: int | None,
+) -> list[Claim]:
     """Who belongs to whom: by each ``dataset.json`` that lists images, by name where there is none above a file."""
     listing = {root: content for root, content in contents.items() if listed_sections(content)}
     claims = [claim for root in sorted(listing) for claim in declared_claims(root, listing[root], folder, findings)]
@@ -188,7 +196,8 @@ def _claims(folder: Path, contents: Mapping[str, Mapping[str, Any]], files: File
             findings.leave_out([path], "not named in dataset.json", "add it there, or remove that file to pair by name")
         else:
             by_name.append(path)
-    return claims + layout_claims(by_name, findings)
+    paired = layout_claims(by_name, findings)
+    return claims + without_masks(paired, files.grids, folder, findings, workers=workers)
 
 
 def _result(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from monai_cl._files import atomic_write
+from monai_cl._locks import alone_in, is_empty
 from monai_cl.data.phantoms.maps import MAP_LABELS, BrainMaps, brain_maps
 from monai_cl.data.phantoms.volume import write_nifti
 from monai_cl.qmri.maps import MAP_NAMES
@@ -63,16 +64,20 @@ def write_brain_maps(
     if subjects < 1:
         raise ValueError(f"subjects must be at least 1, got {subjects!r}")
     root = Path(folder)
-    if root.exists() and any(root.iterdir()):
-        raise FileExistsError(f"the maps need an absent or empty folder, {root} holds files; choose another")
     options: dict[str, Any] = {"spacing": spacing, "field_strength": field_strength, "head": head, "lesions": lesions}
-    for number in range(subjects):
-        save_subject(brain_maps((seed, number), **options), root, f"{number + 1:03d}")
-        if progress is not None:
-            progress(number + 1, subjects)
-    rows = ["index\tname\tabbreviation", *(f"{k}\t{name}\t{_BIDS_LABELS[name]}" for k, name in MAP_LABELS.items())]
-    _write_text(root / "dseg.tsv", "\n".join(rows) + "\n")
-    _write_json(root / "dataset_description.json", _description(seed, options))
+    with alone_in(root, instead="another folder"):
+        if not is_empty(root):
+            raise FileExistsError(f"the maps need an absent or empty folder, {root} holds files; choose another")
+        for number in range(subjects):
+            save_subject(brain_maps((seed, number), **options), root, f"{number + 1:03d}")
+            if progress is not None:
+                progress(number + 1, subjects)
+        rows = [
+            "index\tname\tabbreviation",
+            *(f"{k}\t{name}\t{_BIDS_LABELS[name]}" for k, name in MAP_LABELS.items()),
+        ]
+        _write_text(root / "dseg.tsv", "\n".join(rows) + "\n")
+        _write_json(root / "dataset_description.json", _description(seed, options))
     return root
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monai_cl._files import atomic_write
+from monai_cl._locks import alone_in, is_empty
 from monai_cl.data.phantoms.brain import LABELS, BrainSubject, brain_subject
 
 # Sections of the datalist in the order of the subject numbers.
@@ -51,8 +52,21 @@ def write_brain_dataset(
     if min(counts.values()) < 0 or sum(counts.values()) == 0:
         raise ValueError(f"the numbers of subjects must not be negative and not all 0, got {counts}")
     root = Path(folder)
-    if root.exists() and any(root.iterdir()):
-        raise FileExistsError(f"the brain dataset needs an absent or empty folder, {root} holds files; choose another")
+    with alone_in(root, instead="another folder"):
+        if not is_empty(root):
+            raise FileExistsError(
+                f"the brain dataset needs an absent or empty folder, {root} holds files; choose another"
+            )
+        return _write(root, counts, spacing, seed, progress)
+
+
+def _write(
+    root: Path,
+    counts: dict[str, int],
+    spacing: float,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> Path:
     sections: dict[str, list[dict[str, str]]] = {}
     written = 0
     for section_number, section in enumerate(_SECTIONS):

@@ -1,0 +1,192 @@
+"""One command at a time in one place: a lock that says who holds it, and that goes with the process that does."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"  # in a folder; of a file .NAME.lock beside it
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+_MOMENT = 0.05  # seconds, in which a holder that has just come writes who it is
+_APART = 2.0  # seconds between the beginnings of two processes; that of one is known to a hundredth
+
+
+class OccupiedError(RuntimeError):
+    """Another process is writing in the same place."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    descriptor: int
+    process: int
+
+
+_held: dict[Path, _Held] = {}
+
+
+def claim_folder(folder: str | Path, *, instead: str = "another folder") -> Path | None:
+    """Make a folder and take it for this process alone, until :func:`release` or the end of the process.
+
+    Args:
+        folder: The folder; its lock is the file ``.lock`` in it.
+        instead: What a user may give to keep out of the way, for the message.
+
+    Returns:
+        What :func:`release` takes; ``None`` where this process has the folder already.
+
+    Raises:
+        OccupiedError: If another process has it; names it, since when, and what to do.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    return _claim(path.resolve() / LOCK, path, instead)
+
+
+def claim_file(file: str | Path, *, instead: str = "another file") -> Path | None:
+    """Take the name of a file for this process alone, as :func:`claim_folder` does a folder; it need not exist."""
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _claim(path.parent.resolve() / f".{path.name}{LOCK}", path, instead)
+
+
+def release(lock: Path | None) -> None:
+    """Give back what a claim has returned; the file of the lock is removed."""
+    if lock is None or (held := _held.get(lock)) is None or held.process != os.getpid():
+        return
+    lock.unlink(missing_ok=True)  # while it is held: who waits for this very file looks again
+    del _held[lock]
+    os.close(held.descriptor)
+
+
+@contextlib.contextmanager
+def alone_in(folder: str | Path, *, instead: str = "another --out") -> Iterator[None]:
+    """Hold a folder as :func:`claim_folder` does while the block runs."""
+    lock = claim_folder(folder, instead=instead)
+    try:
+        yield
+    finally:
+        release(lock)
+
+
+@contextlib.contextmanager
+def alone_with(file: str | Path, *, instead: str = "another --out") -> Iterator[None]:
+    """Hold a file as :func:`claim_file` does while the block runs."""
+    lock = claim_file(file, instead=instead)
+    try:
+        yield
+    finally:
+        release(lock)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is absent or holds nothing but its own lock."""
+    return not folder.exists() or all(path.name == LOCK for path in folder.iterdir())
+
+
+def _claim(lock: Path, place: Path, instead: str) -> Path | None:
+    if lock in _held and _held[lock].process == os.getpid():
+        return None
+    while True:
+        # not through a link: what is written here must not land in a file elsewhere
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            _lock(descriptor, lock, place, instead)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if _is_still(lock, descriptor):
+            break
+        os.close(descriptor)  # its holder has gone and has taken the file away
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps(_myself()).encode())
+    _held[lock] = _Held(descriptor, os.getpid())
+    return lock
+
+
+def _lock(descriptor: int, lock: Path, place: Path, instead: str) -> None:
+    """Let the system hold the lock, for it ends with the process, however that ends; else go by what the file says."""
+    try:
+        if fcntl is None:
+            raise OSError(errno.ENOLCK, "no locks")
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = _read(lock)
+        # a file system without locks: a holder of this machine that is no more holds nothing
+        if error.errno in _TAKEN or (holder and not _is_dead(holder)):
+            raise OccupiedError(_message(holder, lock, place, instead, sure=error.errno in _TAKEN)) from None
+
+
+def _message(holder: dict[str, Any], lock: Path, place: Path, instead: str, *, sure: bool) -> str:
+    who, stop = "another process", "or stop it"
+    if holder:
+        who = f"process {holder.get('pid')} on {holder.get('host')} (since {holder.get('since')})"
+        stop = f"or stop it (kill {holder.get('pid')})"
+    unsure = "" if sure else f"; if it is no more, remove {lock}"
+    return f"{who} is writing {place}: wait until it has ended, {stop}, or give {instead}{unsure}"
+
+
+def _myself() -> dict[str, Any]:
+    since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "began": _began(os.getpid())}
+
+
+def _read(lock: Path) -> dict[str, Any]:
+    """Who has a lock, as its file says; nothing where it does not say so."""
+    for _ in range(3):
+        with contextlib.suppress(OSError, ValueError):
+            content = json.loads(lock.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and isinstance(content.get("pid"), int):
+                return content
+        time.sleep(_MOMENT)
+    return {}
+
+
+def _is_still(lock: Path, descriptor: int) -> bool:
+    try:
+        now, mine = os.stat(lock), os.fstat(descriptor)
+    except FileNotFoundError:
+        return False
+    return (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Whether a process of this machine has ended; a number that another process has now is not its own."""
+    if holder.get("host") != socket.gethostname():
+        return False
+    began = _began(holder["pid"])
+    return began is None or abs(began - float(holder.get("began") or 0)) > _APART
+
+
+def _began(process: int) -> float | None:
+    import psutil
+
+    try:
+        return float(psutil.Process(process).create_time())
+    except psutil.Error:
+        return None
+
+
+def _forget() -> None:
+    """In a fork: the lock is the parent's, and a worker that outlives it must not keep it."""
+    for held in _held.values():
+        with contextlib.suppress(OSError):
+            os.close(held.descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
