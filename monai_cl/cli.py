@@ -275,17 +275,26 @@ def report(
 def curve(
     config: Annotated[Path, typer.Argument(help="YAML file; tutorials/curve_hippocampus.yaml is one to start from.")],
     processes: Annotated[int, typer.Option(help="Runs at the same time; they share the cores.", min=1)] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each run; its share of the cores when left out.", min=1)
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Another output folder than that of the file.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would run.")] = False,
 ) -> None:
     """Measure what pretraining is worth: fine-tune with few and many labels from each start, with intervals."""
-    from monai_cl.evaluation import run_curve
-    from monai_cl.report.curve_picture import curve_in_words, draw_curve
+    from monai_cl.evaluation import CurveStoppedError, run_curve
+    from monai_cl.report.curve_screen import show_curve
 
-    result = run_curve(config, output=out, processes=processes, dry_run=dry_run, console=console)
+    stopped = False
+    try:
+        result = run_curve(config, output=out, processes=processes, threads=threads, dry_run=dry_run, console=console)
+    except CurveStoppedError as error:
+        result, stopped = error.result, True
     if result.curve is not None:
-        console.print(curve_in_words(result.curve), highlight=False)
-        console.print(f"wrote {draw_curve(result.curve, result.folder / 'curve.png')} and tables beside it")
+        show_curve(result.curve, result.folder, console)
+    if stopped:
+        console.print("stopped; the same command goes on")
+        raise typer.Exit(code=130)
     if result.failed:
         raise RuntimeError(result.complaint())
 

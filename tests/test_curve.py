@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from monai_cl import cli, weights
 from monai_cl.evaluation import Curve, CurveResult, Score, load_curve, run_curve
 from monai_cl.evaluation._forks import Forks
-from monai_cl.evaluation._launch import Processes, environment, reason
+from monai_cl.evaluation._launch import THREAD_VARIABLES, Processes, environment, physical_cores, reason
 from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell, make_plan
 from monai_cl.evaluation._pool import Pool, ranks
 from monai_cl.evaluation._read_config import read_config
@@ -495,14 +495,45 @@ def test_a_rank_beyond_their_number_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_steps_share_the_cores_and_are_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monai_cl.evaluation._launch.cores", lambda: 8)
+    monkeypatch.setattr("monai_cl.evaluation._launch.physical_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr("monai_cl.evaluation._launch._gpus", lambda: ["0", "2"])
     given = environment(2, 1)
-    assert given["OMP_NUM_THREADS"] == "2"
+    assert {given[name] for name in THREAD_VARIABLES} == {"2"}
     assert "RANK" not in given
     assert given["CUDA_VISIBLE_DEVICES"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("processes", "said", "threads", "expected"),
+    [(1, "", None, 4), (3, "", None, 1), (9, "", None, 1), (1, "2", None, 2), (2, "16", None, 2), (2, "1", 3, 3)],
+)
+def test_threads_are_a_share_of_the_physical_cores_unless_said_otherwise(
+    processes: int, said: str, threads: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)  # two threads run on each
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert environment(processes, 0, threads)["OMP_NUM_THREADS"] == str(expected)
+
+
+def test_a_process_that_may_use_fewer_cores_counts_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    assert physical_cores() == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks of a warm process are taken on Linux alone")
+def test_a_fork_has_the_threads_that_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "threads_here.py").write_text("import torch\nprint('threads', torch.get_num_threads())\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert Forks()(["-m", "threads_here"], tmp_path / "log.txt", environment(1, 0, 3)) == 0
+    assert "threads 3" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_process_that_fails_leaves_its_reason_in_the_log(tmp_path: Path) -> None:

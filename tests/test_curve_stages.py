@@ -176,7 +176,7 @@ def test_too_many_kept_apart_is_refused(config: Callable[..., Path], study: Path
 def test_stages_are_planned_in_order(staged: Callable[..., Path]) -> None:
     plan = make_plan(read_config(staged()))
     assert [cell.folder for cell in plan.cells if cell.role == PRETRAIN] == [
-        *(f"pretraining/{arm}/seed_{seed}" for arm in ("first", "second") for seed in (0, 1))
+        *(f"pretraining/{arm}/seed_{seed}" for seed in (0, 1) for arm in ("first", "second"))
     ]
     assert plan.config.stages("again") == ("first", "second")
 

@@ -6,7 +6,7 @@ from monai_cl._lazy import face
 
 if TYPE_CHECKING:
     from monai_cl.evaluation._invariance_config import run_invariance
-    from monai_cl.evaluation.curve import CurveResult, run_curve
+    from monai_cl.evaluation.curve import CurveResult, CurveStoppedError, run_curve
     from monai_cl.evaluation.results import ArmConvergence, ArmLabelsSaved, Curve, CurveArm, Estimate, Score, load_curve
     from monai_cl.evaluation.sequence_invariance import (
         Invariance,
@@ -35,6 +35,7 @@ __all__ = [
     "Curve",
     "CurveArm",
     "CurveResult",
+    "CurveStoppedError",
     "Estimate",
     "Interval",
     "Invariance",

@@ -12,12 +12,13 @@ import runpy
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from monai_cl._lazy import stated_imports
-from monai_cl.evaluation._launch import Launcher, Processes, heading
+from monai_cl.evaluation._launch import THREAD_VARIABLES, Launcher, Processes, heading
 from monai_cl.evaluation._steps import PROGRAM
 
 _WARM = ("monai.bundle", "monai.engines", "monai.handlers", "monai.inferers", "monai.networks.nets", "monai.transforms")
@@ -39,12 +40,29 @@ class Forks(Launcher[ForkServerProcess]):
 
     def _start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> ForkServerProcess:
         step = self._context.Process(target=run_step, args=(list(arguments), str(log), dict(environment)))
-        step.start()
+        # the first start brings up the server, whose imports read these variables once for all forks
+        with _environ({name: environment[name] for name in THREAD_VARIABLES if name in environment}):
+            step.start()
         return step
 
     def _wait(self, step: ForkServerProcess) -> int:
         step.join()
         return step.exitcode if step.exitcode is not None else -1
+
+
+@contextmanager
+def _environ(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for as long as a block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def run_step(arguments: Sequence[str], log: str, environment: Mapping[str, str]) -> None:

@@ -10,8 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+import psutil
+
 from monai_cl.evaluation._steps import command, in_words
 
+# torch, and what multiplies matrices and resamples beside it: each starts as many threads as there are cores otherwise
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 _TAIL = 15  # lines of a log that are shown
 # a step is a run of its own, whatever launched this process
 _NOT_HANDED_ON = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -88,22 +97,46 @@ def heading(arguments: Sequence[str]) -> bytes:
     return f"$ {in_words(arguments)}\n".encode()
 
 
-def environment(processes: int, worker: int) -> dict[str, str]:
-    """Environment of a step: its share of the cores and, where there are several GPUs, one of them."""
+def environment(processes: int, worker: int, threads: int | None = None) -> dict[str, str]:
+    """Environment of a step: its share of the cores and, where there are several GPUs, one of them.
+
+    Args:
+        processes: Number of steps at the same time.
+        worker: Number of this one.
+        threads: Threads of a step; its share of the physical cores when left out.
+    """
     siblings = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     place = int(os.environ.get("LOCAL_RANK", 0)) * processes + worker
-    threads = max(1, cores() // (processes * siblings))
+    count = str(threads or share(processes * siblings))
     kept = {key: value for key, value in os.environ.items() if key not in _NOT_HANDED_ON}
     kept = {key: value for key, value in kept.items() if not key.startswith("TORCHELASTIC_")}
     gpus = _gpus()
     chosen = {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if len(gpus) > 1 else {}
-    return {**kept, "OMP_NUM_THREADS": str(threads), **chosen}
+    return {**kept, **dict.fromkeys(THREAD_VARIABLES, count), **chosen}
+
+
+def share(steps: int) -> int:
+    """Threads of each of several steps: physical cores, shared out, and no more than ``OMP_NUM_THREADS`` says.
+
+    Two threads on one physical core wait for each other in the dense arithmetic of a training step.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    most = int(said) if said.isdigit() and int(said) > 0 else None
+    own = max(1, physical_cores() // steps)
+    return own if most is None else min(own, most)
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use, two for a physical one that runs two threads."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use."""
+    usable, logical = cores(), os.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or logical
+    return max(1, min(usable, round(usable * physical / logical)))
 
 
 def tail(log: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -87,8 +87,10 @@ class Plan:
         return next(cell for cell in self.cells if cell.folder == folder)
 
     def roles(self) -> dict[str, str]:
-        """The role of each arm, in order."""
-        return {cell.arm: cell.role for cell in self.cells if cell.role != PRETRAIN}
+        """The role of each arm: those of the file in its order, then those that come by themselves."""
+        order = (GIVEN, LONG, HANDED)
+        tuned = sorted((cell for cell in self.cells if cell.role != PRETRAIN), key=lambda cell: order.index(cell.role))
+        return {cell.arm: cell.role for cell in tuned}
 
 
 def make_plan(config: CurveConfig) -> Plan:
@@ -147,17 +149,43 @@ def _budgets(config: CurveConfig, available: int) -> tuple[dict[int | str, int],
 
 
 def _cells(config: CurveConfig, budgets: dict[int | str, int]) -> Iterator[Cell]:
-    for arm in config.arms:
-        yield from _pretraining(config, arm)
-    # budget by budget, so that what there is after an hour is a curve already
-    for budget, seed in product(dict.fromkeys(budgets.values()), config.seeds):
+    """Every run, what completes a seed first: a curve that is stopped has whole seeds to show."""
+    pretrainings = {cell.folder: cell for arm in config.arms for cell in _pretraining(config, arm)}
+    given: set[str] = set()
+    for place, seed in enumerate(config.seeds):
+        tuned = list(_of_seed(config, budgets, place, seed))
+        for folder in _needed(tuned, pretrainings):
+            if folder not in given:
+                given.add(folder)
+                yield pretrainings[folder]
+        yield from tuned
+    yield from (cell for folder, cell in pretrainings.items() if folder not in given)
+    yield from _handed(config, budgets)
+
+
+def _needed(tuned: Sequence[Cell], pretrainings: Mapping[str, Cell]) -> Iterator[str]:
+    """Pretrainings that these cells start from, each after the one that it goes on from."""
+    for cell in tuned:
+        for folder in cell.needs:
+            yield from _needed([pretrainings[folder]], pretrainings)
+            yield folder
+
+
+def _of_seed(config: CurveConfig, budgets: dict[int | str, int], place: int, seed: int) -> Iterator[Cell]:
+    """The fine-tunings of one seed, budget by budget."""
+    converged_at = {budgets[each] for each in config.converged_at}
+    for budget in dict.fromkeys(budgets.values()):
         for arm, series in ((each, series) for each in config.arms for series in each.series):
-            run = arm.run_of(series, config.seeds.index(seed))
+            run = arm.run_of(series, place)
             needs = tuple(_pretraining_folder(stage, run) for stage in config.stages(arm.name)[-1:])
             yield _finetuning(GIVEN, arm.name, arm.name, series, budget, seed, needs=needs)
+        if budget in converged_at:
+            yield _finetuning(LONG, config.reference + LONGER, config.reference, "", budget, seed)
+
+
+def _handed(config: CurveConfig, budgets: dict[int | str, int]) -> Iterator[Cell]:
+    """The reference with the time of a pretraining: last, since that time is the mean of all runs."""
     reference = config.reference
-    for budget, seed in product(dict.fromkeys(budgets[each] for each in config.converged_at), config.seeds):
-        yield _finetuning(LONG, reference + LONGER, reference, "", budget, seed)
     for arm in config.arms:
         if arm.name not in config.compute_of or not (config.stages(arm.name) or arm.pretraining_seconds is not None):
             continue
@@ -165,7 +193,7 @@ def _cells(config: CurveConfig, budgets: dict[int | str, int]) -> Iterator[Cell]
             continue
         before = [_pretraining_folder(stage, run) for stage, run in product(config.stages(arm.name), arm.runs)]
         before += [_folder(reference, "", b, s) for b, s in product(dict.fromkeys(budgets.values()), config.seeds)]
-        for budget, seed in product(dict.fromkeys(budgets[each] for each in config.equal_compute), config.seeds):
+        for seed, budget in product(config.seeds, dict.fromkeys(budgets[each] for each in config.equal_compute)):
             name = f"{reference}{COMPUTE}{arm.name}"
             yield _finetuning(HANDED, name, reference, "", budget, seed, gets=arm.name, needs=tuple(before))
 

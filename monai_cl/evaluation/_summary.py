@@ -71,16 +71,42 @@ def summarise(
         confidence: Confidence level of intervals.
         resamples: Bootstrap resamples.
     """
-    statistics = Statistics(scores, confidence=confidence, resamples=resamples)
+    counted, lost = whole_seeds(scores, arms)
+    statistics = Statistics(counted, confidence=confidence, resamples=resamples)
     pairs = comparisons(arms, reference)
     first = next(arm for arm in arms if arm.name == reference)
     longer = [arm.name for arm in arms if arm.role == LONG]
     estimates = statistics.estimates([arm.name for arm in arms], pairs)
     return Summary(
-        estimates=tuple(judged(estimate, arms) for estimate in estimates),
+        estimates=tuple(_with_lost(judged(estimate, arms), lost) for estimate in estimates),
         labels_saved=tuple(entry for pair in pairs for entry in statistics.labels_saved(pair)),
         convergence=tuple(each for name in longer for each in statistics.convergence(first, name, tolerance)),
     )
+
+
+def whole_seeds(scores: Sequence[Score], arms: Sequence[CurveArm]) -> tuple[list[Score], dict[int, list[int]]]:
+    """Scores of the seeds that every arm has finished, budget by budget, and the seeds that were left out.
+
+    Means over different seeds cannot be laid beside each other. An arm, or a pretraining run, of which nothing is
+    there at a budget does not count as missing.
+    """
+    given = {arm.name for arm in arms if arm.role not in (LONG, HANDED)}
+    cells = {(score.budget, score.arm, score.run, score.seed) for score in scores}
+    lost: dict[int, list[int]] = {}
+    for budget in sorted({cell[0] for cell in cells}):
+        series = {cell[1:3] for cell in cells if cell[0] == budget and cell[1] in given}
+        seeds = sorted({cell[3] for cell in cells if cell[0] == budget})
+        lost[budget] = [seed for seed in seeds if any((budget, *each, seed) not in cells for each in series)]
+    return [score for score in scores if score.seed not in lost[score.budget]], lost
+
+
+def _with_lost(estimate: Estimate, lost: dict[int, list[int]]) -> Estimate:
+    notes = [_left_out(seed) for seed in lost[estimate.budget] if _left_out(seed) not in estimate.notes]
+    return replace(estimate, notes=(*estimate.notes, *notes))
+
+
+def _left_out(seed: int) -> str:
+    return f"seed {seed} left out: not finished in every arm"
 
 
 def comparisons(arms: Sequence[CurveArm], reference: str) -> list[Comparison]:
@@ -210,7 +236,7 @@ def _complete(table: Sequence[CaseScore], wanted: Sequence[tuple[str, int]]) -> 
     seeds = [seed for seed in all_seeds if all((a, b, run, seed) in cells for a, b in wanted for run in runs[a])]
     lost = [(arm, run) for arm in runs for run in all_runs[arm] if run not in runs[arm]]
     notes = [f"run {run} of {arm} left out: not finished" for arm, run in lost]
-    notes += [f"seed {seed} left out: not finished in every arm" for seed in all_seeds if seed not in seeds]
+    notes += [_left_out(seed) for seed in all_seeds if seed not in seeds]
     kept = [s for s in mine if s.run in runs[s.arm] and s.seed in seeds] if all(runs.values()) else []
     return _Complete(kept, tuple(notes), {arm: len(names) for arm, names in runs.items()})
 

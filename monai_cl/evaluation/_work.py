@@ -40,12 +40,14 @@ class Work:
         store: Where results go.
         launch: Runs a step.
         processes: Number of steps that run at the same time.
+        threads: Threads of each; its share of the cores when left out.
     """
 
     plan: Plan
     store: Store
     launch: Launch
     processes: int = 1
+    threads: int | None = None
 
     def __call__(self, cell: Cell, worker: int = 0) -> None:
         """Do a cell that was claimed and write its record.
@@ -62,7 +64,7 @@ class Work:
             (folder / LOG).unlink(missing_ok=True)
         log = folder / LOG
         for title, step, overrides in self.steps(cell):
-            code = self.launch(step.arguments(overrides), log, environment(self.processes, worker))
+            code = self.launch(step.arguments(overrides), log, environment(self.processes, worker, self.threads))
             if code != 0:
                 raise CellError(f"{title} ended with code {code}: {reason(log)}\n{tail(log)}")
         self.store.finish(cell, self._record(cell, settings, time.monotonic() - started))
@@ -116,6 +118,12 @@ class Work:
         if cell.role == HANDED:
             return int(self.handed(cell.gets)["epochs"])
         return self.plan.epochs
+
+    def known_epochs(self, cell: Cell) -> int:
+        """Epochs of a fine-tuning, 0 while they are not known."""
+        if cell.role == HANDED and not self.handed_file(cell.gets).is_file():
+            return 0
+        return self.epochs(cell)
 
     def handed(self, arm: str) -> dict[str, Any]:
         """What the time of one pretraining of ``arm`` is in steps of the reference; measured once and kept.

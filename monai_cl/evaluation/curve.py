@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from monai_cl.evaluation._assembly import assemble, describe
 from monai_cl.evaluation._checks import check
@@ -18,6 +16,7 @@ from monai_cl.evaluation._hold_out import kept_apart
 from monai_cl.evaluation._launch import Launch
 from monai_cl.evaluation._plan import Plan, make_plan
 from monai_cl.evaluation._pool import Pool, ranks
+from monai_cl.evaluation._progress import Forecast, first_line, progress
 from monai_cl.evaluation._read_config import read_config
 from monai_cl.evaluation._store import Store, read_json
 from monai_cl.evaluation._work import LOG, Work
@@ -42,11 +41,23 @@ class CurveResult:
         """Which runs failed and where to look; empty where none did."""
         if not self.failed:
             return ""
-        reasons = [f"  {self.folder / name}: {_first(text)}" for name, text in self.failed.items()]
+        reasons = [f"  {self.folder / name}: {first_line(text)}" for name, text in self.failed.items()]
         return (
             f"{len(self.failed)} runs failed, the same command tries them again; see {LOG} in their folders\n"
             + "\n".join(reasons)
         )
+
+
+class CurveStoppedError(KeyboardInterrupt):
+    """A curve was stopped from outside; what there is has been written.
+
+    Attributes:
+        result: The curve of the seeds that were finished.
+    """
+
+    def __init__(self, result: CurveResult) -> None:
+        super().__init__("stopped; the same command goes on")
+        self.result = result
 
 
 def run_curve(
@@ -54,6 +65,7 @@ def run_curve(
     *,
     output: str | Path | None = None,
     processes: int = 1,
+    threads: int | None = None,
     dry_run: bool = False,
     console: Console | None = None,
     launch: Launch | None = None,
@@ -85,6 +97,7 @@ def run_curve(
             directory.
         output: Another output folder than that of the file.
         processes: Steps that run at the same time; each gets its share of the cores.
+        threads: Threads of each step; its share of the physical cores when left out, at most ``OMP_NUM_THREADS``.
         dry_run: Check everything, say what would run, run and write nothing.
         console: Where to print.
         launch: Runs a step; processes when left out.
@@ -94,76 +107,65 @@ def run_curve(
 
     Raises:
         FileNotFoundError: If the file, files of the study or a checkpoint are absent.
+        CurveStoppedError: After Ctrl-C or SIGTERM, with the curve of the seeds that are finished, which is written.
         ValueError: If the file is wrong, a budget is larger than the labelled set, a patient is on both sides, a
             checkpoint is of another network, or the output folder holds results of other settings.
     """
-    if processes < 1:
-        raise ValueError(f"processes must be at least 1, got {processes!r}")
+    for name, number in (("processes", processes), ("threads", threads)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number!r}")
     began, console = time.monotonic(), console or Console()
     read = read_config(config)
     read = read if output is None else replace(read, output=Path(output))
     with kept_apart(read, write=not dry_run) as (settled, said):
         plan = make_plan(settled)
         plan = replace(plan, notes=(*said, *plan.notes))
-        return _measure(plan, processes, dry_run=dry_run, console=console, launch=launch, began=began)
+        work = Work(plan, Store(settled.output), launch or quickest(), processes, threads)
+        return _measure(work, dry_run=dry_run, console=console, began=began)
 
 
-def _measure(
-    plan: Plan, processes: int, *, dry_run: bool, console: Console, launch: Launch | None, began: float
-) -> CurveResult:
+def _measure(work: Work, *, dry_run: bool, console: Console, began: float) -> CurveResult:
     """Check, run and put together what was planned."""
     rank, pools = ranks()
-    own = quickest()
-    store = Store(plan.config.output)
-    work = Work(plan, store, launch or own, processes)
+    plan, store = work.plan, work.store
     notes = (*plan.notes, *check(work))
     if rank == 0:
         describe(work, console, commands=dry_run)
     if dry_run:
         return CurveResult(store.root, None, {})
-    pool = Pool(plan.cells, store, work, processes=processes, rank=rank, pools=pools)
-    with _progress(plan, pool, console) as watch:
-        pool.run(stop=own.stop, watch=watch)
-    if rank > 0:
-        return CurveResult(store.root, None, {})
-    curve = assemble(work, pool.failed, notes, elapsed=_before(store.root) + time.monotonic() - began)
+    pool = Pool(plan.cells, store, work, processes=work.processes, rank=rank, pools=pools)
+    forecast = Forecast(plan, store, work.known_epochs)
+    stopped = False
+    with progress(plan, pool, forecast, console, workers=work.processes * pools) as watch:
+        try:
+            pool.run(stop=getattr(work.launch, "stop", lambda: None), watch=watch)
+        except KeyboardInterrupt:
+            stopped = True
+    result = CurveResult(store.root, None, {})
+    if rank == 0:
+        notes = (*notes, *_stopped(plan, pool)) if stopped else notes
+        result = _written(work, pool, notes, _before(store.root) + time.monotonic() - began)
+    if stopped:
+        raise CurveStoppedError(result)
+    return result
+
+
+def _written(work: Work, pool: Pool, notes: Sequence[str], elapsed: float) -> CurveResult:
+    """Write the curve of what is finished."""
+    curve = assemble(work, pool.failed, notes, elapsed=elapsed)
     if curve is not None:
-        save_curve(curve, store.root)
-    return CurveResult(store.root, curve, dict(pool.failed))
+        save_curve(curve, work.store.root)
+    return CurveResult(work.store.root, curve, dict(pool.failed))
 
 
-@contextmanager
-def _progress(plan: Plan, pool: Pool, console: Console) -> Iterator[Callable[[], None]]:
-    """A bar over the runs in a terminal, a line for each elsewhere."""
-    said: set[str] = set()
-
-    def lines() -> None:
-        for name in [name for name in (*pool.done, *pool.failed) if name not in said]:
-            said.add(name)
-            state = f"failed: {_first(pool.failed[name])}" if name in pool.failed else "done"
-            text = f"{len(said)}/{len(plan.cells)} {name} {state}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    if not console.is_terminal:
-        yield lines
-        return
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=len(plan.cells))
-
-        def update() -> None:
-            failed = f"{len(pool.failed)} failed  " if pool.failed else ""
-            running = ", ".join(list(pool.running))
-            bar.update(task, completed=len(pool.done) + len(pool.failed), description=failed + running)
-
-        yield update
+def _stopped(plan: Plan, pool: Pool) -> list[str]:
+    return [
+        f"stopped after {len(pool.done)} of {len(plan.cells)} runs, the same command goes on: only seeds that are "
+        "finished in every arm count"
+    ]
 
 
 def _before(root: Path) -> float:
     """Seconds that earlier starts of this curve took."""
     known = read_json(root / SUMMARY)
     return float(known["record"].get("elapsed_seconds", 0.0)) if known else 0.0
-
-
-def _first(text: str) -> str:
-    return text.splitlines()[0] if text else ""

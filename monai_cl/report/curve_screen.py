@@ -1,0 +1,69 @@
+"""A curve on the screen: every difference with its interval, and beside it what must be known to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from monai_cl.evaluation.results import STEPS, Curve, Estimate
+from monai_cl.report._label_curve import curve_warnings
+from monai_cl.report.curve_picture import curve_in_words, draw_curve
+
+
+def show_curve(curve: Curve, folder: Path, console: Console) -> None:
+    """Print a curve with its caveats, and draw its picture into a folder.
+
+    Args:
+        curve: The curve.
+        folder: Where ``curve.png`` goes.
+        console: Where to print.
+    """
+    console.print(curve_in_words(curve), highlight=False)
+    table = differences_table(curve)
+    if table.row_count:
+        console.print(table)
+    for warning in curve_warnings(curve):
+        console.print(f"- {warning}", markup=False, highlight=False)
+    console.print(f"wrote {draw_curve(curve, folder / 'curve.png')} and tables beside it")
+
+
+def differences_table(curve: Curve) -> Table:
+    """The paired differences in Dice points, each with what must be known beside it."""
+    table = Table("arm less reference", "labels", "Dice points", "what it carries", title="paired differences")
+    for arm in curve.arms:
+        for comparison in ("equal steps", "equal compute"):
+            for found in curve.differences(arm.name, comparison=comparison):
+                names = f"{found.arm} less {found.reference}"
+                said = "; ".join(caveats(curve, found))
+                table.add_row(Text(names, overflow="fold"), str(found.budget), Text(_points(found)), Text(said))
+    return table
+
+
+def caveats(curve: Curve, found: Estimate) -> Iterator[str]:
+    """What stands beside a difference: its verdict, what it cannot tell, and whether the reference had converged.
+
+    Args:
+        curve: The curve.
+        found: A difference of it.
+    """
+    yield found.verdict
+    yield from found.notes
+    if found.comparison != STEPS:
+        return
+    for check in curve.convergence:
+        if check.arm == found.reference and check.budget == found.budget and check.converged is not True:
+            word = "not converged" if check.converged is False else "perhaps not converged"
+            yield f"{check.arm} is {word}: a part may be faster convergence"
+
+
+def _points(found: Estimate) -> str:
+    if found.verdict == "undefined":
+        return f"{100 * found.estimate:+.1f} [undefined]"
+    return f"{100 * found.estimate:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+__all__ = ["caveats", "differences_table", "show_curve"]
