@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ from monai_cl.transforms._dicom import (
     read_slice_headers,
     stack,
 )
-from monai_cl.transforms._dicom.frames import decode_frames
+from monai_cl.transforms._dicom.decoding import decode
 from monai_cl.transforms._itk import is_itk, read_itk
 from monai_cl.transforms._lattice import check_same_lattice
 from monai_cl.transforms._nifti_reader import NiftiReader
-from monai_cl.transforms._threads import read_with_itk, without_warnings
+from monai_cl.transforms._threads import without_warnings
 
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -41,8 +41,10 @@ _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 class LoadVolume(Transform):
     """Read one volume as a channel-first float32 ``MetaTensor`` ``(1, *S)`` with an affine in RAS mm.
 
-    DICOM is decoded by SimpleITK, multi-frame files and what SimpleITK fails on by pydicom, with the rescale slope and
-    intercept of each slice or frame applied; its geometry comes from image position, orientation and pixel spacing
+    DICOM is decoded by pydicom, compressed slices by SimpleITK where that knows the compression, with the rescale slope
+    and intercept or the Modality LUT of each slice or frame applied. Voxels that hold the padding value of the header
+    become air (-1024 HU) in CT and the lowest other value elsewhere, unless other voxels are both darker and lighter
+    than them. The geometry of DICOM comes from image position, orientation and pixel spacing
     alone, so gaps between slices and oblique stacks are right. NRRD and MetaImage files are read by SimpleITK, NIfTI
     files with the affine that nibabel gives them (sform before qform), all other formats by the reader that
     :class:`monai.transforms.LoadImage` selects by file name. No header text enters the metadata.
@@ -253,61 +255,8 @@ def _load_itk(path: Path) -> torch.Tensor:
 
 
 def decode_slices(ordered: list[SliceHeader]) -> NDArray[np.float32]:
-    """Rescaled values as ``(1, columns, rows, slices)``.
-
-    Slices are read one by one: each keeps its own rescale, and an error names its file.
-    """
-    first = ordered[0]
-    volume = np.empty((1, first.columns, first.rows, len(ordered)), dtype=np.float32)
-    frames = _FrameReader()
-    read_slice = _slice_reader(frames)
-    for index, header in enumerate(ordered):
-        volume[0, :, :, index] = (frames if header.by_pydicom else read_slice)(header).T  # from (row, column)
-    return volume
-
-
-def _slice_reader(
-    otherwise: Callable[[SliceHeader], NDArray[np.float32]],
-) -> Callable[[SliceHeader], NDArray[np.float32]]:
-    """Single-frame files by SimpleITK, which applies the rescale of the file.
-
-    Args:
-        otherwise: Reads what SimpleITK refuses for something beside the pixels: bytes behind them, a distance between
-            slices of 0, a class of objects it does not know.
-    """
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-
-    def read(header: SliceHeader) -> NDArray[np.float32]:
-        reader.SetFileName(str(header.path))
-        try:
-            image = read_with_itk("DICOM", reader.Execute)
-        except RuntimeError:
-            return otherwise(header)
-        plane: NDArray[np.float32] = sitk.GetArrayFromImage(image)[0]
-        return plane
-
-    return read
-
-
-class _FrameReader:
-    """Frames of multi-frame files by pydicom, each with the rescale of its own functional group."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._frames: NDArray[Any] = np.empty(0)
-
-    def __call__(self, header: SliceHeader) -> NDArray[np.float32]:
-        if header.path != self._path:  # the frames of a file come one after another
-            self._path, self._frames = header.path, decode_frames(header.path)
-        index = header.frame or 0
-        if index >= len(self._frames):
-            raise ValueError(f"cannot decode frame {index + 1} of {header.path}: it holds {len(self._frames)}")
-        frame: NDArray[np.float32] = (self._frames[index] * header.slope + header.intercept).astype(np.float32)
-        return frame
+    """Values as ``(1, columns, rows, slices)``, in the units of the modality and with padding set to background."""
+    return decode(ordered).values
 
 
 def _with_meta(image: torch.Tensor, meta: dict[str, Any]) -> torch.Tensor:

@@ -119,8 +119,8 @@ def _note_values(claim: Claim, series: Series | None, grid: Grid, findings: Find
         findings.note(_NOT_HOUNSFIELD, _first(claim.image))
     if grid.says_nothing and series is None:
         findings.note(_NO_SPACING, _first(claim.image))
-    for contradiction in series.description.contradictions if series else ():
-        findings.note(contradiction, _first(claim.image))
+    for remark in (*series.description.contradictions, *series.remarks) if series else ():
+        findings.note(remark, _first(claim.image))
 
 
 def _report_image(claim: Claim, known: Known, findings: Findings) -> None:

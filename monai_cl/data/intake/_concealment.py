@@ -52,7 +52,9 @@ class Concealer:
                 if len(token) >= (4 if token.isascii() else 2):
                     self._parts.add(token)
                 # export tools cut names short
-                self._words.update(token[:end] for end in range(4, len(token)) if token[:end] not in NEUTRAL_WORDS)
+                self._words.update(
+                    token[:end] for end in range(4, min(len(token), 64)) if token[:end] not in NEUTRAL_WORDS
+                )
 
     def _learn_id(self, text: str) -> None:
         for form in _plain(text):

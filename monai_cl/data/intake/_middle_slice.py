@@ -16,11 +16,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from monai_cl.data.intake._decoder_pool import DecoderPool
 from monai_cl.data.intake._findings import Findings, Item
+from monai_cl.data.intake._planes import middle_plane
 from monai_cl.data.intake.nifti import is_nifti
-from monai_cl.transforms._dicom import is_dicom
+from monai_cl.transforms._dicom import is_dicom, read_slice_headers, stack
+from monai_cl.transforms._dicom.decoding import IN_PROCESS, Decoder, decode
 from monai_cl.transforms._itk import is_itk
+from monai_cl.transforms._nifti import closing_stream, open_nifti
 
+Sides = tuple[float, float]
 THUMBNAIL = 96  # pixels of the longer side
 _SOFT_TISSUE = (-160.0, 240.0)  # HU
 _AIR = -200.0  # HU: every slice of a body or a phantom in air reaches below
@@ -29,6 +34,10 @@ NOT_HOUNSFIELD = (
 )
 NOT_MR = "Modality says MR, but the middle slice has the values of CT"
 NOT_FINITE = "the middle slice holds values that are not finite, which recipes refuse: set them to the value of air"
+PADDING_KEPT = (
+    "the padding value of the header lies among the other values of the middle slice: voxels that hold it stay as they "
+    "are"
+)
 UNIFORM = "the middle slice is all one value"
 MASK_LIKE = "few whole values as in a label map: perhaps a mask, not an image"
 
@@ -62,10 +71,14 @@ def look_at(folder: Path, findings: Findings, *, workers: int | None, console: C
     """
     items = [item for section in findings.sections.values() for item in section]
     threads = workers or os.cpu_count() or 1
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+    with (
+        warnings.catch_warnings(),
+        DecoderPool(min(threads, os.cpu_count() or 1)) as decoder,
+        ThreadPoolExecutor(threads) as pool,
+    ):
         warnings.simplefilter("ignore")
         seen = track(
-            pool.map(lambda item: _look(folder, item), items),
+            pool.map(lambda item: _look(folder, item, decoder), items),
             description="looking at middle slices",
             total=len(items),
             console=console,
@@ -88,47 +101,53 @@ def look_at(folder: Path, findings: Findings, *, workers: int | None, console: C
     return found
 
 
-def _look(folder: Path, item: Item) -> Look | None:
+def _look(folder: Path, item: Item, decoder: Decoder) -> Look | None:
     try:
-        plane, sides = middle_slice(folder, item)
+        plane, sides, padding = _middle_slice(folder, item, decoder)
     except Exception:  # whatever a reader may throw at a broken file; its text may quote a header
         return None
-    remark = _remark(plane, str(item.get("modality", "")))
+    remark = _remark(plane, str(item.get("modality", ""))) or (PADDING_KEPT if padding == "among other values" else "")
     window = _SOFT_TISSUE if item.get("modality") == "CT" and not remark else None
     return Look(_png(plane, sides, window), remark)
 
 
 def middle_slice(folder: Path, item: Item) -> tuple[NDArray[np.float32], tuple[float, float]]:
-    """The middle slice along the last axis ``(x, y)``, turned to RAS, and its pixel sides in mm."""
+    """The middle slice along the last axis ``(x, y)``, turned to RAS, and its pixel sides in mm.
+
+    Of a slice of more than 1024 pixels along an axis every second, third or further one is taken.
+    """
+    return _middle_slice(folder, item, IN_PROCESS)[:2]
+
+
+def _middle_slice(folder: Path, item: Item, decoder: Decoder) -> tuple[NDArray[np.float32], Sides, str]:
     first = folder / _first(item)
     if is_nifti(first):
-        return _of_nifti(first)
+        return *_of_nifti(first), ""
     if is_itk(first):
         from monai_cl.transforms._itk import read_itk
 
         values, affine = read_itk(first)
-        return _upright(values[0][..., values.shape[-1] // 2], affine)
-    return _of_dicom(folder, item["image"])
+        return *_upright(values[0][..., values.shape[-1] // 2], affine), ""
+    return _of_dicom(folder, item["image"], decoder)
 
 
 def _of_nifti(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
-    import nibabel
+    image = open_nifti(path)
+    shape, voxels = image.shape[:3], image.dataobj
+    with closing_stream(image), open(path, "rb") as file:
+        stream = image.file_map["image"].fileobj or file
+        plane, steps = middle_plane(stream, int(voxels.offset), shape, voxels.dtype)
+    values = plane * float(voxels.slope) + float(voxels.inter)
+    return _upright(values, np.asarray(image.affine) @ np.diag([*steps, 1, 1]))
 
-    image: Any = nibabel.load(path)
-    plane = np.asarray(image.dataobj[(slice(None), slice(None), image.shape[2] // 2)], dtype=np.float32)
-    return _upright(plane.reshape(image.shape[:2]), np.asarray(image.affine))
 
-
-def _of_dicom(folder: Path, image: str | list[str]) -> tuple[NDArray[np.float32], tuple[float, float]]:
+def _of_dicom(folder: Path, image: str | list[str], decoder: Decoder) -> tuple[NDArray[np.float32], Sides, str]:
     """One slice, or one frame, is decoded, not the series."""
-    from monai_cl.transforms._dicom import read_slice_headers, stack
-    from monai_cl.transforms.load import decode_slices
-
     paths = [folder / path for path in image] if isinstance(image, list) else _files_of(folder / image)
     headers = [header for path in paths for header in read_slice_headers(path) if header.rows and header.columns]
     ordered, affine = stack(headers)
-    values = decode_slices([ordered[len(ordered) // 2]])
-    return _upright(values[0, :, :, 0], affine)
+    decoded = decode([ordered[len(ordered) // 2]], decoder)
+    return *_upright(decoded.values[0, :, :, 0], affine), decoded.padding
 
 
 def _files_of(place: Path) -> list[Path]:

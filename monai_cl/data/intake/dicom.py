@@ -22,6 +22,9 @@ from monai_cl.transforms._dicom import (
 MODALITIES = ("CT", "MR")
 MIN_SLICES = 3
 ONE_SERIES_A_SLICE = "one series a slice"
+PADDED = (
+    "the header names a padding value: voxels that hold it become air (-1024 HU) in CT, the lowest other value in MR"
+)
 _MAX_TILT = 0.3  # degrees
 _LOCALISERS = ("LOCALIZER", "LOCALISER", "SCOUT", "SURVIEW", "TOPOGRAM")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -38,6 +41,7 @@ class Series:
         grid: Where its voxels lie.
         patient: Key that series of one patient share. It identifies a person: never write it.
         description: What kind of picture it is.
+        remarks: What is worth a note about its values.
     """
 
     image: str | list[str]
@@ -45,6 +49,7 @@ class Series:
     grid: Grid
     patient: str = field(repr=False)
     description: Description
+    remarks: tuple[str, ...] = ()
 
     @property
     def first(self) -> str:
@@ -161,7 +166,20 @@ def _volume(files: Sequence[SliceHeader], paths: str | list[str], keep_tilted: b
             "--keep-tilted to keep it: recipes that set a spacing resample it upright",
         )
     description = describe(first.modality, first.sop_class, first.image_type, first.facts)
-    return Series(image, first.modality, grid, first.patient, description)
+    return Series(image, first.modality, grid, first.patient, description, _remarks(ordered))
+
+
+def _remarks(files: Sequence[SliceHeader]) -> tuple[str, ...]:
+    """What headers say of the units of values, and of voxels outside of the picture."""
+    first = files[0]
+    remarks = []
+    if first.value_table and first.modality == "CT" and first.value_table != "HU":
+        remarks.append(f"CT with a Modality LUT that gives other units ({first.value_table[:8]}) than Hounsfield")
+    if first.value_table and any((header.slope, header.intercept) != (1, 0) for header in files):
+        remarks.append("Modality LUT beside a rescale: the table is applied, the rescale is not")
+    if any(header.padding for header in files):
+        remarks.append(PADDED)
+    return tuple(remarks)
 
 
 def _check_kind(files: Sequence[SliceHeader], keep_derived: bool) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
+from monai_cl.transforms._claims import check_memory
 from monai_cl.transforms._dicom.errors import UnusableImageError
 from monai_cl.transforms._dicom.slices import ENHANCED, NO_PICTURES, SliceHeader
 from monai_cl.transforms._dicom.tags import DEFLATED, EXPLICIT
 
+_LARGEST_SLICE = 1 << 26  # pixels: 8192 x 8192
 _SLICES = ENHANCED | {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"}
 
 
@@ -28,11 +30,16 @@ def check_single_image(header: SliceHeader) -> None:
 
 
 def check_pixels(headers: Iterable[SliceHeader]) -> None:
-    """Check that the pixel data of every slice is complete and of a compression that is decoded here.
+    """Check that all slices give values in one unit, with pixel data that is complete, decodable and fits into memory.
 
     Raises:
         UnusableImageError: At the first slice that is not.
     """
+    headers = list(headers)
+    if len(tables := sorted({header.value_table or "none" for header in headers})) > 1:
+        listed = ", ".join(tables)
+        raise UnusableImageError("mixed units", f"one series holds images with Modality LUTs of {listed}; split it")
+    _check_size(headers)
     for header in headers:
         name = header.path.name
         if header.pixels == "cut short":
@@ -44,6 +51,19 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
 
             kind = UID(header.transfer_syntax).name
             raise UnusableImageError("unsupported compression", f"{name} is stored as {kind}; {remedy}")
+
+
+def _check_size(headers: Sequence[SliceHeader]) -> None:
+    """Check sizes that compressed data can claim without being as long."""
+    for header in headers:
+        if header.rows * header.columns > _LARGEST_SLICE:
+            raise UnusableImageError(
+                "implausible size",
+                f"{header.path.name} announces {header.columns} x {header.rows} pixels, slices have "
+                f"{_LARGEST_SLICE} at most; repair the header",
+            )
+    if headers:
+        check_memory((headers[0].columns, headers[0].rows, len(headers)))
 
 
 @cache

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from monai_cl.transforms._dicom.errors import UnusableImageError
+from monai_cl.transforms._dicom.lookup import check_no_frame_table
 from monai_cl.transforms._dicom.slices import SliceHeader
-from monai_cl.transforms._dicom.tags import syntax_as_read
 from monai_cl.transforms._threads import without_warnings
 
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
@@ -37,10 +33,12 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
         raise UnusableImageError("unreadable", detail, header.person)
     try:
         with without_warnings():
-            dataset = dcmread(header.path, stop_before_pixels=True, force=True)
+            dataset = dcmread(header.path, stop_before_pixels=True, force=True, defer_size="1 MB")
             # frames that nothing describes are alike: the first one stands for all, however many are announced
             described = header.frames if dataset.get("PerFrameFunctionalGroupsSequence") else 1
             return [_frame(header, dataset, index) for index in range(described)]
+    except UnusableImageError:
+        raise
     except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values
         raise UnusableImageError(
             "unreadable", f"frames of {header.path.name} cannot be told apart ({type(error).__name__})", header.person
@@ -49,6 +47,7 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
 
 def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
     groups = list(_groups(dataset, index))
+    check_no_frame_table(groups)
 
     def numbers(sequence: str, name: str) -> tuple[float, ...]:
         for group in groups:
@@ -80,7 +79,7 @@ def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
         slice_step=next((abs(step) for step in steps if step), header.slice_step),
         slope=slope[0],
         intercept=intercept[0],
-        may_be_negative=header.may_be_negative or intercept[0] < 0,
+        may_be_negative=header.may_be_negative or (intercept[0] < 0 and not header.value_table),
         image_type=tuple(kinds) or header.image_type,
         kind="\\".join(kinds),
     )
@@ -95,25 +94,3 @@ def _groups(dataset: Any, index: int) -> Iterator[Any]:
 
 def _is_many(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-
-
-def decode_frames(path: Path) -> NDArray[Any]:
-    """Stored values of all frames as ``(frames, rows, columns)``, without rescale.
-
-    Raises:
-        ValueError: If they cannot be decoded.
-    """
-    from pydicom import dcmread
-    from pydicom.pixels import pixel_array
-
-    try:
-        with without_warnings():
-            try:
-                pixels: NDArray[Any] = pixel_array(path)
-            except AttributeError:  # it asks for the transfer syntax, which not every file names
-                dataset = dcmread(path, force=True)
-                dataset.file_meta.TransferSyntaxUID = syntax_as_read(dataset)
-                pixels = pixel_array(dataset)
-    except Exception:  # the texts of decoders may quote header values
-        raise ValueError(f"cannot decode the pixel data of {path}; the file may be damaged") from None
-    return pixels if pixels.ndim == 3 else pixels[np.newaxis]

@@ -7,10 +7,13 @@ a warning that quotes a header can carry a patient's name into a log.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from struct import unpack
+from typing import Literal
 
 from monai_cl.transforms._dicom.errors import UnusableImageError
+from monai_cl.transforms._dicom.lookup import LUT_DESCRIPTOR, MODALITY_LUT, read_table, type_of
 from monai_cl.transforms._dicom.pixels import BITS, COLUMNS, FRAMES, ROWS, SAMPLES, pixel_state
 from monai_cl.transforms._dicom.slices import NO_PICTURES, Person, SliceHeader
 from monai_cl.transforms._dicom.tags import Tags, read_tags, starts_with_data_set
@@ -20,6 +23,7 @@ _CHARSET, _NAME, _ID, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00100030
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
 _POSITION, _ORIENTATION, _PIXEL_SPACING = 0x00200032, 0x00200037, 0x00280030
 _SIGNED, _BURNED_IN, _PHOTOMETRIC = 0x00280103, 0x00280301, 0x00280004
+_PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
 _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN = 0x00281052, 0x00281053, 0x00180050, 0x00180088
 # What tells the kind of picture: never shown as it is, since free text can name a patient.
 FACTS = {
@@ -56,11 +60,12 @@ PERSON_TAGS = {
 }
 # Ids under which other hospitals know the patient: sequence and element of its items.
 OTHER_IDS = {0x00101002: _ID}
+_INSIDE = {**OTHER_IDS, MODALITY_LUT: LUT_DESCRIPTOR}
 WANTED = frozenset(
     {
         *(_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY, _CHARSET, _STUDY, _SERIES, _POSITION, _ORIENTATION),
         *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, _SIGNED, _BURNED_IN, _PHOTOMETRIC),
-        *(_INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN),
+        *(_PADDING, _PADDING_LIMIT, _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN),
         *FACTS.values(),
         *(tag for tags in PERSON_TAGS.values() for tag in tags),
     }
@@ -88,9 +93,10 @@ def read_slice_header(path: str | os.PathLike[str]) -> SliceHeader:
     """
     try:
         with open(path, "rb") as stream:
-            tags = read_tags(stream, WANTED, inside=OTHER_IDS)
-            return _header(Path(path), tags, pixel_state(stream, tags))
-    except OSError:
+            tags = read_tags(stream, WANTED, inside=_INSIDE)
+            header = _header(Path(path), tags, pixel_state(stream, tags))
+        return header if MODALITY_LUT not in tags.values else _with_table(header)
+    except (OSError, UnusableImageError):
         raise
     except Exception as error:  # pydicom raises many types, and their texts may quote header values
         raise UnusableImageError(
@@ -145,7 +151,26 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
         slope=(tags.numbers(_SLOPE) or (1.0,))[0],
         intercept=(intercept or (0.0,))[0],
         photometric=tags.text(_PHOTOMETRIC).upper(),
+        padding=_padding(tags),
     )
+
+
+def _with_table(header: SliceHeader) -> SliceHeader:
+    """The header of a file whose values come from a table, which holds no negative ones."""
+    kind = type_of(read_table(header.path))
+    return replace(header, value_table=kind, may_be_negative=False) if kind else header
+
+
+def _padding(tags: Tags) -> tuple[float, float] | None:
+    """Lowest and highest stored value of padding; ``None`` where the header announces none."""
+    signed = tags.integer(_SIGNED) == 1
+    order: Literal["little", "big"] = "little" if tags.little_endian else "big"
+    ends = [
+        float(int.from_bytes(value[:2], order, signed=signed))
+        for tag in (_PADDING, _PADDING_LIMIT)
+        if len(value := tags.values.get(tag, b"")) >= 2
+    ]
+    return (min(ends), max(ends)) if tags.values.get(_PADDING) and ends else None
 
 
 def _fact(tags: Tags, name: str) -> str:

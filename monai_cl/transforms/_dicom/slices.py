@@ -11,9 +11,9 @@ from monai_cl.transforms._dicom.tags import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPL
 
 # What the GDCM inside SimpleITK decodes: uncompressed, deflated, RLE, JPEG, JPEG-LS and JPEG 2000.
 _JPEG = ("50", "51", "57", "70", "80", "81", "90", "91")
+UNCOMPRESSED = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN})
 READABLE_SYNTAXES = frozenset(
-    {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN, "1.2.840.10008.1.2.5"}
-    | {f"1.2.840.10008.1.2.4.{number}" for number in _JPEG}
+    {*UNCOMPRESSED, "1.2.840.10008.1.2.5"} | {f"1.2.840.10008.1.2.4.{number}" for number in _JPEG}
 )
 ENHANCED = frozenset(f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2.1", "2.2", "4.1", "4.3", "4.4", "130", "128.1"))
 NO_PICTURES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTIMAGE", "RTRECORD", "SR", "PR", "KO", "REG", "DOC", "ECG")
@@ -63,6 +63,8 @@ class SliceHeader:
     intercept: float = 0.0
     kind: str = ""
     photometric: str = ""
+    value_table: str = ""
+    padding: tuple[float, float] | None = None
 
     @property
     def multi_frame(self) -> bool:
@@ -71,9 +73,11 @@ class SliceHeader:
 
     @property
     def by_pydicom(self) -> bool:
-        """Whether pydicom decodes it: frames, what SimpleITK does not know or inverts, and names it aborts on."""
+        """Whether pydicom decodes it: all but slices in a compression that SimpleITK knows and gives as they are."""
         return (
             self.frame is not None
+            or self.transfer_syntax in UNCOMPRESSED  # needs no library in C, and takes less time
+            or bool(self.value_table)
             or self.transfer_syntax not in READABLE_SYNTAXES
             or self.photometric == "MONOCHROME1"  # how to show values, which stay what they are
             or not is_text(self.path)

@@ -35,6 +35,8 @@ _FIRST = frozenset((0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018))  # 
 _LONGEST_FIRST = 256
 _NONE: Mapping[int, int] = MappingProxyType({})
 _BLOCK = 1 << 14
+LONGEST = 1 << 10  # bytes of a value that are kept: none that is read here may have more
+_MOST_ITEMS = 64
 
 
 def starts_with_data_set(start: bytes) -> bool:
@@ -118,8 +120,9 @@ def _by_pydicom(stream: BinaryIO, wanted: frozenset[int], inside: Mapping[int, i
     values = {tag: value for tag in wanted if (value := _raw(dataset, tag)) is not None}
     for tag, wanted_inside in inside.items():
         items = dataset[tag].value if tag in dataset and dataset[tag].VR == "SQ" else ()
-        if found := [value for item in items if (value := _raw(item, wanted_inside)) is not None]:
-            values[tag] = b"\\".join(found)
+        if len(items):
+            found = [_raw(item, wanted_inside) for item in items[:_MOST_ITEMS]]
+            values[tag] = b"\\".join(value for value in found if value is not None)
     return Tags(values, syntax, syntax != BIG_ENDIAN, stream.tell())
 
 
@@ -127,8 +130,8 @@ def _raw(dataset: Any, tag: int) -> bytes | None:
     """The bytes of an element of pydicom's data set; None where it has none."""
     value = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
     if isinstance(value, str):  # pydicom decodes the character set itself
-        return value.encode("latin-1", "replace")
-    return value if isinstance(value, bytes) else None
+        value = value.encode("latin-1", "replace")
+    return value[:LONGEST] if isinstance(value, bytes) else None
 
 
 class _Walker:
@@ -157,10 +160,10 @@ class _Walker:
                 break
             after = self._behind(kind, length, start)
             if tag in self._inside:
-                if found := self._values_inside(start, after, self._inside[tag]):
-                    values[tag] = b"\\".join(found)
+                if after > start:
+                    values[tag] = b"\\".join(self._values_inside(start, after, self._inside[tag]))
             elif tag in self._wanted and length != _UNDEFINED:
-                values[tag] = self._bytes(start, length)
+                values[tag] = self._bytes(start, min(length, LONGEST))
             place = after
         if place > self._size:  # the file ends inside an element: let pydicom judge
             raise NotPlainError
@@ -227,13 +230,13 @@ class _Walker:
     def _values_inside(self, place: int, end: int, wanted: int) -> list[bytes]:
         """Values of one element of the items of a sequence, in order; items within items are not looked into."""
         found = []
-        while place < end:
+        while place < end and len(found) < _MOST_ITEMS:
             tag, kind, length, start = self._element(place)
             if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):  # an item is entered
                 place = start
                 continue
             if tag == wanted and length != _UNDEFINED:
-                found.append(self._bytes(start, length))
+                found.append(self._bytes(start, min(length, LONGEST)))
             place = self._behind(kind, length, start)
         return found
 

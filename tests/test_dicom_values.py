@@ -1,0 +1,274 @@
+"""Values of DICOM in the units of their modality: lookup tables, padding, and both ways to decode them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_series import multi_frame, slice_dataset
+from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
+
+from monai_cl.data import PreparedDataset, scan
+from monai_cl.data.intake._middle_slice import PADDING_KEPT
+from monai_cl.data.intake.dicom import PADDED
+from monai_cl.data.intake.scan import ScanResult
+from monai_cl.transforms import LoadVolume, LoadVolumed
+
+Change = Callable[[Dataset, int], object]
+PIXELS = np.random.default_rng(3).integers(100, 1150, (5, 40, 48)).astype("<u2")
+HU = {"RescaleSlope": 1, "RescaleIntercept": -1024}
+CT = {"Modality": "CT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "PixelRepresentation": 0}
+
+
+def series(folder: Path, change: Change = lambda ds, k: None, *, pixels: np.ndarray = PIXELS, **tags: object) -> Path:
+    folder.mkdir(parents=True)
+    for k, plane in enumerate(pixels):
+        dataset = slice_dataset(k, "1.2.77", Rows=40, Columns=48, **tags)
+        dataset.PixelData = plane.tobytes()
+        change(dataset, k)
+        dataset.save_as(folder / f"{k}.dcm", enforce_file_format=True)
+    return folder
+
+
+def table(entries: object, first: int = 0, bits: int = 16, kind: str = "HU", vr: str = "OW") -> Dataset:
+    values = np.asarray(entries, dtype="<u2")
+    item = Dataset()
+    item.LUTDescriptor, item.ModalityLUTType = [len(values) % 65536, first, bits], kind
+    item.add_new(0x00283006, vr, values.tobytes() if vr == "OW" else values.tolist())
+    return item
+
+
+def scanned(folder: Path) -> ScanResult:
+    return scan(folder, folder.parent / "out/study.json", pictures=True)
+
+
+def values(folder: Path) -> np.ndarray:
+    return LoadVolume()(folder)[0].numpy().transpose(2, 1, 0)  # slice, row, column
+
+
+def with_table(item: Dataset, **tags: object) -> Change:
+    def change(dataset: Dataset, k: int) -> None:
+        dataset.ModalityLUTSequence = [item]
+        for name, value in tags.items():
+            setattr(dataset, name, value)
+
+    return change
+
+
+@pytest.mark.parametrize(("entries", "vr"), [(2048, "OW"), (2048, "US"), (65536, "OW")])
+def test_modality_lut_is_applied(tmp_path: Path, entries: int, vr: str) -> None:
+    lookup = (np.arange(entries) * 3 % 4000).astype("<u2")
+    folder = series(tmp_path / "data", with_table(table(lookup, vr=vr)), **CT)
+    assert np.array_equal(values(folder), lookup[PIXELS])
+
+
+def test_values_before_and_behind_a_table_take_its_ends(tmp_path: Path) -> None:
+    folder = series(tmp_path / "data", with_table(table(np.arange(300) * 2, first=500)), **CT)
+    assert np.array_equal(values(folder), 2 * np.clip(PIXELS.astype(int) - 500, 0, 299))
+
+
+def test_a_table_of_signed_values_begins_below_zero(tmp_path: Path) -> None:
+    signed = (PIXELS.astype(int) - 600).astype("<i2")
+
+    def change(dataset: Dataset, k: int) -> None:
+        item = table(np.arange(3000))
+        item["LUTDescriptor"].VR = "SS"
+        item.LUTDescriptor = [3000, -1000, 16]
+        dataset.ModalityLUTSequence = [item]
+
+    folder = series(tmp_path / "data", change, pixels=signed)
+    assert np.array_equal(values(folder), signed + 1000)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, RLELossless, JPEGLSLossless])
+def test_tables_are_applied_in_any_transfer_syntax(tmp_path: Path, syntax: str) -> None:
+    def change(dataset: Dataset, k: int) -> None:
+        with_table(table(np.arange(2048) * 2))(dataset, k)
+        if syntax == ImplicitVRLittleEndian:
+            dataset.file_meta.TransferSyntaxUID = syntax
+        else:
+            dataset.compress(syntax, generate_instance_uid=False)
+
+    folder = series(tmp_path / "data", change, **CT)
+    assert scanned(folder).counts["unlabelled"] == 1
+    assert np.array_equal(values(folder), 2 * PIXELS.astype(int))
+
+
+def test_units_of_a_table_that_are_not_hounsfield_are_noted(tmp_path: Path) -> None:
+    result = scanned(series(tmp_path / "data", with_table(table(np.arange(2048), kind="US")), **CT))
+    assert any("gives other units (US) than Hounsfield" in note for note in result.notes)
+
+
+def test_a_table_goes_before_a_rescale_and_says_so(tmp_path: Path) -> None:
+    folder = series(tmp_path / "data", with_table(table(np.arange(2048) * 2), **HU), **CT)
+    assert np.array_equal(values(folder), 2 * PIXELS.astype(int))
+    assert "Modality LUT beside a rescale: the table is applied, the rescale is not" in scanned(folder).notes
+
+
+def test_real_world_values_are_no_modality_lut(tmp_path: Path) -> None:
+    def change(dataset: Dataset, k: int) -> None:
+        item = Dataset()
+        item.RealWorldValueFirstValueMapped, item.RealWorldValueLastValueMapped = 0, 2047
+        item.RealWorldValueSlope, item.RealWorldValueIntercept = 0.5, 7.0
+        dataset.RealWorldValueMappingSequence = [item]
+
+    folder = series(tmp_path / "data", change, **CT, **HU)
+    assert np.array_equal(values(folder), PIXELS.astype(int) - 1024)
+
+
+def shortened(dataset: Dataset, k: int) -> None:
+    dataset.ModalityLUTSequence = [table(np.arange(2048))]
+    dataset.ModalityLUTSequence[0].LUTDescriptor = [4096, 0, 16]
+
+
+def without_data(dataset: Dataset, k: int) -> None:
+    dataset.ModalityLUTSequence = [table(np.arange(2048))]
+    del dataset.ModalityLUTSequence[0].LUTData
+
+
+def without_anything(dataset: Dataset, k: int) -> None:
+    dataset.ModalityLUTSequence = [Dataset()]
+
+
+@pytest.mark.parametrize("change", [shortened, without_data, without_anything])
+def test_tables_that_cannot_be_applied_are_left_out_by_name(tmp_path: Path, change: Change) -> None:
+    series(tmp_path / "data/bad", change, **CT)
+    series(tmp_path / "data/good", SeriesInstanceUID="1.2.78")
+    assert scanned(tmp_path / "data").reasons == {"lookup table that cannot be applied": len(PIXELS)}
+    item = {"image": str(tmp_path / "data/bad"), "case": "bad"}
+    good = {"image": str(tmp_path / "data/good"), "case": "good"}
+    faults = PreparedDataset([item, good], LoadVolumed("image"), max_faults=0.5).faults
+    assert len(faults) == 1
+    assert "lookup table that cannot be applied" in faults[0][1]
+
+
+def test_an_empty_sequence_is_no_table(tmp_path: Path) -> None:
+    folder = series(tmp_path / "data", lambda ds, k: setattr(ds, "ModalityLUTSequence", []), **CT, **HU)
+    assert np.array_equal(values(folder), PIXELS.astype(int) - 1024)
+
+
+def test_series_with_a_table_in_some_slices_are_split(tmp_path: Path) -> None:
+    change = with_table(table(np.arange(2048)))
+    series(tmp_path / "data/mixed", lambda ds, k: change(ds, k) if k % 2 else None, **CT)
+    series(tmp_path / "data/good", SeriesInstanceUID="1.2.78")
+    assert scanned(tmp_path / "data").reasons == {"mixed units": 1}
+
+
+def test_frames_with_tables_of_their_own_are_left_out(tmp_path: Path) -> None:
+    path = multi_frame(tmp_path / "data/enhanced.dcm", [(1, 0)] * 5)
+    dataset = pydicom.dcmread(path)
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        group.PixelValueTransformationSequence[0].ModalityLUTSequence = [table(np.arange(900))]
+    dataset.save_as(path)
+    series(tmp_path / "data/good")
+    assert scanned(tmp_path / "data").reasons == {"lookup table that cannot be applied": 1}
+
+
+def test_a_table_of_an_enhanced_file_holds_for_all_its_frames(tmp_path: Path) -> None:
+    path = multi_frame(tmp_path / "data/enhanced.dcm", [(1, 0)] * 5)
+    before = LoadVolume()(path).numpy()
+    dataset = pydicom.dcmread(path)
+    dataset.ModalityLUTSequence = [table(np.arange(900) * 2)]
+    dataset.save_as(path)
+    assert np.array_equal(LoadVolume()(path).numpy(), 2 * before)
+
+
+def padded(value: int, kind: type = np.uint16) -> np.ndarray:
+    """Slices with padding in their corners."""
+    found = PIXELS.astype("<i4")
+    found[:, :6, :6] = found[:, -6:, -6:] = value
+    return found.astype(np.dtype(kind).newbyteorder("<"))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "tags", "background"),
+    [
+        (-2000, np.int16, CT | {"PixelRepresentation": 1} | HU, -1024),
+        (32767, np.int16, CT | {"PixelRepresentation": 1} | HU, -1024),
+        (65535, np.uint16, CT | HU, -1024),
+        (0, np.uint16, CT | HU, -1024),  # air already
+        (40, np.uint16, CT | HU, -984),  # air already, and stays
+        (0, np.uint16, CT, 100),  # not in Hounsfield units
+        (-2000, np.int16, {}, 100),
+        (4095, np.int16, {}, 100),
+    ],
+)
+def test_padding_becomes_background(tmp_path: Path, value: int, kind: type, tags: dict, background: float) -> None:
+    pixels = padded(value, kind)
+    pixels[0, 20, 20] = 100
+    change = lambda ds, k: setattr(ds, "PixelPaddingValue", value)  # noqa: E731
+    folder = series(tmp_path / "data", change, pixels=pixels, **tags)
+    found = values(folder)
+    corner = pixels == value
+    assert np.unique(found[corner]).tolist() == [background]
+    intercept = tags.get("RescaleIntercept", 0)
+    assert np.array_equal(found[~corner], pixels[~corner].astype(int) + intercept)
+    assert PADDED in scanned(folder).notes
+
+
+def test_a_range_of_padding_becomes_background(tmp_path: Path) -> None:
+    pixels = padded(-2000, np.int16)
+    pixels[:, :3, :3] = -1990
+
+    def change(dataset: Dataset, k: int) -> None:
+        dataset.PixelPaddingValue, dataset.PixelPaddingRangeLimit = -1980, -2000
+
+    assert values(series(tmp_path / "data", change, pixels=pixels)).min() == 100
+
+
+@pytest.mark.parametrize("value", [600, 1064])
+def test_a_padding_value_among_those_of_the_body_is_noted_alone(tmp_path: Path, value: int) -> None:
+    folder = series(
+        tmp_path / "data", lambda ds, k: setattr(ds, "PixelPaddingValue", value), pixels=padded(value), **CT, **HU
+    )
+    assert np.array_equal(values(folder), padded(value).astype(int) - 1024)
+    pixels = padded(value)
+    pixels[:, 20, 20] = 5  # air, so that nothing else is worth a remark
+    folder = series(
+        tmp_path / "more/data", lambda ds, k: setattr(ds, "PixelPaddingValue", value), pixels=pixels, **CT, **HU
+    )
+    assert PADDING_KEPT in scanned(folder).notes
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+@pytest.mark.parametrize("rescale", [(1, -1024), (0.731, -17.3)])
+def test_padding_is_found_in_compressed_slices_as_well(tmp_path: Path, syntax: str, rescale: tuple) -> None:
+    tags = CT | {"RescaleSlope": rescale[0], "RescaleIntercept": rescale[1]}
+
+    def change(dataset: Dataset, k: int) -> None:
+        dataset.PixelPaddingValue = 0
+        dataset.compress(syntax, generate_instance_uid=False)
+
+    plain = series(tmp_path / "plain", lambda ds, k: setattr(ds, "PixelPaddingValue", 0), pixels=padded(0), **tags)
+    packed = series(tmp_path / "packed", change, pixels=padded(0), **tags)
+    assert np.abs(values(packed) - values(plain)).max() < 1e-3
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_bits_beside_the_stored_ones_are_no_part_of_a_value(tmp_path: Path, signed: int) -> None:
+    stored = (PIXELS.astype(int) - (600 if signed else 0)) & 0xFFF
+    pixels = (stored | 0xA000).astype("<u2")  # what old files keep overlays in
+    tags = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": signed}
+    folder = series(tmp_path / "data", pixels=pixels, **tags)
+    assert np.array_equal(values(folder), PIXELS.astype(int) - (600 if signed else 0))
+
+
+@pytest.mark.parametrize("length", [70_000, 1_000_000])
+@pytest.mark.parametrize("tag", [0x00100010, 0x0008103E, 0x00200011, 0x00280106])
+def test_long_values_take_no_more_memory_than_short_ones(tmp_path: Path, length: int, tag: int) -> None:
+    import tracemalloc
+
+    def change(dataset: Dataset, k: int) -> None:
+        dataset.add_new(tag, "UN", b"Ab" * (length // 2))
+
+    folder = series(tmp_path / "data", change)
+    tracemalloc.start()
+    result = scanned(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.counts["unlabelled"] == 1
+    assert peak < 24e6 + 2 * length
