@@ -229,7 +229,7 @@ class _Walker:
 
     def _values_inside(self, place: int, end: int, wanted: int) -> list[bytes]:
         """Values of one element of the items of a sequence, in order; items within items are not looked into."""
-        found = []
+        found: list[bytes] = []
         while place < end and len(found) < _MOST_ITEMS:
             tag, kind, length, start = self._element(place)
             if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):  # an item is entered
