@@ -23,6 +23,7 @@ MAY_BE_NULL: Mapping[str, type] = {
     "dense_anchors": int,
     "finetune_clip": float,
     "group_key": str,
+    "ignore_index": int,
     "labels": int,
     "min_matched": float,
     "sections": str,

@@ -259,6 +259,26 @@ def test_crops_larger_than_the_volumes_are_padded(bundle: Path, study: Path) -> 
     check_mask(mask, study / "images" / "case_0.nii.gz", classes=3)
 
 
+def test_voxels_that_do_not_count_are_left_out_of_training_and_evaluation(
+    bundle: Path, own_study: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(6):
+        path = own_study / "labels" / f"case_{number}.nii.gz"
+        label = nib.load(path)
+        values = np.asarray(label.dataobj, dtype=np.float32)
+        values[:, :, :7] = 255  # whole slices among them
+        values[0, 0, 8] = np.nan
+        nib.save(nib.Nifti1Image(values, label.affine), path)
+    with pytest.raises(RuntimeError) as caught:
+        run(bundle, "train", own_study, pretrained="none")
+    assert "add `--ignore_index 255`" in str(caught.value.__cause__)
+    run(bundle, "train", own_study, pretrained="none", ignore_index=255, finetune_epoch_length=4)
+    run(bundle, "evaluate", own_study, ignore_index=255)
+    assert "of the voxels are ignored, in 4 of 4 volumes" in caplog.text
+    assert "val_surface_distance" in (bundle / "runs" / "evaluate" / "metrics.csv").read_text()
+    assert json.loads((bundle / "runs" / "evaluate" / "run.json").read_text())["settings"]["ignore_index"] == 255
+
+
 # --- interrupted
 
 

@@ -40,8 +40,8 @@ def load_datalist(
 
     Each item keeps its fields and gains ``"case"``, a name for logs: the file stem, or the relative path where stems
     collide. What could name a patient in a list that was made by hand is replaced, see :func:`read_datalist`; the files
-    behind ids are looked up in the table beside the key. An image that comes twice is kept once. ``unlabelled`` beside
-    another section may be absent, for a study in which every scan has a label.
+    behind ids are looked up in the table beside the key. An image that comes twice is kept once, with its label if one
+    of them has one. ``unlabelled`` beside another section may be absent, for a study in which every scan has a label.
 
     Args:
         path: The JSON file, or the folder of a cache from ``monai-cl cache``.
@@ -58,16 +58,17 @@ def load_datalist(
     Raises:
         FileNotFoundError: If the JSON, or any file it names in these sections, is absent, or the key or the table that
             tells which file an id stands for, or an id is not in it.
-        ValueError: If the JSON is malformed, a section is unknown or empty, or a required label is missing.
+        ValueError: If the JSON is malformed, a section is unknown or empty, a required label is missing, or an image
+            has two labels.
     """
     source = datalist_file(path)
     content = read_datalist(source, hide_names=hide_names)
     folder = source.parent if dataset_dir is None or is_cache(source) else Path(dataset_dir)
     names = _section_names(content, sections, source)
-    items = _distinct([_entry(entry, name, source) for name in names for entry in content[name]])
-    if not items:
+    entries = [_entry(entry, name, source) for name in names for entry in content[name]]
+    if not entries:
         raise ValueError(f"section {'+'.join(names)!r} of {source} is empty; choose from {_filled(content)}")
-    items = _labelled(items, labelled, source)
+    items = _labelled(_distinct(entries, source, labelled is not False), labelled, source)
     found = _found(items, folder, content)
     resolved = [
         _resolve(real, folder, item) | {"case": case}
@@ -259,11 +260,25 @@ def _entry(entry: Any, section: str, source: Path) -> Item:
     return item
 
 
-def _distinct(items: Sequence[Item]) -> list[Item]:
+def _distinct(items: Sequence[Item], source: Path, with_labels: bool) -> list[Item]:
+    """Each image once, with one label: which of two is right nobody can tell but the user."""
     first: dict[str, Item] = {}
     for item in items:
-        first.setdefault(os.path.normpath(_image_key(item)), item)
+        key = os.path.normpath(_image_key(item))
+        known = first.setdefault(key, item)
+        one, other = (entry.get("label") for entry in (known, item))
+        if with_labels and one and other and _normal(one) != _normal(other):
+            raise ValueError(
+                f"{source} lists one image with two labels, {_image_key(item)} with {'|'.join(_paths(one))} and "
+                f"{'|'.join(_paths(other))}; keep one of them, or merge both into one file"
+            )
+        if other and not one:
+            first[key] = item
     return list(first.values())
+
+
+def _normal(value: Any) -> list[str]:
+    return [os.path.normpath(path) for path in _paths(value)]
 
 
 def _labelled(items: list[Item], labelled: bool | None, source: Path) -> list[Item]:

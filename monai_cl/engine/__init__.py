@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from monai_cl.engine.progress import ProgressLine, scalars
     from monai_cl.engine.stop import GracefulStop
     from monai_cl.engine.trainer import NonFiniteLossError, PretrainTrainer
+    from monai_cl.engine.voxel_loss import VoxelLoss, without_ignored
     from monai_cl.engine.voxel_probe import label_probe
 
 __all__ = [
@@ -30,11 +31,13 @@ __all__ = [
     "PretrainTrainer",
     "ProgressLine",
     "SaveNetwork",
+    "VoxelLoss",
     "adamw",
     "label_probe",
     "read_history",
     "scalars",
     "warmup_cosine",
+    "without_ignored",
 ]
 
 __getattr__, __dir__ = face(__name__)

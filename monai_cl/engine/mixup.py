@@ -9,6 +9,8 @@ from monai.networks import one_hot
 from monai.transforms import MixUp, Randomizable
 from torch import Tensor
 
+from monai_cl.engine.voxel_loss import ignored
+
 
 class MixupBatch(Randomizable):
     r"""Prepares batches for ``SupervisedTrainer`` (``prepare_batch``): one-hot labels, mixed with those of another.
@@ -24,6 +26,8 @@ class MixupBatch(Randomizable):
         num_classes: Classes, background included.
         alpha: Parameter of the Beta distribution; 0 mixes nothing, and labels come as plain one-hot.
         seed: Seed of the draws; by default a random one.
+        ignore_index: Label of voxels that do not count: they are of no class, and so is their share in what they are
+            mixed with, which :class:`~monai_cl.engine.VoxelLoss` leaves out.
 
     Raises:
         ValueError: If there are fewer than two classes or ``alpha`` is negative.
@@ -38,13 +42,16 @@ class MixupBatch(Randomizable):
         ((2, 2, 4, 4), True)
     """  # noqa: E501
 
-    def __init__(self, num_classes: int, alpha: float = 0.0, *, seed: int | None = None) -> None:
+    def __init__(
+        self, num_classes: int, alpha: float = 0.0, *, seed: int | None = None, ignore_index: int | None = None
+    ) -> None:
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, background included, got {num_classes!r}")
         if not alpha >= 0:
             raise ValueError(f"alpha must be at least 0 (0 mixes nothing), got {alpha!r}")
         self.num_classes = num_classes
         self.alpha = alpha
+        self.ignore_index = ignore_index
         self.set_random_state(seed=seed)
 
     def __call__(
@@ -56,7 +63,7 @@ class MixupBatch(Randomizable):
     ) -> tuple[Tensor, Tensor]:
         r"""Images (B, C, \*S) and labels (B, num_classes, \*S) of ``image`` and ``label`` (B, 1, \*S) of a batch."""
         image, label = default_prepare_batch(batch, device, non_blocking, **kwargs)
-        label = one_hot(label, self.num_classes)
+        label = self._one_hot(label)
         if self.alpha == 0:
             return image, label
         mix = MixUp(len(image), self.alpha)
@@ -65,3 +72,12 @@ class MixupBatch(Randomizable):
         weight, order, _ = mix._params
         mix._params = (weight.to(image.device), torch.as_tensor(order, device=image.device), [])  # drawn on the CPU
         return mix.apply(image), mix.apply(label)
+
+    def _one_hot(self, label: Tensor) -> Tensor:
+        found: Tensor
+        if self.ignore_index is None:
+            found = one_hot(label, self.num_classes)
+            return found
+        dropped = ignored(label, self.num_classes, self.ignore_index)[:, None]
+        found = one_hot(label.masked_fill(dropped, 0), self.num_classes) * ~dropped
+        return found

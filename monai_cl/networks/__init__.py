@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from monai_cl.networks.features import Features, network_features
     from monai_cl.networks.heads import Projector, pool_pyramid, resized
     from monai_cl.networks.momentum import MomentumTeacher, cosine_momentum, scheduled_momentum
+    from monai_cl.networks.outputs import check_segmenter, segmenter
 
 __all__ = [
     "Features",
     "MomentumTeacher",
     "Projector",
+    "check_segmenter",
     "cosine_momentum",
     "decoder_blocks",
     "decoder_features",
@@ -34,6 +36,7 @@ __all__ = [
     "pool_pyramid",
     "resized",
     "scheduled_momentum",
+    "segmenter",
 ]
 
 __getattr__, __dir__ = face(__name__)

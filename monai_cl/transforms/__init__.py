@@ -6,6 +6,7 @@ from monai_cl._lazy import face
 
 if TYPE_CHECKING:
     from monai_cl.transforms._crop_plan import CropPlan
+    from monai_cl.transforms.label_crop import RandCropByClassesD, RandCropByClassesd, RandCropByClassesDict
     from monai_cl.transforms.load import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
     from monai_cl.transforms.load_maps import (
         LoadMapsD,
@@ -65,6 +66,9 @@ __all__ = [
     "LoadVolumed",
     "MRArtefacts",
     "MRRecord",
+    "RandCropByClassesD",
+    "RandCropByClassesDict",
+    "RandCropByClassesd",
     "RandMRContrast",
     "RandMRContrastD",
     "RandMRContrastDict",

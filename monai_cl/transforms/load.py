@@ -27,6 +27,7 @@ from monai_cl.transforms._dicom import (
 )
 from monai_cl.transforms._dicom.decoding import decode
 from monai_cl.transforms._itk import is_itk, read_itk
+from monai_cl.transforms._labels import whole_labels
 from monai_cl.transforms._lattice import check_same_lattice
 from monai_cl.transforms._nifti_reader import NiftiReader
 from monai_cl.transforms._threads import without_warnings
@@ -132,15 +133,26 @@ class LoadVolumed(MapTransform):
     A volume that has a voxel at the place of each voxel of the first key's, as a label of its image, but is stored
     with its axes in another order or direction, is reordered onto the axes of the first.
 
+    A label must lie on the voxels of the first, and hold whole numbers: values within 0.05 of one are rounded, and
+    ``meta["rounded"]`` says by how much at most; NaN and infinities become -32768, which no class has.
+
     Args:
         keys: Keys of the items to read: each a file, a directory with one DICOM series, or a list of DICOM files.
         allow_missing_keys: Whether a missing key is passed over.
+        label_keys: Those of the keys that hold labels.
+
+    Raises:
+        ValueError: While reading, as :class:`LoadVolume`; if a label lies elsewhere than the first volume, by how many
+            mm, or holds other values.
     """
 
     backend = LoadVolume.backend
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, allow_missing_keys: bool = False, *, label_keys: Sequence[str] = ("label",)
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.label_keys = tuple(label_keys)
         self.load = LoadVolume()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -148,8 +160,10 @@ class LoadVolumed(MapTransform):
         result = dict(data)
         first: torch.Tensor | None = None
         for key in self.key_iterator(result):
-            volume = self.load(result[key])
-            result[key] = volume if first is None else _along(volume, first)
+            volume, is_label = self.load(result[key]), key in self.label_keys
+            if first is not None:
+                volume = _along(volume, first, must=is_label)
+            result[key] = _whole(volume) if is_label else volume
             first = volume if first is None else first
         return result
 
@@ -157,16 +171,32 @@ class LoadVolumed(MapTransform):
 LoadVolumeD = LoadVolumeDict = LoadVolumed
 
 
-def _along(volume: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """The volume with its axes along those of the first, where both have the same voxels."""
+def _whole(label: torch.Tensor) -> torch.Tensor:
+    """The label in whole numbers, with a note of how far it was from them."""
+    try:
+        values, distance = whole_labels(label.as_tensor() if isinstance(label, MetaTensor) else label)
+    except ValueError as error:
+        where = f"{label.meta['filename_or_obj']}: " if isinstance(label, MetaTensor) else ""
+        raise ValueError(f"cannot use the label {where}{error}") from None
+    if not isinstance(label, MetaTensor):
+        return values
+    meta = {key: value for key, value in label.meta.items() if key != "affine"}
+    result: torch.Tensor = MetaTensor(values, affine=label.affine, meta={**meta, "rounded": distance})
+    return result
+
+
+def _along(volume: torch.Tensor, first: torch.Tensor, *, must: bool) -> torch.Tensor:
+    """The volume with its axes along those of the first, where both have the same voxels, as a label must."""
     if not (isinstance(volume, MetaTensor) and isinstance(first, MetaTensor)):
         return volume
     affine, shape = volume.affine.numpy().astype(np.float64), volume.shape[1:]
     result: torch.Tensor = volume
     try:
         order = check_same_lattice(first.affine.numpy(), first.shape[1:], affine, shape)
-    except UnusableImageError:  # another grid, as of another sequence: resampling is a matter of the recipe
-        return result
+    except UnusableImageError as error:
+        if must:
+            raise ValueError(f"cannot use the label {volume.meta['filename_or_obj']}: {error}") from None
+        return result  # another grid, as of another sequence: resampling is a matter of the recipe
     if order.changes:
         name = str(volume.meta["filename_or_obj"])
         result = _volume(order.apply(volume.as_tensor()), order.affine(affine, shape), name)

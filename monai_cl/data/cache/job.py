@@ -115,20 +115,20 @@ class Job(Dataset[Outcome]):
             return Outcome(case, "disk", {}, str(error), error.errno)
         return Outcome(case, "prepared" if old is None else "changed", entry)
 
-    def _prepare(self, item: Item) -> dict[str, tuple[NDArray[Any], Any, Encoded]]:
-        """Values, affine and what to store of each volume."""
+    def _prepare(self, item: Item) -> dict[str, tuple[NDArray[Any], Any, float, Encoded]]:
+        """Values, affine, how far labels were rounded, and what to store of each volume."""
         found = {}
         prepared = self.transform(dict(item))
         require_voxels(prepared)
         for key, value in prepared.items():
             if key in FILE_KEYS:
-                affine = getattr(value, "affine", None)
+                affine, rounded = getattr(value, "affine", None), getattr(value, "meta", {}).get("rounded", 0.0)
                 values = torch.as_tensor(value).as_subclass(torch.Tensor).detach().cpu().numpy()
-                found[key] = (values, affine, encode(values, self.dtype))
+                found[key] = (values, affine, rounded, encode(values, self.dtype))
         return found
 
     def _store(
-        self, item: Item, key: str, values: NDArray[Any], affine: Any, one: Encoded, source: str
+        self, item: Item, key: str, values: NDArray[Any], affine: Any, rounded: float, one: Encoded, source: str
     ) -> dict[str, Any]:
         kind, suffix = array_class(self.storage)
         # a file is never written to again: other content has another name, so what reads the old one goes on
@@ -136,7 +136,7 @@ class Job(Dataset[Outcome]):
         tag = hashlib.sha256(json.dumps([made_by, source, key], sort_keys=True).encode()).hexdigest()[:12]
         path = self.folder / "volumes" / f"{file_name(item)}.{tag}{suffix}"
         kind.write(one.stored, path)
-        return _describe(path, one, values, affine) | {"storage": self.storage}
+        return _describe(path, one, values, affine) | {"rounded": float(rounded), "storage": self.storage}
 
     def _commit(self, item: Item, entry: dict[str, Any]) -> dict[str, Any]:
         """Write the entry, which says that the volume is complete."""

@@ -68,7 +68,7 @@ def open_volume(path: Path, volume: Mapping[str, Any], *, name: str) -> StoredVo
         shift=tuple(volume["shift"]),
         minimum=min(volume["statistics"]["min"]),
         # the source's path stays out: it may name a patient
-        meta={"filename_or_obj": name},
+        meta={"filename_or_obj": name, "rounded": volume.get("rounded", 0.0)},
     )
 
 

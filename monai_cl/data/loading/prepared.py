@@ -1,5 +1,6 @@
 """Volumes prepared once, with faults counted instead of hidden."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,10 @@ from monai_cl.data._voxels import require_voxels
 from monai_cl.data.cache.reading import check_prepared_by, open_item
 from monai_cl.data.datalist import CACHED
 from monai_cl.data.loading.faults import MAX_FAULTS, Faults
+from monai_cl.transforms._labels import SAID
 from monai_cl.transforms.stored import whole
+
+logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 Transform = Callable[[Item], Any] | None
@@ -65,6 +69,7 @@ class PreparedDataset(Dataset[dict[str, Any]]):
         outcomes = self._prepare_all(mine, num_workers or os.cpu_count() or 1, show=rank == 0)
         self._volumes = [volume for volume in outcomes if volume is not None]
         self.fault_record.judge()
+        _say_rounded(self._volumes)
 
     @property
     def faults(self) -> list[tuple[str, str]]:
@@ -131,6 +136,16 @@ class PreparedStream(IterableDataset[dict[str, Any]]):
                 faults.judge()
             else:
                 yield volume
+
+
+def _say_rounded(volumes: Sequence[Item]) -> None:
+    distances = [getattr(volume.get("label"), "meta", {}).get("rounded", 0.0) for volume in volumes]
+    rounded = [distance for distance in distances if distance > SAID]
+    if rounded:
+        logger.warning(
+            "labels of %d of %d volumes were no whole numbers, by up to %.3g, and were rounded",
+            len(rounded), len(volumes), max(rounded),
+        )  # fmt: skip
 
 
 def _prepared(item: Item, transform: Transform) -> Any:
