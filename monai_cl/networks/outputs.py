@@ -54,8 +54,8 @@ def _main_first(network: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
 def check_segmenter(network: nn.Module, *, in_channels: int, out_channels: int, roi_size: Sequence[int]) -> None:
     """Refuse a network that does not give a map of each class at the size of its input, before a step is run.
 
-    The network is run on tensors that have a shape and no values, in training and in evaluation: this takes no memory
-    and draws no random numbers.
+    The network is run on tensors that have a shape and no values, in training and in evaluation, which takes no time;
+    only where that fails on an image. Neither changes it or the state of random numbers.
 
     Args:
         network: As :func:`segmenter` gives it.
@@ -77,7 +77,7 @@ def check_segmenter(network: nn.Module, *, in_channels: int, out_channels: int, 
                     f"network_def must give {out_channels} channels, one for each class, {name} gives "
                     f"{output.shape[1]}; set its number of output channels to out_channels, {out_channels}"
                 )
-        if maps and tuple(maps[0].shape[2:]) != tuple(roi_size):
+        if tuple(maps[0].shape[2:]) != tuple(roi_size):
             raise ValueError(
                 f"network_def must give a map of the size of its input, {tuple(roi_size)}, {name} gives "
                 f"{tuple(maps[0].shape[2:])}; {_REMEDY}, or another roi_size"
@@ -85,21 +85,26 @@ def check_segmenter(network: nn.Module, *, in_channels: int, out_channels: int, 
 
 
 def _outputs(network: nn.Module, shape: Sequence[int], training: bool) -> list[Any]:
-    """What a network returns; nothing where an operator wants values and only a first step can tell."""
-    trial = copy.deepcopy(network).to("meta").train(training)
+    """What a network returns for two images: normalisation over one small map would have nothing to average."""
+    trial = copy.deepcopy(network).train(training)
+    with torch.no_grad():
+        try:
+            output = copy.deepcopy(trial).to("meta")(torch.zeros(2, *shape, device="meta"))
+        except Exception:  # the network does not fit, or an operator wants values: these tell, and why
+            output = _run(trial, torch.zeros(2, *shape))
+    return list(output) if isinstance(output, list | tuple) else [output]
+
+
+def _run(network: nn.Module, image: Tensor) -> Any:
     try:
-        with torch.no_grad():
-            # two images: normalisation over a batch of one small map has nothing to average
-            output = trial(torch.zeros(2, *shape, device="meta"))
-    except NotImplementedError:
-        return []
+        with torch.random.fork_rng(devices=[]):
+            return network.cpu()(image)
     except Exception as error:  # whatever a network may throw at an image it was not made for
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"network_def must take images of in_channels {shape[0]} and roi_size {tuple(shape[1:])}, "
+            f"network_def must take images of in_channels {image.shape[1]} and roi_size {tuple(image.shape[2:])}, "
             f"{type(network).__name__} does not: {reason}; change the network's arguments or roi_size"
         ) from error
-    return list(output) if isinstance(output, list | tuple) else [output]
 
 
 def _form(output: Any) -> str:
