@@ -36,6 +36,25 @@ def labelled(count: int = 4, *, told: bool = True) -> list[dict[str, Any]]:
     return patches
 
 
+def test_nothing_is_drawn_from_voxels_of_no_class() -> None:
+    patches = labelled(3)
+    patches[0]["label"][:] = -1
+    patches[1]["label"][:, :4] = -1
+    _, classes = draw_voxels(patches[1]["label"], torch.Generator().manual_seed(0))
+    assert set(classes.tolist()) == {0, 1, 2}
+    assert label_probe(Pyramid(in_channels=2), patches)["label_knn_accuracy"] > 0.9
+
+
+def test_patches_leave_out_what_the_list_names_no_class(study: Path, tmp_path: Path) -> None:
+    content = json.loads((study / "datalist.json").read_text())
+    content["labels"] = {"0": "background", "2": "right"}
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    patches = probe_patches(
+        tmp_path / "list.json", "validation", recipes.load("small_mr"), [16] * 3, dataset_dir=study, count=2
+    )
+    assert set(torch.unique(torch.cat([patch["label"] for patch in patches])).tolist()) == {-1, 0, 2}
+
+
 def test_the_same_number_of_each_class_is_drawn_and_background_from_around_them() -> None:
     label = labelled(1)[0]["label"]
     places, classes = draw_voxels(label, torch.Generator().manual_seed(0), count=10)

@@ -121,7 +121,7 @@ def subjects_by_case(path: str | os.PathLike[str], sections: str | Sequence[str]
     source = datalist_file(path)
     content = read_datalist(source)
     names = _section_names(content, sections, source)
-    items = _distinct([_entry(entry, name, source) for name in names for entry in content[name]])
+    items = _distinct([_entry(entry, name, source) for name in names for entry in content[name]], source, False)
     return {case: subject_of(item) for case, item in zip(_cases(items), items, strict=True)}
 
 

@@ -34,6 +34,7 @@ def label_probe(network: nn.Module, patches: Sequence[dict[str, Any]], *, seed: 
         ``label_knn_accuracy``, ``label_linear_accuracy`` and ``label_chance``; nothing with fewer than two volumes or
         two classes.
     """
+    patches = [patch for patch in patches if bool((torch.as_tensor(patch["label"]) >= 0).any())]
     if len(patches) < 2:
         return {}
     features, labels, volumes = [], [], []
@@ -60,13 +61,14 @@ def draw_voxels(label: Tensor, generator: torch.Generator, *, count: int = VOXEL
     r"""Voxels of each class in a label (1, \*S): indices (N, nd) and classes (N,), ``count`` a class where there are.
 
     Background is drawn from around the classes, within ``NEAR`` voxels: what is far from them is told by anything.
+    Nothing is drawn from voxels below 0, which are of no class.
     """
     classes = torch.as_tensor(label)[0].cpu().long()
     foreground = classes > 0
     near = dilate(foreground[None, None].float(), 2 * NEAR + 1)[0, 0] > 0
     around = near if foreground.any() else ~foreground
     places, found = [], []
-    for value in classes.unique().tolist():
+    for value in classes[classes >= 0].unique().tolist():
         candidates = ((classes == value) & around).nonzero()
         chosen = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
         places.append(chosen)

@@ -127,9 +127,7 @@ def _advice(values: set[int], out_channels: int) -> str:
     if most + 1 != out_channels and most > 0:
         said.append(f"for classes up to {most} add `--out_channels {most + 1}`")
         if gaps:
-            said.append(
-                f"no voxel has {_words(gaps)}: renumber the classes to leave no gap, which needs fewer channels"
-            )
+            said.append(f"there is no {_words(gaps)}: renumber the classes to leave no gap, which needs fewer channels")
     if min(classes, default=0) < 0 or not said:
         said.append("mend the masks")
     return "; ".join(said)

@@ -1,7 +1,7 @@
 """Volumes set aside to look at a representation while it is learned."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from monai.transforms import Randomizable, SpatialCrop, SpatialPad
 
 from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
+from monai_cl.data.intake.study import class_names
 from monai_cl.data.loading.prepared import PreparedDataset
 from monai_cl.data.loading.sampling import ViewDataset, fixed_batches
 from monai_cl.data.loading.slice_loading import fixed_slice_batches
@@ -119,7 +120,7 @@ def probe_patches(
             them from the volume.
 
     Returns:
-        Items with ``image`` and ``label``, of ``patch_size``.
+        Items with ``image`` and ``label``, of ``patch_size``; -1 where a label is of no class that the datalist names.
     """
     if rank > 0 or count < 1 or not _is_labelled(datalist, section):
         return []
@@ -127,7 +128,10 @@ def probe_patches(
     items = few_labels(items, min(count, len(items)), seed=seed)
     volumes = PreparedDataset(items, transform, max_faults=0.5)
     generator = torch.Generator().manual_seed(seed)
-    return [_patch(volumes[index], patch_size, generator, slice_axis) for index in range(len(volumes))]
+    named = class_names(datalist)
+    return [
+        _patch(_with_classes(volumes[index], named), patch_size, generator, slice_axis) for index in range(len(volumes))
+    ]
 
 
 def probe_slices(
@@ -168,6 +172,13 @@ def probe_slices(
         rank=rank, world_size=world_size,
     )  # fmt: skip
     return fixed_slice_batches(slices, volumes_per_batch, n_parts, seed=seed)
+
+
+def _with_classes(item: dict[str, Any], named: Mapping[int, str]) -> dict[str, Any]:
+    """The item with -1 where its label is of no class: 255, as usual, and whatever the datalist does not name."""
+    label = item["label"]
+    known = torch.isin(torch.as_tensor(label), torch.tensor([0, *named])) if named else label >= 0
+    return {**item, "label": torch.where(known & (label != 255), label, -1)}
 
 
 def _is_labelled(datalist: str | Path, section: str) -> bool:
