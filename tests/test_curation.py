@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -175,6 +176,48 @@ def changed(values: np.ndarray, how: str) -> np.ndarray:
 def test_near_duplicates_are_found(how):
     pairs = find_pairs([marks_of(anatomy(1)), marks_of(anatomy(2)), marks_of(changed(anatomy(1), how))])
     assert [(pair.first, pair.second, pair.kind) for pair in pairs] == [(0, 2, "near")]
+
+
+def time_point(seed: int, time: int) -> np.ndarray:
+    """A body in air, with the noise of one time: picture and noise are those of any other time and its own."""
+    where = np.indices(SHAPE).T - np.array(SHAPE) / 2
+    body = np.linalg.norm(where / np.array(SHAPE), axis=-1).T < 0.3
+    rng = np.random.default_rng(1000 * seed + time)
+    tissue = body * (3000 + 0.5 * anatomy(seed))
+    return np.hypot(tissue + rng.normal(0, 15, SHAPE), rng.normal(0, 15, SHAPE)).astype("float32")
+
+
+def test_time_points_of_one_series_are_near_duplicates_though_air_is_noise():
+    times = [time_point(1, time) for time in range(4)]
+    assert np.corrcoef(times[0].ravel(), times[1].ravel())[0, 1] > 0.9997
+    pairs = find_pairs([marks_of(one) for one in [*times, time_point(2, 0)]])
+    assert [(pair.first, pair.second, pair.kind) for pair in pairs] == [
+        (i, j, "near") for i in range(4) for j in range(i + 1, 4)
+    ]
+    assert re.fullmatch(r"coarse pictures correlate by (1|0\.999)\d*(\.0+)?", pairs[0].detail)
+
+
+def test_of_time_points_one_stays_and_no_two_are_on_both_sides(tmp_path):
+    volumes = {f"dyn{time}_x": time_point(1, time) for time in range(4)}
+    path = study(tmp_path, {"unlabelled": volumes | {"other_x": time_point(2, 0)}})
+    result = curate(path)
+    assert [name for name, reason in reasons(result).items() if not reason] == ["dyn0_x", "other_x"]
+    assert [entry.group for entry in result.entries] == [0, 0, 0, 0, 1]
+    first, second = ({"unlabelled": {name: volumes[name]}} for name in ("dyn0_x", "dyn3_x"))
+    lists = [curate(study(tmp_path / name, one)).datalist for name, one in (("a", first), ("b", second))]
+    leaks = find_leaks(*(json.loads(one.read_text())["unlabelled"] for one in lists))
+    assert [str(leak) for leak in leaks] == ["dyn0_x.nii.gz is nearly the same picture as dyn3_x.nii.gz"]
+
+
+def test_mirrored_inverted_and_other_pictures_are_no_duplicates():
+    one = time_point(1, 0)
+    others = [one[::-1], one.max() - one, time_point(2, 0), np.roll(one, 3, axis=0)]
+    assert find_pairs([marks_of(values) for values in (one, *others)]) == []
+
+
+def test_uniform_volumes_correlate_with_nothing():
+    marks = [marks_of(np.full(SHAPE, value)) for value in (0, 7)] + [marks_of(anatomy(1))]
+    assert {(pair.first, pair.second) for pair in find_pairs(marks)} <= {(0, 1)}
 
 
 def test_part_of_a_volume_is_found():
@@ -408,6 +451,36 @@ def test_part_of_the_same_abdomen_is_found_though_its_header_is_wrong(tmp_path):
     assert sorted(map(Path, names)) == [
         Path(f"imagesTr/{name}.nii.gz") for name in ("ts_example_ct", "ts_example_ct_sm")
     ]
+
+
+@needs_data
+def test_phases_of_a_heart_stay_in_one_group_and_copies_under_two_patients_are_found(tmp_path):
+    names = ["patient020", "patient006", "patient074", "patient076"]
+    items = [
+        {"image": f"imagesTr/{name}_frame{phase}.nii.gz", "subject": name} for name in names for phase in ("01", "02")
+    ]
+    (tmp_path / "list.json").write_text(json.dumps({"unlabelled": items}))
+    result = curate(tmp_path / "list.json", dataset_dir=SHARED / "acdc", dry_run=True)
+    dropped = {entry.name: entry.like for entry in result.entries if entry.reason}
+    assert dropped == {  # the data set holds one patient under two numbers
+        f"imagesTr/patient076_frame{phase}.nii.gz": f"imagesTr/patient074_frame{phase}.nii.gz" for phase in ("01", "02")
+    }
+    assert [entry.group for entry in result.entries] == [0, 0, 1, 1, 2, 2, 2, 2]
+    assert {pair.kind for pair in result.pairs} == {"exact", "alike"}
+
+
+@needs_data
+def test_sequences_of_a_patient_are_no_duplicates_and_time_points_are(tmp_path):
+    for name in ("T1", "T2", "FLAIR"):
+        shutil.copy(SHARED / f"mr_misc/stroke_{name}.nii.gz", tmp_path / f"{name}.nii.gz")
+    series = nibabel.load(SHARED / "mr_misc/niivue_pcasl_4d.nii.gz")
+    for time in range(4):
+        nibabel.save(series.slicer[..., time], tmp_path / f"time{time}.nii.gz")
+    names = sorted(path.name for path in tmp_path.glob("*.nii.gz"))
+    (tmp_path / "list.json").write_text(json.dumps({"unlabelled": [{"image": name} for name in names]}))
+    result = curate(tmp_path / "list.json", dry_run=True)
+    kept = [entry.name for entry in result.entries if not entry.reason]
+    assert kept == ["FLAIR.nii.gz", "T1.nii.gz", "T2.nii.gz", "time0.nii.gz"]
 
 
 @needs_data

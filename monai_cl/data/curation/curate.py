@@ -44,11 +44,12 @@ def curate(
     """Find duplicates and redundant slices of a study and write what is worth pretraining on.
 
     Of volumes that are the same, nearly the same or part of each other one stays, a held-out one before a labelled one
-    before an unlabelled one. Of the slices of each remaining volume (or of all), a greedy pass in slice order
-    keeps those that differ from all kept before by more than the threshold. The datalist has all fields of the study;
-    its items gain ``content`` and ``fingerprint``, by which :func:`check_pretraining` recognises a volume, ``group``,
-    and, in ``sections``, ``slices`` (see :func:`kept_slices`) of ``slices_of``, ``slice_step`` from one to the next in
-    mm and ``weight``, the share kept; :class:`monai_cl.data.SliceDataset` draws those slices alone.
+    before an unlabelled one; see :func:`~monai_cl.data.curation.duplicates.find_pairs`. Volumes that are only alike, as
+    phases of a heart, stay, in one group. Of the slices of each remaining volume (or of all), a greedy pass in slice
+    order keeps those that differ from all kept before by more than the threshold. The datalist has all fields of the
+    study; its items gain ``content``, ``fingerprint`` and ``coarse``, by which :func:`check_pretraining` recognises a
+    volume, ``group``, and, in ``sections``, ``slices`` (see :func:`kept_slices`) of ``slices_of``, ``slice_step`` from
+    one to the next in mm and ``weight``, the share kept; :class:`monai_cl.data.SliceDataset` draws those slices alone.
     Beside it, ``<out stem>.curation.csv`` says of each volume whether it was kept and why. No file is deleted.
 
     Args:

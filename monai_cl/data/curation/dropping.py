@@ -18,7 +18,8 @@ _RANK = {"test": 0, "validation": 1, "training": 2}  # of two copies, the one in
 def group(entries: Sequence[Entry]) -> list[Pair]:
     """Find duplicates and give every entry the number of its group."""
     index = [number for number, entry in enumerate(entries) if entry.marks is not None]
-    found = find_pairs([entry.marks for entry in entries if entry.marks is not None])
+    subjects = [subject_of(entry.item) for entry in entries if entry.marks is not None]
+    found = find_pairs([entry.marks for entry in entries if entry.marks is not None], subjects)
     pairs = [Pair(index[pair.first], index[pair.second], pair.kind, pair.detail) for pair in found]
     groups = join_groups([subject_of(entry.item) for entry in entries], pairs)
     for entry, group in zip(entries, groups, strict=True):
@@ -27,7 +28,10 @@ def group(entries: Sequence[Entry]) -> list[Pair]:
 
 
 def drop_duplicates(entries: Sequence[Entry], pairs: Sequence[Pair]) -> None:
-    """Of each pair the one that matters less goes: later in the list, unlabelled, the smaller part."""
+    """Of each pair the one that matters less goes: later in the list, unlabelled, the smaller part.
+
+    Of volumes that are only alike both stay, in one group.
+    """
 
     def worth(index: int) -> tuple[float, int, int]:
         entry = entries[index]
@@ -35,7 +39,8 @@ def drop_duplicates(entries: Sequence[Entry], pairs: Sequence[Pair]) -> None:
         return rank, -len(entry.marks.hashes) if entry.marks else 0, index
 
     names = {"exact": "exact duplicate", "near": "near duplicate", "part": "part of another volume"}
-    for pair in sorted(pairs, key=lambda pair: (worth(pair.first), worth(pair.second))):
+    repeated = [pair for pair in pairs if pair.kind in names]
+    for pair in sorted(repeated, key=lambda pair: (worth(pair.first), worth(pair.second))):
         better, worse = sorted((pair.first, pair.second), key=worth)
         if entries[better].reason or entries[worse].reason or entries[worse].section in HELD_OUT:
             continue

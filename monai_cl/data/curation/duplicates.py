@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from monai_cl.data.curation.volume_marks import FINGERPRINT_BITS, VolumeMarks
 
 NEAR_SHARE = 0.06  # of the bits of a fingerprint
+NEAR_CORRELATION = 0.9995  # of coarse pictures: time points and noisy copies are above, phases of a heart below
+_RESAMPLED = 0.995  # the same of a copy that was resampled or clipped, and has the fingerprint, too
 PART_SHARE = 0.5  # of the telling slices of the smaller volume
 PART_SLICES = 3
 _CHUNK = 2048
@@ -23,7 +25,8 @@ class Pair:
     Args:
         first: Index of the one earlier in the list.
         second: Index of the other.
-        kind: ``exact``, ``near`` or ``part``.
+        kind: ``exact``, ``near``, ``part``, or ``alike``: coarse pictures with the same edges, but another content, as
+            phases of a heart, which belong together and are worth keeping.
         detail: How alike they are.
     """
 
@@ -33,25 +36,83 @@ class Pair:
     detail: str
 
 
-def find_pairs(marks: Sequence[VolumeMarks]) -> list[Pair]:
-    """All pairs of volumes that are exact duplicates, near duplicates, or share their slices.
+def find_pairs(marks: Sequence[VolumeMarks], subjects: Sequence[str] | None = None) -> list[Pair]:
+    """All pairs of volumes that are exact duplicates, near duplicates, alike, or share their slices.
+
+    Near duplicates have coarse pictures that correlate by 0.9995 (time points of one series, copies with noise), or by
+    0.995 with the same fingerprint and of different patients (copies that were resampled or clipped). What has the
+    same fingerprint alone is alike.
 
     Args:
         marks: Of each volume.
+        subjects: Patient of each volume; without it all are different.
 
     Returns:
-        One entry a pair, in order: exact before near before part.
+        One entry a pair, in order: exact before near before alike before part.
     """
+    patients = list(map(str, range(len(marks)))) if subjects is None else subjects
     pairs: dict[tuple[int, int], Pair] = {}
     for group in _by(enumerate(one.content for one in marks)):
         for other in group[1:]:
             pairs[group[0], other] = Pair(group[0], other, "exact", "the same voxels")
+    pictures = [one.coarse for one in marks]
+    for first, second, likeness in near_pictures(pictures):
+        detail = f"coarse pictures correlate by {likeness:.5f}"
+        pairs.setdefault((first, second), Pair(first, second, "near", detail))
     for first, second, share in near_fingerprints([one.fingerprint for one in marks]):
         detail = f"{100 * share:.1f} % of the bits of the coarse picture differ"
-        pairs.setdefault((first, second), Pair(first, second, "near", detail))
+        close = correlation(pictures[first], pictures[second]) >= _RESAMPLED
+        kind = "near" if close and patients[first] != patients[second] else "alike"
+        pairs.setdefault((first, second), Pair(first, second, kind, detail))
     for pair in _shared_slices(marks):
         pairs.setdefault((pair.first, pair.second), pair)
     return [pairs[key] for key in sorted(pairs)]
+
+
+def near_pictures(
+    pictures: Sequence[NDArray[np.uint8]], others: Sequence[NDArray[np.uint8]] | None = None
+) -> list[tuple[int, int, float]]:
+    """Pairs whose coarse pictures correlate by at least 0.9995.
+
+    Args:
+        pictures: Coarse pictures.
+        others: Second list; without it pairs within the first are returned, each once.
+
+    Returns:
+        Index in the first list, in the second, and the correlation.
+    """
+    if not len(pictures) or (others is not None and not len(others)):
+        return []
+    left = _standard(pictures)
+    right = left if others is None else _standard(others)
+    found = []
+    for start in range(0, len(left), _CHUNK):
+        likeness = left[start : start + _CHUNK] @ right.T
+        for row, column in np.argwhere(likeness >= NEAR_CORRELATION):
+            if others is not None or start + row < column:
+                found.append((int(start + row), int(column), float(likeness[row, column])))
+    return found
+
+
+def correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Correlation of two pictures; 0 where one is uniform.
+
+    Example:
+        >>> ramp = np.arange(9, dtype=np.uint8)
+        >>> round(correlation(ramp, 2 * ramp), 6), correlation(ramp, 0 * ramp)
+        (1.0, 0.0)
+    """
+    left, right = _standard([one, other])
+    return float(left @ right)
+
+
+def _standard(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Rows of mean 0 and length 1, whose products are correlations; a uniform one is 0."""
+    rows = np.stack(list(pictures)).astype(np.float32)
+    rows -= rows.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    standard: NDArray[np.float32] = (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return standard
 
 
 def near_fingerprints(

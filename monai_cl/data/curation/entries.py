@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -103,4 +104,5 @@ def marked(entry: Entry) -> dict[str, Any]:
     if entry.marks is None:
         return entry.item
     marks = {"content": entry.marks.content, "fingerprint": entry.marks.fingerprint.tobytes().hex()}
+    marks["coarse"] = b64encode(entry.marks.coarse.tobytes()).decode("ascii")
     return {**entry.item, **marks, "group": entry.group}

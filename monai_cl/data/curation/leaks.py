@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from monai_cl.data.curation.duplicates import near_fingerprints
+from monai_cl.data.curation.duplicates import near_fingerprints, near_pictures
 from monai_cl.data.datalist import read_datalist, section_names, split_sections, subject_of
 
 logger = logging.getLogger(__name__)
@@ -55,14 +56,22 @@ def find_leaks(first: Iterable[Item], second: Iterable[Item]) -> list[Leak]:
     known = {str(one["content"]): one for one in reversed(theirs) if one.get("content")}
     same = [(one, known[str(one["content"])]) for one in ours if one.get("content") in known]
     leaks += [Leak("content", _name(one), _name(other)) for one, other in same]
-    marked, others = ([one for one in side if one.get("fingerprint")] for side in (ours, theirs))
-    near = near_fingerprints(_prints(marked), _prints(others))
     pairs = {(_name(one), _name(other)) for one, other in same}
-    for index, other, _ in near:
-        pair = _name(marked[index]), _name(others[other])
-        if pair not in pairs:
-            leaks.append(Leak("near", *pair))
+    near = sorted({*_near(ours, theirs, "fingerprint"), *_near(ours, theirs, "coarse")})
+    leaks += [
+        Leak("near", _name(ours[i]), _name(theirs[j]))
+        for i, j in near
+        if (_name(ours[i]), _name(theirs[j])) not in pairs
+    ]
     return leaks
+
+
+def _near(ours: Sequence[Item], theirs: Sequence[Item], mark: str) -> list[tuple[int, int]]:
+    """Indices of items that are near by a mark, among those that have it: lists of older versions lack one."""
+    left, right = ([i for i, one in enumerate(side) if one.get(mark)] for side in (ours, theirs))
+    find = near_fingerprints if mark == "fingerprint" else near_pictures
+    found = find(_marks([ours[i] for i in left], mark), _marks([theirs[j] for j in right], mark))
+    return [(left[i], right[j]) for i, j, _ in found]
 
 
 def check_pretraining(
@@ -104,8 +113,9 @@ def items_of(content: Mapping[str, Any], section: str) -> list[Item]:
     return [{"image": item} if isinstance(item, str) else item for item in content.get(section, [])]
 
 
-def _prints(items: Sequence[Item]) -> list[Any]:
-    return [np.frombuffer(bytes.fromhex(str(one["fingerprint"])), dtype=np.uint8) for one in items]
+def _marks(items: Sequence[Item], mark: str) -> list[Any]:
+    decode = bytes.fromhex if mark == "fingerprint" else b64decode
+    return [np.frombuffer(decode(str(one[mark])), dtype=np.uint8) for one in items]
 
 
 def _name(item: Item) -> str:

@@ -49,7 +49,12 @@ class CurationResult:
         for reason, count in sorted(Counter(entry.reason for entry in self.entries if entry.reason).items()):
             table.add_row(f"[yellow]dropped: {reason}[/]", str(count))
         table.add_section()
-        for kind, what in (("exact", "exact duplicates"), ("near", "near duplicates"), ("part", "parts of another")):
+        for kind, what in (
+            ("exact", "exact duplicates"),
+            ("near", "near duplicates"),
+            ("part", "parts of another"),
+            ("alike", "alike, both kept"),
+        ):
             table.add_row(f"pairs: {what}", str(sum(pair.kind == kind for pair in self.pairs)))
         table.add_row("groups (a patient, or joined by duplicates)", str(len({entry.group for entry in self.entries})))
         table.add_row("shared with held-out volumes", str(len(self.leaks)))

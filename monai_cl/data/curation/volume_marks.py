@@ -23,6 +23,7 @@ class VolumeMarks:
     Args:
         content: Hash of shape and values.
         fingerprint: Packed bits: is a voxel brighter than its neighbour, along each axis, on a coarse grid.
+        coarse: 8-bit picture of the volume on a coarse grid, flat.
         hashes: Difference hash of each slice, in the order of the file.
         telling: Which slices show something: a uniform one is like any other.
         small: 8-bit slices, 64 pixels a side, where a method needs them.
@@ -31,6 +32,7 @@ class VolumeMarks:
 
     content: str
     fingerprint: NDArray[np.uint8]
+    coarse: NDArray[np.uint8]
     hashes: Hashes
     telling: NDArray[np.bool_]
     small: NDArray[np.uint8] | None
@@ -58,7 +60,8 @@ def mark(volume: NDArray[np.float32], affine: NDArray[np.float64], *, keep_slice
         hashes, telling, small = hashes[::-1], telling[::-1], None if small is None else small[::-1]
     content = blake2b(repr(upright.shape).encode() + np.ascontiguousarray(upright).tobytes(), digest_size=16)
     step = tuple(float(part) for part in affine[:3, 2])
-    return VolumeMarks(content.hexdigest(), fingerprint(upright), hashes, telling, small, step)
+    coarse = coarse_picture(upright)
+    return VolumeMarks(content.hexdigest(), fingerprint(upright), coarse, hashes, telling, small, step)
 
 
 def turn(volume: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], bool]:
@@ -85,13 +88,45 @@ def fingerprint(volume: NDArray[Any]) -> NDArray[np.uint8]:
     import torch
     import torch.nn.functional as functional
 
-    values = np.nan_to_num(volume.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = np.percentile(values[::2, ::2, ::2] if min(values.shape) > 8 else values, (1, 99.5))
-    tensor = torch.from_numpy(np.clip(values, low, max(high, low)))[None, None]
+    tensor = torch.from_numpy(_clipped(volume))[None, None]
     cells = functional.adaptive_avg_pool3d(tensor, _CUBE + 1)[0, 0].numpy()
     part = slice(0, _CUBE)
     bits = [np.diff(cells, axis=axis)[part, part, part] > 0 for axis in range(3)]
     return np.packbits(np.stack(bits).ravel())
+
+
+def coarse_picture(volume: NDArray[Any]) -> NDArray[np.uint8]:
+    r"""Averages over $9 \times 9 \times 9$ cells of equal size, by their own minimum and maximum to 0..255.
+
+    Cells take their share of voxels that lie across a border, so that a resampled volume has the same picture.
+    """
+    cells = _clipped(volume)
+    for axis in range(3):
+        shares = _shares(cells.shape[axis], _CUBE + 1)
+        cells = np.moveaxis(np.tensordot(shares, cells, (1, axis)), 0, axis)
+    low, span = float(cells.min()), float(np.ptp(cells))
+    grey: NDArray[np.uint8] = np.rint((cells - low) / (span or 1.0) * 255).astype(np.uint8)
+    return grey.ravel()
+
+
+def _shares(size: int, cells: int) -> NDArray[np.float32]:
+    """Share that each of ``size`` voxels has in each cell, ``(cells, size)``; rows sum to 1.
+
+    Example:
+        >>> _shares(3, 2).round(2).tolist()
+        [[0.67, 0.33, 0.0], [0.0, 0.33, 0.67]]
+    """
+    edges, voxels = np.arange(cells + 1) * size / cells, np.arange(size)
+    overlap = np.minimum(edges[1:, None], voxels + 1) - np.maximum(edges[:-1, None], voxels)
+    shares: NDArray[np.float32] = (np.clip(overlap, 0, None) * cells / size).astype(np.float32)
+    return shares
+
+
+def _clipped(volume: NDArray[Any]) -> NDArray[np.float32]:
+    values = np.nan_to_num(volume.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = np.percentile(values[::2, ::2, ::2] if min(values.shape) > 8 else values, (1, 99.5))
+    clipped: NDArray[np.float32] = np.clip(values, low, max(high, low)).astype(np.float32)
+    return clipped
 
 
 def _resized(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
