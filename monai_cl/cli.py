@@ -112,12 +112,25 @@ def cache(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def plan(
-    arguments: Annotated[list[str], typer.Argument(help="Config files, then overrides as for `monai.bundle run`.")],
+    arguments: Annotated[
+        list[str],
+        typer.Argument(help="Config files and overrides as for `monai.bundle run`, or the file of a curve."),
+    ],
     measured_steps: Annotated[int, typer.Option(help="Steps to measure, at most.", min=3)] = 20,
     measured_seconds: Annotated[float, typer.Option(help="Time for each of three measurements, at most.")] = 60.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here, too.")] = None,
 ) -> None:
-    """Measure a few steps of a run, and say what all of it will take and what holds it up; writes nothing of it."""
+    """Measure a few steps of a run or of a curve, and say what all of it takes and what holds it up; writes nothing."""
+    from monai_cl.evaluation.curve_plan import is_curve, plan_curve
+
+    if len(arguments) == 1 and is_curve(arguments[0]):
+        whole = plan_curve(arguments[0], steps=measured_steps, seconds=measured_seconds, console=console)
+        console.print(whole.table())
+        if json_file:
+            whole.write(json_file)
+            console.print(f"wrote {json_file}")
+        return
+
     from monai_cl.bundles import split_command
     from monai_cl.engine.planning import plan_run
 
@@ -281,7 +294,20 @@ def curve(
     out: Annotated[Path | None, typer.Option(help="Another output folder than that of the file.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would run.")] = False,
 ) -> None:
-    """Measure what pretraining is worth: fine-tune with few and many labels from each start, with intervals."""
+    """Measure what pretraining is worth: fine-tune with few and many labels from each start, with intervals.
+
+    Keys of the file: bundle, overlays, settings, budgets, seeds, arms, reference, evaluation, equal_compute,
+    convergence, keep_models, output.
+
+    Of an arm: title, pretrained, settings, pretraining_seconds; of its pretrained, where it is neither none nor paths:
+    bundle, overlays, settings, seeds, paired, after, of.
+
+    Of evaluation: section, confidence, resamples, hold_out, datalist, dataset_dir; of equal_compute: budgets, arms; of
+    convergence: budgets, tolerance.
+
+    tutorials/curve_hippocampus.yaml says of each what it does. The same command goes on where it was stopped; further
+    seeds, budgets, arms and evaluation sets add only what is new.
+    """
     from monai_cl.evaluation import CurveStoppedError, run_curve
     from monai_cl.report.curve_screen import show_curve
 

@@ -62,18 +62,21 @@ class Pretend:
             log.write_text("Traceback\n\nerror: out of memory\n")
             return 1
         if Path(given["config_file"][1]).stem == "evaluate":
-            self._evaluate(folder)
+            self._evaluate(folder, Path(given["model"]).parent)
             return 0
-        (folder / "given.json").write_text(json.dumps(given))
+        (Path(given.get("model", folder / "x")).parent / "given.json").write_text(json.dumps(given))
         steps = 10 * given.get("max_epochs", 1) if step == "pretrain" else 5 * given["finetune_epochs"]
         pace = 0.5 if step == "pretrain" else 0.1
         timing = {"steps": steps, "seconds": pace * steps, "step": steps, "total": steps}
         (folder / "timing.json").write_text(json.dumps(timing))
-        (folder / ("pretrained.pt" if step == "pretrain" else "model.pt")).write_bytes(b"weights")
+        Path(given["pretrained" if step == "pretrain" else "model"]).write_bytes(b"weights")
         return 0
 
-    def _evaluate(self, folder: Path) -> None:
-        given = json.loads((folder / "given.json").read_text())
+    def _evaluate(self, folder: Path, tuned: Path) -> None:
+        if not (tuned / "model.pt").is_file():
+            raise FileNotFoundError("no network to evaluate")
+        known = tuned / "given.json"
+        given = json.loads(known.read_text()) if known.is_file() else {"pretrained": "none", "labels": 1}
         given["pretrained"] = given["pretrained"] != "none"
         dice = [self.dice(given, label) for label in (1, 2)]
         for name, values in {"mean_dice": dice, "surface_distance": [4.0, 5.0], "hausdorff_95": [6.0, 7.0]}.items():

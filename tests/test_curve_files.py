@@ -1,6 +1,7 @@
 """Curves read back: those of this version, and those that version 0.1.0 has begun or finished."""
 
 import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 
 import pytest
 from conftest import write_study
+from rich.console import Console
 from test_curve import NETWORK, Pretend, config, curve_of, measure
 
-from monai_cl.evaluation import load_curve
+from monai_cl.evaluation import load_curve, run_curve
 from monai_cl.report._label_curve import curve_tables, curve_warnings
 from monai_cl.report.html import write_report
 
@@ -112,3 +114,131 @@ def test_a_curve_of_0_1_0_goes_on(old: Path, finished: bool, config: Callable[..
     assert len(launch.given) == (0 if finished else 2)
     assert {(e.cases, e.patients) for e in curve.estimates} == {(2, 1)}
     assert [round(d.estimate, 6) for d in curve.differences("contrast")] == [0.1, 0.1]
+
+
+# --- what is finished is not done again
+
+
+def other_set(study: Path, target: Path, *, cases: tuple[int, ...] = (5,)) -> Path:
+    """A datalist whose validation holds some of the cases."""
+    content = json.loads((study / "datalist.json").read_text())
+    items = [item for item in content["validation"] if any(f"case_{case}." in item["image"] for case in cases)]
+    target.write_text(json.dumps({"labels": content["labels"], "validation": items}))
+    return target
+
+
+def tuned(launch: Pretend) -> list[str]:
+    return [given["output_dir"] for given in launch.given if "labels" in given]
+
+
+def test_another_evaluation_set_takes_the_networks_that_are_there(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    first = curve_of(measure(config()))
+    wanted = {"resamples": 100, "datalist": str(other_set(study, tmp_path / "other.json"))}
+    launch = Pretend()
+    launch.cases = ["case_5"]
+    curve = curve_of(measure(config(evaluation=wanted), launch))
+    assert not tuned(launch)
+    assert len(launch.given) == 28
+    assert {Path(given["datalist"]).name for given in launch.given} == {"other.json"}
+    assert {score.case for score in curve.scores} == {"case_5"}
+    launch = Pretend()
+    assert curve_of(measure(config(), launch)).estimates == first.estimates
+    assert not launch.given
+    assert curve_of(measure(config(evaluation=wanted), launch)).scores == curve.scores
+    assert not launch.given
+
+
+def test_networks_that_were_not_kept_are_fine_tuned_again_for_another_set_and_this_is_said(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    first = curve_of(measure(config(keep_models=False)))
+    assert not list((tmp_path / "out/cells").rglob("model.pt"))
+    wanted = {"resamples": 100, "datalist": str(other_set(study, tmp_path / "other.json"))}
+    path = config(evaluation=wanted, keep_models=False)
+    console = Console(record=True, width=300, file=io.StringIO())
+    run_curve(path, dry_run=True, console=console, launch=Pretend())
+    assert "28 of them were not kept (keep_models: false): they are fine-tuned again for it" in console.export_text()
+    launch = Pretend()
+    launch.cases = ["case_5"]
+    curve = curve_of(measure(path, launch))
+    assert len(tuned(launch)) == 28
+    assert not [given for given in launch.given if "/pretraining/" in given["output_dir"]]
+    assert {score.case for score in curve.scores} == {"case_5"}
+    launch = Pretend()
+    assert curve_of(measure(config(keep_models=False), launch)).scores == first.scores
+    assert not launch.given
+
+
+def test_further_cases_in_the_datalist_leave_the_networks_as_they_are(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    content = json.loads((study / "datalist.json").read_text())
+    listed = tmp_path / "list.json"
+    settings = {"dataset_dir": str(study), "datalist": str(listed), "recipe": "small_mr", "out_channels": 3}
+    short: dict[str, Any] = {"settings": {**settings, **NETWORK}, "equal_compute": False, "budgets": [1]}
+    listed.write_text(json.dumps({**content, "validation": content["validation"][1:]}))
+    launch = Pretend()
+    launch.cases = ["case_5"]
+    measure(config(**short), launch)
+    listed.write_text(json.dumps(content))
+    launch = Pretend()
+    curve = curve_of(measure(config(**short), launch))
+    assert not tuned(launch)
+    assert {score.case for score in curve.scores} == {"case_4", "case_5"}
+    listed.write_text(json.dumps({**content, "training": content["training"][:3]}))
+    with pytest.raises(ValueError, match=r"holds a pretraining with other settings \(datalist: "):
+        measure(config(**short))
+
+
+def test_more_pretraining_runs_keep_the_first_one(config: Callable[..., Path], tmp_path: Path) -> None:
+    def arms(*seeds: int) -> dict[str, Any]:
+        return {"scratch": {"pretrained": "none"}, "contrast": {"pretrained": {"seeds": [*seeds], "paired": True}}}
+
+    short: dict[str, Any] = {"budgets": [1], "equal_compute": False, "convergence": False}
+    measure(config(arms=arms(0), seeds=[0], **short))
+    launch = Pretend()
+    curve = curve_of(measure(config(arms=arms(0, 1), seeds=[0, 1], **short), launch))
+    assert not [folder for folder in launch.folders() if folder.endswith("seed_0")]
+    assert [(d.seeds, d.verdict[:7]) for d in curve.differences("contrast")] == [(2, "hint: 2")]
+    assert {score.run for score in curve.scores if score.arm == "contrast"} == {"paired"}
+    # seed 1 starts from another run now: done anew beside the old one, not instead of it
+    launch = Pretend()
+    measure(config(arms=arms(0, 2), seeds=[0, 1], **short), launch)
+    assert {Path(folder).parts[-4:] for folder in tuned(launch)} == {("contrast", "seed_2", "labels_1", "seed_1")}
+    launch = Pretend()
+    measure(config(arms=arms(0, 1), seeds=[0, 1], **short), launch)
+    assert not launch.given
+
+
+def test_apart_and_another_set_at_once_are_refused(config: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match=r"must keep patients of training apart \(hold_out\) or name another datalist"):
+        measure(config(evaluation={"hold_out": 1, "datalist": "x.json"}))
+
+
+def test_a_patient_of_training_in_another_set_is_refused(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    content = json.loads((study / "datalist.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps({"labels": content["labels"], "test": content["training"][:1]}))
+    wanted = {"datalist": str(tmp_path / "other.json"), "section": "test"}
+    with pytest.raises(ValueError, match=r"no patient may be in both training and test, got 1"):
+        measure(config(evaluation=wanted))
+
+
+def test_runs_of_other_versions_count_and_are_named(config: Callable[..., Path], tmp_path: Path) -> None:
+    measure(config())
+    for path in (tmp_path / "out").rglob("cell.json"):
+        record = json.loads(path.read_text())
+        record["settings"]["versions"].update(monai_cl="0.1.7", torch="1.0")
+        record["settings"]["configs"]["small.yaml"] = "elsewhere"
+        path.write_text(json.dumps(record))
+    launch = Pretend()
+    curve = curve_of(measure(config(), launch))
+    assert not launch.given
+    assert "30 runs were made with monai_cl 0.1.7, the others with what is recorded" in curve.notes
+    assert (
+        "30 runs were made with other configs or recipes of the package, the others with what is recorded"
+        in curve.notes
+    )

@@ -1,6 +1,7 @@
 """What a curve says while it runs, when it is stopped, and beside its intervals."""
 
 import io
+import json
 import os
 import re
 import signal
@@ -9,17 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 from test_curve import Pretend, config, curve_of, measure
 from typer.testing import CliRunner
 
 from monai_cl import cli
+from monai_cl.engine.planning import FlightPlan
 from monai_cl.evaluation import CurveStoppedError, load_curve
 from monai_cl.evaluation._plan import GIVEN, PRETRAIN, make_plan
 from monai_cl.evaluation._pool import Pool
 from monai_cl.evaluation._progress import Forecast, Lines
-from monai_cl.evaluation._read_config import read_config
+from monai_cl.evaluation._read_arms import ARM_KEYS, PRETRAINED_KEYS
+from monai_cl.evaluation._read_config import COMPUTE_KEYS, CONVERGENCE_KEYS, EVALUATION_KEYS, KEYS, read_config
 from monai_cl.evaluation._store import Store
+from monai_cl.evaluation.curve_plan import is_curve, plan_curve
 from monai_cl.report.curve_screen import caveats, differences_table
 
 __all__ = ["config"]  # a fixture
@@ -121,3 +126,89 @@ def test_caveats_stand_beside_the_interval(config: Callable[..., Path]) -> None:
     console.print(differences_table(curve))
     said = console.export_text()
     assert re.search(r"contrast less scratch .* 1 .*\+10\.0 \[\+10\.0, \+10\.0\].* hint: 2 seeds", said)
+
+
+# --- what is asked for, and what it will take
+
+
+def listed(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
+def test_help_and_example_name_every_key() -> None:
+    keys = {*KEYS, *EVALUATION_KEYS, *COMPUTE_KEYS, *CONVERGENCE_KEYS, *ARM_KEYS, *PRETRAINED_KEYS}
+    said = CliRunner().invoke(cli.app, ["curve", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    example = (Path(__file__).parents[1] / "tutorials/curve_hippocampus.yaml").read_text()
+    assert not keys - listed(said)
+    assert not keys - listed(example)
+    named = re.search(r"Keys of the file: ([^.]*)\.", said)
+    assert named is not None
+    assert listed(named[1]) == {*KEYS}  # and no key that the reader does not know
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({"keep_model": True}, "unknown key 'keep_model' in .*, did you mean 'keep_models'"),
+        ({"evaluation": {"holdout": 3}}, "unknown key 'holdout' in evaluation, did you mean 'hold_out'"),
+        ({"equal_compute": {"budget": [1]}}, "unknown key 'budget' in equal_compute, did you mean 'budgets'"),
+        ({"convergence": {"tolerances": 1}}, "unknown key 'tolerances' in convergence, did you mean 'tolerance'"),
+        ({"arms": {"a": {"pretraind": 1}}}, "unknown key 'pretraind' in arm 'a', did you mean 'pretrained'"),
+        (
+            {"arms": {"a": {"pretrained": {"seed": [1]}}}},
+            "unknown key 'seed' in pretrained of arm 'a', did you mean 'seeds'",
+        ),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_closest(
+    config: Callable[..., Path], changes: dict[str, object], answer: str
+) -> None:
+    with pytest.raises(ValueError, match=answer):
+        read_config(config(**changes))
+
+
+def flight(seconds: float, steps: int, volumes: int) -> FlightPlan:
+    return FlightPlan(
+        device="2 CPU cores", precision="fp32", steps=steps, measured_steps=3, volumes=volumes, loader_seconds=0.1,
+        step_seconds=0.5, seconds=seconds, first_batch_seconds=2.0, prepare_seconds=4.0, hours=0.0, memory=1.0,
+        memory_free=1.0, gpu_memory=None, gpu_memory_total=None, disk=1.0, disk_free=1.0, cache_disk=1.0,
+        from_cache=False,
+    )  # fmt: skip
+
+
+def test_a_plan_takes_a_curve(config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured: list[dict[str, object]] = []
+
+    def plan_run(files: Sequence[Path], *, steps: int, seconds: float, **overrides: object) -> FlightPlan:
+        measured.append(overrides)
+        return flight(2.0, 20, 4) if files[0].stem == "pretrain" else flight(1.0, 20, 4)
+
+    monkeypatch.setattr("monai_cl.evaluation.curve_plan.plan_run", plan_run)
+    path = config()
+    found = plan_curve(path, console=Console(file=io.StringIO()))
+    assert [overrides.get("labels") for overrides in measured] == [None, 4]
+    kinds = {(kind.arm, kind.what): kind for kind in found.kinds}
+    assert kinds["contrast", "pretraining"].seconds == 2 * (4 + 2 + 20 * 2.0)
+    # preparing 1, 2 and 4 volumes at 1 s, the first batch, 4 epochs of 5 steps, 2 cases of 1.5 s; of 2 seeds
+    assert kinds["scratch", "given"].seconds == 2 * sum(volumes + 2 + 20 + 3 for volumes in (1, 2, 4))
+    # 40 s of pretraining are 40 steps
+    assert kinds["scratch_plus_contrast", "equal compute"].seconds == 2 * sum(n + 2 + 60 + 3 for n in (1, 2, 4))
+    assert found.hours == pytest.approx(sum(kind.seconds for kind in found.kinds) / 3600)
+    assert not (tmp_path / "out").exists()
+    measure(path)
+    assert plan_curve(path, console=Console(file=io.StringIO())).hours == 0
+
+
+def test_the_command_plans_a_curve_from_real_steps(config: Callable[..., Path], tmp_path: Path) -> None:
+    settings = {**yaml.safe_load(config().read_text())["settings"], "num_workers": 0}
+    arms = {"scratch": {"pretrained": "none"}}
+    path = config(budgets=[1], seeds=[0], settings=settings, arms=arms, equal_compute=False, convergence=False)
+    assert is_curve(path)
+    assert not is_curve(Path(__file__).parents[1] / "bundles/volume_contrast/configs/train.yaml")
+    options = ["--measured-steps", "3", "--measured-seconds", "1", "--json", str(tmp_path / "p.json")]
+    result = CliRunner().invoke(cli.app, ["plan", str(path), *options])
+    assert result.exit_code == 0, result.output
+    assert "2 cases of 2 patients" in result.output
+    written = json.loads((tmp_path / "p.json").read_text())
+    assert written["hours"] > 0
+    assert written["step_seconds"]["fine-tuning"] > 0

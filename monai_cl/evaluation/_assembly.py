@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,16 +14,17 @@ from rich.table import Table
 from monai_cl.evaluation._believing import of_patients
 from monai_cl.evaluation._curve_data import ArmConvergence, Curve, CurveArm
 from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell
+from monai_cl.evaluation._settings import versions
 from monai_cl.evaluation._steps import in_words
 from monai_cl.evaluation._summary import summarise
 from monai_cl.evaluation._table import Score, read_scores
-from monai_cl.evaluation._work import CellError, Work, hardware, versions
+from monai_cl.evaluation._work import CellError, Work, hardware
 
 
 def describe(work: Work, console: Console, *, commands: bool = False) -> None:
     """Say how many runs there are, and how many of them are finished; perhaps the commands of one of each kind."""
     plan = work.plan
-    finished = {cell.folder for cell in plan.cells if work.store.record(cell) is not None}
+    finished = {cell.folder for cell in plan.cells if work.finished(cell)}
     table = Table("arm", "what", "runs", "finished", "steps", title=f"label-efficiency curve in {work.store.root}")
     for arm, role in dict.fromkeys((cell.arm, cell.role) for cell in plan.cells):
         cells = [cell for cell in plan.cells if (cell.arm, cell.role) == (arm, role)]
@@ -35,6 +36,8 @@ def describe(work: Work, console: Console, *, commands: bool = False) -> None:
     seeds = ", ".join(map(str, plan.config.seeds))
     counted = of_patients(len(plan.cases), len(set(plan.patients.values())))
     console.print(f"labels: {budgets}; seeds: {seeds}; {plan.config.evaluation.section}: {counted}")
+    for line in _further(work, finished):
+        console.print(line)
     for cell in _examples(plan.cells) if commands else ():
         console.rule(cell.folder)
         if not _is_known(work, cell):
@@ -45,10 +48,20 @@ def describe(work: Work, console: Console, *, commands: bool = False) -> None:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def _further(work: Work, finished: set[str]) -> Iterator[str]:
+    """What another evaluation set asks for, where networks are finished that have not seen it."""
+    again = [c for c in work.plan.cells if c.folder not in finished and work.store.record(c) is not None]
+    lost = [cell for cell in again if not work.is_kept(cell)]
+    if again:
+        yield f"{len(again)} networks are there and are evaluated on this set"
+    if lost:
+        yield f"{len(lost)} of them were not kept (keep_models: false): they are fine-tuned again for it"
+
+
 def assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, elapsed: float) -> Curve | None:
     """The curve of all that is finished; ``None`` if nothing is."""
     plan, config = work.plan, work.plan.config
-    records = {cell: record for cell in plan.cells if (record := work.store.record(cell)) is not None}
+    records = {cell: work.store.record(cell) or {} for cell in plan.cells if work.finished(cell)}
     tuned = [cell for cell in records if cell.role != PRETRAIN]
     if not tuned:
         return None
@@ -76,7 +89,8 @@ def assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, ela
 
 def _scores(work: Work, cell: Cell) -> list[Score]:
     who = (cell.arm, cell.run, cell.budget, cell.seed)
-    return read_scores(work.store.folder(cell), who, work.plan.classes, work.plan.patients)
+    folder = work.evaluated(cell) or work.store.folder(cell)
+    return read_scores(folder, who, work.plan.classes, work.plan.patients)
 
 
 def _arms(work: Work) -> list[CurveArm]:

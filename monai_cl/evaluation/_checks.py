@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from monai_cl import weights
 from monai_cl.data import check_study, load_datalist, map_items, shared_subjects
 from monai_cl.evaluation._config import Arm
 from monai_cl.evaluation._plan import PRETRAIN, Plan
 from monai_cl.evaluation._steps import Step
-from monai_cl.evaluation._work import Work, changes
+from monai_cl.evaluation._work import Work
 
 
 class OtherSettingsError(ValueError):
@@ -29,8 +31,7 @@ def check(work: Work) -> tuple[str, ...]:
     notes = _check_patients(work.plan)
     for arm in work.plan.config.arms:
         _check_weights(work.plan, arm)
-    _check_finished(work)
-    return notes
+    return (*notes, *_check_finished(work))
 
 
 def _check_settings(plan: Plan) -> None:
@@ -58,7 +59,9 @@ def _check_patients(plan: Plan) -> tuple[str, ...]:
     datalist = plan.train.value("datalist", common)
     folder = plan.train.value("dataset_dir", common)
     check_study(datalist, out_channels=len(plan.classes) + 1)
-    held_out = load_datalist(datalist, section, dataset_dir=folder)
+    if plan.config.evaluation.datalist is not None:
+        check_study(plan.config.evaluation.datalist, out_channels=len(plan.classes) + 1)
+    held_out = plan.items
     both = shared_subjects(load_datalist(datalist, "training", dataset_dir=folder), held_out)
     if both:
         raise ValueError(
@@ -104,16 +107,21 @@ def _check_weights(plan: Plan, arm: Arm) -> None:
             raise ValueError(f"arm {arm.name!r} pretrains another network than it fine-tunes: {error}") from error
 
 
-def _check_finished(work: Work) -> None:
-    """Results of other settings in the output folder are not mixed with those to come."""
+def _check_finished(work: Work) -> list[str]:
+    """Results of other settings in the output folder are not mixed with those to come; other versions are named."""
+    said: Counter[str] = Counter()
     for cell in work.plan.cells:
         record = work.store.record(cell)
         if record is None:
             continue
-        changed = changes(record["settings"], work.settings(cell))
+        found, _ = work.settings.changes(cell, record)
+        changed = [change for change in found if not work.settings.is_tolerable(change, record)]
         if changed:
             what = "pretraining" if cell.role == PRETRAIN else "fine-tuning"
             raise OtherSettingsError(
-                f"{work.store.folder(cell)} holds a {what} with other settings ({'; '.join(changed[:8])}); go back to "
-                "them, or give another output folder (--out)"
+                f"{work.store.folder(cell)} holds a {what} with other settings ({'; '.join(map(str, changed[:8]))}); "
+                "go back to them, or give another output folder (--out)"
             )
+        said.update({f"{change.path[-1]} {change.old}" for change in found if change.path[0] == "versions"})
+        said.update({"other configs or recipes of the package" for change in found if "versions" not in change.path})
+    return [f"{count} runs were made with {what}, the others with what is recorded" for what, count in said.items()]

@@ -72,12 +72,16 @@ class Evaluation:
 
     Attributes:
         hold_out: Number of patients of ``training`` that are moved to ``section``.
+        datalist: Another datalist that has the section; that of the settings where it is ``None``.
+        dataset_dir: Folder its paths start from; that of the settings where it is ``None``.
     """
 
     section: str = "validation"
     confidence: float = 0.95
     resamples: int = 10_000
     hold_out: int = 0
+    datalist: Path | None = None
+    dataset_dir: Path | None = None
 
 
 @dataclass(frozen=True)

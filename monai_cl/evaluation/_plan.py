@@ -10,7 +10,9 @@ from typing import Any
 from monai_cl.data import digest, load_datalist
 from monai_cl.evaluation._config import COMPUTE, LONGER, Arm, CurveConfig
 from monai_cl.evaluation._curve_data import HANDED, LONG
+from monai_cl.evaluation._digests import digest_sections
 from monai_cl.evaluation._patients import patients_of
+from monai_cl.evaluation._records import PAIRED
 from monai_cl.evaluation._steps import Step
 
 PRETRAIN, GIVEN = "pretraining", "given"
@@ -31,6 +33,8 @@ class Cell:
         seed: Seed of subset and fine-tuning, or of the pretraining.
         gets: The arm whose pretraining time it gets; empty for others.
         needs: Cells that must be there before.
+        start: Name of the pretraining run it starts from, where its folder need not tell.
+        also: Another folder in which the same run may have been kept.
     """
 
     folder: str
@@ -42,6 +46,8 @@ class Cell:
     seed: int
     gets: str = ""
     needs: tuple[str, ...] = ()
+    start: str = ""
+    also: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,11 @@ class Plan:
         budgets: Numbers of labels.
         cases: Names of the evaluation cases.
         patients: The patient of each of them, by number.
+        items: The items of the evaluation cases.
         classes: Names of the classes above background.
         datalist: SHA-256 of the datalist.
+        trained_on: SHA-256 of its section of training.
+        evaluated_on: SHA-256 of the section that is evaluated on, of whichever datalist.
         steps: Steps of a fine-tuning.
         cells: The runs.
         notes: What was decided on the way, in words.
@@ -70,8 +79,11 @@ class Plan:
     budgets: tuple[int, ...]
     cases: tuple[str, ...]
     patients: Mapping[str, str]
+    items: tuple[Mapping[str, Any], ...]
     classes: tuple[str, ...]
     datalist: str
+    trained_on: str
+    evaluated_on: str
     epochs: int
     epoch_length: int
     cells: tuple[Cell, ...]
@@ -114,7 +126,9 @@ def make_plan(config: CurveConfig) -> Plan:
     common = train.pick(config.settings)
     datalist, folder = train.value("datalist", common), train.value("dataset_dir", common)
     labelled = load_datalist(datalist, "training", dataset_dir=folder, labelled=True)
-    cases = load_datalist(datalist, config.evaluation.section, dataset_dir=folder, labelled=True)
+    wanted = config.evaluation
+    listed, place = wanted.datalist or datalist, wanted.dataset_dir or folder
+    cases = load_datalist(listed, wanted.section, dataset_dir=place, labelled=True)
     budgets, notes = _budgets(config, len(labelled))
     names = class_names(datalist)
     channels = int(train.value("out_channels", common))
@@ -126,8 +140,11 @@ def make_plan(config: CurveConfig) -> Plan:
         budgets=tuple(dict.fromkeys(budgets.values())),
         cases=tuple(str(item["case"]) for item in cases),
         patients=patients_of(cases),
+        items=tuple(cases),
         classes=tuple(names.get(label, f"class {label}") for label in range(1, channels)),
         datalist=digest(datalist),
+        trained_on=digest_sections(datalist, "training"),
+        evaluated_on=digest_sections(listed, wanted.section),
         epochs=int(train.value("finetune_epochs", common)),
         epoch_length=int(train.value("finetune_epoch_length", common)),
         cells=tuple(_cells(config, budgets)),
@@ -178,9 +195,18 @@ def _of_seed(config: CurveConfig, budgets: dict[int | str, int], place: int, see
         for arm, series in ((each, series) for each in config.arms for series in each.series):
             run = arm.run_of(series, place)
             needs = tuple(_pretraining_folder(stage, run) for stage in config.stages(arm.name)[-1:])
-            yield _finetuning(GIVEN, arm.name, arm.name, series, budget, seed, needs=needs)
+            more = _elsewhere(arm, series, run, budget, seed)
+            yield _finetuning(GIVEN, arm.name, arm.name, series, budget, seed, needs=needs, **more)
         if budget in converged_at:
             yield _finetuning(LONG, config.reference + LONGER, config.reference, "", budget, seed)
+
+
+def _elsewhere(arm: Arm, series: str, run: str, budget: int, seed: int) -> dict[str, str]:
+    """The other folder of a run: a series of one run is named by the run, one of several that are taken in turn not."""
+    if arm.pretraining is None or not arm.pretraining.paired:
+        return {}
+    other = run if series == PAIRED else PAIRED
+    return {"start": run, "also": _folder(arm.name, other, budget, seed)}
 
 
 def _handed(config: CurveConfig, budgets: dict[int | str, int]) -> Iterator[Cell]:

@@ -29,6 +29,7 @@ class Pool:
         rank: Number of this pool; it begins with a share of its own.
         pools: Number of pools.
         poll: Seconds between looks at what other pools have done.
+        finished: Tells whether nothing is left to do for a cell; that it has a record, when left out.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Pool:
         rank: int = 0,
         pools: int = 1,
         poll: float = 1.0,
+        finished: Callable[[Cell], bool] | None = None,
     ) -> None:
         own = [cell for index, cell in enumerate(cells) if index % pools == rank]
         self.cells = [*own, *(cell for index, cell in enumerate(cells) if index % pools != rank)]
@@ -49,6 +51,7 @@ class Pool:
         self.processes = processes
         self.rank = rank
         self.poll = poll
+        self.finished = finished or (lambda cell: store.record(cell) is not None)
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
         self.running: dict[str, Cell] = {}
@@ -108,7 +111,7 @@ class Pool:
                 open_ = [cell for cell in self.cells if cell.folder not in self.done | self.failed.keys()]
                 for cell in open_:
                     if cell.folder not in self.running and self._is_ready(cell) and self.store.claim(cell):
-                        if self.store.record(cell) is None:
+                        if not self.finished(cell):
                             self.running[cell.folder] = cell
                             return cell
                         self.store.release(cell)  # another pool has finished it since we looked
@@ -122,7 +125,7 @@ class Pool:
         for cell in self.cells:
             if cell.folder in self.done or cell.folder in self.failed or cell.folder in self.running:
                 continue
-            if self.store.record(cell) is not None:
+            if self.finished(cell):
                 self.done.add(cell.folder)
             elif (reason := self.store.failure(cell)) is not None:
                 self.failed[cell.folder] = reason

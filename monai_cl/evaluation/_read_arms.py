@@ -22,6 +22,8 @@ from monai_cl.evaluation._read_values import (
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+ARM_KEYS = ("pretrained", "settings", "title", "pretraining_seconds")
+PRETRAINED_KEYS = ("bundle", "overlays", "settings", "seeds", "paired", "after", "of")
 SHARED = (
     "dataset_dir",
     "datalist",
@@ -65,7 +67,7 @@ def _arm(name: str, value: Any, bundle: Path, before: Mapping[str, Arm]) -> Arm:
             f"the name of an arm must be of letters, digits, '_', '-' and '.', and leave {LONGER!r} at the end and "
             f"{COMPUTE!r} to the arms that are added, got {name!r}"
         )
-    content = read_section(value, ("pretrained", "settings", "title", "pretraining_seconds"), where)
+    content = read_section(value, ARM_KEYS, where)
     if not content or "pretrained" not in content:
         raise ValueError(f"{where} must say what it is `pretrained` with: none, paths, or settings; got {value!r}")
     start = content["pretrained"]
@@ -95,7 +97,7 @@ def _checkpoints(start: Any, where: str) -> dict[str, Path]:
 
 def _pretraining(start: dict[str, Any], where: str, bundle: Path, before: Mapping[str, Arm]) -> Pretraining:
     where = f"pretrained of {where}"
-    check_keys(start, ("bundle", "overlays", "settings", "seeds", "paired", "after", "of"), where)
+    check_keys(start, PRETRAINED_KEYS, where)
     if "of" in start:
         if len(start) > 1:
             raise ValueError(f"{where} must say nothing beside `of`, whose runs are taken as they are, got {start!r}")

@@ -22,7 +22,10 @@ from monai_cl.evaluation._read_values import (
     require,
 )
 
-_KEYS = (
+COMPUTE_KEYS = ("budgets", "arms")
+CONVERGENCE_KEYS = ("budgets", "tolerance")
+EVALUATION_KEYS = ("section", "confidence", "resamples", "hold_out", "datalist", "dataset_dir")
+KEYS = (
     "bundle",
     "overlays",
     "settings",
@@ -48,14 +51,14 @@ def read_config(path: str | Path) -> CurveConfig:
     """
     source = Path(path)
     content = load(source)
-    check_keys(content, _KEYS, str(source))
+    check_keys(content, KEYS, str(source))
     require(content, ("bundle", "budgets", "seeds", "arms", "output"), source)
     bundle = read_bundle(content["bundle"])
     settings = read_settings(content.get("settings"), "settings", DECIDED)
     budgets = read_budgets(content["budgets"], "budgets")
     arms = read_arms(content["arms"], bundle)
-    convergence = read_section(content.get("convergence", {}), ("budgets", "tolerance"), "convergence")
-    compute = read_section(content.get("equal_compute", {}), ("budgets", "arms"), "equal_compute")
+    convergence = read_section(content.get("convergence", {}), CONVERGENCE_KEYS, "convergence")
+    compute = read_section(content.get("equal_compute", {}), COMPUTE_KEYS, "equal_compute")
     return CurveConfig(
         source=source,
         bundle=bundle,
@@ -78,16 +81,26 @@ def read_config(path: str | Path) -> CurveConfig:
 
 
 def _evaluation(value: Any) -> Evaluation:
-    content = read_section(
-        {} if value is None else value, ("section", "confidence", "resamples", "hold_out"), "evaluation"
-    )
+    content = read_section({} if value is None else value, EVALUATION_KEYS, "evaluation")
     if content is None:
-        raise ValueError("evaluation must hold the keys section, confidence, resamples, hold_out, got False")
+        raise ValueError(f"evaluation must hold the keys {', '.join(EVALUATION_KEYS)}, got False")
     resamples = content.get("resamples", 10_000)
     if not isinstance(resamples, int) or resamples < 100:
         raise ValueError(f"evaluation.resamples must be an integer of at least 100, got {resamples!r}")
-    confidence = read_number(content.get("confidence", 0.95), "evaluation.confidence", low=0.5, high=0.999)
     hold_out = content.get("hold_out", 0)
     if not isinstance(hold_out, int) or isinstance(hold_out, bool) or hold_out < 0:
         raise ValueError(f"evaluation.hold_out must be a number of patients from 0, got {hold_out!r}")
-    return Evaluation(str(content.get("section", "validation")), confidence, resamples, hold_out)
+    if hold_out and content.get("datalist"):
+        raise ValueError(
+            "evaluation must keep patients of training apart (hold_out) or name another datalist, not both, got "
+            f"hold_out {hold_out} and {content['datalist']}; take one of them out"
+        )
+    datalist, folder = (Path(str(content[key])) if content.get(key) else None for key in ("datalist", "dataset_dir"))
+    return Evaluation(
+        section=str(content.get("section", "validation")),
+        confidence=read_number(content.get("confidence", 0.95), "evaluation.confidence", low=0.5, high=0.999),
+        resamples=resamples,
+        hold_out=hold_out,
+        datalist=datalist,
+        dataset_dir=folder,
+    )

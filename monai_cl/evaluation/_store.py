@@ -29,11 +29,18 @@ class Store:
     def __init__(self, root: Path, *, since: float | None = None) -> None:
         self.root = root
         self.since = time.time() if since is None else since
-        self._held: dict[str, str] = {}
+        self._held: dict[str, str] = {}  # tokens by cell
+        self._claimed: dict[str, Path] = {}  # folders by cell: its record may move it while it is held
 
     def folder(self, cell: Cell) -> Path:
-        """Where a cell is kept."""
-        return self.root / cell.folder
+        """Where a cell is kept: where it was done, which may have another name, else where it will be."""
+        places = [self.root / name for name in (cell.folder, cell.also) if name]
+        if len(places) == 1:
+            return places[0]
+        records = {place: read_json(place / RECORD) for place in places}
+        same = [place for place, record in records.items() if record is not None and _start(record) == cell.start]
+        free = [place for place, record in records.items() if record is None]
+        return next(iter(same or free or places))
 
     def record(self, cell: Cell) -> dict[str, Any] | None:
         """What is known of a finished cell; ``None`` while it is not finished."""
@@ -77,20 +84,20 @@ class Store:
             return False
         finally:
             temporary.unlink(missing_ok=True)
-        self._held[cell.folder] = token
+        self._held[cell.folder], self._claimed[cell.folder] = token, path.parent
         remove_leftovers(self.folder(cell) / RECORD)
         return True
 
     def release(self, cell: Cell) -> None:
         """Give a cell back."""
         if self._held.pop(cell.folder, None) is not None:
-            (self.folder(cell) / CLAIM).unlink(missing_ok=True)
+            (self._claimed.pop(cell.folder) / CLAIM).unlink(missing_ok=True)
 
     def renew(self) -> None:
         """Say of everything held that somebody is still at work."""
-        for folder in list(self._held):
+        for folder in list(self._claimed.values()):
             with contextlib.suppress(FileNotFoundError):  # released meanwhile
-                os.utime(self.root / folder / CLAIM)
+                os.utime(folder / CLAIM)
 
     def _is_stale(self, cell: Cell, content: dict[str, Any]) -> bool:
         if content.get("token") == self._held.get(cell.folder):
@@ -118,6 +125,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got a {type(content).__name__}; remove it")
     return content
+
+
+def _start(record: dict[str, Any]) -> str:
+    """Name of the pretraining run that a fine-tuning started from."""
+    origin = record.get("settings", {}).get("pretrained")
+    return f"seed_{origin['seed']}" if isinstance(origin, dict) else ""
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

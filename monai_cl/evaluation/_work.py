@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
-import json
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from monai_cl import recipes
-from monai_cl.data import digest, digest_items, map_items
 from monai_cl.evaluation._launch import Launch, environment, reason, tail
 from monai_cl.evaluation._plan import HANDED, LONG, PRETRAIN, Cell, Plan
+from monai_cl.evaluation._settings import FORMAT, Settings, changes, short_digest
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._store import Store, read_json, write_json
 from monai_cl.evaluation._table import check_cases
 
-_PLACES = ("dataset_dir", "datalist", "bundle_root")  # where things are, which a result does not depend on
-LOG = "log.txt"
-_EVIDENCE = ("timing.json", "model.pt", "model.json")
+LOG, MODEL = "log.txt", "model.pt"
+EVALUATIONS, EVALUATION = "evaluations", "evaluation.json"  # of further sets, each in a folder
+_EVIDENCE = ("timing.json", MODEL, "model.json")
 
 
 class CellError(RuntimeError):
@@ -50,59 +47,95 @@ class Work:
     threads: int | None = None
 
     def __call__(self, cell: Cell, worker: int = 0) -> None:
-        """Do a cell that was claimed and write its record.
+        """Do what is missing of a cell that was claimed, and write its record.
 
         Raises:
             CellError: If a step fails; its log tells more.
         """
+        if self.store.record(cell) is not None and cell.role != PRETRAIN:
+            self._evaluate_further(cell, worker)
+            return
         folder, started = self.store.folder(cell), time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
-        settings = self.settings(cell)
+        settings = self.settings.training(cell)
         if cell.role != PRETRAIN:  # which goes on from its checkpoint, fine-tuning starts anew
             for name in (*_EVIDENCE, *(path.name for path in folder.glob("val_*.csv"))):
                 (folder / name).unlink(missing_ok=True)
             (folder / LOG).unlink(missing_ok=True)
-        log = folder / LOG
-        for title, step, overrides in self.steps(cell):
+        self._run(cell, self.steps(cell), worker)
+        self.store.finish(cell, self._record(cell, settings, time.monotonic() - started))
+
+    def _evaluate_further(self, cell: Cell, worker: int) -> None:
+        """Evaluate a finished network on another set; where it was not kept, it is fine-tuned once more."""
+        folder, started = self.store.folder(cell), time.monotonic()
+        settings = self.settings.evaluation(cell)
+        target = folder / EVALUATIONS / short_digest(settings)
+        target.mkdir(parents=True, exist_ok=True)
+        steps = list(self.steps(cell, target))
+        self._run(cell, steps if not self.is_kept(cell) else steps[1:], worker)
+        check_cases(target, self.plan.cases, len(self.plan.classes))
+        seconds, finished = time.monotonic() - started, _now()
+        known = {"format": FORMAT, "settings": settings, "seconds": seconds, "finished": finished}
+        write_json(target / EVALUATION, known)
+        if not self.plan.config.keep_models:
+            (folder / MODEL).unlink(missing_ok=True)
+
+    def _run(self, cell: Cell, steps: Iterable[tuple[str, Step, dict[str, Any]]], worker: int) -> None:
+        log = self.store.folder(cell) / LOG
+        for title, step, overrides in steps:
             code = self.launch(step.arguments(overrides), log, environment(self.processes, worker, self.threads))
             if code != 0:
                 raise CellError(f"{title} ended with code {code}: {reason(log)}\n{tail(log)}")
-        self.store.finish(cell, self._record(cell, settings, time.monotonic() - started))
 
-    def steps(self, cell: Cell) -> Iterator[tuple[str, Step, dict[str, Any]]]:
-        """Title, step and overrides of each process of a cell."""
+    def finished(self, cell: Cell) -> bool:
+        """Tell whether nothing is left to do for a cell."""
+        return self.store.record(cell) is not None and (cell.role == PRETRAIN or self.evaluated(cell) is not None)
+
+    def evaluated(self, cell: Cell) -> Path | None:
+        """Where the scores of a network on the cases of this plan are; ``None`` where they are missing."""
+        record, folder = self.store.record(cell), self.store.folder(cell)
+        if record is None:
+            return None
+        _, found = self.settings.changes(cell, record)
+        if all(self.settings.is_tolerable(change, record) for change in found):
+            return folder
+        now = self.settings.evaluation(cell)
+        for path in sorted((folder / EVALUATIONS).glob(f"*/{EVALUATION}")):
+            content = read_json(path) or {"settings": {}}
+            if all(self.settings.is_tolerable(each, content) for each in changes(content["settings"], now)):
+                return path.parent
+        return None
+
+    def is_kept(self, cell: Cell) -> bool:
+        """Tell whether the fine-tuned network of a cell is there."""
+        return (self.store.folder(cell) / MODEL).is_file()
+
+    def steps(self, cell: Cell, target: Path | None = None) -> Iterator[tuple[str, Step, dict[str, Any]]]:
+        """Title, step and overrides of each process of a cell, which write into a folder: its own when left out."""
         folder, config = self.store.folder(cell), self.plan.config
         if cell.role == PRETRAIN:
             step = self.plan.pretrain[cell.arm]
             where = {"output_dir": str(folder), "pretrained": str(folder / "pretrained.pt"), "seed": cell.seed}
             first = {"start": str(self.store.root / cell.needs[0] / "pretrained.pt")} if cell.needs else {}
-            yield "pretraining", step, {**self.overrides(cell, step), **where, **first}
+            yield "pretraining", step, {**self.settings.overrides(cell, step), **where, **first}
             return
         step = self.plan.train
-        model = {"model": str(folder / "model.pt"), "output_dir": str(folder), "seed": cell.seed}
+        model = {"model": str(folder / MODEL), "output_dir": str(target or folder), "seed": cell.seed}
         more: dict[str, Any] = {"labels": cell.budget, "pretrained": str(self.start(cell) or "none")}
-        overrides = {**self.overrides(cell, step), **model, **more, "finetune_epochs": self.epochs(cell)}
+        overrides = {**self.settings.overrides(cell, step), **model, **more, "finetune_epochs": self.epochs(cell)}
         if step.knows("val_interval") and "val_interval" not in overrides:
             overrides["val_interval"] = self.epochs(cell) + 1  # the evaluation follows
         yield "fine-tuning", step, overrides
-        step = self.plan.evaluate
-        yield (
-            "evaluation",
-            step,
-            {
-                **self.overrides(cell, step),
-                **model,
-                "evaluation_section": config.evaluation.section,
-            },
-        )
+        step, wanted = self.plan.evaluate, config.evaluation
+        own = self.settings.overrides(cell, step)
+        named = {"datalist": wanted.datalist, "dataset_dir": wanted.dataset_dir}
+        apart = {key: str(path) for key, path in named.items() if path is not None}
+        yield "evaluation", step, {**own, **model, **apart, "evaluation_section": wanted.section}
 
-    def overrides(self, cell: Cell, step: Step) -> dict[str, Any]:
-        """Settings of the file that a step of a cell takes."""
-        config, arm = self.plan.config, self.plan.config.arm(cell.base)
-        pretraining = arm.pretraining if cell.role == PRETRAIN else None
-        own = step.pick(arm.settings) if pretraining is None else pretraining.settings
-        root = {"bundle_root": str(step.bundle)} if step.knows("bundle_root") else {}
-        return {**root, **step.pick(config.settings), **own}
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """What its results depend on."""
+        return Settings(self.plan, self.epochs)
 
     def start(self, cell: Cell) -> Path | None:
         """The file of weights that a fine-tuning starts from."""
@@ -167,63 +200,25 @@ class Work:
             "source": "stated in the file" if known is not None else _measured(stages),
         }
 
-    def settings(self, cell: Cell) -> dict[str, Any]:
-        """What must stay the same for the result of a cell to belong to this curve."""
-        plan = self.plan
-        step = plan.pretrain[cell.arm] if cell.role == PRETRAIN else plan.evaluate
-        overrides = self.overrides(cell, step)
-        if cell.role != PRETRAIN:
-            overrides = {**self.overrides(cell, plan.train), **overrides}
-        found = {
-            "configs": step.digest(),
-            "overrides": {key: value for key, value in overrides.items() if key not in _PLACES},
-            "seed": cell.seed,
-            "datalist": _data(step, overrides) if cell.role == PRETRAIN else plan.datalist,
-            "recipe": _recipe(step, overrides),
-            "versions": versions(),
-        }
-        if cell.role == PRETRAIN:
-            return _settled({**found, "start": self.settings(plan.cell(cell.needs[0]))} if cell.needs else found)
-        more = {
-            "labels": cell.budget,
-            "epochs": self.epochs(cell),
-            "section": plan.config.evaluation.section,
-            "pretrained": self._origin(cell),
-        }
-        return _settled({**found, **more})
-
-    def _origin(self, cell: Cell) -> Any:
-        arm = self.plan.config.arm(cell.base)
-        if arm.pretraining is not None:
-            return self.settings(self.plan.cell(cell.needs[0]))
-        path = arm.checkpoints.get(cell.run)
-        return "none" if path is None else _file_digest(path, path.stat().st_mtime_ns)
-
     def _record(self, cell: Cell, settings: dict[str, Any], seconds: float) -> dict[str, Any]:
         folder = self.store.folder(cell)
         timing = read_json(folder / "timing.json")
         if timing is None or timing["step"] < timing["total"]:
             reached = "no step" if timing is None else f"step {timing['step']} of {timing['total']}"
             raise CellError(f"it stopped at {reached}; the same command goes on")
+        evaluation = {}
         if cell.role != PRETRAIN:
             check_cases(folder, self.plan.cases, len(self.plan.classes))
+            evaluation = {"evaluation": self.settings.evaluation(cell)}
             if not self.plan.config.keep_models:
-                (folder / "model.pt").unlink(missing_ok=True)
+                (folder / MODEL).unlink(missing_ok=True)
         who = {"arm": cell.arm, "role": cell.role, "run": cell.run, "labels": cell.budget, "seed": cell.seed}
-        when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return {**who, "settings": settings, "timing": timing, "seconds": seconds, "finished": when, "host": hardware()}
+        when = {"timing": timing, "seconds": seconds, "finished": _now(), "host": hardware()}
+        return {"format": FORMAT, **who, "settings": settings, **evaluation, **when}
 
 
-@functools.lru_cache(maxsize=64)
-def _file_digest(path: Path, changed: int) -> str:
-    return digest(path)
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Versions that results depend on."""
-    packages = {name: importlib.metadata.version(name) for name in ("monai_cl", "monai", "torch", "numpy")}
-    return {"python": platform.python_version(), **packages}
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @functools.cache
@@ -237,22 +232,6 @@ def hardware() -> str:
     return ", ".join([f"{cores()} cores of {_processor()}", *gpus])
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two settings, in words."""
-    found: list[str] = []
-    for key in [*now, *(key for key in then if key not in now)]:
-        old, new, name = then.get(key), now.get(key), f"{prefix}{key}"
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += changes(old, new, f"{name}.")
-        elif old != new:
-            found.append(f"{name}: {_short(old)} -> {_short(new)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 40 else repr(value)
-
-
 def _measured(stages: Sequence[Sequence[float]]) -> str:
     together = "" if len(stages) == 1 else f", {len(stages)} stages together"
     return f"mean of {len(stages[-1])} measured runs{together}"
@@ -262,26 +241,6 @@ def _pace(timing: Mapping[str, Any]) -> float:
     return float(timing["seconds"]) / max(int(timing["steps"]), 1)
 
 
-def _data(step: Step, overrides: Mapping[str, Any]) -> str:
-    """Digest of what a pretraining reads, which need not be what fine-tuning reads."""
-    datalist = step.value("datalist", overrides)
-    if datalist is None:  # quantitative maps, found in a folder by their names
-        return digest_items(map_items(step.value("dataset_dir", overrides)))
-    return _file_digest(Path(datalist), Path(datalist).stat().st_mtime_ns)
-
-
-def _recipe(step: Step, overrides: Mapping[str, Any]) -> str:
-    if not step.knows("recipe"):
-        return ""
-    options = step.value("recipe_options", overrides) if step.knows("recipe_options") else {}
-    return _recipe_digest(str(step.value("recipe", overrides)), json.dumps(options, sort_keys=True))
-
-
-@functools.cache
-def _recipe_digest(name: str, options: str) -> str:
-    return recipes.digest(name, **json.loads(options))
-
-
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -289,16 +248,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _settled(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _plain(value) for key, value in settings.items()}
-
-
-def _plain(value: Any) -> Any:
-    """As it comes back from JSON."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -79,16 +79,19 @@ def run_curve(
     the one of the training loop: the seconds a pretraining step took times the number of steps, over the seconds that
     a step of the reference took, all measured in the runs themselves.
 
-    A run that is finished is not done again; the same command goes on where it was stopped. Results of other settings
-    in the output folder are refused. Several processes may work on one folder (``torchrun``, SLURM, or by hand): each
-    run is done once.
+    A run that is finished is not done again; the same command goes on where it was stopped, and further seeds, budgets
+    and arms add only what is new. Another evaluation set is evaluated with the networks that are there; where they were
+    not kept (``keep_models: false``) they are fine-tuned again for it, which is said before. Results of other settings
+    of training in the output folder are refused; a newer version of the package goes on, and the curve says so.
+    Several processes may work on one folder (``torchrun``, SLURM, or by hand): each run is done once.
 
     Args:
         config: YAML file. ``bundle`` (name or folder), ``budgets`` (numbers of labels, ``all``), ``seeds``, ``arms``
             and ``output`` are required; ``overlays``, ``settings`` (for every step that knows them), ``reference``,
             ``evaluation`` (``section``, ``confidence``, ``resamples``, ``hold_out``: patients of ``training`` that are
-            moved to the section, with a datalist written for it), ``equal_compute`` (false, or ``budgets`` and
-            ``arms``), ``convergence`` (false, or ``budgets`` and ``tolerance``) and ``keep_models`` are not.
+            moved to the section, with a datalist written for it, or ``datalist`` and ``dataset_dir`` of another set),
+            ``equal_compute`` (false, or ``budgets`` and ``arms``), ``convergence`` (false, or ``budgets`` and
+            ``tolerance``) and ``keep_models`` are not.
             An arm has ``pretrained`` (none, a path,
             paths, or ``bundle``, ``overlays``, ``settings``, ``seeds`` to pretrain with, and ``paired: true`` to start
             each seed's fine-tuning from one pretraining run, in turn, rather than from every one; ``after: ARM`` makes
@@ -133,7 +136,7 @@ def _measure(work: Work, *, dry_run: bool, console: Console, began: float) -> Cu
         describe(work, console, commands=dry_run)
     if dry_run:
         return CurveResult(store.root, None, {})
-    pool = Pool(plan.cells, store, work, processes=work.processes, rank=rank, pools=pools)
+    pool = Pool(plan.cells, store, work, processes=work.processes, rank=rank, pools=pools, finished=work.finished)
     forecast = Forecast(plan, store, work.known_epochs)
     stopped = False
     with progress(plan, pool, forecast, console, workers=work.processes * pools) as watch:

@@ -1,0 +1,248 @@
+"""What results depend on: that of a training and that of an evaluation apart, so that one can change alone."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_cl import bundles, recipes
+from monai_cl.data import digest, digest_items, map_items
+from monai_cl.evaluation._digests import digest_sections
+from monai_cl.evaluation._plan import PRETRAIN, Cell, Plan
+from monai_cl.evaluation._steps import Step
+
+FORMAT = 2  # of the record of a cell; 0.1.0 wrote none, and training and evaluation together
+_PLACES = ("dataset_dir", "datalist", "bundle_root")  # where things are, which a result does not depend on
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that differs between two records.
+
+    Attributes:
+        path: Its keys, from the outermost.
+        old: What was recorded.
+        new: What holds now.
+    """
+
+    path: tuple[str, ...]
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.path)}: {_short(self.old)} -> {_short(self.new)}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What must stay the same for a result to belong to a curve.
+
+    Attributes:
+        plan: The plan.
+        epochs: Tells the epochs of a fine-tuning.
+    """
+
+    plan: Plan
+    epochs: Callable[[Cell], int]
+
+    def overrides(self, cell: Cell, step: Step) -> dict[str, Any]:
+        """Settings of the file that a step of a cell takes."""
+        config, arm = self.plan.config, self.plan.config.arm(cell.base)
+        pretraining = arm.pretraining if cell.role == PRETRAIN else None
+        own = step.pick(arm.settings) if pretraining is None else pretraining.settings
+        root = {"bundle_root": str(step.bundle)} if step.knows("bundle_root") else {}
+        return {**root, **step.pick(config.settings), **own}
+
+    def training(self, cell: Cell) -> dict[str, Any]:
+        """What the network of a cell depends on."""
+        plan = self.plan
+        step = plan.pretrain[cell.arm] if cell.role == PRETRAIN else plan.train
+        overrides = self.overrides(cell, step)
+        found = {
+            "configs": step.digest(),
+            "overrides": _without_places(overrides),
+            "seed": cell.seed,
+            "datalist": _seen(step, overrides) if cell.role == PRETRAIN else plan.trained_on,
+            "recipe": _recipe(step, overrides),
+            "versions": versions(),
+        }
+        if cell.role == PRETRAIN:
+            return _settled({**found, "start": self.training(plan.cell(cell.needs[0]))} if cell.needs else found)
+        more = {"labels": cell.budget, "epochs": self.epochs(cell), "pretrained": self._origin(cell, self.training)}
+        return _settled({**found, **more})
+
+    def evaluation(self, cell: Cell) -> dict[str, Any]:
+        """What the scores of a network depend on besides the network."""
+        plan = self.plan
+        overrides = self.overrides(cell, plan.evaluate)
+        own = {key: value for key, value in overrides.items() if not plan.train.knows(key)}
+        return _settled(
+            {
+                "configs": plan.evaluate.digest(),
+                "overrides": _without_places(own),
+                "section": plan.config.evaluation.section,
+                "datalist": plan.evaluated_on,
+                "recipe": _recipe(plan.evaluate, overrides),
+                "versions": versions(),
+            }
+        )
+
+    def of_0_1_0(self, cell: Cell) -> dict[str, Any]:
+        """Both together, as version 0.1.0 recorded them."""
+        plan = self.plan
+        step = plan.pretrain[cell.arm] if cell.role == PRETRAIN else plan.evaluate
+        overrides = self.overrides(cell, step)
+        if cell.role != PRETRAIN:
+            overrides = {**self.overrides(cell, plan.train), **overrides}
+        found = {
+            "configs": step.digest(),
+            "overrides": _without_places(overrides),
+            "seed": cell.seed,
+            "datalist": _file_read(step, overrides) if cell.role == PRETRAIN else plan.datalist,
+            "recipe": _recipe(step, overrides),
+            "versions": versions(),
+        }
+        if cell.role == PRETRAIN:
+            return _settled({**found, "start": self.of_0_1_0(plan.cell(cell.needs[0]))} if cell.needs else found)
+        more = {
+            "labels": cell.budget,
+            "epochs": self.epochs(cell),
+            "section": plan.config.evaluation.section,
+            "pretrained": self._origin(cell, self.of_0_1_0),
+        }
+        return _settled({**found, **more})
+
+    def changes(self, cell: Cell, record: Mapping[str, Any]) -> tuple[list[Change], list[Change]]:
+        """What differs between the record of a cell and now: of its training, and of its evaluation."""
+        then = record["settings"]
+        if record.get("format", 1) >= FORMAT:
+            known = record.get("evaluation")
+            evaluated = [] if known is None else list(changes(known, self.evaluation(cell)))
+            return list(changes(then, self.training(cell))), evaluated
+        found = list(changes(then, self.of_0_1_0(cell)))
+        evaluated = [each for each in found if self._is_of_evaluation(each)]
+        separate = self.plan.config.evaluation.datalist
+        if separate is not None and cell.role != PRETRAIN:
+            evaluated += changes({"datalist": then["datalist"]}, {"datalist": digest(separate)})
+        return [each for each in found if not self._is_of_evaluation(each)], evaluated
+
+    def is_tolerable(self, change: Change, record: Mapping[str, Any]) -> bool:
+        """Tell whether a difference is one of version: said, but no reason to do a run again.
+
+        Another version of the package may have had other configs in its bundles and other recipes.
+
+        Args:
+            change: The difference.
+            record: The record in which it was found.
+        """
+        if "versions" in change.path:
+            return True
+        written_by = record["settings"].get("versions", {}).get("monai_cl")
+        if record.get("format", 1) >= FORMAT and written_by == versions()["monai_cl"]:
+            return False
+        if "configs" in change.path:
+            return all(_is_shipped(step.bundle) for step in (self.plan.train, *self.plan.pretrain.values()))
+        return change.path[-1] == "recipe" and bool(change.old)
+
+    def _is_of_evaluation(self, change: Change) -> bool:
+        kind, *rest = change.path
+        if kind == "configs":
+            return rest[0] not in self.plan.train.digest()
+        return kind == "section" or (kind == "overrides" and not self.plan.train.knows(rest[0]))
+
+    def _origin(self, cell: Cell, settings: Callable[[Cell], dict[str, Any]]) -> Any:
+        arm = self.plan.config.arm(cell.base)
+        if arm.pretraining is not None:
+            return settings(self.plan.cell(cell.needs[0]))
+        path = arm.checkpoints.get(cell.run)
+        return "none" if path is None else _file_digest(path, path.stat().st_mtime_ns)
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Change]:
+    """What differs between two settings."""
+    for key in [*now, *(key for key in then if key not in now)]:
+        old, new, place = then.get(key), now.get(key), (*path, str(key))
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from changes(old, new, place)
+        elif old != new:
+            yield Change(place, old, new)
+
+
+def short_digest(settings: Mapping[str, Any]) -> str:
+    """A name for settings, in which versions do not count."""
+    content = {key: value for key, value in settings.items() if key != "versions"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions that results depend on."""
+    packages = {name: importlib.metadata.version(name) for name in ("monai_cl", "monai", "torch", "numpy")}
+    return {"python": platform.python_version(), **packages}
+
+
+def _seen(step: Step, overrides: Mapping[str, Any]) -> str:
+    """Digest of what a pretraining reads, which need not be what fine-tuning reads."""
+    datalist = step.value("datalist", overrides)
+    if datalist is None or not step.knows("sections"):
+        return _file_read(step, overrides)
+    return digest_sections(datalist, step.value("sections", overrides))
+
+
+def _file_read(step: Step, overrides: Mapping[str, Any]) -> str:
+    datalist = step.value("datalist", overrides)
+    if datalist is None:  # quantitative maps, found in a folder by their names
+        return digest_items(map_items(step.value("dataset_dir", overrides)))
+    return _file_digest(Path(datalist), Path(datalist).stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _file_digest(path: Path, changed: int) -> str:
+    return digest(path)
+
+
+def _recipe(step: Step, overrides: Mapping[str, Any]) -> str:
+    if not step.knows("recipe"):
+        return ""
+    options = step.value("recipe_options", overrides) if step.knows("recipe_options") else {}
+    return _recipe_digest(str(step.value("recipe", overrides)), json.dumps(options, sort_keys=True))
+
+
+@functools.cache
+def _recipe_digest(name: str, options: str) -> str:
+    return recipes.digest(name, **json.loads(options))
+
+
+def _is_shipped(bundle: Path) -> bool:
+    return bundle.resolve() in {bundles.path(name).resolve() for name in bundles.names()}
+
+
+def _without_places(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in overrides.items() if key not in _PLACES}
+
+
+def _short(value: Any) -> str:
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 40 else repr(value)
+
+
+def _settled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in settings.items()}
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+__all__ = ["FORMAT", "Change", "Settings", "changes", "short_digest", "versions"]
