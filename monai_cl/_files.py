@@ -1,9 +1,10 @@
-"""Writing files so that a reader sees the old content or the new one, never a part."""
+"""Writing files so that a reader sees the old content or the new one, never a part; reading JSON of others."""
 
 from __future__ import annotations
 
 import functools
 import glob
+import json
 import os
 import re
 import secrets
@@ -12,6 +13,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+_DEEPEST = 64
 
 _OURS = re.compile(r"\.(?P<machine>[0-9a-f]{4})(?P<process>[0-9a-f]{6})[0-9a-f]{6}\.")
 _looked_through: set[tuple[int, Path]] = set()  # process and folder
@@ -84,3 +88,35 @@ def _is_alive(process: int) -> bool:
     import psutil
 
     return bool(psutil.pid_exists(process))
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file that somebody else may have written.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no regular file, no JSON, or nested more than 64 deep.
+    """
+    source = Path(path)
+    if source.exists() and not source.is_file():  # opening a pipe would wait for ever
+        raise ValueError("not a regular file")
+    try:
+        content = json.loads(source.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise ValueError(f"nested more than {_DEEPEST} deep") from None
+    level, depth = [content], 0
+    while level:
+        level = [inner for one in level if isinstance(one, (dict, list)) for inner in _inside(one)]
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError(f"nested more than {_DEEPEST} deep")
+    return content
+
+
+def _inside(one: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(one.values()) if isinstance(one, dict) else one
+
+
+def printable(text: str) -> str:
+    r"""The text with characters that no encoding has, as of file names that are not UTF-8, written as ``\udc..``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cl._files import read_json
 from monai_cl.data._hand_made import KEPT_NAMES, keeps_names, section_name, without_names
 from monai_cl.data.intake._hidden_paths import Finder, HiddenPath, has_alias, shown
 from monai_cl.data.intake.nifti import stem
@@ -203,7 +203,7 @@ def read_datalist(path: str | os.PathLike[str], *, hide_names: bool = True) -> d
     if not path.is_file():
         raise FileNotFoundError(f"no such datalist: {path}; `monai-cl scan FOLDER --out {path.name}` writes one")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}; repair it or scan the folder again") from error
     if not isinstance(content, dict):

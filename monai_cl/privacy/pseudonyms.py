@@ -47,7 +47,11 @@ class Key:
             >>> Key(b"0" * 32).digest("patient", "id:7") == Key(b"1" * 32).digest("patient", "id:7")
             False
         """
-        message = f"{purpose}\0{text}".encode("utf-8", "surrogateescape")
+        whole = f"{purpose}\0{text}"
+        try:
+            message = whole.encode("utf-8", "surrogateescape")  # bytes of a file name that is not UTF-8
+        except UnicodeEncodeError:  # halves of a pair of UTF-16, as JSON may hold
+            message = whole.encode("utf-8", "surrogatepass")
         return hmac.new(self.secret, message, sha256).hexdigest()[:length]
 
     def subject(self, patient: str) -> str:

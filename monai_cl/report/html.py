@@ -130,7 +130,7 @@ def write_report(
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as temporary:
-        temporary.write_text(_render(heading, sections, date or _today()), encoding="utf-8")
+        temporary.write_text(_render(heading, sections, date or _today()), encoding="utf-8", errors="backslashreplace")
     return target
 
 

@@ -64,7 +64,7 @@ def write_study_page(result: ScanResult, out: str | Path) -> Path:
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return target
 
 

@@ -20,6 +20,7 @@ from monai_cl.data.intake.nifti import is_nifti, read_grid, read_itk_grid
 from monai_cl.data.loading._slice_store import SliceStore
 from monai_cl.transforms._dicom import SliceHeader, UnusableImageError, is_dicom, read_slice_headers
 from monai_cl.transforms._itk import is_itk
+from monai_cl.transforms._streams import not_regular
 
 _BLOCK = 1024  # files whose headers are in memory at a time
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
@@ -108,10 +109,10 @@ def _inspect(folder: Path, path: str) -> _Found:
     """Read the header of a file; ``None`` for a file that is no volume."""
     source = folder / path
     as_dicom = source.suffix.lower() in _DICOM_SUFFIXES
-    named = is_nifti(path) or is_itk(path) or as_dicom
+    named = is_nifti(path) or is_itk(path) or as_dicom or source.name == DATASET_JSON
     try:
         if not source.is_file():  # opening a pipe would wait for ever
-            return UnusableImageError("unreadable", "a broken link, or not a regular file") if named else None
+            return not_regular() if named or source.exists() else None
         if is_nifti(path):
             return read_grid(source)
         if is_itk(path):

@@ -46,7 +46,10 @@ def _joined(entries: Sequence[LeftOut]) -> LeftOut:
 
 def write_left_out(path: Path, left_out: Iterable[LeftOut]) -> None:
     """Write the table: series, directory or first file, number of files, reason and detail."""
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+    with (
+        atomic_write(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows((one.series, one.paths[0], one.count, one.reason, one.detail) for one in left_out)

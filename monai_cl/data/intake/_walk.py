@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+OUTSIDE = "outside the scanned folder"
 
-def walk(base: Path, starts: list[str], report: Callable[[str, str], None]) -> Iterator[str]:
+
+def walk(base: Path, starts: list[str], report: Callable[[str, str, str], None]) -> Iterator[str]:
     """All files but hidden ones, folder by folder, each with its names sorted; only one listing is in memory.
 
-    Links are followed; a folder that was visited under another name is passed over, so that loops end.
+    Links are followed as long as they stay below what is walked; one that leads out of it is reported. A folder that
+    was visited under another name is passed over, so that loops end.
 
     Args:
         base: Folder that the paths are relative to.
         starts: Folders to walk, relative to ``base``; ``"."`` for all.
-        report: Called with the path and what was wrong for a folder that cannot be listed.
+        report: Called with the path, a reason and details for a folder that cannot be listed and a link that leads out.
 
     Yields:
         Paths relative to ``base``, with slashes.
     """
+    roots = [os.path.realpath(base / start) for start in starts]
     visited: set[tuple[int, int]] = set()
     stack = [start.replace(os.sep, "/") for start in reversed(starts)]
     while stack:
@@ -31,19 +35,29 @@ def walk(base: Path, starts: list[str], report: Callable[[str, str], None]) -> I
                 continue
             visited.add((mark.st_dev, mark.st_ino))
             with os.scandir(place) as entries:
-                listed = sorted((one.name, _is_folder(one)) for one in entries if not one.name.startswith("."))
+                listed = sorted((one.name, _kind(one, roots)) for one in entries if not one.name.startswith("."))
         except OSError as error:
-            report(below, f"folder cannot be listed ({type(error).__name__})")
+            report(below, "unreadable", f"folder cannot be listed ({type(error).__name__})")
             continue
         prefix = "" if below == "." else f"{below}/"
-        stack += [prefix + name for name, folder in reversed(listed) if folder]
-        for name, folder in listed:
-            if not folder:
+        stack += [prefix + name for name, kind in reversed(listed) if kind == "folder"]
+        for name, kind in listed:
+            if kind == "file":
                 yield prefix + name
+            elif kind == "link":
+                report(prefix + name, OUTSIDE, "a link leads there; scan the folder that it leads to")
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _kind(entry: os.DirEntry[str], roots: list[str]) -> str:
+    """``"folder"``, ``"file"``, or ``"link"`` for one that leads out of what is walked."""
     try:
-        return entry.is_dir()
+        if entry.is_symlink() and not is_below(os.path.realpath(entry.path), roots):
+            return "link"
+        return "folder" if entry.is_dir() else "file"
     except OSError:
-        return False  # a loop of links
+        return "file"  # a loop of links
+
+
+def is_below(path: str, roots: Sequence[str]) -> bool:
+    """Whether a path without links is one of some folders or lies below one."""
+    return any(path == root or path.startswith(root.rstrip(os.sep) + os.sep) for root in roots)

@@ -10,11 +10,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from monai_cl._files import read_json
 from monai_cl.data.intake._findings import Findings
+from monai_cl.data.intake._walk import OUTSIDE
 from monai_cl.data.intake.nifti import stem
 
 DATASET_JSON = "dataset.json"
 LABEL_SUFFIXES = ("_seg", "_label", "_labels", "_mask", "_dseg")
+# fields of a datalist that is written: no section may have their names
+_HEADER_FIELDS = (
+    *("name", "description", "reference", "licence", "license", "tensorImageSize", "modality", "channel_names"),
+    *("labels", "key", "left_out", "notes", "hide_names", "cache", "numTraining", "numTest"),
+)
+# fields of an item that come from the files, or that runs add
+_OWN_FIELDS = ("image", "label", "spacing", "shape", "case", "place", "cached")
 _SECTIONS = {"tr": "training", "ts": "test", "te": "test", "va": "validation", "val": "validation", "": "training"}
 _LABEL_WORD = re.compile(r"(?:(?<=_)|^)(?:labels?|masks?|segmentation)_", re.IGNORECASE)
 _LAYOUT = re.compile(r"(?P<kind>images|labels)(?P<suffix>\w*)", re.IGNORECASE)
@@ -58,13 +67,19 @@ def read_dataset_json(path: Path, shown: str) -> dict[str, Any]:
         ValueError: If it is not a JSON object: guessing its split would mix training and validation.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"cannot read {shown}: {why}; repair it, or remove it to pair files by name") from error
     if not isinstance(content, dict):
         raise ValueError(f"{shown} must hold a JSON object, got a {type(content).__name__}; repair or remove it")
     return content
+
+
+def without_sections(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a datalist says beside its sections."""
+    sections = listed_sections(content)
+    return {name: value for name, value in content.items() if name not in sections}
 
 
 def listed_sections(content: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -97,7 +112,8 @@ def declared_claims(root: str, content: Mapping[str, Any], folder: Path, finding
     seen: set[str] = set()
     modalities = content.get("modality")
     modality = str(next(iter(modalities.values()))) if isinstance(modalities, dict) and len(modalities) == 1 else None
-    for section, entries in listed_sections(content).items():
+    for named, entries in listed_sections(content).items():
+        section = f"{named}_images" if named in _HEADER_FIELDS else named
         for entry in entries:
             claim = _declared_claim(root, section, entry, folder, findings)
             if claim is None:
@@ -107,6 +123,8 @@ def declared_claims(root: str, content: Mapping[str, Any], folder: Path, finding
                 findings.note("named more than once in dataset.json: the first entry counts", _first(claim.image))
             else:
                 claims.append(replace(claim, modality=modality))
+                if section != named:
+                    findings.note(f"in section {section!r}: {named!r} is a field of the datalist", _first(claim.image))
             seen.add(key)
     return claims
 
@@ -123,9 +141,9 @@ def _declared_claim(root: str, section: str, entry: Any, folder: Path, findings:
     label = _inside(root, label, folder) if label is not None else None
     outside = [path for path in (*images, label or "") if path.startswith("..") or path.startswith("/")]
     if outside:
-        findings.leave_out([posixpath.basename(outside[0])], "outside the scanned folder", "scan the folder above it")
+        findings.leave_out([posixpath.basename(outside[0])], OUTSIDE, "scan the folder above it")
         return None
-    fields = {key: value for key, value in entry.items() if key not in ("image", "label")}
+    fields = {key: value for key, value in entry.items() if key not in _OWN_FIELDS}
     if "subject" in fields and root != ".":  # number 1 of one data set is not number 1 of the next
         fields["subject"] = f"{root}/{fields['subject']}"
     return Claim(section, images[0] if len(images) == 1 else images, label, fields)

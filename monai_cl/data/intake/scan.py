@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from monai_cl._files import atomic_write
+from monai_cl._files import atomic_write, read_json
 from monai_cl.data._hand_made import KEPT_NAMES
 from monai_cl.data.intake._assembly import Known, assemble
 from monai_cl.data.intake._concealment import Concealer
@@ -32,6 +32,7 @@ from monai_cl.data.intake.decathlon import (
     layout_claims,
     listed_sections,
     read_dataset_json,
+    without_sections,
 )
 from monai_cl.data.intake.dicom import Series, find_series
 from monai_cl.data.intake.scan_result import ScanResult
@@ -157,7 +158,7 @@ def _common_folder(folders: Sequence[Path]) -> tuple[Path, list[str]]:
 
 
 def _reporter(findings: Findings) -> Any:
-    return lambda path, detail: findings.leave_out([path], "unreadable", detail)
+    return lambda path, reason, detail: findings.leave_out([path], reason, detail)
 
 
 def _check_target(folder: Path, out: Path) -> None:
@@ -168,7 +169,7 @@ def _check_target(folder: Path, out: Path) -> None:
         raise ValueError(f"out must be a file, but {out} is a folder; give a file in it")
     if out.exists():
         try:
-            ours = "left_out" in json.loads(out.read_text(encoding="utf-8"))
+            ours = "left_out" in read_json(out)
         except (OSError, ValueError, TypeError):
             ours = False
         if not ours or out.resolve() == (folder / DATASET_JSON).resolve():
@@ -233,6 +234,7 @@ def _header(
     names: ScanNames,
 ) -> dict[str, Any]:
     """Name, modality and labels, from the ``dataset.json`` files where these agree."""
+    contents = {root: without_sections(content) for root, content in contents.items()}
     own = contents.get(".", {})
     header: dict[str, Any] = {"name": name or names.name(own.get("name"), folder.resolve().name)}
     header |= {carried: kept for carried in _CARRIED_OVER if (kept := names.value(own.get(carried))) is not None}
@@ -264,7 +266,9 @@ def _write_datalist(out: Path, header: Mapping[str, Any], result: ScanResult) ->
     if result.notes:
         content["notes"] = {text: len(paths) for text, paths in result.notes.items()}
     with atomic_write(out) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        # what no encoding has, as bytes of a file name that is not UTF-8, becomes an escape of JSON
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def _nothing(result: ScanResult) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
+from monai_cl._files import printable
 from monai_cl.data.intake._findings import Item, LeftOut
 
 
@@ -64,19 +65,21 @@ class ScanResult:
 
     def table(self) -> Table:
         """The counts as a table for the terminal."""
-        table = Table(title=f"Scan of {escape(self.shown_folder or str(self.folder))}", title_justify="left")
+        table = Table(title=f"Scan of {_escape(self.shown_folder or str(self.folder))}", title_justify="left")
         table.add_column("what")
         table.add_column("count", justify="right")
         table.add_column("which", overflow="fold")
         for section, items in self.sections.items():
             subjects = len({str(item["subject"]) for item in items})
-            table.add_row(escape(section), str(len(items)), f"{subjects} subject{'s'[: subjects > 1]}" if items else "")
+            table.add_row(
+                _escape(section), str(len(items)), f"{subjects} subject{'s'[: subjects > 1]}" if items else ""
+            )
         table.add_section()
         for reason, count in self.reasons.items():
             entries = [entry.shown for entry in self.left_out if entry.reason == reason]
-            table.add_row(f"[yellow]left out: {escape(reason)}[/]", str(count), escape(_some(entries)))
+            table.add_row(f"[yellow]left out: {_escape(reason)}[/]", str(count), _escape(_some(entries)))
         for text, paths_noted in self.notes.items():
-            table.add_row(f"note: {escape(text)}", str(len(paths_noted)), escape(_some(paths_noted)))
+            table.add_row(f"note: {_escape(text)}", str(len(paths_noted)), _escape(_some(paths_noted)))
         if self.other_files:
             table.add_row("other files, passed over", str(self.other_files), "")
         return table
@@ -85,3 +88,8 @@ class ScanResult:
 def _some(paths: Sequence[str], shown: int = 3) -> str:
     more = f" and {len(paths) - shown} more" if len(paths) > shown else ""
     return ", ".join(paths[:shown]) + more
+
+
+def _escape(text: str) -> str:
+    """The text as a terminal may show it."""
+    return escape_markup(printable(text))

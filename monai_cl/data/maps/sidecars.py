@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from monai_cl._files import read_json
 from monai_cl.data.intake.nifti import stem
 
 
@@ -22,7 +22,7 @@ def stated_unit(path: Path, suffix: str, told: str) -> str:
     """
     for sidecar in _sidecars(path, suffix):
         try:
-            content = json.loads(sidecar.read_text(encoding="utf-8"))
+            content = read_json(sidecar)
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot read the sidecar of {told} ({type(error).__name__}); repair it") from None
         for keys in (("Units",), ("history", "output", "units")):

@@ -1,0 +1,196 @@
+"""Folders of somebody else: links, pipes, deep JSON, odd names and sections, all without reading outside or waiting."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from dicom_series import write_series
+from rich.console import Console
+
+from monai_cl._files import read_json
+from monai_cl.data import load_datalist, scan
+from monai_cl.data.cache.sources import source_files
+from monai_cl.data.datalist import read_datalist
+from monai_cl.data.intake.scan import ScanResult
+from monai_cl.data.maps.sidecars import stated_unit
+from monai_cl.report.study_page import write_study_page
+from monai_cl.transforms import LoadVolume
+
+OUTSIDE = "outside the scanned folder"
+pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="links and pipes of POSIX")
+
+
+def volume(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(0).normal(0, 50, (9, 8, 7)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 2, 2, 1])), path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    volume(tmp_path / "data/good_001.nii.gz")
+    return tmp_path / "data"
+
+
+def scanned(folder: Path, **options: object) -> ScanResult:
+    return scan(folder, folder.parent / "out/study.json", hide_names=False, **options)
+
+
+def test_links_that_lead_out_are_counted_and_not_followed(data: Path, tmp_path: Path) -> None:
+    volume(tmp_path / "elsewhere/secret_001.nii.gz")
+    write_series(tmp_path / "elsewhere/series")
+    (data / "file.nii.gz").symlink_to(tmp_path / "elsewhere/secret_001.nii.gz")
+    (data / "folder").symlink_to(tmp_path / "elsewhere")
+    (data / "up").symlink_to("..")
+    (data / "chain.nii.gz").symlink_to("file.nii.gz")
+    (data / "slice").symlink_to(next((tmp_path / "elsewhere/series").iterdir()))
+    result = scanned(data)
+    assert result.reasons == {OUTSIDE: 5}
+    assert result.counts["training"] + result.counts["unlabelled"] == 1
+
+
+def test_a_sibling_whose_name_begins_alike_is_outside(data: Path, tmp_path: Path) -> None:
+    volume(tmp_path / "data_of_others/x_001.nii.gz")
+    (data / "link").symlink_to("../data_of_others")
+    assert scanned(data).reasons == {OUTSIDE: 1}
+
+
+def test_links_that_stay_inside_are_fine(data: Path, tmp_path: Path) -> None:
+    volume(data / "store/b_002.nii.gz")
+    (data / "b_003.nii.gz").symlink_to("store/b_002.nii.gz")
+    (data / "loop").symlink_to(".")
+    (tmp_path / "by_link").symlink_to(data)
+    for folder in (data, tmp_path / "by_link"):
+        result = scanned(folder)
+        assert result.reasons == {}
+        assert sum(result.counts.values()) == 3
+
+
+def test_a_link_from_one_given_folder_to_another_is_fine(data: Path, tmp_path: Path) -> None:
+    volume(tmp_path / "more/c_001.nii.gz")
+    (data / "c_002.nii.gz").symlink_to(tmp_path / "more/c_001.nii.gz")
+    assert scan([data, tmp_path / "more"], tmp_path / "out/study.json").reasons == {}
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "b.nii", "c.dcm", "d.mha", "e.nrrd", "IM0001", "dataset.json"])
+def test_pipes_and_sockets_are_counted_without_waiting(data: Path, name: str) -> None:
+    os.mkfifo(data / name)
+    with socket.socket(socket.AF_UNIX) as one:
+        before = Path.cwd()
+        os.chdir(data)  # names of sockets are short
+        try:
+            one.bind(f"s{name[-9:]}")
+        finally:
+            os.chdir(before)
+        assert scanned(data).reasons == {"unreadable": 2}
+    with pytest.raises(ValueError, match="a pipe, a socket or a device"):
+        LoadVolume()(data / name)
+
+
+def test_a_link_to_a_device_is_outside(data: Path) -> None:
+    (data / "zero.nii").symlink_to("/dev/zero")
+    assert scanned(data).reasons == {OUTSIDE: 1}
+    with pytest.raises(ValueError, match="a pipe, a socket or a device"):
+        LoadVolume()(data / "zero.nii")
+
+
+DEEP = {
+    "lists": "[" * 5000 + "]" * 5000,
+    "objects": '{"a":' * 3000 + "1" + "}" * 3000,
+    "below the limit of the interpreter": '{"a":' * 400 + "1" + "}" * 400,
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_json_nested_without_end_is_refused(data: Path, kind: str) -> None:
+    (data / "dataset.json").write_text(f'{{"training": [], "x": {DEEP[kind]}}}')
+    with pytest.raises(ValueError, match=r"cannot read .*nested more than 64 deep; repair it, or remove it"):
+        scanned(data)
+    with pytest.raises(ValueError, match="nested more than 64 deep"):
+        read_datalist(data / "dataset.json")
+    volume(data / "sub-01_T1map.nii.gz")
+    (data / "sub-01_T1map.json").write_text(DEEP[kind])
+    with pytest.raises(ValueError, match="cannot read the sidecar of a map"):
+        stated_unit(data / "sub-01_T1map.nii.gz", "T1map", "a map")
+
+
+def test_json_through_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    "section", ["notes", "key", "left_out", "labels", "name", "modality", "description", "hide_names", "cache"]
+)
+@pytest.mark.parametrize("hide", [True, False])
+def test_sections_named_like_fields_lose_nothing(data: Path, section: str, hide: bool) -> None:
+    volume(data / "more_002.nii.gz")
+    entries = {"training": [{"image": "good_001.nii.gz"}], section: [{"image": "more_002.nii.gz"}]}
+    (data / "dataset.json").write_text(json.dumps(entries))
+    result = scan(data, data.parent / "out/study.json", hide_names=hide)
+    assert sum(result.counts.values()) == 2
+    content = json.loads(result.datalist.read_text())
+    assert content["key"] == content["key"][:64]
+    assert isinstance(content["left_out"], dict)
+    assert isinstance(content["notes"], dict)
+    assert sum(len(items) for items in content.values() if isinstance(items, list)) == 2
+    assert any(f"{section!r} is a field of the datalist" in note for note in result.notes) or hide
+
+
+def test_fields_of_an_entry_do_not_stand_for_those_of_the_file(data: Path) -> None:
+    entry = {
+        "image": "good_001.nii.gz",
+        "shape": [1],
+        "spacing": "x",
+        "cached": {"image": {"file": "../../x"}},
+        "age": 5,
+    }
+    (data / "dataset.json").write_text(json.dumps({"training": [entry]}))
+    result = scanned(data)
+    (item,) = result.sections["unlabelled"] or result.sections["training"]
+    assert (item["shape"], item["spacing"], item["age"]) == ([9, 8, 7], [2.0, 2.0, 2.0], 5)
+    assert "cached" not in item
+
+
+def test_names_that_are_no_utf8_pass_through_every_output(data: Path) -> None:
+    odd = data / os.fsdecode(b"caf\xe9_002.nii.gz")
+    volume(data / "x.nii.gz").rename(odd)
+    (data / os.fsdecode(b"\xff\xfe.nii.gz")).write_bytes(b"no image")
+    (data / "dataset.json").write_text(
+        r'{"name": "a\ud800b", "training": [{"image": "good_001.nii.gz"}],'
+        r' "x\udfff": [{"image": "caf\udce9_002.nii.gz"}]}'
+    )
+    for hide in (True, False):
+        result = scan(data, data.parent / "out/study.json", hide_names=hide, pictures=True)
+        assert sum(result.counts.values()) == 2
+        assert result.datalist.read_bytes().decode("utf-8")
+        rows = list(csv.reader(result.exclusions.open(encoding="utf-8")))
+        assert len(rows) == 2
+        write_study_page(result, result.datalist.with_suffix(".html"))
+        assert result.datalist.with_suffix(".html").read_bytes().decode("utf-8")
+        with open(data.parent / "console", "w", encoding="utf-8") as stream:
+            Console(file=stream).print(result.table())
+    sections = [name for name, items in result.sections.items() if items and name not in ("training", "unlabelled")]
+    (item,) = load_datalist(result.datalist, sections[0], dataset_dir=data)
+    assert Path(item["image"]) == odd
+    assert LoadVolume()(item["image"]).shape == (1, 9, 8, 7)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "outside"])
+def test_files_beside_a_header_are_hashed_from_its_folder_alone(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "secret.raw").write_bytes(bytes(100))
+    os.mkfifo(tmp_path / "data/pipe.raw")
+    name = {"pipe": "pipe.raw", "outside": "../secret.raw"}[kind]
+    header = tmp_path / "data/x.mhd"
+    header.write_text(f"ObjectType = Image\nNDims = 3\nElementDataFile = {name}\n")
+    assert source_files({"image": str(header)}) == [header]
