@@ -311,7 +311,7 @@ def test_directory_without_dicom_and_mixed_lists_are_refused(tmp_path):
 
 def test_damaged_metaimage_is_refused(tmp_path):
     (tmp_path / "a.mha").write_bytes(b"ObjectType = Image\n" * 20)
-    with pytest.raises(ValueError, match=r"cannot read .*a\.mha: unreadable: not a MHA file that SimpleITK reads"):
+    with pytest.raises(ValueError, match=r"cannot read .*a\.mha: unreadable: not a MHA header that is read here"):
         LoadVolume()(tmp_path / "a.mha")
 
 

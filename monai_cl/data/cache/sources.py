@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monai_cl.data.datalist import FILE_KEYS
+from monai_cl.transforms._itk import partners
+from monai_cl.transforms._streams import open_regular
 
 _BLOCK = 1 << 20
-# headers whose voxels lie in files beside them, which they name
-_NAMING = {
-    ".mhd": re.compile(rb"^ElementDataFile\s*=\s*([^\r\n]+)((?s:.*))", re.MULTILINE),
-    ".nhdr": re.compile(rb"^data ?file:\s*([^\r\n]+)((?s:.*))", re.MULTILINE | re.IGNORECASE),
-}
-_HEADER = 1 << 16  # bytes
 
 
 def paths_of(item: Mapping[str, Any], key: str) -> list[Path]:
@@ -37,7 +31,7 @@ def source_hash(files: list[Path]) -> str:
     total = hashlib.sha256()
     for path in files:
         one = hashlib.sha256()
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             while block := file.read(_BLOCK):
                 one.update(block)
         total.update(one.digest())
@@ -57,13 +51,9 @@ def _below(path: Path) -> list[Path]:
 
 
 def _partners(path: Path) -> list[Path]:
-    """The files of voxels that belong to a header: what it names, one, or after LIST one a line."""
-    suffix, partners = path.suffix.lower(), []
-    if suffix == ".hdr":  # of Analyze, which names nothing
-        partners = [path.with_suffix(".img")]
-    elif suffix in _NAMING:
-        with open(path, "rb") as file:
-            found = _NAMING[suffix].search(file.read(_HEADER))
-        names = [] if found is None else [found[1], *found[2].splitlines()]
-        partners = [path.parent / os.fsdecode(name.strip()) for name in names if 0 < len(name.strip()) < 256]
-    return [partner for partner in partners if partner.is_file()]
+    """The files of voxels that belong to a header: what it names in its folder, one or several."""
+    suffix = path.suffix.lower()
+    found = [path.with_suffix(".img")] if suffix == ".hdr" else []  # of Analyze, which names nothing
+    if suffix in (".mhd", ".nhdr"):
+        found = partners(path)
+    return [partner for partner in found if partner.is_file()]

@@ -116,7 +116,7 @@ def _inspect(folder: Path, path: str) -> _Found:
         if is_nifti(path):
             return read_grid(source)
         if is_itk(path):
-            return read_itk_grid(source)
+            return read_itk_grid(source, root=folder)
         if source.stat().st_size == 0:
             return UnusableImageError("zero bytes", "the file is empty; copy it again") if as_dicom else None
         if is_dicom(source):

@@ -22,7 +22,7 @@ from monai_cl.data.intake._planes import middle_plane
 from monai_cl.data.intake.nifti import is_nifti
 from monai_cl.transforms._dicom import is_dicom, read_slice_headers, stack
 from monai_cl.transforms._dicom.decoding import IN_PROCESS, Decoder, decode
-from monai_cl.transforms._itk import is_itk
+from monai_cl.transforms._itk import is_itk, read_itk, read_itk_header
 from monai_cl.transforms._nifti import closing_stream, open_nifti
 
 Sides = tuple[float, float]
@@ -124,10 +124,7 @@ def _middle_slice(folder: Path, item: Item, decoder: Decoder) -> tuple[NDArray[n
     if is_nifti(first):
         return *_of_nifti(first), ""
     if is_itk(first):
-        from monai_cl.transforms._itk import read_itk
-
-        values, affine = read_itk(first)
-        return *_upright(values[0][..., values.shape[-1] // 2], affine), ""
+        return *_of_itk(first), ""
     return _of_dicom(folder, item["image"], decoder)
 
 
@@ -139,6 +136,16 @@ def _of_nifti(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
         plane, steps = middle_plane(stream, int(voxels.offset), shape, voxels.dtype)
     values = plane * float(voxels.slope) + float(voxels.inter)
     return _upright(values, np.asarray(image.affine) @ np.diag([*steps, 1, 1]))
+
+
+def _of_itk(path: Path) -> tuple[NDArray[np.float32], Sides]:
+    volume = read_itk_header(path, to_the_end=False)
+    with volume.plain() as found:
+        if found is not None:
+            plane, steps = middle_plane(*found, volume.shape, volume.dtype)
+            return _upright(plane, volume.affine @ np.diag([*steps, 1, 1]))
+    values, affine = read_itk(path)
+    return _upright(values[0][..., values.shape[-1] // 2], affine)
 
 
 def _of_dicom(folder: Path, image: str | list[str], decoder: Decoder) -> tuple[NDArray[np.float32], Sides, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-OUTSIDE = "outside the scanned folder"
+from monai_cl.transforms._raw_volume import OUTSIDE, is_below
+
+__all__ = ["OUTSIDE", "walk"]
 
 
 def walk(base: Path, starts: list[str], report: Callable[[str, str, str], None]) -> Iterator[str]:
@@ -56,8 +58,3 @@ def _kind(entry: os.DirEntry[str], roots: list[str]) -> str:
         return "folder" if entry.is_dir() else "file"
     except OSError:
         return "file"  # a loop of links
-
-
-def is_below(path: str, roots: Sequence[str]) -> bool:
-    """Whether a path without links is one of some folders or lies below one."""
-    return any(path == root or path.startswith(root.rstrip(os.sep) + os.sep) for root in roots)

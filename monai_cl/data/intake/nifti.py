@@ -84,13 +84,17 @@ def _grid(source: Path, image: Any) -> Grid:
     return grid
 
 
-def read_itk_grid(path: str | os.PathLike[str]) -> Grid:
+def read_itk_grid(path: str | os.PathLike[str], *, root: Path | None = None) -> Grid:
     """Read the header of an NRRD or MetaImage file and check that the voxels it announces are there.
+
+    Args:
+        path: The file.
+        root: Folder that no link of a file with voxels may lead out of.
 
     Raises:
         UnusableImageError: If the file is unreadable, cut short, or not one grey 3-D volume.
     """
-    header = read_itk_header(Path(path))
+    header = read_itk_header(Path(path), root=root)
     if header.components != 1:
         raise UnusableImageError("colour image", f"{header.components} values a voxel, only grey images are read")
     grid = Grid(_volume_shape(header.shape), header.affine, not header.unsigned)
