@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
+from monai_cl._endings import full_disk, listen
 from monai_cl._locks import claim_file, claim_folder
 from monai_cl._locks import release as free
 from monai_cl._overrides import (
@@ -206,11 +207,12 @@ def plain_errors() -> None:
     """Let a bundle that stops say why in its last lines: ``error: <message>``, after the usual traceback.
 
     MONAI wraps whatever an expression of a config raises, so that the last line of a traceback is its own ``Failed to
-    evaluate ...``. Installs a ``sys.excepthook`` that looks behind those wrappers; a keyboard interrupt is left as it
-    is. In a process that is not ``python -m monai.bundle`` nothing is done.
+    evaluate ...``. Installs a ``sys.excepthook`` that looks behind those wrappers, and ends the run with a line and
+    nothing half written on SIGTERM or Ctrl-C. In a process that is not ``python -m monai.bundle`` nothing is done.
     """
     if not is_bundle_process(sys.argv) or getattr(sys.excepthook, "plain", False):
         return
+    listen(leave=True)
     usual = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -227,7 +229,7 @@ def _reason(error: BaseException) -> str:
     """Message of what MONAI wrapped; with its type where the message is a mere word, as that of a ``KeyError``."""
     while error.__cause__ is not None and type(error) is RuntimeError and str(error).startswith(_WRAPPERS):
         error = error.__cause__
-    text = str(error)
+    text = full_disk(error) or str(error)
     return text if " " in text else f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from monai_cl._endings import code_after, full_disk, listen
 from monai_cl._locks import alone_with
 
 app = typer.Typer(
@@ -397,8 +398,13 @@ def copy(
 
 def main() -> None:
     """Run the command line; what users can mend is told in one line, without a traceback."""
+    listen()
     try:
         app()
+    except SystemExit as end:
+        code = code_after(end)  # typer has made it 130, whatever the signal
+        raise end if code is None else SystemExit(code) from None
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        told = full_disk(error) or str(error)
+        Console(stderr=True).print(f"error: {told}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)

@@ -13,7 +13,7 @@ LEVEL = {
     "losses": 0, "qmri": 0, "privacy": 0, "transforms": 1, "networks": 1, "metrics": 1, "data": 1,
     "methods": 2, "engine": 3, "evaluation": 4, "report": 5, "demo": 5, "cli": 6,
 }  # fmt: skip
-LEAVES = {"recipes", "bundles", "weights", "_files", "_lazy", "_locks", "_overrides", "_settings"}
+LEAVES = {"recipes", "bundles", "weights", "_endings", "_files", "_lazy", "_locks", "_overrides", "_settings"}
 
 
 def imports(path: Path) -> set[str]:
