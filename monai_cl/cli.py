@@ -24,7 +24,7 @@ bundles_app = typer.Typer(help="MONAI bundles that come with the package.", invo
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(bundles_app, name="bundles")
 
-console = Console()
+console = Console(markup=False, highlight=False)  # paths and messages may hold brackets
 
 
 @app.command()

@@ -94,7 +94,7 @@ def _run_steps(root: Path, steps: "_Steps", console: Console, test: int) -> Demo
     from monai_cl.report.demo_picture import draw_demo
 
     picture = draw_demo(root, list(ARMS), dice)
-    console.print(f"picture: {picture}")
+    console.print(f"picture: {picture}", markup=False)
     return DemoResult(dice, picture, steps.seconds)
 
 
@@ -198,4 +198,5 @@ def _print(console: Console, dice: dict[str, float], seconds: dict[str, float], 
         f"Pretraining took {seconds['pretrain']:.0f} s. One seed on made-up brains shows that everything works, "
         "not how much it helps on your scans.",
         soft_wrap=True,
+        markup=False,
     )

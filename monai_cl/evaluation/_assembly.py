@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from monai_cl.evaluation._believing import of_patients
 from monai_cl.evaluation._curve_data import ArmConvergence, Curve, CurveArm
@@ -25,21 +26,23 @@ def describe(work: Work, console: Console, *, commands: bool = False) -> None:
     """Say how many runs there are, and how many of them are finished; perhaps the commands of one of each kind."""
     plan = work.plan
     finished = {cell.folder for cell in plan.cells if work.finished(cell)}
-    table = Table("arm", "what", "runs", "finished", "steps", title=f"label-efficiency curve in {work.store.root}")
+    table = Table(
+        "arm", "what", "runs", "finished", "steps", title=Text(f"label-efficiency curve in {work.store.root}")
+    )
     for arm, role in dict.fromkeys((cell.arm, cell.role) for cell in plan.cells):
         cells = [cell for cell in plan.cells if (cell.arm, cell.role) == (arm, role)]
         done = sum(cell.folder in finished for cell in cells)
         what = role if role == PRETRAIN else _role(work, cells[0])
-        table.add_row(arm, what, str(len(cells)), str(done), _steps(work, cells[0]))
+        table.add_row(Text(arm), Text(what), str(len(cells)), str(done), _steps(work, cells[0]))
     console.print(table)
     budgets = ", ".join(map(str, plan.budgets))
     seeds = ", ".join(map(str, plan.config.seeds))
     counted = of_patients(len(plan.cases), len(set(plan.patients.values())))
-    console.print(f"labels: {budgets}; seeds: {seeds}; {plan.config.evaluation.section}: {counted}")
+    console.print(f"labels: {budgets}; seeds: {seeds}; {plan.config.evaluation.section}: {counted}", markup=False)
     for line in _further(work, finished):
-        console.print(line)
+        console.print(line, markup=False)
     for cell in _examples(plan.cells) if commands else ():
-        console.rule(cell.folder)
+        console.rule(Text(cell.folder))
         if not _is_known(work, cell):
             console.print("its steps are known once the pretraining and the reference have been measured")
             continue

@@ -83,7 +83,12 @@ def progress(
     if not console.is_terminal:
         yield Lines(plan, pool, forecast, console, workers=workers)
         return
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=len(plan.cells))
         looked, left = -_LOOK, ""

@@ -22,13 +22,13 @@ def show_curve(curve: Curve, folder: Path, console: Console) -> None:
         folder: Where ``curve.png`` goes.
         console: Where to print.
     """
-    console.print(curve_in_words(curve), highlight=False)
+    console.print(curve_in_words(curve), markup=False, highlight=False)
     table = differences_table(curve)
     if table.row_count:
         console.print(table)
     for warning in curve_warnings(curve):
         console.print(f"- {warning}", markup=False, highlight=False)
-    console.print(f"wrote {draw_curve(curve, folder / 'curve.png')} and tables beside it")
+    console.print(f"wrote {draw_curve(curve, folder / 'curve.png')} and tables beside it", markup=False)
 
 
 def differences_table(curve: Curve) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,14 +16,25 @@ _have_read: set[str] = set()
 
 
 @contextmanager
-def without_warnings(message: str = "") -> Iterator[None]:
-    """Hide warnings whose text begins with ``message``.
+def without_warnings(message: str = "", *, log: str = "") -> Iterator[None]:
+    """Hide warnings whose text begins with ``message``, and what is meanwhile logged under the name ``log``.
 
     The filters belong to the process: two threads that restored them at once would mix them up.
     """
     with _filters, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=message)
-        yield
+        logger = logging.getLogger(log) if log else None
+        if logger:
+            logger.addFilter(_refuse)
+        try:
+            yield
+        finally:
+            if logger:
+                logger.removeFilter(_refuse)
+
+
+def _refuse(_: logging.LogRecord) -> bool:
+    return False
 
 
 def read_with_itk(kind: str, read: Callable[[], _Result]) -> _Result:

@@ -70,8 +70,8 @@ class LoadVolume(Transform):
     backend = [TransformBackends.TORCH]  # noqa: RUF012 - the attribute as MONAI declares it
 
     def __init__(self) -> None:
-        # MONAI probes for a GPU decoder of DICOM; it is never used here, so its absence is no news.
-        with without_warnings("NvImgCodecPydicomReader"):
+        # MONAI probes for a GPU decoder of DICOM; its absence is no news before compressed DICOM is read.
+        with without_warnings("NvImgCodecPydicomReader", log="monai.data.nvimgcodec_pydicom_plugin"):
             self._load_image = LoadImage(reader=None, image_only=True, dtype=np.float32, ensure_channel_first=True)
         self._load_image.register(NiftiReader())  # the last one is asked first
 

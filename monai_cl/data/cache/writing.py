@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 from torch.utils.data import DataLoader
 
 from monai_cl._locks import alone_in
@@ -65,7 +66,7 @@ class CacheResult:
 
     def table(self) -> Table:
         """The counts for a terminal."""
-        table = Table("volumes", "number", title=str(self.folder))
+        table = Table("volumes", "number", title=Text(str(self.folder)))
         table.add_row("prepared now", str(len(self.prepared)))
         table.add_row("of these, source changed", str(len(self.changed)))
         table.add_row("there already", str(len(self.kept)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from monai_cl.data.curation.duplicates import Pair
 from monai_cl.data.curation.entries import Entry
@@ -47,7 +48,7 @@ class CurationResult:
         table = Table("volumes", "count", title="Curation", title_justify="left")
         table.add_row("kept", str(sum(not entry.reason for entry in self.entries)))
         for reason, count in sorted(Counter(entry.reason for entry in self.entries if entry.reason).items()):
-            table.add_row(f"[yellow]dropped: {reason}[/]", str(count))
+            table.add_row(Text(f"dropped: {reason}", style="yellow"), str(count))
         table.add_section()
         for kind, what in (
             ("exact", "exact duplicates"),

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.markup import escape as escape_markup
 from rich.table import Table
+from rich.text import Text
 
 from monai_cl._files import printable
 from monai_cl.data.intake._findings import Item, LeftOut
@@ -65,21 +65,19 @@ class ScanResult:
 
     def table(self) -> Table:
         """The counts as a table for the terminal."""
-        table = Table(title=f"Scan of {_escape(self.shown_folder or str(self.folder))}", title_justify="left")
+        table = Table(title=_text(f"Scan of {self.shown_folder or self.folder}"), title_justify="left")
         table.add_column("what")
         table.add_column("count", justify="right")
         table.add_column("which", overflow="fold")
         for section, items in self.sections.items():
             subjects = len({str(item["subject"]) for item in items})
-            table.add_row(
-                _escape(section), str(len(items)), f"{subjects} subject{'s'[: subjects > 1]}" if items else ""
-            )
+            table.add_row(_text(section), str(len(items)), f"{subjects} subject{'s'[: subjects > 1]}" if items else "")
         table.add_section()
         for reason, count in self.reasons.items():
             entries = [entry.shown for entry in self.left_out if entry.reason == reason]
-            table.add_row(f"[yellow]left out: {_escape(reason)}[/]", str(count), _escape(_some(entries)))
+            table.add_row(_text(f"left out: {reason}", style="yellow"), str(count), _text(_some(entries)))
         for text, paths_noted in self.notes.items():
-            table.add_row(f"note: {_escape(text)}", str(len(paths_noted)), _escape(_some(paths_noted)))
+            table.add_row(_text(f"note: {text}"), str(len(paths_noted)), _text(_some(paths_noted)))
         if self.other_files:
             table.add_row("other files, passed over", str(self.other_files), "")
         return table
@@ -90,6 +88,6 @@ def _some(paths: Sequence[str], shown: int = 3) -> str:
     return ", ".join(paths[:shown]) + more
 
 
-def _escape(text: str) -> str:
-    """The text as a terminal may show it."""
-    return escape_markup(printable(text))
+def _text(text: str, style: str = "") -> Text:
+    """The text as a terminal may show it, which is no markup."""
+    return Text(printable(text), style=style)

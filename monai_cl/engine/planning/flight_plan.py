@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from monai_cl._files import atomic_write
 from monai_cl.engine.planning.advice import Advice
@@ -83,7 +84,7 @@ class FlightPlan:
             "volumes", f"{self.volumes}, {'from a cache' if self.from_cache else 'from files, kept in memory'}"
         )
         table.add_row("preparing them", duration(self.prepare_seconds))
-        table.add_row(f"{self.steps} steps", f"[bold]{duration(3600 * self.hours)}[/bold] with preparation")
+        table.add_row(f"{self.steps} steps", Text.assemble((duration(3600 * self.hours), "bold"), " with preparation"))
         table.add_section()
         table.add_row("memory", f"{size(self.memory)} of {size(self.memory_free)} available")
         if self.gpu_memory is not None and self.gpu_memory_total is not None:
@@ -92,7 +93,7 @@ class FlightPlan:
         table.add_row("disk " + ("of the cache" if self.from_cache else "for a cache"), size(self.cache_disk))
         for line in self.advice.lines:
             table.add_section()
-            table.add_row("advice", line)
+            table.add_row("advice", Text(line))
         return table
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cl.transforms._dicom import _decoder
+from monai_cl.transforms._dicom.gpu_decoder import tell_of_gpu_decoder
 from monai_cl.transforms._dicom.lookup import apply_table, read_table
 from monai_cl.transforms._dicom.padding import is_padding, is_rescaled_padding, set_background
 from monai_cl.transforms._dicom.slices import SliceHeader
@@ -32,6 +33,7 @@ class InProcess:
 
     def frames(self, header: SliceHeader, index: int | None = None) -> NDArray[Any]:
         """Stored values by pydicom."""
+        tell_of_gpu_decoder(header.transfer_syntax)
         try:
             with without_warnings():
                 return _decoder.stored_frames(str(header.path), index)
