@@ -115,7 +115,7 @@ def plan_curve(
         check(work)
         found: dict[str, FlightPlan] = {}
         for name, step, overrides in _measured(work):
-            console.print(f"measuring {name}", highlight=False)
+            console.print(f"measuring {name}", markup=False, highlight=False)
             found[name] = plan_run([*step.files], steps=steps, seconds=seconds, **overrides)
     times = _Times(work, found)
     kinds = []
