@@ -1,15 +1,20 @@
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from monai.networks.nets import SegResNet
-from torch import nn
+from torch import Tensor, nn
 
 from monai_cl.weights import (
+    NonFiniteWeightsError,
     Receipt,
     WeightsMismatchError,
     load_network,
     read_contract,
+    require_finite,
     save_network,
     start_from,
     transfer,
@@ -167,3 +172,128 @@ def test_starting_from_weights_logs_the_receipt(tmp_path: Path, caplog: pytest.L
 def test_the_floor_must_be_a_share() -> None:
     with pytest.raises(ValueError, match="min_matched must be between 0 and 1, got 90"):
         transfer(networks()[0], {}, min_matched=90)
+
+
+WRAPPERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
+    "bare": dict,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "module": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+    "model in model": lambda state: {"model": {"network": state}},
+    "a run": lambda state: {"method": {f"student.network.{name}": tensor for name, tensor in state.items()}},
+    "ema alone": lambda state: {"ema_state_dict": state},
+}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_values_that_are_not_finite_are_refused_by_the_name_of_the_tensor(
+    wrap: str, value: float, tmp_path: Path
+) -> None:
+    source, target = networks()
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    state = source.state_dict()
+    state["conv_final.2.conv.bias"][1] = value
+    torch.save(WRAPPERS[wrap](state), tmp_path / "w.pt")
+    said = r"weights must be finite, got .*conv_final\.2\.conv\.bias \(1 of 3 values .*w\.pt.*lower learning rate"
+    for load in (lambda: transfer(target, tmp_path / "w.pt"), lambda: load_network(target, tmp_path / "w.pt")):
+        with pytest.raises(NonFiniteWeightsError, match=said):
+            load()
+    with pytest.raises(NonFiniteWeightsError, match="in the checkpoint: "):
+        start_from(target, WRAPPERS[wrap](state))  # type: ignore[arg-type]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
+
+
+def test_many_bad_tensors_are_counted_and_the_first_named() -> None:
+    source, target = networks()
+    state = {name: torch.full_like(tensor, float("nan")) for name, tensor in source.state_dict().items()}
+    with pytest.raises(NonFiniteWeightsError, match=rf"convInit\.conv\.weight \(.* and {len(state) - 3} more in"):
+        transfer(target, state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_every_kind_of_float_is_looked_at_and_large_values_are_no_infinities(dtype: torch.dtype) -> None:
+    large = torch.full((1000,), torch.finfo(dtype).max, dtype=torch.float64).to(dtype)
+    require_finite({"w": large, "count": torch.tensor(3), "mask": torch.tensor([True]), "none": large[:0]}, "a test")
+    large[7] = float("nan")
+    with pytest.raises(NonFiniteWeightsError, match=r"w \(1 of 1000 values NaN\)"):
+        require_finite({"w": large}, "a test")
+
+
+def test_a_negative_variance_is_refused() -> None:
+    norm = nn.BatchNorm1d(2)
+    state = {**norm.state_dict(), "running_var": torch.tensor([1.0, -0.5])}
+    with pytest.raises(NonFiniteWeightsError, match=r"running_var \(a variance of -0\.5\)"):
+        transfer(norm, state)
+
+
+def test_a_network_that_has_diverged_is_not_written(tmp_path: Path) -> None:
+    network = nn.Linear(2, 1)
+    network.weight.data.fill_(float("nan"))
+    with pytest.raises(NonFiniteWeightsError, match=r"weight \(2 of 2 values NaN\) in the network for .*w\.pt"):
+        save_network(network, tmp_path / "w.pt")
+    assert not list(tmp_path.iterdir())
+
+
+AVERAGES = ["ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema", "teacher", "module_ema", "swa_model"]
+
+
+@pytest.mark.parametrize("key", AVERAGES)
+@pytest.mark.parametrize("flat", [False, True])
+def test_an_average_beside_the_network_is_said_and_can_be_taken(
+    key: str, flat: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (source, target), average = networks(), SegResNet(out_channels=3)
+    content: dict[str, Any] = {"state_dict": source.state_dict(), key: average.state_dict()}
+    if flat:
+        content = {
+            f"{k.replace('state_dict', 'model')}.{n}": t for k, state in content.items() for n, t in state.items()
+        }
+    torch.save(content, tmp_path / "w.pt")
+    receipt = start_from(target, tmp_path / "w.pt", weights_key=None)
+    name = key.replace("state_dict", "model") if flat else key
+    assert receipt is not None
+    assert receipt.beside == (name,)
+    assert same(target, source)
+    assert f"not {name}" in str(receipt).splitlines()[0]
+    assert f"not {name}; weights_key takes another" in caplog.text
+    receipt = start_from(target, tmp_path / "w.pt", weights_key=name)
+    assert receipt is not None
+    assert receipt.weights_key == name
+    assert same(target, average)
+
+
+def test_a_runs_own_teacher_is_said_and_can_be_taken() -> None:
+    source, target = networks()
+    teacher = SegResNet(out_channels=3)
+    both = {"student.network": source, "teacher.network": teacher}
+    content = {"method": {f"{k}.{n}": t for k, net in both.items() for n, t in net.state_dict().items()}, "step": 3}
+    assert transfer(target, content).beside == ("method.teacher",)
+    assert same(target, source)
+    transfer(target, content, weights_key="teacher.network")
+    assert same(target, teacher)
+
+
+def test_momenta_of_an_optimiser_are_no_network() -> None:
+    source, target = networks()
+    slots = {0: {"momentum_buffer": torch.ones(3), "exp_avg": torch.ones(3)}}
+    receipt = transfer(target, {"state_dict": source.state_dict(), "optimizer": {"state": slots}})
+    assert (receipt.weights_key, receipt.beside) == ("state_dict", ())
+    assert str(receipt).startswith("matched")
+
+
+def test_a_key_that_is_not_there_is_answered_with_those_that_are() -> None:
+    source, target = networks()
+    content = {"state_dict": source.state_dict(), "ema": source.state_dict()}
+    with pytest.raises(ValueError, match=r"weights_key must name .* got 'emma'; it has state_dict, ema$"):
+        transfer(target, content, weights_key="emma")
+
+
+@pytest.mark.benchmark
+def test_looking_for_nan_costs_little_beside_reading(tmp_path: Path) -> None:
+    state = {f"w{i}": torch.randn(10_000_000) for i in range(10)}
+    torch.save(state, tmp_path / "w.pt")
+    began = time.perf_counter()
+    read = torch.load(tmp_path / "w.pt", weights_only=True)
+    loaded = time.perf_counter()
+    require_finite(read, "a test")
+    assert time.perf_counter() - loaded < 2 * (loaded - began)

@@ -6,7 +6,7 @@ from monai_cl._lazy import face
 
 if TYPE_CHECKING:
     from monai_cl.engine.checkpoint import Checkpoint, CheckpointMismatchError
-    from monai_cl.engine.finetuning import ClipGradients, FiniteLoss, SaveNetwork
+    from monai_cl.engine.finetuning import ClipGradients, FiniteLoss, FinitePredictions, SaveNetwork
     from monai_cl.engine.health import CollapseError, HealthProbe
     from monai_cl.engine.history import History, read_history
     from monai_cl.engine.mixup import MixupBatch
@@ -23,6 +23,7 @@ __all__ = [
     "ClipGradients",
     "CollapseError",
     "FiniteLoss",
+    "FinitePredictions",
     "GracefulStop",
     "HealthProbe",
     "History",

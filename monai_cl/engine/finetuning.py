@@ -36,6 +36,36 @@ class FiniteLoss:
             )
 
 
+class FinitePredictions:
+    """Stop an evaluator whose network gives NaN or infinite values, naming the scans, before a mask is made of them.
+
+    The class of the largest value is 0 where all are NaN, so that such a mask is empty, and its Dice a number.
+
+    Raises:
+        NonFiniteLossError: While running.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._check)
+
+    def _check(self, engine: Engine) -> None:
+        outputs = engine.state.output["pred"]
+        every = outputs if isinstance(outputs, list | tuple) else [outputs]
+        if all(bool(torch.isfinite(output.sum()) or output.isfinite().all()) for output in every):
+            return
+        batch = engine.state.batch
+        cases = batch.get("case", "?") if isinstance(batch, dict) else "?"
+        raise NonFiniteLossError(
+            f"the network's output must be finite, it has NaN or infinite values for {_listed(cases)}: no mask is "
+            "written. Look at the values of that scan; or else the weights cannot compute in this precision"
+        )
+
+
+def _listed(cases: Any) -> str:
+    return ", ".join(map(str, cases)) if isinstance(cases, list | tuple) else str(cases)
+
+
 class ClipGradients:
     """Keep the gradient of a supervised trainer's network at a norm of at most ``max_norm``.
 

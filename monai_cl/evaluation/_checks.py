@@ -93,9 +93,10 @@ def _check_weights(plan: Plan, arm: Arm) -> None:
     network = plan.train.network(common)
     names = ("min_matched", "key_map", "inflate_channels")
     options = {name: plan.train.value(name, common) for name in names if plan.train.knows(name)}
+    key = plan.train.value("weights_key", common) if plan.train.knows("weights_key") else None
     for path in arm.checkpoints.values():
         try:
-            weights.transfer(network, path, **options)
+            weights.transfer(network, path, weights_key=key, **options)
         except weights.WeightsMismatchError as error:
             raise ValueError(f"arm {arm.name!r} cannot start from {path}: {error}") from error
     for stage in plan.config.stages(arm.name):  # the network of each is that of the next

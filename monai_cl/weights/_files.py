@@ -6,23 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from monai_cl._files import atomic_write
-
-# containers that frameworks put a state dict into
-_CONTAINERS = ("state_dict", "model_state_dict", "network", "model", "net", "student", "teacher")
+from monai_cl.weights._finite import require_finite
 
 
 def save_network(network: nn.Module, path: str | Path, *, contract: Mapping[str, Any] | None = None) -> None:
-    """Write a network's plain state dict to ``path``, and beside it a ``.json`` with what its users must know."""
-    path = Path(path)
+    """Write a network's plain state dict to ``path``, and beside it a ``.json`` with what its users must know.
+
+    Raises:
+        NonFiniteWeightsError: If a tensor holds NaN or infinities; nothing is written then.
+    """
+    path, state = Path(path), network.state_dict()
+    require_finite(state, f"the network for {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path.with_suffix(".json")) as temporary:
         Path(temporary).write_text(json.dumps(dict(contract or {}), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     # an open file: given a path, torch.save puts the temporary name into the file, and no two were alike
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        torch.save({name: t.detach().cpu() for name, t in network.state_dict().items()}, file)
+        torch.save({name: t.detach().cpu() for name, t in state.items()}, file)
 
 
 def read_contract(path: str | Path) -> dict[str, Any]:
@@ -76,27 +79,3 @@ def _foreign(path: Path) -> list[str]:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # no zip archive, or cut off
         return []
-
-
-def tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, taken out of the containers around them.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    state = _inside(content)
-    if not state:
-        raise ValueError(f"the checkpoint holds no tensors; its entries are {sorted(map(str, content))[:10]}")
-    return state
-
-
-def _inside(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    method = content.get("method")
-    if isinstance(method, Mapping):  # a run's own checkpoint: the student's network is what is wanted
-        inside = {k: v for k, v in method.items() if k.startswith("student.network.")}
-        return inside or _inside(method)
-    # containers first: a tensor beside one is the best metric or a learning rate, no weight
-    for name in _CONTAINERS:
-        if isinstance(content.get(name), Mapping) and (inside := _inside(content[name])):
-            return inside
-    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}

@@ -34,6 +34,8 @@ class Receipt:
             that have no place in the network.
         dropped: Names in the checkpoint that the key map leaves out (projectors, the other of two networks).
         inflated: Names of the tensors whose input channels were multiplied or reduced to the network's.
+        weights_key: The entry of the checkpoint that was taken; empty where the tensors lie in no entry.
+        beside: Entries with averages of the network (EMA, a teacher) that were not taken.
     """
 
     matched: tuple[str, ...]
@@ -48,6 +50,8 @@ class Receipt:
     encoder_total: int = 0
     dropped: tuple[str, ...] = ()
     inflated: tuple[str, ...] = ()
+    weights_key: str = ""
+    beside: tuple[str, ...] = ()
 
     @property
     def encoder_share(self) -> float:
@@ -67,6 +71,9 @@ class Receipt:
             ("unexpected", _some(self.unexpected)),
             ("wrong shape", _some([f"{n} {list(own)} <- {list(got)}" for n, own, got in self.wrong_shape])),
         ]
+        if self.beside:
+            taken = self.weights_key or "tensors in no entry"
+            rows.insert(0, ("taken", f"{taken}, not {', '.join(self.beside)}: weights_key takes another"))
         if self.key_map:
             rows.insert(
                 0, ("key map", f"{self.key_map}: {self.encoder_matched} of {self.encoder_total} encoder tensors")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -9,7 +10,9 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from monai_cl.weights._channels import inflatable, inflate
-from monai_cl.weights._files import read_checkpoint, read_contract, tensors_of
+from monai_cl.weights._choice import choose
+from monai_cl.weights._files import read_checkpoint, read_contract
+from monai_cl.weights._finite import require_finite
 from monai_cl.weights._key_maps import KEY_MAPS, KeyMap, detect, fits
 from monai_cl.weights._receipt import Receipt, WeightsMismatchError
 
@@ -30,12 +33,14 @@ def transfer(
     min_matched: float | None = None,
     key_map: str | None = "auto",
     inflate_channels: bool = False,
+    weights_key: str | None = None,
 ) -> Receipt:
     r"""Load what fits of a checkpoint into ``network`` and say what did.
 
-    Containers (``{"state_dict": ...}``) are opened and prefixes such as ``module.`` removed. Names of published
-    checkpoints are translated into those of MONAI's ``SwinUNETR``; no other name is guessed. The network is changed
-    only if enough matched.
+    Containers (``{"state_dict": ...}``) are opened and prefixes such as ``module.`` removed. Of several networks in one
+    file (``state_dict`` and ``ema_state_dict``, student and teacher) the one that was trained is taken, not its
+    average, unless ``weights_key`` says so; the receipt names both. Names of published checkpoints are translated into
+    those of MONAI's ``SwinUNETR``; no other name is guessed. The network is changed only if enough matched.
 
     Args:
         network: The network to fill, in place.
@@ -49,6 +54,7 @@ def transfer(
         inflate_channels: Make a network of other input channels from the checkpoint's first convolutions:
             each of the :math:`C` new channels has the mean over the :math:`C'` old ones times :math:`C'/C`, so that
             the sum over channels is kept.
+        weights_key: The entry of the checkpoint to take, or the beginning of its tensors' names: ``"ema_state_dict"``.
 
     Returns:
         The receipt; print it.
@@ -58,8 +64,9 @@ def transfer(
             reached, if all that keeps the checkpoint from matching is the number of input channels; the receipt is in
             its ``receipt``.
         FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read or holds no tensors, or ``key_map`` is unknown or leads to another
-            network.
+        NonFiniteWeightsError: If a tensor holds NaN or infinities, or a ``running_var`` is negative.
+        ValueError: If the file cannot be read or holds no tensors, ``weights_key`` is not in it, or ``key_map`` is
+            unknown or leads to another network.
 
     References:
         VoCo, arXiv 2402.17300; arXiv 2410.09890; Swin UNETR, arXiv 2201.01266.
@@ -75,7 +82,9 @@ def transfer(
     if key_map not in (None, "auto", *KEY_MAPS):
         raise ValueError(f"key_map must be 'auto', None or one of {tuple(KEY_MAPS)}, got {key_map!r}")
     own = network.state_dict()
-    found = tensors_of(read_checkpoint(checkpoint))
+    chosen = choose(read_checkpoint(checkpoint), weights_key)
+    found = chosen.tensors
+    require_finite(found, "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
     translation = _choose(key_map, network, own, found)
     state, dropped = (_strip(found, set(own)), ()) if translation is None else translation.apply(found)
     other_channels = inflatable(network, own, state)
@@ -90,9 +99,14 @@ def transfer(
         dropped=dropped,
         inflated=tuple(other_channels) if inflate_channels else (),
     )
+    if translation is None:  # a key map says which of two networks it takes
+        receipt = replace(receipt, weights_key=chosen.key, beside=chosen.beside)
     _require_enough(network, receipt, min_matched, found, {} if inflate_channels else other_channels)
     own.update({name: state[name] for name in receipt.matched})
     network.load_state_dict(own)
+    if receipt.beside:
+        taken = receipt.weights_key or "what lies in no entry"
+        logger.warning("took %s, not %s; weights_key takes another", taken, ", ".join(receipt.beside))
     return receipt
 
 
@@ -103,6 +117,7 @@ def start_from(
     min_matched: float | None = None,
     key_map: str | None = "auto",
     inflate_channels: bool = False,
+    weights_key: str | None = None,
 ) -> Receipt | None:
     """Begin fine-tuning from a file of weights and log the receipt; ``None`` or ``"none"`` begins from scratch.
 
@@ -114,7 +129,14 @@ def start_from(
     if pretrained is None or str(pretrained).lower() in ("none", "null", ""):
         logger.info("from scratch: no pretrained weights were asked for")
         return None
-    receipt = transfer(network, pretrained, min_matched=min_matched, key_map=key_map, inflate_channels=inflate_channels)
+    receipt = transfer(
+        network,
+        pretrained,
+        min_matched=min_matched,
+        key_map=key_map,
+        inflate_channels=inflate_channels,
+        weights_key=weights_key,
+    )
     _receipts[network] = receipt
     logger.info("weights from %s\n%s", pretrained, receipt)
     return receipt
