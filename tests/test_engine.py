@@ -1,6 +1,7 @@
 import logging
 import math
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from monai_cl.engine.precision import choose_precision
 from monai_cl.losses import VolumeContrastLoss
 from monai_cl.methods import Method, VolumeContrast
 from monai_cl.transforms import VolumeContrastCropsd
+from monai_cl.weights import NonFiniteWeightsError
 
 STEPS, EPOCH = 12, 4
 
@@ -113,7 +115,68 @@ def test_a_run_that_died_and_went_on_equals_an_uninterrupted_one(
     torch.rand(100)  # whatever happened to the generators in between
     build(tmp_path).run()
     assert identical(state(tmp_path), state(uninterrupted))
-    assert read_history(tmp_path / "history.csv") == read_history(uninterrupted / "history.csv")
+    assert (tmp_path / "history.csv").read_bytes() == (uninterrupted / "history.csv").read_bytes()
+
+
+def long_history(folder: Path) -> History:
+    return History(folder / "long.csv", every=5)  # 5 and 12 are no multiples of an epoch
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("recorded")
+    build(folder, long_history(folder)).run()
+    return (folder / "long.csv").read_bytes()
+
+
+@pytest.mark.parametrize("crashes", [[4], [5], [6], [8], [9], [11], [12], [6, 9, 12]])
+def test_the_record_of_a_run_that_died_is_that_of_an_uninterrupted_one_byte_for_byte(
+    crashes: list[int], tmp_path: Path, recorded: bytes
+) -> None:
+    for step in crashes:
+        with pytest.raises(KeyError, match="power cut"):
+            build(tmp_path, At(step, crash), long_history(tmp_path)).run()
+    if len(crashes) > 1:
+        (tmp_path / "long.csv").unlink()  # what a kill between checkpoint and record would lose
+    build(tmp_path, long_history(tmp_path)).run()
+    assert (tmp_path / "long.csv").read_bytes() == recorded
+    assert [line.partition(b",")[0] for line in recorded.splitlines()] == [b"step", b"5", b"10", b"12"]
+
+
+@pytest.mark.parametrize("step", [3, 5, 6, 11])
+def test_the_record_of_a_run_that_was_asked_to_stop_is_the_same_too(step: int, tmp_path: Path, recorded: bytes) -> None:
+    stop = At(step, lambda engine: os.kill(os.getpid(), signal.SIGTERM))
+    build(tmp_path, stop, long_history(tmp_path)).run()
+    assert state(tmp_path)["step"] == step
+    build(tmp_path, long_history(tmp_path)).run()
+    assert (tmp_path / "long.csv").read_bytes() == recorded
+
+
+def test_a_run_that_is_made_longer_records_as_if_it_had_been_so_from_the_start(tmp_path: Path) -> None:
+    for folder, lengths in ((tmp_path / "whole", [3]), (tmp_path / "longer", [2, 3, 3])):
+        for epochs in lengths:
+            trainer = build(folder, long_history(folder), epochs=epochs)
+            for group in trainer.optimizer.param_groups:
+                group["lr"] = 0.0  # the schedule depends on the length
+            trainer.scheduler = None
+            trainer.run()
+    assert (tmp_path / "longer/long.csv").read_bytes() == (tmp_path / "whole/long.csv").read_bytes()
+
+
+def test_a_checkpoint_with_nan_is_neither_written_nor_gone_on_from(tmp_path: Path) -> None:
+    def spoil(engine: Engine) -> None:
+        next(iter(engine.inner_method.parameters())).data.fill_(float("nan"))
+
+    build(tmp_path, epochs=1).run()
+    with pytest.raises(NonFiniteWeightsError, match="in the method at step 8"):
+        build(tmp_path, At(8, spoil)).run()
+    content = state(tmp_path)
+    assert content["step"] == 4
+    name = next(iter(content["method"]))
+    content["method"][name].fill_(float("inf"))
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(NonFiniteWeightsError, match=rf"method\.{re.escape(name)} .*checkpoint\.pt"):
+        build(tmp_path).run()
 
 
 TEACHERS = {

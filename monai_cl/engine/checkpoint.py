@@ -29,10 +29,10 @@ class Checkpoint:
     """Save a pretraining run at intervals and go on from where it stopped.
 
     ``checkpoint.pt`` holds network, heads, teacher, optimiser, schedule, gradient scaler, the random states of every
-    process and the step; sampling is a function of the step, so nothing else is needed for a killed run to end with
-    the very numbers of an uninterrupted one. Beside it ``network_file`` receives the network alone, as the plain
-    state dict that fine-tuning loads, with what it needs to be read in a ``.json`` of the same name. Only rank 0
-    writes.
+    process, the step and the losses recorded so far; sampling is a function of the step, so nothing else is needed for
+    a killed run to end with the very numbers of an uninterrupted one, in its weights and in ``history.csv``. Beside it
+    ``network_file`` receives the network alone, as the plain state dict that fine-tuning loads, with what it needs to
+    be read in a ``.json`` of the same name. Only rank 0 writes.
 
     Args:
         folder: Where ``checkpoint.pt`` goes.
@@ -45,6 +45,7 @@ class Checkpoint:
 
     Raises:
         CheckpointMismatchError: At the start, if the checkpoint was made with other settings.
+        NonFiniteWeightsError: If the checkpoint holds NaN or infinities, or would.
     """
 
     def __init__(
@@ -69,8 +70,13 @@ class Checkpoint:
     def attach(self, engine: PretrainTrainer) -> None:
         """Register with a trainer."""
         engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.save)
+        engine.add_event_handler(Events.STARTED, self._save_after_the_others)
         engine.add_event_handler(Events.COMPLETED, self._save_unless_saved)
+
+    def _save_after_the_others(self, engine: PretrainTrainer) -> None:
+        # by now every handler is attached, and what they make of the end of an epoch is in its checkpoint
+        if not engine.has_event_handler(self.save, Events.EPOCH_COMPLETED):
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.save)
 
     def start(self, engine: PretrainTrainer) -> None:
         """Load the checkpoint, if the run is to go on from one."""
@@ -96,6 +102,7 @@ class Checkpoint:
         if rank() != 0:
             return
         method = engine.inner_method
+        weights.require_finite(method.state_dict(), f"the method at step {engine.state.iteration}")
         content = {
             "step": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
@@ -104,6 +111,7 @@ class Checkpoint:
             "scheduler": None if engine.scheduler is None else engine.scheduler.state_dict(),
             "grad_scaler": engine.grad_scaler.state_dict(),
             "random": states,
+            "handlers": {name: state() for name, state in engine.states.items()},
             "settings": self.settings,
             "resolved": self._resolved,
             "versions": versions(),
@@ -120,12 +128,14 @@ class Checkpoint:
 
     def _load(self, engine: PretrainTrainer, content: dict[str, Any]) -> None:
         self._compare(engine, content)
+        weights.require_finite({key: content[key] for key in ("method", "optimizer")}, str(self.path))
         engine.inner_method.load_state_dict(content["method"])
         engine.optimizer.load_state_dict(content["optimizer"])
         if engine.scheduler is not None and content["scheduler"] is not None:
             engine.scheduler.load_state_dict(content["scheduler"])
         engine.grad_scaler.load_state_dict(content["grad_scaler"])
         random_state.restore(content["random"][rank()])
+        engine.resumed = content.get("handlers", {})
         engine.state.iteration = content["step"]
         engine.state.epoch = content["step"] // engine.state.epoch_length
         sampler = getattr(engine.data_loader, "batch_sampler", None)

@@ -32,7 +32,8 @@ class HealthProbe:
     """Measure a method on volumes that it does not train on, and raise the alarm when it has collapsed.
 
     Runs :meth:`monai_cl.methods.Method.probe`, and :func:`monai_cl.engine.label_probe` where there are labels, at the
-    ends of epochs, as often as ``budget`` allows, and at the end of the run. Values go to ``health.csv`` and, as
+    ends of epochs, as often as ``budget`` allows, and at the end of the run: after which epochs depends on the time,
+    what is seen then does not. Values go to ``health.csv`` and, as
     ``probe_...``, into the engine's metrics, from where TensorBoard and the progress line take them. Of a sample the
     file holds the percentiles :data:`PERCENTILES` (``name_p50`` is the median) and TensorBoard the histogram.
     Training is not disturbed: no random number is drawn from its generators. Attach it after the checkpoint handler.
@@ -84,8 +85,14 @@ class HealthProbe:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: PretrainTrainer) -> None:
-        self._rows = read_history(self.path, until=engine.state.iteration)
-        self._started, self._spent, self._last, self._alarms = time.perf_counter(), 0.0, 0.0, 0
+        self._rows = read_history(self.path, until=engine.state.iteration)  # written before the checkpoint is
+        self._started, self._spent, self._last = time.perf_counter(), 0.0, 0.0
+        judged = [row for row in self._rows if not self._is_early(engine, row["step"])]
+        fine = [index for index, row in enumerate(judged) if not collapse_symptom(row)]
+        self._alarms = len(judged) - 1 - fine[-1] if fine else len(judged)
+
+    def _is_early(self, engine: PretrainTrainer, step: float) -> bool:
+        return step < self.grace * engine.total_steps
 
     def _look_if_due(self, engine: PretrainTrainer) -> None:
         trained = time.perf_counter() - self._started - self._spent
@@ -138,7 +145,7 @@ class HealthProbe:
             return {**values, **(label_probe(method.steady_network, patches) if patches else {})}
 
     def _judge(self, engine: PretrainTrainer, values: Mapping[str, float]) -> None:
-        if engine.state.iteration < self.grace * engine.total_steps:
+        if self._is_early(engine, engine.state.iteration):
             return
         symptom = collapse_symptom(values)
         self._alarms = self._alarms + 1 if symptom else 0

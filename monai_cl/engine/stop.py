@@ -38,11 +38,12 @@ class GracefulStop:
     def attach(self, engine: PretrainTrainer) -> None:
         """Register with a trainer."""
         engine.add_event_handler(Events.STARTED, self._listen)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
         engine.add_event_handler(Events.COMPLETED, self._restore)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _listen(self, engine: PretrainTrainer) -> None:
+        if not engine.has_event_handler(self._check, Events.ITERATION_COMPLETED):
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)  # the last: the others count the step
         if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
             self._previous = signal.signal(signal.SIGTERM, self._request)
 

@@ -1,6 +1,6 @@
 """Trainer of any pretraining method, on MONAI's and ignite's engines."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ class PretrainTrainer(Trainer):
         self.grad_scaler = self.precision.scaler()
         self.max_grad_norm = max_grad_norm
         self.last_checkpoint: Path | None = None
+        self.states: dict[str, Callable[[], dict[str, Any]]] = {}  # what handlers want in a checkpoint, by name
+        self.resumed: dict[str, dict[str, Any]] = {}  # the same, of the checkpoint that the run goes on from
         super().__init__(
             device=device,
             max_epochs=max_epochs,
