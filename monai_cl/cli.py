@@ -201,7 +201,7 @@ def curate(
     method: Annotated[str, typer.Option(help="hash, ssim, mi, embedding or every-n.")] = "hash",
     threshold: Annotated[float | None, typer.Option(help="Bits for hash (6), similarity, or step for every-n.")] = None,
     scope: Annotated[str, typer.Option(help="Compare slices within a volume, or across the dataset.")] = "volume",
-    embedding: Annotated[Path | None, typer.Option(help="Network of torch.export for --method embedding.")] = None,
+    embedding: Annotated[Path | None, typer.Option(help="ONNX file, or .pt of slices, for --method embedding.")] = None,
     against: Annotated[Path | None, typer.Option(help="Datalist of fine-tuning or testing to guard.")] = None,
     on_leak: Annotated[str, typer.Option(help="refuse, drop or report.")] = "refuse",
     hold_out: Annotated[float, typer.Option(help="Share of the training patients to move to validation.")] = 0.0,
@@ -253,6 +253,7 @@ def report(
     command: Annotated[str, typer.Option(help="With --record: how to measure it again.")] = "",
     card: Annotated[bool, typer.Option("--card", help="Write the model cards of these bundles.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Say whether the model cards are up to date.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Run code of the runs: their recipes and networks.")] = False,
 ) -> None:
     """Write one HTML page about runs; or a record of their results, or model cards from records."""
     from monai_cl.report import card as cards
@@ -281,6 +282,7 @@ def report(
                 neighbours=neighbours,
                 datalist=datalist,
                 dataset_dir=dataset_dir,
+                trust=trust,
             )
         console.print(f"wrote {page}")
 

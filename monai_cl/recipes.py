@@ -254,12 +254,24 @@ def _resolved(name: str | Path, overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(key: str, value: Any) -> Any:
+    if _is_code(value):
+        raise ValueError(
+            f"parameter {key!r} must be a finite number, a text, a list of these or None, got {value!r}, "
+            "which a config would run; give the value itself"
+        )
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"parameter {key!r} must be a finite number, a text, a list of these or None, got {value!r}"
         ) from error
+
+
+def _is_code(value: Any) -> bool:
+    """Whether MONAI's configs would run a value, or look it up: options may come from somebody's record of a run."""
+    if isinstance(value, list | tuple):
+        return any(map(_is_code, value))
+    return isinstance(value, dict) or (isinstance(value, str) and value.lstrip().startswith(("$", "@", "%")))
 
 
 def _check_range(key: str, value: Any, low: float, high: float) -> None:

@@ -44,6 +44,7 @@ def page_style() -> Iterator[None]:
     style: Any = dict.fromkeys(inked, INK)
     style |= {"svg.fonttype": "none", "svg.hashsalt": "", "font.family": "sans-serif", "font.size": 9}
     style |= {"axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none", "grid.alpha": 0.25}
+    style |= {"text.parse_math": False}  # names are shown as they are
     style |= {"legend.frameon": False, "axes.titlesize": 10, "axes.titleweight": "bold"}
     with rc_context(style):
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,12 @@ import torch
 
 from monai_cl.engine import read_history
 from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
+from monai_cl.report._safety import below, inside
+from monai_cl.report.run_record import FILE as RECORD
 from monai_cl.report.run_record import read_run_record
 from monai_cl.weights import read_contract
+
+logger = logging.getLogger(__name__)
 
 DICE_FILE = "val_mean_dice_raw.csv"
 _FIRST = {DICE_FILE: "", "val_surface_distance_raw.csv": "a"}  # in this order, then by name
@@ -38,32 +43,47 @@ class Run:
     Attributes:
         kind: ``"pretrain"``, ``"train"``, ``"evaluate"``, ``"curve"`` or ``"invariance"``.
         name: The folder's name, or more of its path where names collide.
-        folder: The folder.
+        folder: The folder. Its files are read as data; links that lead out of it are not followed.
     """
 
     kind: str
     name: str
     folder: Path
 
+    def has(self, name: str) -> bool:
+        """Whether the folder itself holds a file, not by a link out of it."""
+        return inside(self.folder, self.folder / name)
+
+    @cached_property
+    def elsewhere(self) -> list[str]:
+        """Names in the folder, and in its ``cases``, of links that lead out of it."""
+        there = [*self.folder.glob("*"), *(self.folder / "cases").glob("*")]
+        links = [path for path in sorted(there) if path.is_symlink()]
+        return [path.name for path in links if not below(self.folder, path)]
+
+    @cached_property
+    def unread(self) -> list[str]:
+        """Files of the run that cannot be read without running what is in them."""
+        return ["checkpoint.pt"] if self.has("checkpoint.pt") and not self.checkpoint else []
+
     @cached_property
     def record(self) -> dict[str, Any]:
         """``run.json``, or nothing."""
-        return read_run_record(self.folder)
+        return read_run_record(self.folder) if self.has(RECORD) else {}
 
     @cached_property
     def checkpoint(self) -> dict[str, Any]:
         """Settings, steps done and number of processes of ``checkpoint.pt``, or nothing."""
         path = self.folder / "checkpoint.pt"
-        if not path.is_file():
+        if not self.has(path.name):
             return {}
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:
-            raise ValueError(
-                f"{path} cannot be read as a checkpoint ({type(error).__name__}); leave this run out of the report"
-            ) from error
-        facts = {key: content[key] for key in ("settings", "step") if key in content}
-        return {**facts, "processes": len(content.get("random", [None]))}
+            facts = {key: content[key] for key in ("settings", "step") if key in content}
+            return {**facts, "processes": len(content.get("random", [None]))}
+        except Exception as error:  # damaged, or objects that run code when they are read
+            logger.warning("%s cannot be read as a checkpoint: %s", path, error)
+            return {}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -78,7 +98,8 @@ class Run:
         Columns of other files than ``history.csv`` have the file's name before theirs.
         """
         rows: dict[float, dict[str, float]] = {}
-        for path in sorted(self.folder.glob("*.csv"), key=lambda path: (path.name != "history.csv", path.name)):
+        own = filter(lambda path: inside(self.folder, path), self.folder.glob("*.csv"))
+        for path in sorted(own, key=lambda path: (path.name != "history.csv", path.name)):
             if path.read_text(encoding="utf-8").partition(",")[0].strip() == "step":
                 prefix = "" if path.name == "history.csv" else f"{path.stem}: "
                 for row in read_history(path):
@@ -95,7 +116,8 @@ class Run:
     @cached_property
     def scores(self) -> dict[str, Scores]:
         """Scores of an evaluation by metric, Dice first, NaN where one is not defined."""
-        files = sorted(self.folder.glob("*_raw.csv"), key=lambda path: _FIRST.get(path.name, path.name))
+        own = filter(lambda path: inside(self.folder, path), self.folder.glob("*_raw.csv"))
+        files = sorted(own, key=lambda path: _FIRST.get(path.name, path.name))
         return {path.name.removesuffix("_raw.csv"): _read_scores(path) for path in files}
 
 
@@ -114,26 +136,34 @@ class Bundle:
     @cached_property
     def weights(self) -> list[Path]:
         """Files of weights in ``models``."""
-        return sorted((self.folder / "models").glob("*.pt"))
+        return sorted(path for path in (self.folder / "models").glob("*.pt") if inside(self.folder, path))
 
     def contract(self, name: str = "pretrained") -> dict[str, Any]:
         """What is known of a file of weights."""
-        return read_contract(self.folder / f"models/{name}.pt")
+        file = self.folder / f"models/{name}.pt"
+        return read_contract(file) if inside(self.folder, file.with_suffix(".json")) else {}
 
 
 @dataclass(frozen=True)
 class Found:
-    """Everything that was found in the folders given."""
+    """Everything that was found in the folders given.
+
+    Attributes:
+        runs: The runs.
+        bundles: The bundles that they lie in.
+        trusted: Code of bundles and recipes may be run, and volumes be read from anywhere.
+    """
 
     runs: tuple[Run, ...]
     bundles: tuple[Bundle, ...] = field(default=())
+    trusted: bool = False
 
     def of(self, *kinds: str) -> list[Run]:
         """The runs of these kinds; those of one kind in the order in which they were given."""
         return [run for run in self.runs if run.kind in kinds]
 
 
-def find(paths: Sequence[str | Path], *, examples: bool = True) -> Found:
+def find(paths: Sequence[str | Path], *, examples: bool = True, trusted: bool = False) -> Found:
     """Find the runs in ``paths``: output folders, bundle folders or folders of curves.
 
     Of a curve's many runs, the first pretraining of each arm is taken too and, as ``examples``, one fine-tuned network
@@ -148,14 +178,19 @@ def find(paths: Sequence[str | Path], *, examples: bool = True) -> Found:
     for path in map(Path, paths):
         if not path.is_dir():
             raise FileNotFoundError(f"a run must be a folder, there is none at {path}")
-        found = _runs_of(path, examples)
+        every = _runs_of(path, examples)
+        found = [(kind, each) for kind, each in every if trusted or each == path or below(path, each)]
+        if len(found) < len(every):
+            logger.warning(
+                "%d runs of %s are links out of it: give their folders, or --trust", len(every) - len(found), path
+            )
         if not found:
             raise ValueError(
                 f"a run must hold one of {', '.join(_MARKS)}, or be a bundle with such folders in runs/, "
-                f"{path} holds none of them; has its step been run?"
+                f"{path} holds none of them; has its step been run? Links out of it are followed with --trust"
             )
         folders += found
-        bundles += [root for root in (path, path.parent.parent) if (root / "configs/metadata.json").is_file()]
+        bundles += [root for root in (path, path.parent.parent) if inside(root, root / "configs/metadata.json")]
     unique = list(dict.fromkeys((kind, folder.resolve()) for kind, folder in folders))
     names = _names([folder for _, folder in unique])
     runs = [Run(kind, name, folder) for (kind, folder), name in zip(unique, names, strict=True)]
@@ -163,6 +198,7 @@ def find(paths: Sequence[str | Path], *, examples: bool = True) -> Found:
     return Found(
         tuple(sorted(runs, key=lambda run: order.index(run.kind))),
         tuple(Bundle(root) for root in dict.fromkeys(root.resolve() for root in bundles)),
+        trusted,
     )
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from monai_cl.report._folders import Found
+from monai_cl.report._safety import inside
 
 
 def limits(found: Found) -> list[str]:
@@ -38,7 +39,7 @@ def _of_runs(found: Found) -> list[str]:
 def _of_card(bundle: Path) -> list[str]:
     """The points under the heading "Limits" of a bundle's model card."""
     card = bundle / "docs/README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    text = card.read_text(encoding="utf-8") if inside(bundle, card) else ""
     section = re.search(r"^## Limits\s*\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     points = re.split(r"^- ", section.group(1), flags=re.MULTILINE)[1:] if section else []
     return [" ".join(point.split()).replace("`", "") for point in points]

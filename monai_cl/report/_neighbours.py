@@ -55,7 +55,7 @@ def draw_neighbours(sources: Sources, watch: Watch) -> tuple[Picture, Table]:
     Raises:
         NotAvailableError: If one of these is not to be had, or there is one patient only.
     """
-    found = networks(sources.found.bundles, sources.settings)
+    found = networks(sources.found.bundles, sources.settings, trusted=sources.found.trusted)
     crops = _gather(sources, watch)
     similarity = {name: _similarity(network, crops) for name, network in found.items()}
     return _draw(crops, next(iter(similarity.values()))), _table(crops, similarity)

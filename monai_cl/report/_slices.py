@@ -20,6 +20,7 @@ from contourpy import contour_generator
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from monai_cl.report._safety import inside
 from monai_cl.report.pictures import COLOURS
 from monai_cl.report.save_cases import SavedCase
 
@@ -53,6 +54,8 @@ class Viewer:
 
 def viewer(folder: Path, case: SavedCase, title: str) -> Viewer:
     """Build the viewer of a case that :class:`monai_cl.report.SaveCases` kept in ``folder``."""
+    if not inside(folder, folder / case.file):
+        raise ValueError(f"{case.file} must lie in {folder}, it does not")
     with np.load(folder / case.file, allow_pickle=False) as file:
         stacks = [_as_stack(file[name]) for name in ("image", "truth", "prediction")]
     image, truth, _ = stacks

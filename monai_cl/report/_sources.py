@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
+from monai_cl import bundles as shelf
 from monai_cl import recipes, weights
 from monai_cl.data import load_datalist
 from monai_cl.data.datalist import few_labels, subject_of
 from monai_cl.report._folders import Bundle, Found
+from monai_cl.report._safety import inside, is_data
 from monai_cl.transforms import VolumeContrastCrops
 
 logger = logging.getLogger(__name__)
@@ -92,6 +95,10 @@ class Sources:
         contracts = [run.record.get("recipe") for run in self.found.of("pretrain", "train", "evaluate")]
         contracts += [_named(bundle.contract()) for bundle in self.found.bundles]
         for recipe in filter(None, contracts):
+            if not self.found.trusted and recipe["name"] not in recipes.names():
+                raise NotAvailableError(
+                    "the recipe is none of the gallery but a file, which may run code; `--trust` builds it"
+                )
             try:
                 prepare: Callable[[dict[str, Any]], Any] = recipes.load(recipe["name"], **recipe.get("options", {}))
                 return prepare
@@ -105,16 +112,34 @@ class Sources:
         for data in recorded if datalist is None else []:
             if data.get("datalist"):
                 datalist, folder = Path(data["datalist"]), folder or Path(data["dataset_dir"])
-                break
+                return self._own(_listed(datalist, folder, self._sections), datalist)
         if datalist is None:
             raise NotAvailableError("no run given here recorded its datalist; give it with --datalist")
-        sections = str(self.settings.get("sections") or "training")
-        try:
-            return load_datalist(datalist, sections, dataset_dir=folder, labelled=False)
-        except (ValueError, OSError) as error:
-            # the error may name files, and with them patients: not for the page
-            logger.warning("the volumes are not to be had: %s", error)
-            raise NotAvailableError("the volumes of the datalist are not to be had, the log says why") from error
+        return _listed(datalist, folder, self._sections)
+
+    @property
+    def _sections(self) -> str:
+        return str(self.settings.get("sections") or "training")
+
+    def _own(self, items: list[dict[str, Any]], datalist: Path) -> list[dict[str, Any]]:
+        """A datalist that came with the runs must not show volumes of elsewhere on this machine."""
+        folders = [*(bundle.folder for bundle in self.found.bundles), *(run.folder for run in self.found.runs)]
+        came_with = [folder for folder in folders if inside(folder, datalist)]
+        foreign = [item for item in items if not any(inside(folder, Path(item["image"])) for folder in came_with)]
+        if came_with and foreign and not self.found.trusted:
+            raise NotAvailableError(
+                "the datalist lies with the runs and its volumes do not; `--datalist` or `--trust` lets them be read"
+            )
+        return items
+
+
+def _listed(datalist: Path, folder: Path | None, sections: str) -> list[dict[str, Any]]:
+    try:
+        return load_datalist(datalist, sections, dataset_dir=folder, labelled=False)
+    except (ValueError, OSError) as error:
+        # the error may name files, and with them patients: not for the page
+        logger.warning("the volumes are not to be had: %s", error)
+        raise NotAvailableError("the volumes of the datalist are not to be had, the log says why") from error
 
 
 def _named(contract: dict[str, Any]) -> dict[str, Any] | None:
@@ -123,7 +148,7 @@ def _named(contract: dict[str, Any]) -> dict[str, Any] | None:
     return {"name": contract["recipe"], "options": contract.get("recipe_options") or {}}
 
 
-def networks(bundles: Sequence[Bundle], settings: dict[str, Any]) -> dict[str, nn.Module]:
+def networks(bundles: Sequence[Bundle], settings: dict[str, Any], *, trusted: bool = False) -> dict[str, nn.Module]:
     """The pretrained networks of the first bundle that has any, by file name, and last the one ``"as initialised"``.
 
     Raises:
@@ -134,8 +159,10 @@ def networks(bundles: Sequence[Bundle], settings: dict[str, Any]) -> dict[str, n
         if not files:
             continue
         try:
-            initial = _network(bundle, {**settings, **bundle.contract(files[0].stem)})
+            initial = _network(bundle, {**settings, **bundle.contract(files[0].stem)}, trusted=trusted)
             filled = {file.stem: weights.load_network(deepcopy(initial), file).eval() for file in files}
+        except NotAvailableError:
+            raise
         except Exception as error:  # a config is code: it may fail in any way, and the report goes on without
             raise NotAvailableError(
                 f"the network of configs/pretrain.yaml does not take the weights: {error}"
@@ -144,16 +171,33 @@ def networks(bundles: Sequence[Bundle], settings: dict[str, Any]) -> dict[str, n
     raise NotAvailableError("no bundle with models/pretrained.pt was given; give the bundle folder")
 
 
-def _network(bundle: Bundle, known: dict[str, Any]) -> nn.Module:
+def _network(bundle: Bundle, known: dict[str, Any], *, trusted: bool) -> nn.Module:
     from monai.bundle import ConfigParser
 
+    file = bundle.folder / "configs/pretrain.yaml"
+    config, told = (file, {}) if trusted else _of_the_shelf(bundle.folder, file)
     parser = ConfigParser()
-    parser.read_config(bundle.folder / "configs/pretrain.yaml")
-    parser.update({key: value for key, value in known.items() if key in parser and isinstance(parser[key], _PLAIN)})
+    parser.read_config(config)
+    # settings by their own names alone: `network_def::_target_` would name what is run
+    plain = {key: value for key, value in {**told, **known}.items() if key in parser.get() and is_data(value)}
+    parser.update({key: value for key, value in plain.items() if isinstance(parser[key], _PLAIN)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network: nn.Module = parser.get_parsed_content("network_def")
     return network
+
+
+def _of_the_shelf(bundle: Path, file: Path) -> tuple[Path, dict[str, Any]]:
+    """The config that comes with the package and has the very network of a bundle, and the bundle's plain settings."""
+    told = yaml.safe_load(file.read_text(encoding="utf-8")) if inside(bundle, file) else {}
+    for config in (shelf.path(name) / "configs/pretrain.yaml" for name in shelf.names()):
+        own = yaml.safe_load(config.read_text(encoding="utf-8"))
+        if isinstance(told, dict) and own["network_def"] == told.get("network_def"):
+            return config, {key: value for key, value in told.items() if is_data(own.get(key))}
+    raise NotAvailableError(
+        "configs/pretrain.yaml has another network than the bundles that come with monai_cl, and making it may run "
+        "code; `--trust` makes it"
+    )
 
 
 _PLAIN = (int, float, str, list, type(None))

@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from monai_cl._files import atomic_write
 from monai_cl.engine.machine import hardware, versions
@@ -26,6 +27,7 @@ from monai_cl.report._invariance import invariance_tables
 from monai_cl.report._label_curve import curve_tables, curve_warnings
 from monai_cl.report._privacy import without_paths
 from monai_cl.report._results import result_tables
+from monai_cl.report._safety import inside
 from monai_cl.report.tables import Table, from_json, to_json, to_markdown
 
 CARD, PROSE, RECORDS = "docs/README.md", "docs/card.md.j2", "docs/records"
@@ -100,7 +102,8 @@ def read_records(bundle: str | Path) -> list[Record]:
     Raises:
         ValueError: If a file is no record.
     """
-    return [_read(path) for path in sorted((Path(bundle) / RECORDS).glob("*.json"))]
+    root = Path(bundle)
+    return [_read(path) for path in sorted((root / RECORDS).glob("*.json")) if inside(root, path)]
 
 
 def render_card(bundle: str | Path) -> str:
@@ -114,10 +117,12 @@ def render_card(bundle: str | Path) -> str:
     prose = root / PROSE
     if not prose.is_file():
         raise FileNotFoundError(f"the prose of the card must be in {prose}, there is none; is {root} a bundle?")
+    if not inside(root, prose):
+        raise ValueError(f"{prose} must lie in the bundle itself, it is a link out of it")
     metadata = json.loads((root / "configs/metadata.json").read_text(encoding="utf-8"))
     records = read_records(root)
     results = "\n\n".join(map(_markdown, records)) or _NONE
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     try:
         template = environment.from_string(prose.read_text(encoding="utf-8"))
         return template.render(metadata=metadata, records=records, results=results)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,6 +20,7 @@ from rich.progress import track
 
 from monai_cl._files import atomic_write
 from monai_cl.evaluation import Curve, load_curve
+from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
 from monai_cl.report._curves import draw_histories
 from monai_cl.report._drawing import Picture
 from monai_cl.report._facts import details, facts, handed_over
@@ -29,11 +31,12 @@ from monai_cl.report._limits import limits
 from monai_cl.report._neighbours import draw_neighbours
 from monai_cl.report._privacy import CaseNames, without_paths
 from monai_cl.report._results import case_table, result_tables
+from monai_cl.report._safety import inside, own_picture
 from monai_cl.report._slices import Viewer, viewer
 from monai_cl.report._sources import NotAvailableError, PreparedVolume, Sources
 from monai_cl.report._views import draw_correspondences
 from monai_cl.report.pictures import COLOURS
-from monai_cl.report.save_cases import read_cases
+from monai_cl.report.save_cases import INDEX, read_cases
 from monai_cl.report.tables import Table, cell_text, is_number
 
 logger = logging.getLogger(__name__)
@@ -84,9 +87,13 @@ def write_report(
     datalist: str | Path | None = None,
     dataset_dir: str | Path | None = None,
     date: str | None = None,
+    trust: bool = False,
     console: Console | None = None,
 ) -> Path:
     """Write the report of a few runs.
+
+    The folders are read as data: nothing in them is run, and no link leads out of them. What would need code of theirs
+    is left out, and the page says so.
 
     Args:
         runs: Output folders of pretraining, fine-tuning and evaluation, bundle folders with such in ``runs/``, folders
@@ -98,6 +105,8 @@ def write_report(
         datalist: The datalist, where the runs have not recorded it or it was moved.
         dataset_dir: The folder its paths start from, likewise.
         date: Day of the report; today when left out.
+        trust: Build recipes and networks that come with the runs, which are code, and read the volumes that a datalist
+            among them names.
         console: Where to show how far it is.
 
     Returns:
@@ -109,29 +118,48 @@ def write_report(
     """
     if not runs:
         raise ValueError("a report needs at least one run; give output folders or a bundle folder")
-    found = find(runs)
+    found = find(runs, trusted=trust)
     sources = Sources(found, *(None if path is None else Path(path) for path in (datalist, dataset_dir)))
     show = CaseNames(shown=names)
+    off = Section("neighbours", "Nearest neighbours", ["Switched off."])
     sections = [
-        _what_was_run(found, sources),
-        *_curves_of_labels(found, sources.datalist),
-        _evaluations(found, show),
-        *_invariance(found),
-        *_learning(found),
-        _views(sources),
-        _neighbours(sources, console) if neighbours else Section("neighbours", "Nearest neighbours", ["Switched off."]),
-        _weights(found),
-        Section("limits", "Limits", points=limits(found)),
+        *_made("run", "What was run", lambda: [_what_was_run(found, sources)]),
+        *_made("curve", "Label efficiency", lambda: _curves_of_labels(found, sources.datalist)),
+        *_made("evaluation", "Evaluation", lambda: [_evaluations(found, show)]),
+        *_made("invariance", "Sequence invariance", lambda: _invariance(found)),
+        *_made("learning", "Losses", lambda: _learning(found)),
+        *_made("views", "Views and their correspondences", lambda: [_views(sources)]),
+        *_made("neighbours", "Nearest neighbours", lambda: [_neighbours(sources, console) if neighbours else off]),
+        *_made("weights", "Weights handed over", lambda: [_weights(found)]),
+        *_made("limits", "Limits", lambda: [Section("limits", "Limits", points=limits(found))]),
     ]
     absent = [f"{section.title}: {' '.join(section.said)}" for section in sections if section.empty]
+    absent += _not_read(found)
     sections = [section for section in sections if not section.empty]
     sections += [Section("absent", "Not in this report", points=absent)] if absent else []
-    heading = title or next((str(bundle.metadata["name"]) for bundle in found.bundles), "Report")
+    heading = title or next((str(bundle.metadata.get("name")) for bundle in found.bundles), "Report")
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as temporary:
         temporary.write_text(_render(heading, sections, date or _today()), encoding="utf-8", errors="backslashreplace")
     return target
+
+
+def _made(name: str, title: str, make: Callable[[], Iterable[Section]]) -> list[Section]:
+    """Sections; one that says why not where files hold other things than our commands write."""
+    try:
+        return list(make())
+    except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
+        logger.warning("%s cannot be made: %r", title, error)
+        return [Section(name, title, [f"Cannot be made from these files ({type(error).__name__}), the log says why."])]
+
+
+def _not_read(found: Found) -> Iterator[str]:
+    for run in found.runs:
+        if run.elsewhere:
+            yield f"{run.name}: links out of the folder are not followed ({', '.join(run.elsewhere)})."
+        if run.unread:
+            yield f"{run.name}: {', '.join(run.unread)} cannot be read without running what is in it, or is damaged."
 
 
 def _what_was_run(found: Found, sources: Sources) -> Section:
@@ -140,13 +168,15 @@ def _what_was_run(found: Found, sources: Sources) -> Section:
 
 def _curves_of_labels(found: Found, datalist: Path | None) -> Iterator[Section]:
     for number, run in enumerate(found.of("curve"), start=1):
+        if not (run.has("curve.csv") and run.has("summary.json")):
+            yield Section(f"curve-{number}", f"Label efficiency: {run.name}", ["Its tables lie elsewhere."])
+            continue
         curve, said = _load(run.folder, datalist)
         section = Section(f"curve-{number}", f"Label efficiency: {run.name}", [*said, *curve_warnings(curve)])
         section.tables, section.folded = curve_tables(curve), curve_details(curve)
-        picture = run.folder / "curve.png"
-        if picture.is_file():
+        if picture := own_picture(run.folder, "curve.png"):
             alt = "Dice against the number of labels, an arm a line with its interval; the table below has the numbers."
-            section.photos.append(Photo(picture.read_bytes(), alt, "Dice against the number of labels"))
+            section.photos.append(Photo(picture, alt, "Dice against the number of labels"))
         yield section
 
 
@@ -162,7 +192,7 @@ def _load(folder: Path, datalist: Path | None) -> tuple[Curve, list[str]]:
 
 
 def _invariance(found: Found) -> Iterator[Section]:
-    if runs := found.of("invariance"):
+    if runs := [run for run in found.of("invariance") if run.has(INVARIANCE_FILE)]:
         yield Section("invariance", "Sequence invariance", tables=invariance_tables(runs))
 
 
@@ -180,7 +210,7 @@ def _evaluations(found: Found, show: CaseNames) -> Section:
 
 def _add_cases(section: Section, run: Run, show: CaseNames) -> None:
     folder = run.folder / "cases"
-    kept = read_cases(folder)
+    kept = read_cases(folder) if inside(run.folder, folder / INDEX) else {}
     if not kept:
         section.said.append(f"{run.name} kept no volumes to look at (monai_cl.report.SaveCases does).")
         _add_picture(section, run, show)
@@ -190,18 +220,23 @@ def _add_cases(section: Section, run: Run, show: CaseNames) -> None:
     for case in sorted(kept["cases"], key=lambda case: min(map(order.index, case.roles), default=len(order))):
         dice = "Dice not defined" if case.dice is None else f"Dice {case.dice:.3f}"
         role = f"{' and '.join(case.roles)} case, " if case.roles else ""
-        section.viewers.append(viewer(folder, case, f"{run.name}: {role}{show(case.case)}, {dice}"))
+        words = f"{run.name}: {role}{show(case.case)}, {dice}"
+        try:
+            section.viewers.append(viewer(folder, case, words))
+        except (ValueError, OSError, KeyError, BadZipFile) as error:
+            logger.warning("passed over %s of %s: %s", case.file, folder, error)
+            section.said.append(f"{words}: its volumes cannot be read, the log says why.")
 
 
 def _add_picture(section: Section, run: Run, show: CaseNames) -> None:
-    picture = run.folder / "predictions.png"
-    if not picture.is_file():
+    picture = own_picture(run.folder, "predictions.png")
+    if picture is None:
         return
     if not show.shown:  # the names of the cases are part of the picture
         section.said.append(f"The picture predictions.png of {run.name} carries names of cases and is left out.")
         return
     alt = f"Best, median and worst case of {run.name}: image, truth and prediction side by side."
-    section.photos.append(Photo(picture.read_bytes(), alt, run.name))
+    section.photos.append(Photo(picture, alt, run.name))
 
 
 def _learning(found: Found) -> Iterator[Section]:
@@ -215,7 +250,7 @@ def _views(sources: Sources) -> Section:
     section = Section("views", "Views and their correspondences")
     try:
         section.pictures = draw_correspondences(sources)
-    except NotAvailableError as reason:
+    except (NotAvailableError, ValueError) as reason:
         section.said.append(f"Not shown: {reason}.")
     return section
 
@@ -230,7 +265,7 @@ def _neighbours(sources: Sources, console: Console | None) -> Section:
     try:
         picture, table = draw_neighbours(sources, watch)
         section.pictures, section.tables = [picture], [table]
-    except NotAvailableError as reason:
+    except (NotAvailableError, ValueError) as reason:
         section.said.append(f"Not shown: {reason}.")
     return section
 

@@ -1,0 +1,40 @@
+"""Reading a folder that somebody else may have made: as data alone, and nothing outside of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+_CODE = ("$", "@", "%")  # expressions, references and macros of MONAI's configs
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def inside(folder: Path, path: Path) -> bool:
+    """Whether a path is a regular file in a folder, neither by ``..`` nor by a link outside of it."""
+    return below(folder, path) and path.is_file()
+
+
+def below(folder: Path, path: Path) -> bool:
+    """Whether a path stays in a folder when its links are followed."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # links in a circle
+        return False
+
+
+def is_data(value: Any) -> bool:
+    """Whether a value of a config is a number, a truth value, a text that is no code, nothing, or a list of these."""
+    if isinstance(value, list | tuple):
+        return all(map(is_data, value))
+    if isinstance(value, str):
+        return not value.lstrip().startswith(_CODE)
+    return value is None or isinstance(value, bool | int | float)
+
+
+def own_picture(folder: Path, name: str) -> bytes | None:
+    """The PNG of a folder; ``None`` where there is none, or what has its name is another file or lies elsewhere."""
+    path = folder / name
+    if not inside(folder, path):
+        return None
+    content = path.read_bytes()
+    return content if content.startswith(PNG) else None
