@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
+import onnx
 import pytest
 import torch
 from dicom_series import write_series
+from monai.networks.nets import DynUNet
 from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 from typer.testing import CliRunner
@@ -33,6 +37,7 @@ from monai_cl.data.curation.embedding import load_embedding
 from monai_cl.data.curation.reduction import Criterion
 from monai_cl.data.curation.slice_hash import to_grey
 from monai_cl.data.curation.volume_marks import mark, turn
+from monai_cl.weights import save_network
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real data in ../shared/data")
@@ -406,16 +411,62 @@ def test_held_out_patients_move_with_all_their_volumes_and_duplicates(tmp_path):
     check_pretraining(tmp_path / "study.curated.json", "training")
 
 
-def test_exported_network_embeds_slices(tmp_path):
-    network = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten())
-    torch.export.save(torch.export.export(network, (torch.zeros(1, 1, 64, 64),)), tmp_path / "net.pt2")
-    rows = load_embedding(tmp_path / "net.pt2")(np.ones((3, 64, 64), "float32"))
+def test_an_onnx_network_embeds_slices(tmp_path):
+    pool = onnx.helper.make_node("AveragePool", ["slice"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8])
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1, size, size])
+        for name, size in (("slice", 64), ("pooled", 8))
+    ]
+    graph = onnx.helper.make_graph([pool], "net", ends[:1], ends[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, tmp_path / "net.onnx")
+    rows = load_embedding(tmp_path / "net.onnx")(np.ones((3, 64, 64), "float32"))
     assert rows.shape == (3, 64)
     with pytest.raises(FileNotFoundError, match="no such network"):
-        load_embedding(tmp_path / "absent.pt2")
-    (tmp_path / "bad.pt2").write_text("no network")
-    with pytest.raises(ValueError, match=r"bad\.pt2 is no program of torch\.export"):
-        load_embedding(tmp_path / "bad.pt2")
+        load_embedding(tmp_path / "absent.onnx")
+    (tmp_path / "bad.onnx").write_text("no network")
+    with pytest.raises(ValueError, match=r"bad\.onnx is no ONNX network"):
+        load_embedding(tmp_path / "bad.onnx")
+
+
+def slice_network(**changes: Any) -> DynUNet:
+    given = {"filters": [4, 8, 8], "kernel_size": [3] * 3, "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]}
+    return DynUNet(2, 1, 4, norm_name="instance", **given | changes)
+
+
+def test_what_was_pretrained_on_slices_embeds_slices(tmp_path):
+    contract = {"filters": [4, 8, 8], "norm": "instance", "in_channels": 1, "out_channels": 4}
+    save_network(slice_network(), tmp_path / "pretrained.pt", contract=contract)
+    slices = np.random.default_rng(0).random((3, 64, 64), np.float32)
+    rows = load_embedding(tmp_path / "pretrained.pt")(slices)
+    assert rows.shape == (3, 80)
+    assert not np.allclose(rows[0], rows[1])
+    save_network(slice_network(), tmp_path / "pretrained.pt", contract={**contract, "filters": [4, 8, 16]})
+    with pytest.raises(ValueError, match="does not fill the network"):
+        load_embedding(tmp_path / "pretrained.pt")
+    for wrong, said in (({"filters": None}, "must give the filters"), ({"in_channels": 2}, "slices have one channel")):
+        save_network(slice_network(), tmp_path / "pretrained.pt", contract={**contract, **wrong})
+        with pytest.raises(ValueError, match=said):
+            load_embedding(tmp_path / "pretrained.pt")
+
+
+class _Canary:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_programs_and_pickles_are_refused_unread(tmp_path):
+    torch.save(_Canary(tmp_path / "canary"), tmp_path / "net.pt2")
+    with pytest.raises(ValueError, match=r"reading net\.pt2 could run code in it: export the network to ONNX"):
+        load_embedding(tmp_path / "net.pt2")
+    torch.save(_Canary(tmp_path / "canary"), tmp_path / "net.pt")
+    (tmp_path / "net.json").write_text('{"filters": [4, 8, 8], "norm": "instance", "in_channels": 1}')
+    with pytest.raises(ValueError, match=r"objects of posix\.mkdir, which run code"):
+        load_embedding(tmp_path / "net.pt")
+    assert not (tmp_path / "canary").exists()
 
 
 def test_command_says_what_it_did_and_names_nobody(tmp_path, monkeypatch):
