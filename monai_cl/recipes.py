@@ -271,7 +271,9 @@ def _is_code(value: Any) -> bool:
     """Whether MONAI's configs would run a value, or look it up: options may come from somebody's record of a run."""
     if isinstance(value, list | tuple):
         return any(map(_is_code, value))
-    return isinstance(value, dict) or (isinstance(value, str) and value.lstrip().startswith(("$", "@", "%")))
+    if isinstance(value, dict):
+        return any(str(key).startswith("_") or _is_code(item) for key, item in value.items())
+    return isinstance(value, str) and value.lstrip().startswith(("$", "@", "%"))
 
 
 def _check_range(key: str, value: Any, low: float, high: float) -> None:
