@@ -242,3 +242,22 @@ def test_runs_of_other_versions_count_and_are_named(config: Callable[..., Path],
         "30 runs were made with other configs or recipes of the package, the others with what is recorded"
         in curve.notes
     )
+
+
+def test_the_list_of_patients_kept_apart_stays_as_an_earlier_version_wrote_it(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    settings = {"dataset_dir": str(study), "datalist": str(study / "datalist.json"), "recipe": "small_mr"}
+    short: dict[str, Any] = {"budgets": [1], "equal_compute": False, "convergence": False, "seeds": [0]}
+    path = config(settings={**settings, "out_channels": 3, **NETWORK}, evaluation={"hold_out": 2}, **short)
+    launch = Pretend(failing=".")
+    measure(path, launch)
+    written = tmp_path / "out/datalist.json"
+    content = json.loads(written.read_text())
+    written.write_text(json.dumps({**content, "name": "as 0.1.0 had it"}))  # this version hides such texts
+    measure(path, launch)
+    assert json.loads(written.read_text())["name"] == "as 0.1.0 had it"
+    content["training"].pop()
+    written.write_text(json.dumps(content))
+    measure(path, launch)
+    assert len(json.loads(written.read_text())["training"]) == len(content["training"]) + 1

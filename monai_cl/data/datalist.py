@@ -107,19 +107,22 @@ def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list
     return sorted(pool, key=lambda item: (_draw(_behind(item), seed), _image_key(item)))[:n]
 
 
-def subjects_by_case(path: str | os.PathLike[str], sections: str | Sequence[str]) -> dict[str, str]:
+def subjects_by_case(
+    path: str | os.PathLike[str], sections: str | Sequence[str], *, hide_names: bool = True
+) -> dict[str, str]:
     """The patient of each case of sections of a datalist; the files need not be there.
 
     Args:
         path: The JSON file, or the folder of a cache.
         sections: As in :func:`load_datalist`.
+        hide_names: As in :func:`load_datalist`.
 
     Raises:
         FileNotFoundError: If the JSON is absent.
         ValueError: If it is malformed or a section is unknown.
     """
     source = datalist_file(path)
-    content = read_datalist(source)
+    content = read_datalist(source, hide_names=hide_names)
     names = _section_names(content, sections, source)
     items = _distinct([_entry(entry, name, source) for name in names for entry in content[name]], source, False)
     return {case: subject_of(item) for case, item in zip(_cases(items), items, strict=True)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_cl.data.datalist import read_datalist, subject_of
 from monai_cl.evaluation._config import CurveConfig
-from monai_cl.evaluation._store import write_json
+from monai_cl.evaluation._store import read_json, write_json
 
 DATALIST = "datalist.json"
 
@@ -40,17 +40,35 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         return
     if "datalist" not in config.settings:
         raise ValueError("evaluation.hold_out needs the datalist among the settings, to write another; add it")
-    content, volumes = _moved(read_datalist(config.settings["datalist"]), config.evaluation.section, number)
+    source = config.settings["datalist"]
+    # who is kept apart follows from the names as they are, what is written hides those of a list made by hand
+    own, shown = read_datalist(source, hide_names=False), read_datalist(source)
+    content, volumes = _moved(shown, own, config.evaluation.section, number)
     said = f"{number} patients of training ({volumes} volumes) were kept apart for {config.evaluation.section}"
     with tempfile.TemporaryDirectory() as temporary:
         path = (config.output if write else Path(temporary)) / DATALIST
-        write_json(path, content)
+        if not _lists_the_same(path, content):
+            write_json(path, content)
         yield replace(config, settings={**config.settings, "datalist": str(path)}), (said,)
 
 
-def _moved(content: dict[str, Any], section: str, number: int) -> tuple[dict[str, Any], int]:
-    """The datalist, and how many volumes were moved."""
-    training = content.get("training", [])
+def _lists_the_same(path: Path, content: dict[str, Any]) -> bool:
+    """Tell whether an earlier start, perhaps of another version, wrote a list of the same volumes: it stays."""
+    there = read_json(path)
+    return there is not None and _images(there) == _images(content)
+
+
+def _images(content: dict[str, Any]) -> dict[str, list[str]]:
+    return {
+        name: [str(item.get("image")) if isinstance(item, dict) else str(item) for item in value]
+        for name, value in content.items()
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value)
+    }
+
+
+def _moved(content: dict[str, Any], own: dict[str, Any], section: str, number: int) -> tuple[dict[str, Any], int]:
+    """The datalist, and how many volumes were moved; ``own`` is the same list with its names as they are."""
+    training = own.get("training", [])
     patients = sorted({subject_of(item) for item in training if item.get("label")}, key=_draw)
     if number >= len(patients):
         raise ValueError(
@@ -58,9 +76,14 @@ def _moved(content: dict[str, Any], section: str, number: int) -> tuple[dict[str
             f"got {number}"
         )
     apart = set(patients[:number])
-    moved = [item for item in training if subject_of(item) in apart]
+
+    def of(name: str, *, kept: bool) -> list[Any]:
+        pairs = zip(content.get(name, []), own.get(name, []), strict=True)
+        return [item for item, named in pairs if kept != (isinstance(named, dict) and subject_of(named) in apart)]
+
+    moved = of("training", kept=False)
     sections = {
-        name: [item for item in value if not (isinstance(item, dict) and subject_of(item) in apart)]
+        name: of(name, kept=True)
         for name, value in content.items()
         if isinstance(value, list) and any(isinstance(item, dict) for item in value)
     }

@@ -64,6 +64,12 @@ def read_scores(
         ValueError: If a table is absent or does not belong to these classes.
     """
     tables = {metric: _read_table(folder / f"{name}_raw.csv", len(classes)) for metric, name in _FILES.items()}
+    missing = [case for case in patients if case not in tables["dice"]]
+    if missing:
+        raise ValueError(
+            f"the scores in {folder} must be of the cases of the evaluation, {len(missing)} of {len(patients)} are not "
+            "there; does another version name them otherwise? give another output folder (--out)"
+        )
     arm, run, budget, seed = who
     return [
         Score(arm, run, budget, seed, case, label, *_values(tables, case, i), patients[case])

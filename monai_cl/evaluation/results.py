@@ -84,7 +84,8 @@ def load_curve(folder: str | Path, *, datalist: str | Path | None = None) -> Cur
 
 def _clustered(curve: Curve, datalist: Path) -> Curve:
     """A curve of 0.1.0 with the patients of a datalist, and its intervals made again."""
-    known = subjects_by_case(datalist, str(curve.record["section"]))
+    # 0.1.0 named cases as the list does; only numbers of patients come out of it
+    known = subjects_by_case(datalist, str(curve.record["section"]), hide_names=False)
     cases = {score.case for score in curve.scores}
     unknown = sorted(cases - known.keys())
     if unknown:
