@@ -210,3 +210,24 @@ def test_frames_of_lossless_jpeg_are_read_or_the_extra_that_reads_them_is_named(
         (entry,) = left_out
         assert entry.reason == "unsupported compression"
         assert entry.detail.endswith("; pip install 'monai_cl[dicom]', or decompress it first")
+
+
+@pytest.mark.parametrize("kind", ["JPEG 2000", "JPEG", "JPEG-LS"])
+def test_a_picture_of_another_size_than_its_header_says_is_left_out(tmp_path: Path, kind: str) -> None:
+    files = compressed_series(tmp_path / "data", kind)
+    for path in files:
+        header = read_slice_header(path)
+        assert header.pixels == "complete"
+        with open(path, "rb") as stream:
+            content = stream.read()
+        begin = content.index({"JPEG 2000": b"\xff\x4f\xff\x51"}.get(kind, b"\xff\xd8"), 400)
+        with open(path, "rb") as stream:
+            picture = Codestream(stream, [(begin, len(content) - begin)])
+            assert picture.size(header.transfer_syntax) == (48, 40)
+        dataset = pydicom.dcmread(path)
+        dataset.Rows = 41
+        dataset.save_as(path)
+    with pytest.raises(ValueError, match=r"nothing usable below .*: 1 unreadable"):
+        scanned(tmp_path / "data")
+    with pytest.raises(ValueError, match="is of another size than its header says; export it again"):
+        LoadVolume()(tmp_path / "data")

@@ -44,11 +44,12 @@ class LoadVolume(Transform):
 
     DICOM is decoded by pydicom, compressed slices by SimpleITK where that knows the compression, with the rescale slope
     and intercept or the Modality LUT of each slice or frame applied. Voxels that hold the padding value of the header
-    become air (-1024 HU) in CT and the lowest other value elsewhere, unless other voxels are both darker and lighter
-    than them. The geometry of DICOM comes from image position, orientation and pixel spacing
-    alone, so gaps between slices and oblique stacks are right. NRRD and MetaImage files are read by SimpleITK, NIfTI
-    files with the affine that nibabel gives them (sform before qform), all other formats by the reader that
-    :class:`monai.transforms.LoadImage` selects by file name. No header text enters the metadata.
+    become air (-1024 HU) in CT and the lowest other value elsewhere, unless other voxels are both darker and lighter.
+    The geometry of DICOM comes from image position, orientation and pixel spacing alone, so gaps between slices and
+    oblique stacks are right. NRRD and MetaImage files are read as ITK reads them, with values from files beside them
+    alone, NIfTI files with the affine that nibabel gives them (sform before qform), all other formats by the reader
+    that :class:`monai.transforms.LoadImage` selects by file name. Compressed data is read to its checksum. No header
+    text enters the metadata.
 
     The call takes a file, a directory holding exactly one DICOM image series, or a list of the DICOM files of one
     series in any order, or of one volume whose slices are, by a careless export, a series each. ``filename_or_obj`` is

@@ -7,6 +7,7 @@ from functools import cache
 
 from monai_cl.transforms._claims import check_memory
 from monai_cl.transforms._dicom.errors import UnusableImageError
+from monai_cl.transforms._dicom.pixels import OTHER_SIZE
 from monai_cl.transforms._dicom.slices import ENHANCED, NO_PICTURES, SliceHeader
 from monai_cl.transforms._dicom.tags import DEFLATED, EXPLICIT
 
@@ -45,6 +46,11 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
         if header.pixels == "cut short":
             raise UnusableImageError(
                 "cut short", f"the pixel data of {name} ends early (truncated); copy the file again"
+            )
+        if header.pixels == OTHER_SIZE:
+            raise UnusableImageError(
+                "unreadable",
+                f"the compressed picture of {name} is of another size than its header says; export it again",
             )
         if header.by_pydicom and (remedy := _remedy(header.transfer_syntax)):
             from pydicom.uid import UID

@@ -12,6 +12,7 @@ _JPEG_2000 = frozenset(f"{_PREFIX}{number}" for number in (90, 91, 92, 93, 201, 
 _END = b"\xff\xd9"  # of an image in all of them; inside, no byte above 0x8f follows an 0xff
 _JPEG_START = b"\xff\xd8"
 _JPEG_2000_START = b"\xff\x4f\xff\x51"  # the size of the image comes first
+_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})  # marks of JPEG and JPEG-LS
 _TILE_PART = b"\xff\x90"
 _TAIL = 64  # encoders pad behind the end
 
@@ -39,6 +40,27 @@ class Codestream:
         if syntax in _JPEG_2000 and self._read(0, 4) == _JPEG_2000_START:
             return self._has_tiles()
         return True
+
+    def size(self, syntax: str) -> tuple[int, int] | None:
+        """Columns and rows by its own account, which decoders make room for; nothing where it does not tell.
+
+        Args:
+            syntax: UID of the transfer syntax.
+        """
+        if syntax in _JPEG_2000 and self._read(0, 4) == _JPEG_2000_START and len(size := self._read(8, 16)) == 16:
+            right, bottom, left, top = (int(number) for number in unpack(">4L", size))
+            return right - left, bottom - top
+        return self._size_of_frame() if syntax in _JPEG and self._read(0, 2) == _JPEG_START else None
+
+    def _size_of_frame(self) -> tuple[int, int] | None:
+        """Walk from marker to marker up to that of a frame (ISO/IEC 10918-1, B.2.2; of JPEG-LS ISO/IEC 14495-1)."""
+        place = 2
+        while len(head := self._read(place, 9)) == 9 and head[0] == 0xFF:
+            if head[1] in _FRAMES:
+                rows, columns = unpack(">HH", head[5:9])
+                return int(columns), int(rows)
+            place += 1 if head[1] == 0xFF else 2 + int(unpack(">H", head[2:4])[0])
+        return None
 
     def _has_end(self) -> bool:
         return _END in self._read(max(0, self.length - _TAIL), _TAIL)

@@ -11,13 +11,14 @@ from monai_cl.transforms._dicom.tags import BIG_ENDIAN, DEFLATED, IMPLICIT, Tags
 
 SAMPLES, FRAMES, ROWS, COLUMNS, BITS = 0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100
 _PIXEL_ELEMENTS = (0x0008, 0x0009, 0x0010)
+OTHER_SIZE = "other size"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _Piece = tuple[int, int]  # offset in the file, and length
 
 
 def pixel_state(stream: BinaryIO, tags: Tags) -> str:
-    """``"complete"``, ``"cut short"`` or ``"none"``: whether the pixel data reaches as far as the header says."""
+    """Whether the pixel data is as announced: ``"complete"``, ``"cut short"``, ``"other size"`` or ``"none"``."""
     if not tags.integer(ROWS) or not tags.integer(COLUMNS):
         return "none"
     if tags.syntax == DEFLATED:  # the whole data set is compressed: only decoding tells
@@ -28,7 +29,10 @@ def pixel_state(stream: BinaryIO, tags: Tags) -> str:
     if length is None:
         return "none"
     if length == _UNDEFINED_LENGTH:
-        return "complete" if _are_whole(stream, _fragments(stream, size), tags) else "cut short"
+        fragments = _fragments(stream, size)
+        if not _have_size(stream, fragments, tags):
+            return OTHER_SIZE
+        return "complete" if _are_whole(stream, fragments, tags) else "cut short"
     missing = stream.tell() + length > size or length < _native_length(tags)
     return "cut short" if missing else "complete"
 
@@ -43,6 +47,13 @@ def _are_whole(stream: BinaryIO, fragments: list[_Piece], tags: Tags) -> bool:
     if len(fragments) > frames:  # which piece is of which frame stands in a table that need not be there
         return True
     return all(Codestream(stream, [piece]).is_whole(tags.syntax) for piece in fragments)
+
+
+def _have_size(stream: BinaryIO, fragments: list[_Piece], tags: Tags) -> bool:
+    """Whether compressed frames are as large as the header says, where they tell."""
+    frames = [fragments] if _frames(tags) == 1 else [[piece] for piece in fragments]
+    sizes = (Codestream(stream, frame).size(tags.syntax) for frame in frames)
+    return all(size is None or size == (tags.integer(COLUMNS), tags.integer(ROWS)) for size in sizes)
 
 
 def _fragments(stream: BinaryIO, size: int) -> list[_Piece]:
