@@ -73,6 +73,15 @@ def test_values_near_whole_numbers_are_rounded_and_it_is_said(tmp_path, caplog, 
     assert said == ["labels of 1 of 1 volumes were no whole numbers, by up to 0.0235, and were rounded"]
 
 
+def test_a_cache_says_what_it_rounded(tmp_path) -> None:
+    resampled = np.where(LABEL == 1, 0.9882, LABEL).astype(np.float32)
+    given = {"recipe": "ct_abdomen", "options": {"spacing": None}, "processes": 0}
+    assert write_cache(study(tmp_path, resampled), tmp_path / "cache", **given).rounded == 1
+    again = write_cache(tmp_path / "list.json", tmp_path / "cache", **given)
+    assert (again.rounded, len(again.kept)) == (1, 1)
+    assert write_cache(study(tmp_path / "whole", LABEL), tmp_path / "other", **given).rounded == 0
+
+
 def test_whole_numbers_pass_without_a_word(tmp_path, caplog) -> None:
     assert torch.equal(read(LABEL, tmp_path).as_tensor()[0], torch.as_tensor(LABEL).float())
     prepared(tmp_path / "list.json")

@@ -16,7 +16,7 @@ from torch import nn
 
 from monai_cl import bundles
 from monai_cl.engine import VoxelLoss, random_state
-from monai_cl.methods import VolumeContrast
+from monai_cl.methods import GlobalLocalContrast, MaskedReconstruction, SequenceContrast, VolumeContrast, VoxelPosition
 from monai_cl.networks import check_segmenter, segmenter
 
 SIZE = (32, 32, 32)
@@ -161,10 +161,31 @@ def test_asked_twice_the_maps_are_arranged_once() -> None:
     assert len(network._forward_hooks) == 1
 
 
-@pytest.mark.parametrize("name", ["VNet", "AttentionUnet", "UNETR", "SegResNetDS", "FlexibleUNet"])
-def test_pretraining_refuses_a_network_without_taps_by_name(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name}"):
-        VolumeContrast(getattr(nets, name)(**TRAINED[name]), crop_size=SIZE)
+@pytest.mark.parametrize("method", [VolumeContrast, SequenceContrast, GlobalLocalContrast])
+@pytest.mark.parametrize("name", ["VNet", "AttentionUnet", "UNETR", "SegResNetDS", "FlexibleUNet", "BasicUNetPlusPlus"])
+def test_pretraining_refuses_a_network_without_taps_by_name(name: str, method: Any) -> None:
+    with pytest.raises(ValueError, match=rf"network must be one of MONAI's BasicUNet, .* or a subclass, got {name}"):
+        method(getattr(nets, name)(**TRAINED[name]), SIZE)
+
+
+@pytest.mark.parametrize("method", [lambda network: SequenceContrast(network, SIZE), VoxelPosition])
+def test_pretraining_a_decoder_refuses_a_network_with_a_loss_of_its_own(method: Any) -> None:
+    with pytest.raises(ValueError, match="SegResNetVAE gives a loss of its own as well; take SegResNet"):
+        method(nets.SegResNetVAE(**REFUSED["SegResNetVAE"][0]))
+
+
+@pytest.mark.parametrize("name", [*MAPS, "UNETR", "AttentionUnet"])
+def test_what_is_hidden_is_restored_from_the_main_map(name: str) -> None:
+    method = MaskedReconstruction(getattr(nets, name.split()[0])(**TRAINED[name]))
+    method({"image": torch.rand(2, 1, *SIZE)})["loss"].backward()
+    assert all(bool(parameter.grad.any()) for parameter in method.head.parameters())
+
+
+@pytest.mark.parametrize("name", ["SegResNetVAE", "DenseNet121"])
+def test_what_is_hidden_needs_a_map_to_be_restored_from(name: str) -> None:
+    method = MaskedReconstruction(getattr(nets, name)(**REFUSED[name][0]))
+    with pytest.raises(ValueError, match=f"size of its image, {name} returns something else"):
+        method({"image": torch.rand(2, 1, *SIZE)})
 
 
 @pytest.mark.parametrize("name", quick(MAPS, ["BasicUNetPlusPlus deep", "SegResNetDS deep", "MedNeXt deep"]))
@@ -206,4 +227,4 @@ def test_a_bundle_refuses_by_name_before_a_step(study: Path, tmp_path: Path) -> 
         set_determinism(seed=None)
         random_state.restore(before)
     assert re.match("network_def must give maps to learn from, SegResNetVAE returns", str(caught.value.__cause__))
-    assert not (root / "models").exists()
+    assert not (root / "models" / "model.pt").exists()

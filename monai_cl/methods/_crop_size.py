@@ -62,7 +62,6 @@ def _tried(
     a size in evaluation that their normalisation refuses in training, with one voxel left. The decoder is tried too,
     since fine-tuning will give the network crops of the same kind.
     """
-    encoder_stride(network, 1)  # an unknown network is named before anything is tried
     trial = deepcopy(network).to("meta").train()
     if hasattr(trial, "use_vae"):  # the branch of SegResNetVAE takes one size alone, and is no part of the features
         setattr(trial, "use_vae", False)  # noqa: B010 - to mypy an attribute of a module is a module
@@ -78,6 +77,7 @@ def _tried(
 
 
 def _spatial_dims(network: nn.Module) -> int:
+    encoder_stride(network, 1)  # an unknown network is named before anything is tried
     return next(p.ndim for p in network.parameters() if p.ndim > 2) - 2
 
 

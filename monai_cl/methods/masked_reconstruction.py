@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_cl.methods.base import Method
-from monai_cl.networks import input_channels
+from monai_cl.networks import input_channels, segmenter
 
 
 class MaskedReconstruction(Method):
@@ -18,13 +18,14 @@ class MaskedReconstruction(Method):
     output channels to the image's. Exactly the same number of blocks is hidden in every crop.
 
     Args:
-        network: Any network whose output has the size of its input.
+        network: Any network whose output has the size of its input; of several maps the main one is learned from.
         key: Key of the crops (B, C, \*S) in a batch.
         mask_ratio: Share of the blocks that is hidden.
         block_size: Edge length of a block in voxels; the last block of an axis may be cut.
 
     Raises:
-        ValueError: If the ratio is not between 0 and 1 or the block is smaller than a voxel.
+        ValueError: If the ratio is not between 0 and 1 or the block is smaller than a voxel; while running, if the
+            network returns something else than maps of its image's size.
 
     References:
         Masked autoencoders, arXiv 2111.06377; SimMIM, arXiv 2111.09886.
@@ -36,7 +37,7 @@ class MaskedReconstruction(Method):
             raise ValueError(f"mask_ratio must be between 0 and 1, got {mask_ratio!r}")
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1 voxel, got {block_size!r}")
-        self.network = network
+        self.network = segmenter(network)
         self.key = key
         self.mask_ratio = mask_ratio
         self.block_size = block_size
@@ -53,10 +54,22 @@ class MaskedReconstruction(Method):
         """
         image: Tensor = batch[self.key]
         hidden = block_mask(image, ratio=self.mask_ratio, block_size=self.block_size)
-        restored = self.head(self.network(image * ~hidden))
+        restored = self.head(self._main_map(image * ~hidden))
         error = (restored.float() - image.float()).square()
         mask = hidden.expand_as(error)
         return {"loss": error[mask].mean(), "visible": error[~mask].mean().detach()}
+
+    def _main_map(self, image: Tensor) -> Tensor:
+        output = self.network(image)
+        maps = output if isinstance(output, list) else [output]
+        fits = [isinstance(one, Tensor) and one.ndim == image.ndim for one in maps]
+        if not all(fits) or maps[0].shape[2:] != image.shape[2:] or maps[0].shape[1] != self.head.in_channels:
+            raise ValueError(
+                f"network must return maps of {self.head.in_channels} channels, the main one of the size of its image, "
+                f"{type(self.network).__name__} returns something else; take another network, such as SegResNet"
+            )
+        main: Tensor = maps[0]
+        return main
 
 
 def block_mask(image: Tensor, *, ratio: float, block_size: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from monai.networks.layers.simplelayers import SkipConnection
-from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet
+from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SegResNetVAE, SwinUNETR, UNet
 from torch import Tensor, nn
 
 LEVELS = ("all", "deepest")
@@ -61,7 +61,15 @@ def output_module(network: nn.Module) -> nn.Module:
     """The module that turns what the decoder has found into the channels of the output: a convolution of size one.
 
     MONAI's ``UNet`` has none: there it is the last upsampling, whose input has half of the image's size.
+
+    Raises:
+        ValueError: If the network is not known, or does more with its features than that, as ``SegResNetVAE``.
     """
+    if isinstance(network, SegResNetVAE):
+        raise ValueError(
+            f"network must give one map where its decoder is pretrained, {type(network).__name__} gives a loss of its "
+            "own as well; take SegResNet"
+        )
     return _lookup(network).output(network)
 
 

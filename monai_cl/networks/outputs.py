@@ -43,7 +43,7 @@ def _main_first(network: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         deep = bool(args) and isinstance(args[0], Tensor) and output.ndim == args[0].ndim + 1
         maps = list(output.unbind(1)) if deep else [output]
     elif isinstance(output, list | tuple):
-        maps = list(output)
+        maps = [one for one in output if one is not None]  # SegResNetVAE has no loss of its own in evaluation
         if isinstance(network, BasicUNetPlusPlus):
             maps.reverse()
     else:

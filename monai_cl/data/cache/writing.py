@@ -27,6 +27,7 @@ from monai_cl.data.cache.job import Job, Outcome, file_name
 from monai_cl.data.cache.manifest import read_items, totals, write_manifest
 from monai_cl.data.datalist import CACHE_FILE
 from monai_cl.data.loading.faults import MAX_FAULTS, Faults
+from monai_cl.transforms._labels import SAID
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OURS = re.compile(r"-[0-9a-f]{8}\.(json$|[0-9a-f]{12}\.)")  # names that this module gives
@@ -49,6 +50,7 @@ class CacheResult:
         left_out: Name and reason of each volume that could not be prepared.
         megabytes: Size on disk.
         error: Largest error of what is stored, in steps of its volume; 0 where values are exact.
+        rounded: Number of volumes whose labels were near whole numbers and were rounded.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class CacheResult:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     megabytes: float = 0.0
     error: float = 0.0
+    rounded: int = 0
 
     @property
     def next_command(self) -> str:
@@ -71,6 +74,8 @@ class CacheResult:
         table.add_row("of these, source changed", str(len(self.changed)))
         table.add_row("there already", str(len(self.kept)))
         table.add_row("left out", str(len(self.left_out)))
+        if self.rounded:
+            table.add_row("labels rounded to whole numbers", str(self.rounded))
         table.add_section()
         table.add_row("MB on disk", f"{self.megabytes:.1f}")
         table.add_row("largest error", f"{self.error:.2f} steps" if self.error else "none")
@@ -242,4 +247,5 @@ def _result(folder: Path, outcomes: Sequence[Outcome]) -> CacheResult:
         left_out=[(one.case, one.reason) for one in outcomes if one.how == "fault"],
         megabytes=whole["bytes"] / 1e6,
         error=whole["error_in_steps"],
+        rounded=sum(one.entry["volumes"].get("label", {}).get("rounded", 0) > SAID for one in outcomes if one.entry),
     )
