@@ -299,8 +299,8 @@ def test_a_killed_run_goes_on_to_the_same_end(bundle: Path, study: Path, tmp_pat
     log = finish(launch(arguments, tmp_path), tmp_path)
     assert re.search(r"resumed .*checkpoint\.pt at step \d+ of 36", log)
     assert identical(checkpoint(bundle), checkpoint(uninterrupted))
-    ours, theirs = (root / "models" / "pretrained.pt" for root in (bundle, uninterrupted))
-    assert ours.read_bytes() == theirs.read_bytes()
+    for file in ("models/pretrained.pt", "runs/pretrain/history.csv"):
+        assert (bundle / file).read_bytes() == (uninterrupted / file).read_bytes()
     assert not list(bundle.rglob(".*.pt"))  # the kill may have left one half written
 
 
@@ -318,9 +318,29 @@ def test_a_run_asked_to_stop_stops_cleanly_and_goes_on(
     assert not [path for path in files(bundle) if Path(path).name.startswith(".")]
     finish(launch(arguments, tmp_path), tmp_path)
     assert identical(checkpoint(bundle), checkpoint(uninterrupted))
+    ours, theirs = (root / "runs/pretrain/history.csv" for root in (bundle, uninterrupted))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 # --- two processes
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_keep_their_record(bundle: Path, name: str, study: Path, tmp_path: Path) -> None:
+    whole = bundles.copy(name, tmp_path / "whole")
+    settings: dict[str, Any] = {**LONG, "on_collapse": "warn"}
+    commands = [
+        two_processes(command(root, "pretrain", study, ("multi_gpu.yaml",), **settings)) for root in (whole, bundle)
+    ]
+    finish(launch(commands[0], tmp_path / "log"), tmp_path / "log")
+    for how in ("kill", "terminate"):
+        process = launch(commands[1], tmp_path)
+        wait_for(bundle / "runs/pretrain/checkpoint.pt", process)
+        getattr(process, how)()
+        process.wait(240)
+    finish(launch(commands[1], tmp_path), tmp_path)
+    ours, theirs = (root / "runs/pretrain/history.csv" for root in (bundle, whole))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.data import DataLoader
+from monai.engines import SupervisedEvaluator
 from monai.networks.nets import SegResNet
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from monai_cl.data.loading.sampling import ViewDataset, view_loader
 from monai_cl.engine import (
     Checkpoint,
     CheckpointMismatchError,
+    FinitePredictions,
     GracefulStop,
     History,
     NonFiniteLossError,
@@ -426,6 +429,42 @@ def test_history_averages_over_its_interval(tmp_path: Path) -> None:
     rows = read_history(tmp_path / "h.csv")
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert [row["loss"] for row in rows] == pytest.approx([sum(seen[i : i + 2]) / 2 for i in (0, 2, 4)])
+
+
+def test_a_fine_tuning_that_died_starts_over_and_so_does_its_record(tmp_path: Path) -> None:
+    def fine_tune(*handlers: Any) -> bytes:
+        engine = Engine(lambda engine, number: [{"loss": torch.tensor(1 / number)}])
+        for handler in (History(tmp_path / "h.csv", every=3), *handlers):
+            handler.attach(engine)
+        engine.run(range(1, 5), max_epochs=3)
+        return (tmp_path / "h.csv").read_bytes()
+
+    whole = fine_tune()
+    for step in (2, 5, 9):
+        with pytest.raises(KeyError, match="power cut"):
+            fine_tune(At(step, crash))
+        assert fine_tune() == whole
+
+
+def evaluator(values: list[float], post: Any) -> SupervisedEvaluator:
+    """An evaluator whose network adds to each image its own value."""
+    volumes = [{"image": torch.full((1, 4, 4), value), "case": f"c{n}"} for n, value in enumerate(values)]
+    return SupervisedEvaluator(
+        torch.device("cpu"),
+        DataLoader(volumes, batch_size=1),  # type: ignore[arg-type]
+        nn.Identity(),
+        postprocessing=post,
+        val_handlers=[FinitePredictions(), ProgressLine("infer")],
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_no_mask_is_made_of_an_output_that_is_not_finite(bad: float) -> None:
+    seen = []
+    with pytest.raises(NonFiniteLossError, match=r"it has NaN or infinite values for c1: no mask is written"):
+        evaluator([1.0, bad, 2.0], lambda item: seen.append(item["case"]) or item).run()
+    assert seen == ["c0"]
+    evaluator([1.0, 2.0], lambda item: item).run()
 
 
 def test_warm_up_then_cosine_to_zero() -> None:
