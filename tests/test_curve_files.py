@@ -232,16 +232,18 @@ def test_runs_of_other_versions_count_and_are_named(config: Callable[..., Path],
     for path in (tmp_path / "out").rglob("cell.json"):
         record = json.loads(path.read_text())
         record["settings"]["versions"].update(monai_cl="0.1.7", torch="1.0")
-        record["settings"]["configs"]["small.yaml"] = "elsewhere"
+        (name,) = record["settings"]["configs"].keys() & {"train.yaml", "pretrain.yaml"}
+        record["settings"]["configs"][name] = "another"
         path.write_text(json.dumps(record))
     launch = Pretend()
     curve = curve_of(measure(config(), launch))
     assert not launch.given
-    assert "30 runs were made with monai_cl 0.1.7, the others with what is recorded" in curve.notes
-    assert (
-        "30 runs were made with other configs or recipes of the package, the others with what is recorded"
-        in curve.notes
-    )
+    for what in ("monai_cl 0.1.7", "torch 1.0", "other configs or recipes of the package"):
+        assert f"30 runs were made with {what}, the others with what is recorded" in curve.notes
+    record["settings"]["configs"]["mine.yaml"] = "an overlay of one's own"
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"with other settings \(configs\.mine\.yaml: "):
+        measure(config())
 
 
 def test_the_list_of_patients_kept_apart_stays_as_an_earlier_version_wrote_it(

@@ -148,8 +148,19 @@ class Settings:
         if record.get("format", 1) >= FORMAT and written_by == versions()["monai_cl"]:
             return False
         if "configs" in change.path:
-            return all(_is_shipped(step.bundle) for step in (self.plan.train, *self.plan.pretrain.values()))
-        return change.path[-1] == "recipe" and bool(change.old)
+            return change.path[-1] in self._shipped_configs()
+        return change.path[-1] == "recipe" and self._recipe_name() in recipes.names()
+
+    def _shipped_configs(self) -> set[str]:
+        """Names of the config files that come with the package: those of a user's own are no matter of version."""
+        steps = (self.plan.train, self.plan.evaluate, *self.plan.pretrain.values())
+        files = {file for step in steps for file in step.files}
+        own = {file.name for file in files if not _is_shipped(file.parent.parent)}
+        return {file.name for file in files} - own
+
+    def _recipe_name(self) -> str:
+        step = self.plan.train
+        return str(step.value("recipe", step.pick(self.plan.config.settings))) if step.knows("recipe") else ""
 
     def _is_of_evaluation(self, change: Change) -> bool:
         kind, *rest = change.path

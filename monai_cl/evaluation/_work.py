@@ -229,7 +229,8 @@ def hardware() -> str:
     from monai_cl.evaluation._launch import cores
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return ", ".join([f"{cores()} cores of {_processor()}", *gpus])
+    number = cores()
+    return ", ".join([f"{number} core{'' if number == 1 else 's'} of {_processor()}", *gpus])
 
 
 def _measured(stages: Sequence[Sequence[float]]) -> str:
