@@ -149,6 +149,15 @@ def test_of_two_notes_of_a_mask_the_last_counts(tmp_path: Path, key: Path) -> No
     assert stat.S_IMODE(key.with_name("masks.csv").stat().st_mode) == 0o600
 
 
+def test_a_run_given_again_notes_nothing_twice(alike: Path, tmp_path: Path, key: Path) -> None:
+    items = find_images(alike)
+    write_masks(items, tmp_path / "out")
+    before = key.with_name("masks.csv").read_bytes()
+    write_masks(items, tmp_path / "out")
+    assert key.with_name("masks.csv").read_bytes() == before
+    assert len(read_notes()) == 6
+
+
 def test_notes_of_version_0_1_0_go_on(tmp_path: Path, key: Path) -> None:
     mask = tmp_path / "hidden-0123456789ab_seg.nii.gz"
     mask.touch()

@@ -104,7 +104,7 @@ def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list
     if not 1 <= n <= len(pool):
         patients = len({subject_of(item) for item in pool})
         raise ValueError(f"n must be between 1 and {len(pool)} ({len(pool)} items of {patients} subjects), got {n}")
-    return sorted(pool, key=lambda item: (_draw(_behind(item), seed), _image_key(item)))[:n]
+    return sorted(pool, key=lambda item: (_draw(drawn_by(item), seed), _image_key(item)))[:n]
 
 
 def subjects_by_case(
@@ -144,8 +144,8 @@ def subject_of(item: Mapping[str, Any]) -> str:
     return _image_key(item) if subject is None else str(subject)
 
 
-def _behind(item: Mapping[str, Any]) -> str:
-    """The patient by whom draws go: as the list has it, so that they do not depend on the key."""
+def drawn_by(item: Mapping[str, Any]) -> str:
+    """The patient of an item as the list has it, by whom draws go: they must not depend on the key. Never show it."""
     subject = item.get("subject")
     return subject.behind if isinstance(subject, Pseudonym) else subject_of(item)
 

@@ -47,7 +47,7 @@ class MaskFiles(FolderLayoutBase):
         self._note = hide_names
         self._noted: dict[str, Note] | None = None
         self._places: dict[str, str] = {}
-        self._written: list[Note] = []  # the mask that is being written: its bytes are noted once it is
+        self._written: list[Note] = []  # the mask that is being written, with the bytes noted of it before, if any
         weakref.finalize(self, _note_bytes, self._written)  # also when the interpreter ends
         taken: dict[str, Mapping[str, Any]] = {}
         for item in data:
@@ -102,16 +102,17 @@ class MaskFiles(FolderLayoutBase):
         known = self._noted.get(note.mask)
         if known is None or known.scan != note.scan:
             note_mask(note)
-        self._noted[note.mask] = note
-        self._written.append(note)
+            known = note
+        self._noted[note.mask] = known
+        self._written.append(known)
 
 
 def _note_bytes(written: list[Note]) -> None:
     """Note the bytes of masks, by which they are known again under another name."""
     while written:
         note = written.pop()
-        if os.path.isfile(note.mask):
-            note_mask(note._replace(sha256=hash_of(note.mask)))
+        if os.path.isfile(note.mask) and (found := hash_of(note.mask)) != note.sha256:
+            note_mask(note._replace(sha256=found))
 
 
 def _told(item: Mapping[str, Any]) -> str:

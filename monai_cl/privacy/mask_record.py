@@ -36,10 +36,10 @@ def note_mask(note: Note) -> None:
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        size = os.fstat(descriptor).st_size
-        text = "" if size else _line(_COLUMNS)
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # its writer was killed in mid-line
-            text = "\n"
+        text = "" if os.fstat(descriptor).st_size else _line(_COLUMNS)
+        if not text:
+            os.lseek(descriptor, -1, os.SEEK_END)
+            text = "" if os.read(descriptor, 1) == b"\n" else "\n"  # its writer was killed in mid-line
         os.write(descriptor, (text + _line(note)).encode("utf-8", "surrogateescape"))
     finally:
         os.close(descriptor)

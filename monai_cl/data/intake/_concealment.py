@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from monai_cl.privacy._words import NEUTRAL_WORDS
+from monai_cl.privacy.ids import tokens_in
 from monai_cl.privacy.plain import SUFFIX
 from monai_cl.transforms._dicom import Person
 
@@ -94,8 +95,9 @@ class Concealer:
         return False
 
     def text(self, text: str) -> str:
-        """A text with each word hidden that tells of a person."""
-        return " ".join("[hidden]" if self.knows(word.strip(".,;:()")) else word for word in text.split(" "))
+        """A text with each word hidden that tells of a person; ids tell of none, whatever their digits are."""
+        words = text.split(" ")
+        return " ".join("[hidden]" if not tokens_in(w) and self.knows(w.strip(".,;:()")) else w for w in words)
 
 
 def _plain(text: str) -> Iterator[str]:
