@@ -155,6 +155,29 @@ def test_duplicated_instances_are_named_and_the_series_stays_whole(data):
     assert len(image) == len(source)
 
 
+@pytest.mark.parametrize("tags", [{"EchoTime": 80}, {"InstanceNumber": 9}, {"TemporalPositionIdentifier": 2}])
+def test_echoes_whose_images_all_have_one_identifier_are_no_copies(data, tags):
+    one = {"SOPInstanceUID": "1.2.3.4"}
+    write_series(data / "echoes", range(4), "1.2.9", **one)
+    for index in range(4):
+        write_slice(data / f"echoes/second{index}", index, "1.2.9", **one, **tags)
+    (left_out,) = scanned(data).left_out
+    assert (left_out.reason, left_out.count) == ("4-D", 8)
+    assert "4 slice positions x 2 images each" in left_out.detail
+
+
+def test_a_series_that_dataset_json_names_is_left_out_for_its_own_reason(data):
+    write_series(data / "gap", [0, 1, 3, 4])
+    for name in "ab":
+        write_series(data / "both", range(4), f"1.2.{ord(name)}")
+    entries = [{"image": name} for name in ("gap", "both", "nowhere")]
+    (data / "dataset.json").write_text(json.dumps({"training": entries}))
+    found = {entry.paths[0]: entry.reason for entry in scanned(data).left_out}
+    assert found["gap"] == "missing or unevenly spaced slices"
+    assert found["nowhere"] == "named in dataset.json but absent"
+    assert list(found) == ["gap", "nowhere"] or found["both"] == "named in dataset.json but not one usable series"
+
+
 def test_a_whole_copy_takes_the_place_of_a_file_cut_short(data):
     first = sorted((data / "good").iterdir())[0]
     shutil.copy(first, data / "good/zz_whole")

@@ -25,7 +25,7 @@ def save(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE) -> None:
 
 def scanned(folder: Path) -> tuple[ScanResult, list[str], dict[str, str]]:
     """The scan, the images that it offers, and what it says of the masks."""
-    result = scan(folder, folder.parent / "out/study.json")
+    result = scan(folder, folder.parent / "out/study.json", hide_names=False)
     images = [item["image"] for items in result.sections.values() for item in items]
     return result, images, {e.paths[0]: e.detail for e in result.left_out if e.reason == "mask among images"}
 
@@ -41,7 +41,7 @@ def test_a_mask_in_a_flat_folder_is_no_image_and_may_become_a_label(tmp_path, en
     _, images, masks = scanned(tmp_path / "data")
     assert images == ["case_7.nii.gz"]
     (detail,) = masks.values()
-    assert "on the voxels of case_7.nii.gz; to train on it, name it case_7_seg.nii.gz" in detail
+    assert "on the voxels of case_7.nii.gz; to train on it, name it as that image with _seg behind" in detail
     (tmp_path / f"data/case_7{end}.nii.gz").rename(tmp_path / "data/case_7_seg.nii.gz")
     assert scanned(tmp_path / "data")[0].counts["training"] == 1
 
@@ -52,7 +52,15 @@ def test_a_mask_in_imagestr_is_named_with_its_place_among_the_labels(tmp_path, n
     save(tmp_path / f"data/imagesTr/{name}.nii.gz", REGIONS)
     _, images, masks = scanned(tmp_path / "data")
     assert images == ["imagesTr/c_001_0000.nii.gz"]
-    assert "name it labelsTr/c_001.nii.gz" in masks[f"imagesTr/{name}.nii.gz"]
+    assert "under the name of the image without channel" in masks[f"imagesTr/{name}.nii.gz"]
+
+
+def test_no_part_of_a_name_is_in_the_advice(tmp_path):
+    save(tmp_path / "data/imagesTr/mueller_hans_0000.nii.gz", IMAGE)
+    save(tmp_path / "data/imagesTr/mueller_hans_seg.nii.gz", REGIONS)
+    result = scan(tmp_path / "data", tmp_path / "out/study.json")
+    assert result.reasons == {"mask among images": 1}
+    assert "mueller" not in result.exclusions.read_text() + result.datalist.read_text()
 
 
 def test_the_mask_of_a_labelled_image_is_named_too(tmp_path):

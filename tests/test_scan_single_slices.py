@@ -23,7 +23,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def scanned(folder: Path, **options: object) -> ScanResult:
-    return scan(folder, folder.parent / "out/study.json", **options)
+    return scan(folder, folder.parent / "out/study.json", hide_names=False, **options)
 
 
 def singles(folder: Path, indices=range(8), *, start: int = 0, place=lambda index: index, **tags: object) -> None:

@@ -19,6 +19,7 @@ from monai_cl.privacy.pseudonyms import Key
 from monai_cl.transforms._dicom import UnusableImageError
 
 _ABSENT = "named in dataset.json but absent"
+_NOT_ONE = "named in dataset.json but not one usable series"
 _ORPHAN = "label without image"
 _UNLABELLED = "image without label, kept as unlabelled"
 _REFUSED = "its label was left out, kept as unlabelled"
@@ -127,7 +128,13 @@ def _report_image(claim: Claim, known: Known, findings: Findings) -> None:
     """Say why a claimed image is not usable; a file that could not be read is on the list already."""
     image = _first(claim.image)
     if image not in known.unusable:
-        findings.leave_out([image], _ABSENT, "no such NIfTI file or DICOM series; check its name, or copy it again")
+        refused = {path for entry in findings.left_out for path in entry.paths}
+        if image in refused:  # a series: it has its own line
+            pass
+        elif any(path.startswith(f"{image}/") for path in (*refused, *(one.first for one in known.series))):
+            findings.leave_out([image], _NOT_ONE, "list the files of one series, or give each a folder of its own")
+        else:
+            findings.leave_out([image], _ABSENT, "no such NIfTI file or DICOM series; check its name, or copy it again")
     if claim.label in known.grids:
         detail = f"its image {image} is absent or left out"
         findings.leave_out([str(claim.label)], _ORPHAN, detail, mentions=[image])

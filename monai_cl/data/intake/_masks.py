@@ -173,17 +173,11 @@ def _detail(suspect: _Suspect, claims: Sequence[Claim]) -> str:
     if suspect.image is None:
         return f"{found}, and no image of its name on its grid; to train on it, name both in a dataset.json"
     label = next((claim.label for claim in claims if claim.image == suspect.image), None)
-    advice = "which has another label" if label else f"to train on it, name it {_place_of_label(suspect)}"
-    return f"{found}, on the voxels of {suspect.image}; {advice}"
-
-
-def _place_of_label(suspect: _Suspect) -> str | None:
-    """The path under which the scan would pair a mask with its image."""
-    if suspect.image is None:
-        return None
-    folder = posixpath.dirname(suspect.image)
-    own = posixpath.basename(str(suspect.claim.image))
-    suffix = own[len(stem(own)) :]
-    if labels := layout_folder(folder):
-        return posixpath.join(labels, _CHANNEL.sub("", stem(suspect.image)) + suffix)
-    return posixpath.join(folder, f"{stem(suspect.image)}_seg{suffix}")
+    if label:
+        return f"{found}, on the voxels of {suspect.image}, which has another label"
+    # no path is made up here: it would hold parts of names that nobody looks for
+    if layout_folder(posixpath.dirname(suspect.image)):
+        advice = "move it to the folder of labels beside that of images, under the name of the image without channel"
+    else:
+        advice = "name it as that image with _seg behind"
+    return f"{found}, on the voxels of {suspect.image}; to train on it, {advice}"

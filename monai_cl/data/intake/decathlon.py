@@ -188,7 +188,7 @@ def layout_claims(paths: Iterable[str], findings: Findings) -> list[Claim]:
             claims.append(Claim(section, path, labels[match] if match else None))
     for key, path in labels.items():
         if key not in used:
-            detail = f"no image named {key[1]!r} belongs to it"
+            detail = f"no usable image named {key[1]!r} belongs to it: absent, left out, or named otherwise"
             findings.leave_out([path], "label without image", detail, mentions=[f"{key[0]}/{key[1]}"])
     return claims
 

@@ -114,8 +114,9 @@ def _raw(path: str) -> bytes:
 
 def _mark(header: SliceHeader) -> bytes:
     """What two files of one image share."""
-    # The position belongs to it: careless anonymisation gives one identifier to all slices.
-    key = (header.sop_instance or str(header.path), header.series, header.patient, header.position, header.orientation)
+    # Place and description belong to it: careless anonymisation gives one identifier to all slices of all echoes.
+    place = (header.position, header.orientation, tuple(sorted(header.facts.items())))
+    key = (header.sop_instance or str(header.path), header.series, header.patient, *place)
     return blake2b(repr(key).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 

@@ -45,6 +45,7 @@ FACTS = {
     "b_value": 0x00189087,
     "echo_number": 0x00180086,
     "frame_of_reference": 0x00200052,
+    "instance_number": 0x00200013,
     "series_number": 0x00200011,
     "temporal_position": 0x00200100,
 }

@@ -8,6 +8,7 @@ import numpy as np
 
 from monai_cl.transforms._dicom.slices import SliceHeader
 
+_NUMBERS = ("series_number", "instance_number")
 _TURN = 5e-3  # by which direction cosines may differ before they are rounded alike
 _SCALE = 5e-3  # the same of spacings, as a share
 
@@ -37,7 +38,7 @@ def is_one_stack(headers: Sequence[SliceHeader]) -> bool:
 
 
 def _picture(header: SliceHeader) -> Hashable:
-    facts = tuple(sorted((name, text) for name, text in header.facts.items() if name != "series_number"))
+    facts = tuple(sorted((name, text) for name, text in header.facts.items() if name not in _NUMBERS))
     owner = (header.patient, header.study or header.series)  # without a study nothing says that two belong together
     kind = (header.modality, header.sop_class, header.image_type, header.kind, header.photometric)
     return (*owner, *kind, header.rows, header.columns, header.frame is None or header.path, facts)
