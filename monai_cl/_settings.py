@@ -31,7 +31,9 @@ MAY_BE_NULL: Mapping[str, type] = {
     "source_weights": dict,
     "spacing": float,
     "units": dict,
+    "weights_key": str,
 }
+_TEXT_OR_NULL = ("key_map",)  # texts by default, for which null has a meaning too
 
 
 def read_flag(key: str, value: Any) -> bool:
@@ -70,14 +72,14 @@ def settle(key: str, value: Any, default: Any, *, text: str | None, look_up: Cal
     kind = MAY_BE_NULL.get(key) if default is None else kind_of(default, look_up)
     value = _with_literals(value)
     if kind is str:
-        return _as_text(key, value, text, nested="#" in key or "::" in key, may_be_null=default is None)
+        return _as_text(value, text, may_be_null=default is None or _nested(key) or key in _TEXT_OR_NULL)
     if kind is bool:
         return [read_flag(key, part) for part in value] if isinstance(value, list) else read_flag(key, value)
     if _is_null(value) or value is None:
         _check_null(key, default)
         return None
     if kind in (int, float):
-        return _as_number(key, value, whole=kind is int and not ("#" in key or "::" in key))
+        return _as_number(key, value, whole=kind is int and not _nested(key))
     if kind is dict and not isinstance(value, dict):
         raise ValueError(f"{key} must be a dictionary such as \"{{'name': 1.5}}\", got {text or value!r}")
     if kind is list and isinstance(value, str) and _all_numbers(default):
@@ -123,12 +125,12 @@ def _kind_of_tree(tree: ast.expr, referred: Callable[[str], type | None], names:
     return None
 
 
-def _as_text(key: str, value: Any, text: str | None, *, nested: bool, may_be_null: bool) -> Any:
+def _as_text(value: Any, text: str | None, *, may_be_null: bool) -> Any:
     """The very text, unless it is a list or the like, or null where that has a meaning."""
     typed = text is not None and not text.lstrip().startswith(("[", "(", "{", "'", '"'))
     if isinstance(value, list | tuple | dict | set) and not typed:
         return value
-    if (value is None or _is_null(value)) and (may_be_null or nested):
+    if (value is None or _is_null(value)) and may_be_null:
         return None
     return text if typed else str(value)
 
@@ -146,7 +148,7 @@ def _as_number(key: str, value: Any, *, whole: bool) -> Any:
 
 
 def _check_null(key: str, default: Any) -> None:
-    known = default is None or key in MAY_BE_NULL or "#" in key or "::" in key
+    known = default is None or key in MAY_BE_NULL or _nested(key)
     if not known and isinstance(default, int | float | list):
         raise ValueError(f"{key} must not be null; its default is {default}")
 
@@ -160,6 +162,10 @@ def _with_literals(value: Any) -> Any:
     if isinstance(value, str) and value.casefold() in ("true", "false"):
         return value.casefold() == "true"
     return None if isinstance(value, str) and value.casefold() == "null" else value
+
+
+def _nested(key: str) -> bool:
+    return "#" in key or "::" in key
 
 
 def _is_null(value: Any) -> bool:

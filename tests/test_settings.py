@@ -83,7 +83,7 @@ def test_a_number_for_a_name_is_taken_as_text_by_every_text_and_path(files):
     kinds = {key: MAY_BE_NULL.get(key) if v is None else kind_of(v, parser.get) for key, v in parser.get().items()}
     texts = [key for key, kind in kinds.items() if kind is str]
     assert {"dataset_dir", "datalist", "output_dir"} <= set(texts) | {"datalist"}
-    for name in ("2024", "1e3", "007", "1_0", "0x10", "True", "study#1", "a,b", "3-4"):
+    for name in ("2024", "1e3", "007", "1_0", "0x10", "True", "study#1", "a,b", "3-4", "-1"):
         assert given(parser, *(f"--{key}={name}" for key in texts)) == dict.fromkeys(texts, name)
 
 
@@ -143,6 +143,12 @@ def test_a_value_is_of_the_kind_of_its_default(override, expected):
 def test_a_value_of_another_kind_is_refused_with_what_is_allowed(override, match):
     with pytest.raises(ValueError, match=match):
         read([str(bundles.path("volume_contrast") / "configs" / "pretrain.yaml")], *override)
+
+
+@pytest.mark.parametrize("key", ["key_map", "weights_key"])
+def test_texts_may_be_null_where_that_has_a_meaning(key):
+    parser = parser_of([str(bundles.path("volume_contrast") / "configs" / "train.yaml")])
+    assert given(parser, f"--{key}", "None") == given(parser, f"--{key}", "null") == {key: None}
 
 
 def test_a_reference_in_a_circle_has_no_kind():
