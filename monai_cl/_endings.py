@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import threading
 from types import FrameType
 from typing import NoReturn
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_TEMPORARY = re.compile(
+    r"\.[0-9a-f]{16}\.(?=[^/]+$)|(?<=/)\.(?=[^/]+\.lock$)|\.lock$"
+)  # of a file written whole, of a lock
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -77,6 +81,34 @@ def full_disk(error: BaseException) -> str | None:
     of = f" of {os.path.dirname(os.path.abspath(seen.filename))}" if isinstance(seen.filename, str) else ""
     what = f"no file{of} may grow further" if seen.errno == errno.EFBIG else f"the disk{of} is full"
     return f"{what}; nothing is half written: make room and give the same command again, or another output"
+
+
+_REASONS = {
+    errno.EEXIST: "is in the way: a folder is needed there",
+    errno.ENOTDIR: "lies below a file, where a folder is needed",
+    errno.EISDIR: "is a folder, where a file is needed",
+    errno.ENOENT: "is not there, or cannot be made there",
+    errno.EACCES: "may not be read or written by you",
+    errno.EPERM: "may not be changed by you",
+    errno.EROFS: "lies on a disk that cannot be written to",
+    errno.ENAMETOOLONG: "has too long a name",
+    errno.ELOOP: "is a link that leads to itself",
+}
+
+
+def in_words(error: Exception) -> str:
+    """The message of an error for a user: those of the system say what to do, others as they are."""
+    if type(error) in (ValueError, RuntimeError) or not isinstance(error, OSError):
+        return full_disk(error) or str(error)
+    reason = _REASONS.get(error.errno or 0)
+    if reason is None or not isinstance(error.filename, str) or not _is_of_the_system(error):
+        return full_disk(error) or str(error)
+    name = _TEMPORARY.sub("", error.filename)
+    return f"{name or error.filename} {reason} ({error.strerror}); give another path"
+
+
+def _is_of_the_system(error: OSError) -> bool:
+    return error.errno is not None and error.strerror == os.strerror(error.errno)
 
 
 def _as_by_default(number: int) -> None:

@@ -117,6 +117,28 @@ def read_json(path: str | Path) -> Any:
     return content
 
 
+def read_yaml(path: str | Path, what: str) -> Any:
+    """The content of a YAML file that a user has written.
+
+    Args:
+        path: The file.
+        what: Its kind, for the message.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no regular file or no YAML.
+    """
+    import yaml
+
+    source = Path(path)
+    if source.exists() and not source.is_file():  # opening a pipe would wait for ever
+        raise ValueError(f"{what} must be a file, {source} is none")
+    try:
+        return yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{what} must be valid YAML, {source} is not: {' '.join(str(error).split())}") from error
+
+
 def _inside(one: dict[str, Any] | list[Any]) -> list[Any]:
     return list(one.values()) if isinstance(one, dict) else one
 

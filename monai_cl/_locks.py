@@ -59,6 +59,8 @@ def claim_folder(folder: str | Path, *, instead: str = "another folder") -> Path
 def claim_file(file: str | Path, *, instead: str = "another file") -> Path | None:
     """Take the name of a file for this process alone, as :func:`claim_folder` does a folder; it need not exist."""
     path = Path(file)
+    if not path.name:
+        raise ValueError(f"a file to write must have a name, got {os.fspath(file)!r}; give {instead}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return _claim(path.parent.resolve() / f".{path.name}{LOCK}", path, instead)
 

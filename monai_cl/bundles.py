@@ -22,6 +22,7 @@ from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
 from monai_cl._endings import full_disk, listen
+from monai_cl._files import read_yaml
 from monai_cl._locks import claim_file, claim_folder
 from monai_cl._locks import release as free
 from monai_cl._overrides import (
@@ -175,6 +176,8 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"a config file must exist, {file} does not")
+        if not isinstance(content := read_yaml(file, "a config file"), dict):
+            raise ValueError(f"a config file must hold ids and values, {file} holds a {type(content).__name__}")
     pairs = [f"--{key}={text}" for key, text in pairs_of(arguments[first:]) if key != "config_file"]
     found = read_overrides(["monai/bundle/__main__.py", "run", "--config_file", repr(files), *pairs])
     return files, {key: found.get(key, value) for key, value in options.items() if key not in run_parameters()}

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from monai_cl._endings import code_after, full_disk, listen
+from monai_cl._endings import code_after, in_words, listen
 from monai_cl._locks import alone_with
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ console = Console(markup=False, highlight=False)  # paths and messages may hold 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to make; it must not hold anything yet.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the subjects and the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the subjects and the training.", min=0)] = 0,
 ) -> None:
     """Pretrain, fine-tune and evaluate on made-up brains in a few minutes, beside training from scratch."""
     from monai_cl.demo import run_demo
@@ -85,7 +85,7 @@ def cache(
     dtype: Annotated[str, typer.Option(help="int16 (scaled), float16 or float32.")] = "int16",
     storage: Annotated[str, typer.Option(help="npy, or blosc2 (smaller, slower; the extra `cache`).")] = "npy",
     max_faults: Annotated[float, typer.Option(help="Share of the volumes that may be unreadable.")] = 0.01,
-    processes: Annotated[int | None, typer.Option(help="As many as there are cores when left out.")] = None,
+    processes: Annotated[int | None, typer.Option(help="As many as there are cores when left out.", min=0)] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Replace the cache of another recipe or type.")] = False,
 ) -> None:
     """Prepare every volume of a study once, for training that reads only the boxes it needs."""
@@ -169,7 +169,7 @@ def phantom(
     field_strength: Annotated[float, typer.Option(help="1.5, 3 or 7 tesla.")] = 3.0,
     head: Annotated[bool, typer.Option(help="Add skull, muscle and fat.")] = False,
     lesions: Annotated[int, typer.Option(help="Lesions of white matter in each subject.", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="Seed; more subjects leave the first ones as they were.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed; more subjects leave the first ones as they were.", min=0)] = 0,
 ) -> None:
     """Write synthetic brains with quantitative maps, BIDS names: what `sequence_contrast` pretrains on."""
     from rich.progress import Progress
@@ -407,6 +407,6 @@ def main() -> None:
         code = code_after(end)  # typer has made it 130, whatever the signal
         raise end if code is None else SystemExit(code) from None
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        told = full_disk(error) or str(error)
+        told = in_words(error)
         Console(stderr=True).print(f"error: {told}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from monai_cl._files import read_yaml
 from monai_cl._settings import read_flag
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def _read(name: str | Path) -> dict[str, Any]:
     file = Path(name) if isinstance(name, Path) or str(name).endswith(_SUFFIXES) else path(name)
     if not file.is_file():
         raise ValueError(f"a recipe given as a path must be a file, {file} is none; built in are: {', '.join(names())}")
-    content = yaml.safe_load(file.read_text("utf-8"))
+    content = read_yaml(file, "a recipe")
     missing = [key for key in ("purpose", "preprocessing") if not isinstance(content, dict) or key not in content]
     if missing:
         raise ValueError(f"a recipe needs the keys purpose and preprocessing, {file} lacks {', '.join(missing)}")

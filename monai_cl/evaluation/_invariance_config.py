@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from monai.bundle import ConfigParser
 from torch import nn
 
+from monai_cl._files import read_yaml
 from monai_cl._locks import alone_in
 from monai_cl.evaluation.sequence_invariance import (
     Descriptor,
@@ -71,7 +71,7 @@ def _measure(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    given = read_yaml(path, "the file of a comparison")
     if not isinstance(given, dict):
         raise ValueError(f"{path} must hold settings by name, got {type(given).__name__}")
     for name in given:

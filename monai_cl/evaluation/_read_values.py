@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from monai_cl import bundles
+from monai_cl._files import read_yaml
 
 
 def suggestion(name: object, valid: Sequence[str]) -> str:
@@ -22,10 +21,7 @@ def load(source: Path) -> dict[str, Any]:
     """The content of a YAML file."""
     if not source.is_file():
         raise FileNotFoundError(f"no such file: {source}; the tutorials hold one to start from, curve_hippocampus.yaml")
-    try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source} is not valid YAML: {error}") from error
+    content = read_yaml(source, "the file of a curve")
     if not isinstance(content, dict):
         raise ValueError(f"{source} must hold keys and values, got a {type(content).__name__}")
     return content

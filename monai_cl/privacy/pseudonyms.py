@@ -80,6 +80,8 @@ def read_key(path: str | os.PathLike[str] | None = None) -> Key:
         ValueError: If the file is no key, or others than its owner may read it.
     """
     place = key_path(path)
+    if place.exists() and not place.is_file():  # a pipe would be waited for
+        raise ValueError(f"{_shown(place)} is no key of pseudonyms: it is no file; give another place as --key")
     try:
         text = place.read_text(encoding="ascii").strip()
         mode = place.stat().st_mode

@@ -24,7 +24,7 @@ ATTACKS = int(os.environ.get("MONAI_CL_ATTACKS", "2"))
 SEED = int(os.environ.get("MONAI_CL_ATTACK_SEED", "0"))
 TIMEOUT = 300.0
 _MOMENT = Path(__file__).with_name("moment.py")
-_HIDDEN = re.compile(r"\.[0-9a-f]{16}\.|\.tmp$|^\.(?!lock)")
+_HIDDEN = re.compile(r"^\.(?!.*lock$)|\.tmp$")
 # when and how fast something was done is no result
 _CLOCK = re.compile(
     r'"(started|finished|seconds|time|seconds_a_step|pid|host|token|renewed)": ("[^"]*"|[0-9.e+-]+|null)'
@@ -60,7 +60,7 @@ def run(
 ) -> Ended:
     """Run a command in a folder, and send it a signal at its ``number``-th moment."""
     notes = folder.with_name(f"{folder.name}.moments")
-    key = folder / "out/key/pseudonym.key"
+    key = folder / "key/pseudonym.key"
     if not key.exists():
         key.parent.mkdir(parents=True)
         key.touch(0o600)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from monai_cl.data.curation.checks import check_lists, check_target
 from monai_cl.data.curation.dropping import drop_duplicates, drop_leaks, group, leaks_of, move_to_validation
 from monai_cl.data.curation.duplicates import Pair
 from monai_cl.data.curation.entries import Entry, read_entries
@@ -73,13 +74,18 @@ def curate(
 
     Raises:
         FileNotFoundError: If the datalist or a file of it is absent.
-        ValueError: If an option is out of range, or there are leaks and ``on_leak`` is ``refuse``; the CSV is written
+        ValueError: If an option is out of range, there is nothing in ``sections`` or ``against``, ``out`` would replace
+            anything but an earlier result, or there are leaks and ``on_leak`` is ``refuse``; the CSV is written
             before, so that they can be looked up.
     """
     threshold = check_threshold(method, threshold)
     _check_options(scope, on_leak, hold_out)
     source, chosen = Path(datalist), split_sections(sections)
+    target = Path(out) if out is not None else source.with_name(f"{source.stem}.curated.json")
     content = read_datalist(source)
+    check_lists(source, content, chosen, against)
+    if not dry_run:
+        check_target(target, source, against)
     entries = read_entries(source, content, dataset_dir, method, workers, console)
     pairs, leaks = _screen(entries, chosen, against, on_leak, hold_out, seed)
     kept = [entry for entry in entries if entry.section in chosen and not entry.reason and entry.marks]
@@ -87,7 +93,7 @@ def curate(
     result = _result(entries, pairs, leaks, kept, method, threshold, counts_by_threshold(criteria, method, threshold))
     reduce_slices(kept, criteria, threshold)
     if not dry_run:
-        result = _with_files(result, Path(out) if out else source.with_name(f"{source.stem}.curated.json"))
+        result = _with_files(result, target)
         write_table(result, chosen)
     if leaks and on_leak == "refuse":
         held = "+".join(HELD_OUT) if against is None else Path(against).name
