@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import json
@@ -188,6 +189,13 @@ def _forget() -> None:
         with contextlib.suppress(OSError):
             os.close(held.descriptor)
     _held.clear()
+
+
+@atexit.register
+def _release_all() -> None:
+    """Remove the files of locks whose command failed before it could."""
+    for lock in list(_held):
+        release(lock)
 
 
 if hasattr(os, "register_at_fork"):

@@ -407,6 +407,7 @@ def user_sees(bundle: Path, step: str, study: Path, overlays: tuple[str, ...] = 
     before = files(bundle)
     with pytest.raises(RuntimeError, match=r"^Failed to (evaluate|instantiate) ") as caught:  # MONAI's words
         run(bundle, step, study, overlays, **overrides)
+    bundles.release()  # as the end of the process does
     left = {path for path in files(bundle) - before if "tensorboard" not in path}
     assert left == set()
     return bundles._reason(caught.value)

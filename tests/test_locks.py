@@ -25,8 +25,14 @@ HOLD = """
 import multiprocessing, sys, time
 from monai_cl._locks import claim_file, claim_folder
 {claim}(sys.argv[1])
+def work(there):
+    there.set()
+    time.sleep(60)
 if sys.argv[2] == "with a worker":
-    multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)).start()
+    context = multiprocessing.get_context("fork")
+    there = context.Event()
+    context.Process(target=work, args=(there,)).start()
+    there.wait()
 print("holding", flush=True)
 time.sleep(60)
 """
@@ -90,6 +96,12 @@ def test_a_killed_process_holds_nothing_though_its_workers_live_on(tmp_path: Pat
         process.wait()
         with alone_in(tmp_path):
             pass
+
+
+def test_a_command_that_fails_leaves_no_file_of_its_lock(tmp_path: Path) -> None:
+    code = "import sys; from monai_cl._locks import claim_folder; claim_folder(sys.argv[1]); raise ValueError"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL).returncode == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_process_may_claim_twice_and_the_first_claim_ends_it(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from monai_cl.data import (
     split_subjects,
 )
 from monai_cl.evaluation._steps import Step
-from monai_cl.evaluation._work import _data
+from monai_cl.evaluation._settings import _seen
 from monai_cl.transforms import LoadMapsd
 
 SUFFIXES = ("PDmap", "R1map", "R2starmap")
@@ -127,9 +127,9 @@ def test_a_curve_knows_what_a_pretraining_reads(folder: Path, tmp_path: Path) ->
 
     step = Step.of(bundles.path("sequence_contrast"), ["pretrain"], ["small"])
     overrides = {"dataset_dir": str(folder), "datalist": None}
-    assert _data(step, overrides) == digest_items(map_items(folder))
+    assert _seen(step, overrides) == digest_items(map_items(folder))
     write_maps(tmp_path, "sub-99", 0, shape=(4, 4, 4))
-    assert _data(step, {**overrides, "dataset_dir": str(tmp_path)}) != _data(step, overrides)
+    assert _seen(step, {**overrides, "dataset_dir": str(tmp_path)}) != _seen(step, overrides)
 
 
 def test_the_command_line_writes_synthetic_subjects(tmp_path: Path) -> None:
