@@ -425,7 +425,11 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "precision": ("pretrain", {"precision": "bf16"}, r"precision on a CPU must be 'fp32' or 'auto', got 'bf16'"),
     "no pretraining": ("train", {}, r"no file of weights at .*pretrained\.pt; run the step that writes it first, or "),
     "labels": ("train", {"labels": 9, "pretrained": "none"}, r"between 1 and 4 \(4 items of 4 subjects\), got 9"),
-    "too few channels": ("train", {"out_channels": 2}, r"out_channels must be 3 for the .*\(background, left, right\)"),
+    "too few channels": (
+        "train",
+        {"out_channels": 2},
+        r"out_channels must be 3 for the .*\(0: background, 1: left, 2: right\), got 2; ",
+    ),
     "no model": ("evaluate", {}, r"no file of weights at .*model\.pt"),
     "no model to infer": ("inference", {}, r"no file of weights at .*model\.pt"),
     "one process": ("pretrain", {"overlays": ("multi_gpu.yaml",)}, r"needs the environment of torchrun, .*`torchrun "),

@@ -21,8 +21,8 @@ from monai_cl.data import (
     names_of_maps,
     split_subjects,
 )
-from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._settings import _seen
+from monai_cl.evaluation._steps import Step
 from monai_cl.transforms import LoadMapsd
 
 SUFFIXES = ("PDmap", "R1map", "R2starmap")
