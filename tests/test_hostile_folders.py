@@ -194,3 +194,11 @@ def test_files_beside_a_header_are_hashed_from_its_folder_alone(tmp_path: Path, 
     header = tmp_path / "data/x.mhd"
     header.write_text(f"ObjectType = Image\nNDims = 3\nElementDataFile = {name}\n")
     assert source_files({"image": str(header)}) == [header]
+
+
+def test_json_of_a_run_or_a_bundle_is_read_the_same_way(tmp_path: Path) -> None:
+    from monai_cl.report.save_cases import INDEX, read_cases
+
+    (tmp_path / INDEX).write_text(DEEP["objects"])
+    with pytest.raises(ValueError, match="nested more than 64 deep"):
+        read_cases(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from monai_cl._files import read_json
 from monai_cl.engine import read_history
 from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
 from monai_cl.report._safety import below, inside
@@ -130,7 +130,7 @@ class Bundle:
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """``configs/metadata.json``."""
-        content: dict[str, Any] = json.loads((self.folder / "configs/metadata.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(self.folder / "configs/metadata.json")
         return content
 
     @cached_property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cl._files import read_json
 from monai_cl.evaluation.invariance_tables import rows_by_sequences
 from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
 from monai_cl.report._folders import Run
@@ -31,7 +31,7 @@ def invariance_tables(runs: Sequence[Run]) -> list[Table]:
 
 def _tables(path: Path) -> tuple[Table, Table]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         results, settings = content["results"], content["settings"]
         first = results[0]["name"]
         rows = tuple(tuple(_cells(found, place)) for place, found in enumerate(results))

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from monai_cl._files import atomic_write
+from monai_cl._files import atomic_write, read_json
 from monai_cl.engine.machine import hardware, versions
 from monai_cl.evaluation import load_curve
 from monai_cl.report._facts import data_tables, receipts
@@ -119,7 +119,7 @@ def render_card(bundle: str | Path) -> str:
         raise FileNotFoundError(f"the prose of the card must be in {prose}, there is none; is {root} a bundle?")
     if not inside(root, prose):
         raise ValueError(f"{prose} must lie in the bundle itself, it is a link out of it")
-    metadata = json.loads((root / "configs/metadata.json").read_text(encoding="utf-8"))
+    metadata = read_json(root / "configs/metadata.json")
     records = read_records(root)
     results = "\n\n".join(map(_markdown, records)) or _NONE
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
@@ -175,7 +175,7 @@ def _listed(value: Any) -> list[str]:
 
 def _read(path: Path) -> Record:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["format"] != _FORMAT:
             raise ValueError(f"its format must be {_FORMAT}, got {content['format']!r}")
         return Record(

@@ -14,7 +14,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from monai_cl import recipes
-from monai_cl._files import atomic_write
+from monai_cl._files import atomic_write, read_json
 from monai_cl.data import digest
 from monai_cl.data.datalist import read_datalist, subjects_by_case
 from monai_cl.engine.machine import hardware, versions
@@ -135,7 +135,7 @@ def read_run_record(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}; run the step again, or remove the file") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:

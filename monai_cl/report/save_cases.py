@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_cl._files import atomic_write
+from monai_cl._files import atomic_write, read_json
 from monai_cl.report.predictions import foreground_dice
 
 INDEX = "cases.json"
@@ -113,7 +113,7 @@ def read_cases(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / INDEX
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     listed = [{**case, "spacing": tuple(case["spacing"]), "roles": tuple(case["roles"])} for case in content["cases"]]
     return {**content, "cases": [SavedCase(**case) for case in listed]}
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_cl._files import atomic_write
+from monai_cl._files import atomic_write, read_json
 from monai_cl.weights._finite import require_finite
 
 
@@ -33,7 +33,7 @@ def read_contract(path: str | Path) -> dict[str, Any]:
     beside = Path(path).with_suffix(".json")
     if not beside.exists():
         return {}
-    content: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_json(beside)
     return content
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from monai_cl import recipes
-from monai_cl._files import atomic_write
+from monai_cl._files import atomic_write, read_json
 from monai_cl.data._voxels import require_voxels
 from monai_cl.data.cache.arrays import array_class
 from monai_cl.data.cache.encoding import Encoded, encode
@@ -147,7 +147,7 @@ class Job(Dataset[Outcome]):
     def _entry(self, item: Item) -> dict[str, Any] | None:
         """What an earlier call has stored of this item with these settings, if all of it is there."""
         try:
-            entry: dict[str, Any] = json.loads((self.folder / "entries" / f"{file_name(item)}.json").read_text("utf-8"))
+            entry: dict[str, Any] = read_json(self.folder / "entries" / f"{file_name(item)}.json")
             there = set(entry["volumes"]) == {key for key in FILE_KEYS if item.get(key)} and all(
                 (self.folder / "volumes" / volume["file"]).stat().st_size == volume["bytes"]
                 for volume in entry["volumes"].values()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 from torch.utils.data import DataLoader
 
+from monai_cl._files import read_json
 from monai_cl._locks import alone_in
 from monai_cl.data.cache.arrays import array_class
 from monai_cl.data.cache.encoding import DTYPES
@@ -146,7 +146,7 @@ def _check_folder(job: Job, rebuild: bool) -> None:
     if rebuild or not file.is_file():
         return
     try:
-        made_by = dict(json.loads(file.read_text("utf-8"))["cache"])
+        made_by = dict(read_json(file)["cache"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{file} is damaged or of no cache; give another --out, or --rebuild to replace it") from None
     for what in ("format", "dtype", "storage", "recipe"):
