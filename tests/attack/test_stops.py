@@ -41,10 +41,10 @@ def test_a_stopped_command_says_so_and_leaves_nothing_half_written(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB, which only root may make."""
+    """A file system of 40 MB, which only root may make."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)], capture_output=True, text=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(disk)], capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"no small disk can be made here: {made.stderr.strip()}")
     yield disk
