@@ -59,7 +59,7 @@ def test_damage_is_named(tmp_path: Path, reader: str, damage: str) -> None:
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("tail", [b"", bytes(512), gzip.compress(b"")])
+@pytest.mark.parametrize("tail", [b"", bytes(512), gzip.compress(b"", mtime=0)], ids=["none", "padding", "member"])
 def test_padding_and_further_members_are_no_damage(tmp_path: Path, reader: str, tail: bytes) -> None:
     path = tmp_path / "scan_001.nii.gz"
     path.write_bytes(MEMBER + tail)
