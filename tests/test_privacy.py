@@ -360,7 +360,12 @@ def test_what_a_list_says_of_patients_classes_and_sections_is_looked_through(
     assert found["licence"] == "CC-BY-SA 4.0"
     text = json.dumps([found, {**item, "image": ""}])
     assert not [word for word in ("Hans", "Mueller", "1964") if word in text]
-    assert "2 texts of the list and 2 values of fields" in caplog.text
+    assert "2 field values and 2 texts of the datalist" in caplog.text
+    for licence in ("CC BY-NC-SA 4.0", "Apache-2.0", "CC0 1.0"):
+        (tmp_path / "list.json").write_text(json.dumps(content | {"licence": licence}))
+        assert read_datalist(tmp_path / "list.json")["licence"] == licence
+    (tmp_path / "list.json").write_text(json.dumps(content | {"licence": "CC-BY 4.0 of Hans Mueller"}))
+    assert "licence" not in read_datalist(tmp_path / "list.json")
     (tmp_path / "list.json").write_text(json.dumps(content | {"hide_names": False}))
     assert load_datalist(tmp_path / "list.json", "Hans")[0]["subject"] == "Hans"
 

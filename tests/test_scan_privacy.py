@@ -184,7 +184,7 @@ def test_fields_of_a_dataset_json_are_looked_through(tmp_path):
     told = {text: len(found) for text, found in result.notes.items()}
     assert told == {
         "texts of dataset.json that might name somebody, left out or replaced": 1,
-        "values of fields that might name somebody, left out or replaced": 6,
+        "field values that might name somebody, left out or replaced": 6,
     }
 
 

@@ -38,6 +38,12 @@ _HEADER = (
 _HEX = re.compile(r"[0-9a-f]{16,}")
 _RUNS = re.compile(r"(\d{1,4}(-\d{1,4})?,)*\d{1,4}(-\d{1,4})?")
 _OF_CURATE = "curation"
+# terms that go with the data into records and reports
+_LICENCE = re.compile(
+    r"(CC0|CC[- ]BY([- ](NC|SA|ND))*|Apache|MIT|BSD|ODbL|ODC[- ]BY|PDDL|L?GPL|Public Domain)"
+    r"([- ]?v?\d(\.\d)*)?( (International|Unported|Generic|Licen[cs]e))*",
+    re.IGNORECASE,
+)
 _said: set[tuple[str, ...]] = set()
 
 
@@ -72,10 +78,10 @@ def without_names(content: Mapping[str, Any], is_section: Callable[[str, Any], b
             hidden[section_name(name, names)] = [_entry(entry, names, lost) for entry in value]
         elif name == "labels" and isinstance(value, Mapping):
             hidden[name] = class_names(value, lost)
-        elif name == _OF_CURATE or ((name in _HEADER or is_plain_text(name)) and is_plain_value(value)):
+        elif name == _OF_CURATE or _is_licence(name, value) or _is_plain_header(name, value):
             hidden[name] = value
         else:
-            lost["texts of the list"] += 1
+            lost["texts"] += 1
     _say(lost)
     if names.files:
         hidden["key"] = names.key.fingerprint
@@ -93,11 +99,11 @@ def class_names(labels: Mapping[str, Any], lost: Counter[str]) -> dict[str, str]
     names = {}
     for number, name in labels.items():
         if not str(number).isdigit():
-            lost["names of classes"] += 1
+            lost["class names"] += 1
             continue
         plain = is_plain_text(str(name))
         names[str(number)] = str(name) if plain else f"class {number}"
-        lost["names of classes"] += not plain
+        lost["class names"] += not plain
     return names
 
 
@@ -108,7 +114,7 @@ def plain_fields(item: Mapping[str, Any], lost: Counter[str]) -> dict[str, Any]:
         if (name in _USUAL or is_plain_text(name)) and (_is_ours(name, value) or is_plain_value(value)):
             kept[name] = value
         else:
-            lost["values of fields"] += 1
+            lost["field values"] += 1
     return kept
 
 
@@ -127,6 +133,14 @@ def _entry(entry: Any, names: PlainNames, lost: Counter[str]) -> Any:
     if entry.get("subject") is not None:
         hidden["subject"] = names.subject(entry["subject"])
     return hidden | plain_fields({k: v for k, v in entry.items() if k not in (*_FILES, "subject")}, lost)
+
+
+def _is_plain_header(name: str, value: Any) -> bool:
+    return (name in _HEADER or is_plain_text(name)) and is_plain_value(value)
+
+
+def _is_licence(name: str, value: Any) -> bool:
+    return name in ("licence", "license") and isinstance(value, str) and bool(_LICENCE.fullmatch(value.strip()))
 
 
 def _is_ours(name: str, value: Any) -> bool:

@@ -35,7 +35,8 @@ _ANATOMY = """
     aneurysm ankle annulus anterior anteroseptal anus aorta aortic apex apical appendix arch arteries artery ascending
     atria atrial atrioventricular auricle autochthon autochthonous basal base bile biliary bladder blood bones bowel
     brachiocephalic brainstem brachial bronchi bronchus calcaneus calcarine calcification callosum canal capsule
-    carina carotid cartilage catheter cauda caudal caudate cavity cavum celiac cerebellar cerebellum cerebral cerebrum
+    carina carotid cartilage catheter cauda caudal caudate cavity cavum celiac cerebellar cerebellum cerebral
+    cerebrospinal cerebrum
     cervix chiasm choroid cingulate circle clavicle clavicula cochlea coeliac collapse colon colonic common concha
     condyle consolidation contour convex coracoid cord corona coronary corpora corpus cortex cortical coccyx costa
     costal cranial cranium crus csf cuneus cyst cysts deep deltoid dens descending diaphragm disease disk distal

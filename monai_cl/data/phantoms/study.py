@@ -101,4 +101,5 @@ def _description(spacing: float, seed: int) -> dict[str, object]:
         "tensorImageSize": "3D",
         "modality": {"0": "MR T1w"},
         "labels": {"0": "background"} | {str(value): name for value, name in LABELS.items()},
+        "hide_names": False,  # these brains are nobody's
     }
