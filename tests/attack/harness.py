@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,13 @@ class Attacked:
     Args:
         name: Name for pytest.
         prepare: Makes the inputs in a folder and returns the words of the command.
-        volatile: Pattern of files that tell of the time or the machine, which are not compared.
+        volatile: Pattern of files that tell of the time, the starts or the machine, which are not compared. When the
+            representation was looked at (health.csv) depends on the pace.
     """
 
     name: str
     prepare: Callable[[Path, Path], list[str]] = field(repr=False)
-    volatile: str = r"(^|/)(\.lock|events\.out\.tfevents[^/]*|log\.txt|timing\.json)$"
+    volatile: str = r"(^|/)(\.lock|events\.out\.tfevents[^/]*|log\.txt|timing\.json|run\.json|health\.csv)$"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,20 @@ def differences(one: dict[str, bytes], two: dict[str, bytes]) -> list[str]:
 def _content(path: Path) -> bytes:
     if path.suffix == ".json":
         return _CLOCK.sub("", path.read_text()).encode()
+    if path.name == "checkpoint.pt":  # equal content may have other bytes
+        return "\n".join(_told(torch.load(path, weights_only=True))).encode()
     return path.read_bytes()
+
+
+def _told(content: Any, name: str = "") -> Iterator[str]:
+    """Every value of a checkpoint with its place."""
+    if isinstance(content, dict | list | tuple):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from _told(value, f"{name}/{key}")
+    elif isinstance(content, torch.Tensor):
+        yield f"{name} {sha256(content.numpy().tobytes()).hexdigest()}"
+    else:
+        yield f"{name} {content!r}"
 
 
 # --- the commands
