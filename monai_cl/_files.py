@@ -48,7 +48,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        if error.filename is None:  # of a write that failed, as on a full disk
+        if error.filename is None and error.errno is not None:  # of a write that failed, as on a full disk
             error.filename = os.fspath(target)
         raise
     finally:

@@ -59,7 +59,7 @@ def test_tables_keep_brackets_in_any_console(data: Path) -> None:
 
     result = scan(data, data.parent / "list.json", hide_names=False)
     assert str(data) in shown(result.table())
-    assert ODD in shown(CacheResult(data).table())
+    assert ODD in "".join(shown(CacheResult(data).table()).split())  # a long title is folded
 
 
 def test_the_console_of_commands_takes_no_markup() -> None:

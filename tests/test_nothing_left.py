@@ -17,7 +17,7 @@ TOLD = r"image must have a voxel after preparation, got shape \(1, 0, 0, 0\): th
 @pytest.fixture
 def datalist(tmp_path: Path) -> Path:
     """Two scans with a body, and one of air alone."""
-    names = ("one", "air", "two")
+    names = ("body_1", "air", "body_2")
     for name in names:
         volume = np.full((20, 20, 20), -1000, np.int16)
         if name != "air":
@@ -33,12 +33,12 @@ def datalist(tmp_path: Path) -> Path:
 def test_a_scan_without_a_body_is_left_out_by_name(datalist: Path) -> None:
     items = load_datalist(datalist, "training")
     prepared = PreparedDataset(items, recipes.load("ct_abdomen"), max_faults=0.5)
-    assert [item["case"] for item in prepared] == ["one", "two"]
+    assert [item["case"] for item in prepared] == ["body_1", "body_2"]
     ((name, reason),) = prepared.faults
     assert name == "air"
     assert re.search(TOLD, reason)
     streamed = PreparedStream(items, recipes.load("ct_abdomen"), max_faults=0.5)
-    assert [item["case"] for item in streamed] == ["one", "two"]
+    assert [item["case"] for item in streamed] == ["body_1", "body_2"]
     cache = write_cache(datalist, recipe="ct_abdomen", processes=0, max_faults=0.5)
     ((name, reason),) = cache.left_out
     assert name == "air"

@@ -35,6 +35,7 @@ _HEADER = (
     *("name", "description", "reference", "licence", "license", "release", "modality", "channel_names", "labels"),
     *("tensorImageSize", "numTraining", "numTest", "file_ending"),
 )
+_SOURCE = re.compile(r"[a-z]+\d{0,3}")  # a data set or site by a word in small letters, which settings refer to
 _HEX = re.compile(r"[0-9a-f]{16,}")
 _RUNS = re.compile(r"(\d{1,4}(-\d{1,4})?,)*\d{1,4}(-\d{1,4})?")
 _OF_CURATE = "curation"
@@ -145,6 +146,8 @@ def _is_licence(name: str, value: Any) -> bool:
 
 def _is_ours(name: str, value: Any) -> bool:
     """Whether a value is what scan or curate write under this name, though it looks like a number or a text."""
+    if name == "source":
+        return isinstance(value, str) and bool(_SOURCE.fullmatch(value))
     if name in _HASHES:
         return isinstance(value, str) and bool(_HEX.fullmatch(value))
     if name == "slices":

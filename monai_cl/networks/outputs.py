@@ -29,8 +29,8 @@ def segmenter(network: nn.Module) -> nn.Module:
     Example:
         >>> from monai.networks.nets import BasicUNetPlusPlus
         >>> network = segmenter(BasicUNetPlusPlus(2, 1, 2, features=(4, 4, 4, 4, 4, 4)))
-        >>> network(torch.zeros(1, 1, 16, 16)).shape
-        torch.Size([1, 2, 16, 16])
+        >>> network.eval()(torch.zeros(1, 1, 32, 32)).shape
+        torch.Size([1, 2, 32, 32])
     """
     if not getattr(network, "is_segmenter", False):
         network.register_forward_hook(_main_first)

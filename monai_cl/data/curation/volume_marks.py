@@ -113,7 +113,7 @@ def _shares(size: int, cells: int) -> NDArray[np.float32]:
     """Share that each of ``size`` voxels has in each cell, ``(cells, size)``; rows sum to 1.
 
     Example:
-        >>> _shares(3, 2).round(2).tolist()
+        >>> _shares(3, 2).astype(float).round(2).tolist()
         [[0.67, 0.33, 0.0], [0.0, 0.33, 0.67]]
     """
     edges, voxels = np.arange(cells + 1) * size / cells, np.arange(size)
