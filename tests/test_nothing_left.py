@@ -17,10 +17,10 @@ TOLD = r"image must have a voxel after preparation, got shape \(1, 0, 0, 0\): th
 @pytest.fixture
 def datalist(tmp_path: Path) -> Path:
     """Two scans with a body, and one of air alone."""
-    names = ("body_1", "air", "body_2")
+    names = ("body_1", "empty_1", "body_2")
     for name in names:
         volume = np.full((20, 20, 20), -1000, np.int16)
-        if name != "air":
+        if name != "empty_1":
             volume[4:16, 5:15, 6:14] = 40
         nib.save(nib.Nifti1Image(volume, np.diag([1.5, 1.5, 1.5, 1.0])), tmp_path / f"{name}.nii.gz")
     path = tmp_path / "study.json"
@@ -35,13 +35,13 @@ def test_a_scan_without_a_body_is_left_out_by_name(datalist: Path) -> None:
     prepared = PreparedDataset(items, recipes.load("ct_abdomen"), max_faults=0.5)
     assert [item["case"] for item in prepared] == ["body_1", "body_2"]
     ((name, reason),) = prepared.faults
-    assert name == "air"
+    assert name == "empty_1"
     assert re.search(TOLD, reason)
     streamed = PreparedStream(items, recipes.load("ct_abdomen"), max_faults=0.5)
     assert [item["case"] for item in streamed] == ["body_1", "body_2"]
     cache = write_cache(datalist, recipe="ct_abdomen", processes=0, max_faults=0.5)
     ((name, reason),) = cache.left_out
-    assert name == "air"
+    assert name == "empty_1"
     assert re.search(TOLD, reason)
 
 
