@@ -109,6 +109,7 @@ def is_bundle_process(arguments: Sequence[str]) -> bool:
 
 
 def is_bundle_run(arguments: Sequence[str]) -> bool:
+    """Return true for a command line that runs a bundle's workflow, ``run`` or ``run_workflow``."""
     return is_bundle_process(arguments) and len(arguments) > 1 and arguments[1] in ("run", "run_workflow")
 
 
