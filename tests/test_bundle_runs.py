@@ -220,6 +220,16 @@ def test_pretrain_train_evaluate_infer(bundle: Path, study: Path) -> None:
     assert not [path for path in files(bundle) if Path(path).name.startswith(".")]
 
 
+def test_pretraining_loads_neither_the_report_nor_the_evaluation(bundle: Path, study: Path, tmp_path: Path) -> None:
+    given = {**options(bundle, "pretrain", study), "logging_file": False}
+    code = (
+        f"import sys, monai.bundle\nmonai.bundle.run(**{given!r})\n"
+        "above = [m for m in sys.modules if m.startswith(('monai_cl.report', 'monai_cl.evaluation', 'jinja2'))]\n"
+        "sys.exit(', '.join(above) or None)"
+    )
+    finish(launch(["-W", "ignore", "-c", code], tmp_path), tmp_path)
+
+
 def check_mask(mask: Path, image: Path, *, classes: int) -> None:
     found, source = nib.load(mask), nib.load(image)
     assert found.shape == source.shape

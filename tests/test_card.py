@@ -5,12 +5,12 @@ import pytest
 from typer.testing import CliRunner
 
 from monai_cl import cli
+from monai_cl.engine.run_record import RunRecord
 from monai_cl.evaluation.sequence_invariance import Invariance, write_invariance
 from monai_cl.report import card
 from monai_cl.report._folders import Run
 from monai_cl.report._results import result_tables
 from monai_cl.report.html import write_report
-from monai_cl.report.run_record import RunRecord
 from monai_cl.report.tables import Estimate, Table, from_json, to_json, to_markdown
 
 ROOT = Path(__file__).parents[1]

@@ -23,6 +23,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from monai_cl import cli, weights
+from monai_cl.engine import StepTime, SurfaceDistance
 from monai_cl.evaluation import Curve, CurveResult, Score, load_curve, run_curve
 from monai_cl.evaluation._forks import Forks
 from monai_cl.evaluation._launch import THREAD_VARIABLES, Processes, environment, physical_cores, reason
@@ -32,7 +33,6 @@ from monai_cl.evaluation._read_config import read_config
 from monai_cl.evaluation._steps import Step, in_words
 from monai_cl.evaluation._store import CLAIM, Store
 from monai_cl.evaluation._summary import STEPS, Comparison, Statistics
-from monai_cl.evaluation.handlers import StepTime, SurfaceDistance
 from monai_cl.report._label_curve import curve_tables
 from monai_cl.report.curve_picture import curve_in_words, draw_curve
 

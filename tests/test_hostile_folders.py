@@ -197,7 +197,7 @@ def test_files_beside_a_header_are_hashed_from_its_folder_alone(tmp_path: Path, 
 
 
 def test_json_of_a_run_or_a_bundle_is_read_the_same_way(tmp_path: Path) -> None:
-    from monai_cl.report.save_cases import INDEX, read_cases
+    from monai_cl.engine.save_cases import INDEX, read_cases
 
     (tmp_path / INDEX).write_text(DEEP["objects"])
     with pytest.raises(ValueError, match="nested more than 64 deep"):

@@ -19,14 +19,14 @@ from monai.networks.nets import SegResNet
 from typer.testing import CliRunner
 
 from monai_cl import bundles, cli, weights
+from monai_cl.engine.run_record import read_run_record
+from monai_cl.engine.save_cases import SavedCase, read_cases
 from monai_cl.evaluation.results import Curve, CurveArm, Estimate, save_curve
 from monai_cl.report import RunRecord, SaveCases, _slices
 from monai_cl.report._curves import draw_histories
 from monai_cl.report._folders import Run, find
 from monai_cl.report._privacy import without_paths
 from monai_cl.report.html import write_report
-from monai_cl.report.run_record import read_run_record
-from monai_cl.report.save_cases import SavedCase, read_cases
 
 CASES = ("mueller_anna", "smith_john", "doe_jane", "roe_jim")
 SHAPE = (14, 18, 9)

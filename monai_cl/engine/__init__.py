@@ -11,8 +11,13 @@ if TYPE_CHECKING:
     from monai_cl.engine.history import History, read_history
     from monai_cl.engine.mixup import MixupBatch
     from monai_cl.engine.optimisation import adamw, warmup_cosine
+    from monai_cl.engine.prediction_picture import PredictionPicture, foreground_dice
     from monai_cl.engine.progress import ProgressLine, scalars
+    from monai_cl.engine.run_record import RunRecord, read_run_record
+    from monai_cl.engine.save_cases import SaveCases
+    from monai_cl.engine.step_time import StepTime
     from monai_cl.engine.stop import GracefulStop
+    from monai_cl.engine.surface_distance import SurfaceDistance
     from monai_cl.engine.trainer import NonFiniteLossError, PretrainTrainer
     from monai_cl.engine.voxel_loss import VoxelLoss, without_ignored
     from monai_cl.engine.voxel_probe import label_probe
@@ -29,13 +34,20 @@ __all__ = [
     "History",
     "MixupBatch",
     "NonFiniteLossError",
+    "PredictionPicture",
     "PretrainTrainer",
     "ProgressLine",
+    "RunRecord",
+    "SaveCases",
     "SaveNetwork",
+    "StepTime",
+    "SurfaceDistance",
     "VoxelLoss",
     "adamw",
+    "foreground_dice",
     "label_probe",
     "read_history",
+    "read_run_record",
     "scalars",
     "warmup_cosine",
     "without_ignored",

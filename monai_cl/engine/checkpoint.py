@@ -80,7 +80,7 @@ class Checkpoint:
 
     def start(self, engine: PretrainTrainer) -> None:
         """Load the checkpoint, if the run is to go on from one."""
-        self._resolved = resolved_settings(engine)
+        self._resolved = engine.resolved = resolved_settings(engine)
         if rank() == 0:
             for file in (self.path, self.network_file, self.network_file.with_suffix(".json")):
                 remove_leftovers(file)

@@ -68,6 +68,7 @@ class PretrainTrainer(Trainer):
         self.grad_scaler = self.precision.scaler()
         self.max_grad_norm = max_grad_norm
         self.last_checkpoint: Path | None = None
+        self.resolved: dict[str, Any] | None = None  # settings that a checkpoint has read off this trainer at its start
         self.states: dict[str, Callable[[], dict[str, Any]]] = {}  # what handlers want in a checkpoint, by name
         self.resumed: dict[str, dict[str, Any]] = {}  # the same, of the checkpoint that the run goes on from
         super().__init__(

@@ -22,7 +22,7 @@ from monai_cl.evaluation._launch import THREAD_VARIABLES, Launcher, Processes, h
 from monai_cl.evaluation._steps import PROGRAM
 
 _WARM = ("monai.bundle", "monai.engines", "monai.handlers", "monai.inferers", "monai.networks.nets", "monai.transforms")
-_OWN = ("data", "engine", "evaluation.handlers", "losses", "methods", "recipes", "report", "transforms", "weights")
+_OWN = ("data", "engine", "losses", "methods", "recipes", "transforms", "weights")
 
 
 class Forks(Launcher[ForkServerProcess]):

@@ -8,10 +8,10 @@ from itertools import product
 from typing import Any
 
 from monai_cl.data import digest, load_datalist
+from monai_cl.engine.patients import patients_of
 from monai_cl.evaluation._config import COMPUTE, LONGER, Arm, CurveConfig
 from monai_cl.evaluation._curve_data import HANDED, LONG
 from monai_cl.evaluation._digests import digest_sections
-from monai_cl.evaluation._patients import patients_of
 from monai_cl.evaluation._records import PAIRED
 from monai_cl.evaluation._steps import Step
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from monai_cl._files import atomic_write
 from monai_cl.data.datalist import subjects_by_case
+from monai_cl.engine.patients import numbered
 from monai_cl.evaluation._curve_data import (
     COMPUTE,
     MEAN,
@@ -23,7 +24,6 @@ from monai_cl.evaluation._curve_data import (
     Estimate,
     Score,
 )
-from monai_cl.evaluation._patients import numbered
 from monai_cl.evaluation._store import read_json, write_json
 from monai_cl.evaluation._summary import judged, summarise
 from monai_cl.evaluation._table import read_table, write_table

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from monai_cl._lazy import face
 
 if TYPE_CHECKING:
-    from monai_cl.report.predictions import PredictionPicture, foreground_dice
-    from monai_cl.report.run_record import RunRecord
-    from monai_cl.report.save_cases import SaveCases
+    from monai_cl.engine.prediction_picture import PredictionPicture, foreground_dice
+    from monai_cl.engine.run_record import RunRecord
+    from monai_cl.engine.save_cases import SaveCases
 
 __all__ = ["PredictionPicture", "RunRecord", "SaveCases", "foreground_dice"]
 

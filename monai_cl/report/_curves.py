@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from monai_cl.engine.drawing import new_figure
 from monai_cl.engine.health import PERCENTILES
 from monai_cl.report._drawing import Picture, colours, dashes, page_style, to_svg
 from monai_cl.report._folders import Run
-from monai_cl.report.pictures import new_figure
 
 _MEANINGS = {
     "loss": "what is minimised",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl.data import digest
+from monai_cl.engine.run_record import datalist_facts
 from monai_cl.report._folders import Bundle, Found, Run
-from monai_cl.report.run_record import datalist_facts
 from monai_cl.report.tables import Cell, Table
 
 _HASH = 12  # digits of a SHA-256 that are shown

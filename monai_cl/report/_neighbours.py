@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from monai_cl.engine.drawing import new_figure
 from monai_cl.networks import encoder_features, pool_pyramid
 from monai_cl.report._drawing import Picture, draw_box, draw_slice, page_style, to_svg
 from monai_cl.report._sources import NotAvailableError, PreparedVolume, Sources, networks
-from monai_cl.report.pictures import new_figure
 from monai_cl.report.tables import Table
 
 MOST_VOLUMES = 12

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from monai_cl.engine.save_cases import read_cases
 from monai_cl.evaluation import CaseScore, interval, paired_difference
 from monai_cl.evaluation._believing import short, verdict
 from monai_cl.report._folders import Run, Scores
-from monai_cl.report.save_cases import read_cases
 from monai_cl.report.tables import Cell, Estimate, Table
 
 METRICS = {

@@ -20,9 +20,9 @@ from contourpy import contour_generator
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from monai_cl.engine.drawing import COLOURS
+from monai_cl.engine.save_cases import SavedCase
 from monai_cl.report._safety import inside
-from monai_cl.report.pictures import COLOURS
-from monai_cl.report.save_cases import SavedCase
 
 MOST_SLICES = 64
 MOST_PIXELS = 192

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monai_cl.engine.drawing import new_figure
 from monai_cl.report._drawing import INK, Picture, colours, draw_box, draw_slice, page_style, to_svg
 from monai_cl.report._sources import NotAvailableError, Sources
-from monai_cl.report.pictures import new_figure
 from monai_cl.transforms import CropPlan, VolumeContrastCrops
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monai_cl.engine.drawing import new_figure, save
 from monai_cl.evaluation._believing import of_patients, short
 from monai_cl.evaluation.results import COMPUTE, STEPS, Curve, CurveArm, Estimate
-from monai_cl.report.pictures import new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

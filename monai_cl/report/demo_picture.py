@@ -8,8 +8,9 @@ import numpy as np
 
 from monai_cl.data import load_datalist
 from monai_cl.engine import read_history
-from monai_cl.report.pictures import class_legend, draw_history, draw_views, new_figure, save, show_slice
-from monai_cl.report.predictions import foreground_dice
+from monai_cl.engine.drawing import class_legend, new_figure, save, show_slice
+from monai_cl.engine.prediction_picture import foreground_dice
+from monai_cl.report.pictures import draw_history, draw_views
 from monai_cl.transforms import VolumeContrastCrops
 
 CLASSES = {1: "grey matter", 2: "white matter", 3: "CSF"}

@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import track
 
 from monai_cl._files import atomic_write
+from monai_cl.engine.drawing import COLOURS
+from monai_cl.engine.save_cases import INDEX, read_cases
 from monai_cl.evaluation import Curve, load_curve
 from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
 from monai_cl.report._curves import draw_histories
@@ -35,8 +37,6 @@ from monai_cl.report._safety import inside, own_picture
 from monai_cl.report._slices import Viewer, viewer
 from monai_cl.report._sources import NotAvailableError, PreparedVolume, Sources
 from monai_cl.report._views import draw_correspondences
-from monai_cl.report.pictures import COLOURS
-from monai_cl.report.save_cases import INDEX, read_cases
 from monai_cl.report.tables import Table, cell_text, is_number
 
 logger = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl.data import BrainMaps, brain_maps
+from monai_cl.engine.drawing import new_figure, save
 from monai_cl.qmri import Protocol
 from monai_cl.qmri.protocols import (
     BalancedSsfp,
@@ -17,7 +18,6 @@ from monai_cl.qmri.protocols import (
     Mprage,
     SpoiledGradientEcho,
 )
-from monai_cl.report.pictures import new_figure, save
 
 # Usual protocols at 3 T; the inversion times null fluid in FLAIR, fluid and white matter of the subject in DIR.
 SEQUENCES: Mapping[str, Protocol] = {

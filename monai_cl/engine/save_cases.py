@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_cl._files import atomic_write, read_json
-from monai_cl.report.predictions import foreground_dice
+from monai_cl.engine.prediction_picture import foreground_dice
 
 INDEX = "cases.json"
 _KEEP = ("extremes", "all")

@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from monai_cl.report.pictures import class_legend, new_figure, save, show_slice
+from monai_cl.engine.drawing import class_legend, new_figure, save, show_slice
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from monai_cl._files import atomic_write, read_json
 from monai_cl.data import digest
 from monai_cl.data.datalist import read_datalist, subjects_by_case
 from monai_cl.engine.machine import hardware, versions
+from monai_cl.engine.patients import numbered
 from monai_cl.engine.resolved import resolved_settings
-from monai_cl.evaluation._patients import numbered
 from monai_cl.weights import Receipt
 
 FILE = "run.json"
@@ -100,7 +100,7 @@ class RunRecord:
         self._started = time.perf_counter()
         earlier = read_run_record(self.path.parent).get("parts", []) if engine.state.iteration else []
         part = {"started": _now(), "finished": None, "from_step": engine.state.iteration, "to_step": None}
-        self._content["resolved"] = resolved_settings(engine)
+        self._content["resolved"] = getattr(engine, "resolved", None) or resolved_settings(engine)
         self._content["parts"] = [*earlier, {**part, "seconds": None, "versions": versions(), "hardware": hardware()}]
         receipt = None if self._receipt is None else self._receipt()
         if receipt is not None:
