@@ -2,4 +2,6 @@
 
 from importlib.metadata import version as _version
 
+from monai_cl import _moved as _moved
+
 __version__ = _version("monai_cl")

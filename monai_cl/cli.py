@@ -51,7 +51,7 @@ def scan(
     workers: Annotated[int | None, typer.Option(help="Threads that read.", min=1)] = None,
 ) -> None:
     """List the usable volumes of folders in a MONAI datalist, and say why the others were left out."""
-    from monai_cl.data.intake.scan import scan as scan_folders
+    from monai_cl.intake.scan import scan as scan_folders
     from monai_cl.report.study_page import write_study_page
 
     with alone_with(out):

@@ -9,11 +9,19 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "monai_cl"
-LEVEL = {
-    "losses": 0, "qmri": 0, "privacy": 0, "transforms": 1, "networks": 1, "metrics": 1, "data": 1,
-    "methods": 2, "engine": 3, "evaluation": 4, "report": 5, "demo": 5, "cli": 6,
-}  # fmt: skip
-LEAVES = {"recipes", "bundles", "weights", "_endings", "_files", "_lazy", "_locks", "_overrides", "_settings"}
+LEVELS = (
+    ("losses", "qmri", "privacy", "recipes", "bundles"),
+    ("io", "networks"),
+    ("weights", "metrics", "transforms", "phantoms", "datalist"),
+    ("intake", "data", "methods"),
+    ("engine",),
+    ("evaluation",),
+    ("report",),
+    ("demo",),
+    ("cli",),
+)
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+LEAVES = {"_endings", "_files", "_lazy", "_locks", "_moved", "_overrides", "_settings"}
 
 
 def imports(path: Path) -> set[str]:
@@ -59,7 +67,9 @@ def test_importing_the_package_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["monai_cl.data.intake.scan", "monai_cl.data", "monai_cl.cli"])
+@pytest.mark.parametrize(
+    "module", ["monai_cl.intake.scan", "monai_cl.data.intake.scan", "monai_cl.data", "monai_cl.cli"]
+)
 def test_listing_a_folder_starts_without_torch_and_monai(module: str) -> None:
     code = f"import sys, {module}\nsys.exit(', '.join({{'torch', 'monai', 'SimpleITK'}} & set(sys.modules)) or None)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -55,7 +55,7 @@ def test_commands_on_such_a_folder_end_and_name_it(data: Path, tmp_path: Path) -
 
 def test_tables_keep_brackets_in_any_console(data: Path) -> None:
     from monai_cl.data.cache.writing import CacheResult
-    from monai_cl.data.intake.scan import scan
+    from monai_cl.intake.scan import scan
 
     result = scan(data, data.parent / "list.json", hide_names=False)
     assert str(data) in shown(result.table())

@@ -21,7 +21,7 @@ from monai_cl import recipes
 from monai_cl.data import PreparedDataset, PreparedStream, TooManyFaultsError, load_datalist, write_cache
 from monai_cl.data.cache import arrays
 from monai_cl.data.cache.encoding import encode
-from monai_cl.data.intake.study import digest
+from monai_cl.data.study import digest
 
 OPTIONS = {"spacing": 1.5}
 SECTIONS = ("training", "validation", "unlabelled")

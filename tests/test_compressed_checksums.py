@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from monai_cl.data import PreparedDataset, TooManyFaultsError
-from monai_cl.data.intake.nifti import read_grid
-from monai_cl.data.maps.files import values_of
+from monai_cl.io.errors import UnusableImageError
+from monai_cl.io.grid import read_grid
+from monai_cl.io.maps.files import values_of
+from monai_cl.io.streams import InflatedFile
 from monai_cl.transforms import LoadVolume, LoadVolumed
-from monai_cl.transforms._dicom import UnusableImageError
-from monai_cl.transforms._streams import InflatedFile
 
 VALUES = np.random.default_rng(0).normal(0, 40, (20, 18, 16)).astype(np.int16)
 MEMBER = gzip.compress(nibabel.Nifti1Image(VALUES, np.diag([2.0, 2, 2, 1])).to_bytes())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monai_cl._files import atomic_write
-from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
+from monai_cl.datalist import few_labels, load_datalist, shared_subjects
 
 
 def write(folder: Path, content: object, name: str = "datalist.json") -> Path:

@@ -15,9 +15,9 @@ from dicom_series import slice_dataset
 from pydicom.uid import JPEGLSLossless
 
 from monai_cl.data import scan
-from monai_cl.data.intake import _decoder_pool
-from monai_cl.data.intake._decoder_pool import DecoderDiedError, DecoderPool
-from monai_cl.transforms._dicom import SliceHeader, _decoder, read_slice_header
+from monai_cl.intake import _decoder_pool
+from monai_cl.intake._decoder_pool import DecoderDiedError, DecoderPool
+from monai_cl.io.dicom import SliceHeader, decoder_process, read_slice_header
 
 PIXELS = np.arange(1920, dtype="<i2").reshape(40, 48)
 
@@ -36,16 +36,16 @@ def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that ends on files named ``deadly`` and waits on files named ``slow``."""
     program = tmp_path / "program.py"
     program.write_text(
-        f"import sys, os, time\nsys.path.insert(0, {os.path.dirname(_decoder.__file__)!r})\n"
-        "import _decoder\nbefore = _decoder.answer\n"
+        f"import sys, os, time\nsys.path.insert(0, {os.path.dirname(decoder_process.__file__)!r})\n"
+        "import decoder_process\nbefore = decoder_process.answer\n"
         "def answer(request):\n"
         "    if 'deadly' in request['path']: os.abort()\n"
         "    if 'slow' in request['path']: time.sleep(60)\n"
         "    print('a library prints')\n"
         "    return before(request)\n"
-        "_decoder.answer = answer\n_decoder.main()\n"
+        "decoder_process.answer = answer\ndecoder_process.main()\n"
     )
-    monkeypatch.setattr(_decoder_pool._decoder, "__file__", str(program))
+    monkeypatch.setattr(_decoder_pool.decoder_process, "__file__", str(program))
 
 
 def test_both_ways_give_the_values(tmp_path: Path) -> None:

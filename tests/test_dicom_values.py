@@ -13,9 +13,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from monai_cl.data import PreparedDataset, scan
-from monai_cl.data.intake._middle_slice import PADDING_KEPT
-from monai_cl.data.intake.dicom import PADDED
-from monai_cl.data.intake.scan import ScanResult
+from monai_cl.intake._middle_slice import PADDING_KEPT
+from monai_cl.intake.dicom import PADDED
+from monai_cl.intake.scan import ScanResult
 from monai_cl.transforms import LoadVolume, LoadVolumed
 
 Change = Callable[[Dataset, int], object]

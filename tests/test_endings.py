@@ -90,7 +90,7 @@ def test_the_command_line_ends_with_the_code_of_the_signal(monkeypatch: pytest.M
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    monkeypatch.setattr("monai_cl.data.intake.scan.scan", interrupted)
+    monkeypatch.setattr("monai_cl.intake.scan.scan", interrupted)
     monkeypatch.setattr(sys, "argv", ["monai-cl", "scan", "."])
     try:
         with pytest.raises(SystemExit, match="143"):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from monai_cl.transforms._dicom import gpu_decoder
-from monai_cl.transforms._dicom.gpu_decoder import tell_of_gpu_decoder
+from monai_cl.io.dicom import gpu_decoder
+from monai_cl.io.dicom.gpu_decoder import tell_of_gpu_decoder
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from rich.console import Console
 from monai_cl._files import read_json
 from monai_cl.data import load_datalist, scan
 from monai_cl.data.cache.sources import source_files
-from monai_cl.data.datalist import read_datalist
-from monai_cl.data.intake.scan import ScanResult
-from monai_cl.data.maps.sidecars import stated_unit
+from monai_cl.datalist import read_datalist
+from monai_cl.intake.scan import ScanResult
+from monai_cl.io.maps.sidecars import stated_unit
 from monai_cl.report.study_page import write_study_page
 from monai_cl.transforms import LoadVolume
 

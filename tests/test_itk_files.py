@@ -14,11 +14,12 @@ import SimpleITK as sitk
 
 from monai_cl.data import scan
 from monai_cl.data.cache.sources import source_files
-from monai_cl.data.intake._middle_slice import middle_slice
-from monai_cl.data.intake.scan import ScanResult
+from monai_cl.intake._middle_slice import middle_slice
+from monai_cl.intake.scan import ScanResult
+from monai_cl.io.errors import UnusableImageError
+from monai_cl.io.itk import read_itk, read_itk_header
+from monai_cl.io.suffixes import ITK
 from monai_cl.transforms import LoadVolume
-from monai_cl.transforms._dicom import UnusableImageError
-from monai_cl.transforms._itk import SUFFIXES, read_itk, read_itk_header
 
 OUTSIDE = "outside the scanned folder"
 TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
@@ -55,7 +56,7 @@ def assert_as_itk(path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", ITK)
 @pytest.mark.parametrize("packed", [False, True])
 def test_what_itk_writes_is_read_as_it_reads_it(tmp_path: Path, suffix: str, dtype: str, packed: bool) -> None:
     path = tmp_path / f"x{suffix}"
@@ -257,7 +258,7 @@ def test_a_picture_of_a_huge_hole_takes_little_memory(tmp_path: Path, kind: str)
 
 @pytest.mark.parametrize("kind", [".nii", ".nii.gz", ".mha", ".nrrd"])
 def test_claims_beyond_the_memory_are_left_out(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monai_cl.transforms._claims.memory", lambda: 800)
+    monkeypatch.setattr("monai_cl.io.memory.memory", lambda: 800)
     sitk.WriteImage(image(), str(tmp_path / f"x{kind}"))
     with pytest.raises(ValueError, match=r"nothing usable below .*: 1 larger than memory"):
         scan(tmp_path, tmp_path / "out/study.json")

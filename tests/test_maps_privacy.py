@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from monai_cl.data import common_maps, digest_items, find_maps, load_maps, map_items, names_of_maps
-from monai_cl.data.intake._hidden_paths import Finder, shown
-from monai_cl.data.intake.pseudonyms import key_path, read_key
 from monai_cl.data.loading.faults import Faults
+from monai_cl.privacy.hidden_paths import Finder, shown
+from monai_cl.privacy.pseudonyms import key_path, read_key
 from monai_cl.transforms import LoadMapsd, RandMRContrast
 
 NAMES = ("Mueller", "Hans", "mueller", "19610417", "48213")

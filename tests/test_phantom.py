@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from monai_cl.data.phantoms import (
+from monai_cl.phantoms import (
     abdomen_ct_phantom,
     brain_subject,
     cardiac_mr_phantom,
     chest_ct_phantom,
     write_brain_dataset,
 )
-from monai_cl.data.phantoms import template as phantom_template
-from monai_cl.data.phantoms.deformation import exponentiate, jacobian_determinant, random_displacement, voxel_grid
-from monai_cl.data.phantoms.template import Grid, full_template, template_fractions
-from monai_cl.data.phantoms.volume import centred_affine, rician, smooth_noise, write_nifti
+from monai_cl.phantoms import template as phantom_template
+from monai_cl.phantoms.deformation import exponentiate, jacobian_determinant, random_displacement, voxel_grid
+from monai_cl.phantoms.template import Grid, full_template, template_fractions
+from monai_cl.phantoms.volume import centred_affine, rician, smooth_noise, write_nifti
 
 needs_nilearn = pytest.mark.skipif(importlib.util.find_spec("nilearn") is None, reason="needs the demo extra")
 EXTENT = (168, 216, 168)
@@ -71,7 +71,7 @@ def test_exponential_of_a_constant_velocity_is_a_shift():
 def test_exponentials_of_opposite_velocities_are_inverse():
     velocity = torch.stack([smooth_noise(np.random.default_rng(i), (32, 32, 32), 6.0) for i in range(3)])
     forward, backward = exponentiate(velocity), exponentiate(-velocity)
-    from monai_cl.data.phantoms.deformation import sample
+    from monai_cl.phantoms.deformation import sample
 
     there_and_back = forward + sample(backward, voxel_grid((32, 32, 32)) + forward)
     assert there_and_back[:, 8:-8, 8:-8, 8:-8].abs().max() < 0.1

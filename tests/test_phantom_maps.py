@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from monai_cl.data import brain_maps, find_maps, load_maps, write_brain_maps
-from monai_cl.data.phantoms import brain_subject, save_subject
+from monai_cl.phantoms import brain_subject, save_subject
 from monai_cl.qmri import draw_protocol, tissue
 from monai_cl.qmri.maps import MAP_NAMES
 from monai_cl.qmri.protocols import SpinEcho

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from monai_cl.cli import app
 from monai_cl.data import MaskFiles, few_labels, find_images, load_datalist, scan, scans_of
-from monai_cl.data.datalist import read_datalist
+from monai_cl.datalist import read_datalist
 from monai_cl.privacy.ids import make_token, tokens_in
 from monai_cl.privacy.lookup import UNKNOWN, look_up
 from monai_cl.privacy.mask_record import Note, note_mask, read_notes
@@ -313,7 +313,7 @@ def test_a_study_moves_with_its_key_and_its_table(tmp_path: Path, key: Path, mon
 
 
 def test_old_lists_with_hidden_parts_are_found_as_before(tmp_path: Path) -> None:
-    from monai_cl.data.intake._hidden_paths import alias_of
+    from monai_cl.privacy.hidden_paths import alias_of
 
     secret = find_or_make_key()
     write_volume(tmp_path / "Mueller/brain_1.nii.gz", 0)

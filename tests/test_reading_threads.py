@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dicom_series import write_series
 
-from monai_cl.transforms import _threads
+from monai_cl.io import threads as _threads
 from monai_cl.transforms.load import LoadVolume
 
 

@@ -14,7 +14,7 @@ import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from monai_cl import recipes
-from monai_cl.data.phantoms import abdomen_ct_phantom, cardiac_mr_phantom, chest_ct_phantom
+from monai_cl.phantoms import abdomen_ct_phantom, cardiac_mr_phantom, chest_ct_phantom
 
 FOLDER = Path(__file__).parent.parent / "transforms"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))

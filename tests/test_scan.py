@@ -21,9 +21,9 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLSLossless
 from rich.console import Console
 
-from monai_cl.data.datalist import load_datalist
-from monai_cl.data.intake.decathlon import subjects_by_name
-from monai_cl.data.intake.scan import ScanResult, scan
+from monai_cl.datalist import load_datalist
+from monai_cl.intake.decathlon import subjects_by_name
+from monai_cl.intake.scan import ScanResult, scan
 from monai_cl.transforms.load import LoadVolume, LoadVolumed
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

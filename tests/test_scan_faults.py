@@ -18,7 +18,7 @@ from pydicom import dcmread
 from pydicom.pixels import get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, generate_uid
 
-from monai_cl.data.intake.scan import ScanResult, scan
+from monai_cl.intake.scan import ScanResult, scan
 from monai_cl.transforms.load import LoadVolume
 
 
@@ -505,7 +505,7 @@ def test_complex_values_are_left_out(data):
 
 def test_a_reader_that_fails_in_its_own_way_does_not_end_the_scan(data, monkeypatch):
     (data / "odd.nii").write_bytes(b"?")
-    monkeypatch.setattr("monai_cl.data.intake._headers.read_grid", lambda path: {}[path])
+    monkeypatch.setattr("monai_cl.intake._headers.read_grid", lambda path: {}[path])
     result = scanned(data)
     assert [(one.reason, one.detail) for one in result.left_out] == [
         ("unreadable", "no reader knows what to make of it (KeyError)")

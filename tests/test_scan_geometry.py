@@ -11,8 +11,8 @@ import pytest
 from pydicom.pixels import apply_modality_lut
 
 from monai_cl.data import load_datalist, scan
-from monai_cl.transforms._dicom.headers import WANTED
-from monai_cl.transforms._dicom.tags import IMPLICIT, Tags, read_tags
+from monai_cl.io.dicom.headers import WANTED
+from monai_cl.io.dicom.tags import IMPLICIT, Tags, read_tags
 from monai_cl.transforms.load import LoadVolume
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from monai_cl.data.intake.scan import ScanResult, scan
+from monai_cl.intake.scan import ScanResult, scan
 
 SHAPE = (20, 22, 18)
 AFFINE = np.diag([-1.0, 1.0, 1.2, 1.0])

@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 from monai_cl.cli import app
 from monai_cl.data import PreparedDataset, TooManyFaultsError, load_datalist, scan
-from monai_cl.data.intake._concealment import Concealer
-from monai_cl.data.intake._hidden_paths import Finder, alias_of
+from monai_cl.intake._concealment import Concealer
+from monai_cl.io.dicom import Person
+from monai_cl.privacy.hidden_paths import Finder, alias_of
 from monai_cl.privacy.pseudonyms import Key, find_or_make_key, new_key, read_key
-from monai_cl.transforms._dicom import Person
 from monai_cl.transforms.load import LoadVolume, LoadVolumed
 
 WHO = {

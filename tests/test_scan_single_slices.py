@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from dicom_series import write_series, write_slice
 
-from monai_cl.data.datalist import load_datalist
-from monai_cl.data.intake.scan import ScanResult, scan
+from monai_cl.datalist import load_datalist
+from monai_cl.intake.scan import ScanResult, scan
 from monai_cl.transforms.load import LoadVolume
 
 STUDY = {"StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.9", "SeriesDescription": "t1 mprage"}

@@ -14,12 +14,12 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from monai_cl.cli import app
-from monai_cl.data.phantoms.volume import write_nifti
 from monai_cl.evaluation import load_sequences, measure_invariance, mind_descriptor, network_descriptor, shift_for
 from monai_cl.evaluation.invariance_tables import by_sequences, table, table_by_sequences
 from monai_cl.evaluation.sequence_invariance import Sequences, _resample, _summary, _tail
 from monai_cl.metrics import correspondence_errors, features_at, mind_ssc
 from monai_cl.networks import resized
+from monai_cl.phantoms.volume import write_nifti
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -10,7 +10,7 @@ from monai.transforms import Compose, MapTransform
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from monai_cl.data import SliceDataset
-from monai_cl.data.phantoms import cardiac_mr_phantom
+from monai_cl.phantoms import cardiac_mr_phantom
 from monai_cl.transforms import (
     ShortAxisOrientation,
     ShortAxisOrientationD,

@@ -7,10 +7,6 @@ from monai_cl._lazy import face
 if TYPE_CHECKING:
     from monai_cl.data.cache import CacheResult, write_cache
     from monai_cl.data.curation import check_pretraining, curate, find_leaks, kept_slices
-    from monai_cl.data.datalist import few_labels, load_datalist, shared_subjects
-    from monai_cl.data.intake.new_scans import find_images
-    from monai_cl.data.intake.scan import ScanResult, scan
-    from monai_cl.data.intake.study import check_axes, check_labels, check_study, class_names, digest
     from monai_cl.data.loading.depths import items_with_depth
     from monai_cl.data.loading.drawing import BatchDraw, field_of, source_weights
     from monai_cl.data.loading.faults import Faults, TooManyFaultsError
@@ -27,12 +23,16 @@ if TYPE_CHECKING:
     from monai_cl.data.loading.sampling import StepSampler, ViewDataset, fixed_batches, view_loader
     from monai_cl.data.loading.slice_loading import ReadableSlices, fixed_slice_batches, slice_loader
     from monai_cl.data.loading.slices import SliceDataset, check_slab, cut_slab, items_of_rank
-    from monai_cl.data.maps.finding import find_maps, maps_by_name, names_of_maps
-    from monai_cl.data.maps.fractions import find_fractions, fractions_by_tissue, load_fractions
-    from monai_cl.data.maps.reading import load_maps
-    from monai_cl.data.maps.study import common_fractions, common_maps, digest_items, map_items, split_subjects
-    from monai_cl.data.masks import MaskFiles, scans_of
-    from monai_cl.data.phantoms import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
+    from monai_cl.data.map_study import common_fractions, common_maps, digest_items, map_items, split_subjects
+    from monai_cl.data.study import check_axes, check_labels, check_study, class_names, digest
+    from monai_cl.datalist import few_labels, load_datalist, shared_subjects
+    from monai_cl.intake.new_scans import find_images
+    from monai_cl.intake.scan import ScanResult, scan
+    from monai_cl.io.maps.finding import find_maps, maps_by_name, names_of_maps
+    from monai_cl.io.maps.fractions import find_fractions, fractions_by_tissue
+    from monai_cl.phantoms import BrainMaps, brain_maps, write_brain_dataset, write_brain_maps
+    from monai_cl.transforms.map_values import load_fractions, load_maps
+    from monai_cl.transforms.mask_files import MaskFiles, scans_of
 
 __all__ = [
     "BatchDraw",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from monai_cl.data.datalist import FILE_KEYS
+from monai_cl.datalist import FILE_KEYS
 
 
 def require_voxels(item: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from monai_cl.data.datalist import subject_of
+from monai_cl.datalist import subject_of
 
 
 def patients_of(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:

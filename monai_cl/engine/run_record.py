@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from monai_cl import recipes
 from monai_cl._files import atomic_write, read_json
 from monai_cl.data import digest
-from monai_cl.data.datalist import read_datalist, subjects_by_case
+from monai_cl.datalist import read_datalist, subjects_by_case
 from monai_cl.engine.machine import hardware, versions
 from monai_cl.engine.patients import numbered
 from monai_cl.engine.resolved import resolved_settings

@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from monai_cl.data.datalist import read_datalist, split_sections
+from monai_cl.datalist import read_datalist, split_sections
 
 _FIELDS = ("image", "label", "subject")
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data.datalist import read_datalist, subject_of
+from monai_cl.datalist import read_datalist, subject_of
 from monai_cl.evaluation._config import CurveConfig
 from monai_cl.evaluation._store import read_json, write_json
 

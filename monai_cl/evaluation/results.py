@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from monai_cl._files import atomic_write
-from monai_cl.data.datalist import subjects_by_case
+from monai_cl.datalist import subjects_by_case
 from monai_cl.engine.patients import numbered
 from monai_cl.evaluation._curve_data import (
     COMPUTE,

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from monai_cl._files import atomic_write
-from monai_cl.data.intake.scan import ScanResult
+from monai_cl.intake.scan import ScanResult
 from monai_cl.report.html import page_environment
 from monai_cl.report.tables import Cell, Table
 

@@ -9,8 +9,8 @@ from typing import Any
 from monai.config import PathLike
 from monai.data import NibabelReader
 
-from monai_cl.transforms._claims import check_memory
-from monai_cl.transforms._nifti import check_complete, check_real, closing_stream, finish, open_nifti
+from monai_cl.io.memory import check_memory
+from monai_cl.io.nifti import check_complete, check_real, closing_stream, finish, open_nifti
 
 
 class NiftiReader(NibabelReader):

@@ -15,9 +15,8 @@ from monai.transforms import LoadImage, MapTransform, Transform
 from monai.utils import SpaceKeys, TransformBackends
 from numpy.typing import NDArray
 
-from monai_cl.transforms._dicom import (
+from monai_cl.io.dicom import (
     SliceHeader,
-    UnusableImageError,
     check_pixels,
     check_single_image,
     is_dicom,
@@ -25,12 +24,14 @@ from monai_cl.transforms._dicom import (
     read_slice_headers,
     stack,
 )
-from monai_cl.transforms._dicom.decoding import decode
-from monai_cl.transforms._itk import is_itk, read_itk
+from monai_cl.io.dicom.decoding import decode
+from monai_cl.io.errors import UnusableImageError
+from monai_cl.io.itk import read_itk
+from monai_cl.io.lattice import check_same_lattice
+from monai_cl.io.suffixes import is_itk
+from monai_cl.io.threads import without_warnings
 from monai_cl.transforms._labels import whole_labels
-from monai_cl.transforms._lattice import check_same_lattice
 from monai_cl.transforms._nifti_reader import NiftiReader
-from monai_cl.transforms._threads import without_warnings
 
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 

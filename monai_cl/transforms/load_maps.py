@@ -9,7 +9,10 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import TransformBackends, convert_to_tensor
 
+from monai_cl.io.maps.finding import maps_by_name
+from monai_cl.io.maps.fractions import fractions_by_tissue
 from monai_cl.qmri import from_weighted_rates, to_weighted_rates
+from monai_cl.transforms.map_values import load_fractions, load_maps
 
 
 class LoadMapsd(MapTransform):
@@ -53,9 +56,6 @@ class LoadMapsd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read the maps under each key."""
-        # which itself reads files with this package
-        from monai_cl.data import fractions_by_tissue, load_fractions, load_maps, maps_by_name
-
         d = dict(data)
         files = d.pop(self.fractions_key, ())
         shares = fractions_by_tissue(files) if self.fractions else {}

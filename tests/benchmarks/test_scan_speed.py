@@ -29,7 +29,7 @@ PLACE, NUMBER = "-00000.0000000", "100000000000"
 SCAN = """
 import sys, time
 from monai_cl.data import scan
-from monai_cl.data.intake.pseudonyms import new_key
+from monai_cl.privacy.pseudonyms import new_key
 def peak():  # KB; getrusage would tell that of the process which started this one
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 key = new_key()
@@ -142,7 +142,7 @@ def test_growth_of_time_and_memory(benchmark: Any, tmp_path: Path, layout: str) 
 
 
 def test_the_quick_reading_of_tags_against_pydicom(benchmark: Any, tmp_path: Path) -> None:
-    from monai_cl.transforms._dicom import read_slice_header
+    from monai_cl.io.dicom import read_slice_header
 
     path = tmp_path / "one"
     path.write_bytes(template())

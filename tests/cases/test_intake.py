@@ -14,7 +14,7 @@ import pytest
 
 from cases import makers
 from monai_cl.data import scan
-from monai_cl.data.intake.scan_result import ScanResult
+from monai_cl.intake.scan_result import ScanResult
 from monai_cl.transforms import LoadVolumed
 
 BOUND = 100e6  # bytes that a scan of these may take at once

@@ -24,8 +24,8 @@ from monai_cl.data.cache.arrays import array_class
 from monai_cl.data.cache.encoding import Encoded, encode
 from monai_cl.data.cache.reading import FORMAT
 from monai_cl.data.cache.sources import paths_of, source_files, source_hash, source_stamp
-from monai_cl.data.datalist import FILE_KEYS
 from monai_cl.data.loading.faults import reason_of
+from monai_cl.datalist import FILE_KEYS
 
 _PERCENTILES = (0.5, 50.0, 99.5)
 _SAMPLE = 1_000_000  # voxels that percentiles are taken of

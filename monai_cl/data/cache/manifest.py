@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_cl._files import atomic_write
 from monai_cl.data.cache.job import Job, Outcome
-from monai_cl.data.datalist import (
+from monai_cl.datalist import (
     CACHE_FILE,
     CACHED,
     FILE_KEYS,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from monai_cl.data.cache.arrays import array_class
-from monai_cl.data.datalist import CACHED
+from monai_cl.datalist import CACHED
 from monai_cl.transforms.stored import StoredVolume
 
 FORMAT = 1

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data.datalist import FILE_KEYS
-from monai_cl.transforms._itk import partners
-from monai_cl.transforms._streams import open_regular
+from monai_cl.datalist import FILE_KEYS
+from monai_cl.io.itk import partners
+from monai_cl.io.streams import open_regular
 
 _BLOCK = 1 << 20
 

@@ -25,8 +25,8 @@ from monai_cl.data.cache.arrays import array_class
 from monai_cl.data.cache.encoding import DTYPES
 from monai_cl.data.cache.job import Job, Outcome, file_name
 from monai_cl.data.cache.manifest import read_items, totals, write_manifest
-from monai_cl.data.datalist import CACHE_FILE
 from monai_cl.data.loading.faults import MAX_FAULTS, Faults
+from monai_cl.datalist import CACHE_FILE
 from monai_cl.transforms._labels import SAID
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

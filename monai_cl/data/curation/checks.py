@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl._files import read_json
-from monai_cl.data.datalist import read_datalist, section_names
+from monai_cl.datalist import read_datalist, section_names
 
 _USUAL = ("training", "validation", "test", "unlabelled")  # which a list need not have
 

@@ -18,7 +18,7 @@ from monai_cl.data.curation.reduction import Embed, check_threshold
 from monai_cl.data.curation.result import CurationResult
 from monai_cl.data.curation.slices import counts_by_threshold, criteria_of, median_distance, reduce_slices
 from monai_cl.data.curation.writing import write_datalist, write_table
-from monai_cl.data.datalist import read_datalist, split_sections
+from monai_cl.datalist import read_datalist, split_sections
 
 ON_LEAK = ("refuse", "drop", "report")
 SCOPES = ("volume", "dataset")

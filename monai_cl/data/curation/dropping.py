@@ -10,7 +10,7 @@ import numpy as np
 from monai_cl.data.curation.duplicates import Pair, find_pairs, join_groups
 from monai_cl.data.curation.entries import Entry, marked
 from monai_cl.data.curation.leaks import HELD_OUT, Leak, find_leaks, items_of
-from monai_cl.data.datalist import read_datalist, section_names, subject_of
+from monai_cl.datalist import read_datalist, section_names, subject_of
 
 _RANK = {"test": 0, "validation": 1, "training": 2}  # of two copies, the one in the earlier section stays
 

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from monai_cl.data.curation.leaks import items_of
 from monai_cl.data.curation.volume_marks import VolumeMarks, mark
-from monai_cl.data.datalist import load_datalist, section_names
+from monai_cl.datalist import load_datalist, section_names
 
 
 @dataclass

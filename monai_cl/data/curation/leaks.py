@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from monai_cl.data.curation.duplicates import near_fingerprints, near_pictures
-from monai_cl.data.datalist import read_datalist, section_names, split_sections, subject_of
+from monai_cl.datalist import read_datalist, section_names, split_sections, subject_of
 
 logger = logging.getLogger(__name__)
 HELD_OUT = ("validation", "test")

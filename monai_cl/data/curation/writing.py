@@ -13,7 +13,7 @@ from monai_cl._files import atomic_write
 from monai_cl.data.curation.entries import marked
 from monai_cl.data.curation.result import CurationResult
 from monai_cl.data.curation.slices import runs_of
-from monai_cl.data.datalist import section_names, subject_of
+from monai_cl.datalist import section_names, subject_of
 
 
 def write_table(result: CurationResult, sections: Sequence[str]) -> None:

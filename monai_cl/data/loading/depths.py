@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from monai_cl.data.datalist import Item
-from monai_cl.data.intake.nifti import is_nifti, read_grid
 from monai_cl.data.loading.faults import MAX_FAULTS, Faults
+from monai_cl.datalist import Item
+from monai_cl.io.grid import read_grid
+from monai_cl.io.suffixes import is_nifti
 from monai_cl.transforms.short_axis import slice_axis
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from monai_cl.data.intake._hidden_paths import without_hidden
+from monai_cl.privacy.hidden_paths import without_hidden
 from monai_cl.transforms.stored import UnreadableVolumeError
 
 logger = logging.getLogger(__name__)

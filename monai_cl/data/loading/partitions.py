@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from monai_cl.data.datalist import Item, subject_of
+from monai_cl.datalist import Item, subject_of
 
 
 class PartitionDraw(NamedTuple):

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from monai_cl.data._voxels import require_voxels
 from monai_cl.data.cache.reading import check_prepared_by, open_item
-from monai_cl.data.datalist import CACHED
 from monai_cl.data.loading.faults import MAX_FAULTS, Faults
+from monai_cl.datalist import CACHED
 from monai_cl.transforms._labels import SAID
 from monai_cl.transforms.stored import whole
 

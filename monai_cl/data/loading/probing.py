@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from monai.transforms import Randomizable, SpatialCrop, SpatialPad
 
-from monai_cl.data.datalist import few_labels, load_datalist, read_datalist, subject_of
-from monai_cl.data.intake.study import class_names
 from monai_cl.data.loading.prepared import PreparedDataset
 from monai_cl.data.loading.sampling import ViewDataset, fixed_batches
 from monai_cl.data.loading.slice_loading import fixed_slice_batches
 from monai_cl.data.loading.slices import SliceDataset, items_of_rank
+from monai_cl.data.study import class_names
+from monai_cl.datalist import few_labels, load_datalist, read_datalist, subject_of
 
 logger = logging.getLogger(__name__)
 

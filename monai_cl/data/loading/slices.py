@@ -12,10 +12,10 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from monai_cl.data.datalist import Item, subject_of
 from monai_cl.data.loading.faults import MAX_FAULTS, TooManyFaultsError
 from monai_cl.data.loading.kept import kept_starts
 from monai_cl.data.loading.partitions import PartitionDraw, relative_position
+from monai_cl.datalist import Item, subject_of
 from monai_cl.transforms.short_axis import slice_axis
 from monai_cl.transforms.stored import StoredVolume, moved
 

@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 from monai_cl._overrides import lay
-from monai_cl.data.datalist import CACHED
+from monai_cl.datalist import CACHED
 from monai_cl.engine import random_state
 from monai_cl.engine.planning.advice import Measured, advise
 from monai_cl.engine.planning.flight_plan import FlightPlan

@@ -1,0 +1,160 @@
+"""Questions that a run asks about its data before it starts."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from monai_cl.datalist import is_cache, read_datalist, shared_subjects
+from monai_cl.transforms._labels import NOT_FINITE
+
+logger = logging.getLogger(__name__)
+
+_USUALLY_IGNORED = (-1, 255)  # by other programs, to say that a voxel is of no known class
+
+
+def digest(datalist: str | Path) -> str:
+    """SHA-256 of a datalist or of a cache's manifest, to tell whether a run goes on with the data it began with."""
+    if not is_cache(datalist):
+        return hashlib.sha256(Path(datalist).read_bytes()).hexdigest()
+    content = read_datalist(datalist)
+    del content["cache"]["monai_cl"]  # which version looked at it last says nothing of the data
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def check_study(datalist: str | Path, *, out_channels: int, ignore_index: int | None = None) -> None:
+    """Refuse a study that cannot give an honest result.
+
+    Args:
+        datalist: The JSON file, or the folder of a cache.
+        out_channels: Classes with the background.
+        ignore_index: Label of voxels that do not count.
+
+    Raises:
+        ValueError: If the datalist's ``labels`` need another number of output channels, or a patient is in both
+            ``training`` and ``validation`` (or ``test``).
+    """
+    content = read_datalist(datalist)
+    _check_names(datalist, content.get("labels") or {}, out_channels, ignore_index)
+    for held_out in ("validation", "test"):
+        both = shared_subjects(_items(content, "training"), _items(content, held_out))
+        if both:
+            raise ValueError(
+                f"no patient may be in both training and {held_out}, got {len(both)} ({', '.join(map(str, both[:5]))})"
+                f" in {datalist}; move all volumes of a patient to one side"
+            )
+
+
+def _check_names(datalist: str | Path, labels: Mapping[Any, Any], out_channels: int, ignore_index: int | None) -> None:
+    """Compare the classes that a datalist names with the output channels."""
+    named = {int(label): str(name) for label, name in labels.items() if int(label) != ignore_index}
+    if not named or max(named) + 1 == out_channels:
+        return
+    classes = f"the labels of {datalist} ({', '.join(f'{label}: {name}' for label, name in named.items())})"
+    advice = _advice(set(named), out_channels)
+    needed = max((label for label in named if label not in _USUALLY_IGNORED), default=0) + 1
+    if needed == out_channels and set(named) & set(_USUALLY_IGNORED):
+        raise ValueError(f"{classes} must be below out_channels, {out_channels}; {advice}")
+    raise ValueError(f"out_channels must be {needed} for {classes}, got {out_channels}; {advice}")
+
+
+def check_labels(volumes: Dataset[Mapping[str, Any]], *, out_channels: int, ignore_index: int | None = None) -> None:
+    """Refuse prepared volumes with labels that the network has no channel for, whatever the datalist says of them.
+
+    Says how many voxels do not count, and which classes no volume holds.
+
+    Args:
+        volumes: Prepared volumes with ``label``.
+        out_channels: Classes with the background.
+        ignore_index: Label of voxels that do not count; with it, NaN and infinities in files do not count either.
+
+    Raises:
+        ValueError: If a label is below 0 or not below ``out_channels`` and is not ``ignore_index``, or NaN without it;
+            or if no voxel of a volume counts. Names the volumes, and the values as they stand in the files.
+    """
+    counts = {}
+    for index in range(len(volumes)):  # type: ignore[arg-type]
+        volume = volumes[index]
+        values, voxels = torch.unique(torch.as_tensor(volume["label"]), return_counts=True)
+        listed = {int(value): int(count) for value, count in zip(values.tolist(), voxels.tolist(), strict=True)}
+        counts[str(volume.get("case", index))] = listed
+    accepted = set(range(out_channels)) | (set() if ignore_index is None else {ignore_index, NOT_FINITE})
+    wrong = {case: sorted(set(found) - accepted) for case, found in counts.items() if set(found) - accepted}
+    if wrong:
+        cases = "; ".join(f"{case} has {_words(values)}" for case, values in sorted(wrong.items())[:5])
+        every = {value for found in counts.values() for value in found if value != ignore_index}
+        raise ValueError(
+            f"labels must be 0 to {out_channels - 1} for {out_channels} output channels, {len(wrong)} of "
+            f"{len(counts)} volumes have others ({cases}); {_advice(every, out_channels)}"
+        )
+    _check_counted(counts, set(range(out_channels)) - {ignore_index})
+
+
+def _check_counted(counts: Mapping[str, Mapping[int, int]], classes: set[int]) -> None:
+    """Refuse volumes of which nothing counts; say how much of the others does not, and what is in none."""
+    empty = sorted(case for case, found in counts.items() if not classes & set(found))
+    if empty:
+        raise ValueError(
+            f"some voxel of each volume must count, all are to be ignored in {len(empty)} of {len(counts)} "
+            f"({', '.join(empty[:5])}); take these volumes out of the datalist"
+        )
+    ignored = [sum(n for value, n in found.items() if value not in classes) for found in counts.values()]
+    if any(ignored):
+        share = sum(ignored) / sum(sum(found.values()) for found in counts.values())
+        logger.info(
+            "%.3g %% of the voxels are ignored, in %d of %d volumes", 100 * share, sum(map(bool, ignored)), len(counts)
+        )
+    absent = classes - {value for found in counts.values() for value in found}
+    if absent:
+        logger.warning("no volume of %d holds class %s", len(counts), ", ".join(map(str, sorted(absent))))
+
+
+def _advice(values: set[int], out_channels: int) -> str:
+    """A remedy for labels without a channel."""
+    said = []
+    if NOT_FINITE in values:
+        said.append("NaN and infinities are ignored once `--ignore_index 255` or another value is given")
+    for value in sorted(values & set(_USUALLY_IGNORED)):
+        said.append(f"if {value} stands for voxels that are not to count, add `--ignore_index {value}`")
+    classes = sorted(value for value in values if value not in (*_USUALLY_IGNORED, NOT_FINITE))
+    most = max(classes, default=0)
+    gaps = sorted(set(range(most + 1)) - set(classes))
+    if most + 1 != out_channels and most > 0:
+        said.append(f"for classes up to {most} add `--out_channels {most + 1}`")
+        if gaps:
+            said.append(f"there is no {_words(gaps)}: renumber the classes to leave no gap, which needs fewer channels")
+    if min(classes, default=0) < 0 or not said:
+        said.append("mend the masks")
+    return "; ".join(said)
+
+
+def _words(values: Sequence[int]) -> str:
+    shown = [("NaN or infinity" if value == NOT_FINITE else str(value)) for value in values[:9]]
+    return ", ".join(shown) + (", ..." if len(values) > 9 else "")
+
+
+def check_axes(volumes: Dataset[Mapping[str, Any]], crop_size: Sequence[int]) -> None:
+    """Refuse crops of another number of axes than the prepared volumes have.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    axes = torch.as_tensor(volumes[0]["image"]).ndim - 1
+    if len(crop_size) != axes:
+        raise ValueError(f"crop_size must have the {axes} axes of the volumes, got {tuple(crop_size)}")
+
+
+def class_names(datalist: str | Path, *, ignore_index: int | None = None) -> dict[int, str]:
+    """Names of the classes above background that a datalist gives, without that of voxels that do not count."""
+    labels = read_datalist(datalist).get("labels") or {}
+    return {int(label): str(name) for label, name in labels.items() if int(label) > 0 and int(label) != ignore_index}
+
+
+def _items(content: Mapping[str, Any], section: str) -> list[Mapping[str, Any]]:
+    # Decathlon lists test images as bare strings
+    return [{"image": item} if isinstance(item, str) else item for item in content.get(section, [])]

@@ -1,0 +1,214 @@
+"""The middle slice of a kept volume: its picture, and whether its values are those of its modality."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from monai_cl.intake._decoder_pool import DecoderPool
+from monai_cl.intake._findings import Findings, Item
+from monai_cl.intake._planes import middle_plane
+from monai_cl.io.dicom import is_dicom, read_slice_headers, stack
+from monai_cl.io.dicom.decoding import IN_PROCESS, Decoder, decode
+from monai_cl.io.itk import read_itk, read_itk_header
+from monai_cl.io.nifti import closing_stream, open_nifti
+from monai_cl.io.suffixes import is_itk, is_nifti
+
+Sides = tuple[float, float]
+THUMBNAIL = 96  # pixels of the longer side
+_SOFT_TISSUE = (-160.0, 240.0)  # HU
+_AIR = -200.0  # HU: every slice of a body or a phantom in air reaches below
+NOT_HOUNSFIELD = (
+    "Modality says CT, but no voxel of the middle slice is as dark as air: not in Hounsfield units, or no CT"
+)
+NOT_MR = "Modality says MR, but the middle slice has the values of CT"
+NOT_FINITE = "the middle slice holds values that are not finite, which recipes refuse: set them to the value of air"
+PADDING_KEPT = (
+    "the padding value of the header lies among the other values of the middle slice: voxels that hold it stay as they "
+    "are"
+)
+UNIFORM = "the middle slice is all one value"
+MASK_LIKE = "few whole values as in a label map: perhaps a mask, not an image"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A middle slice.
+
+    Args:
+        png: Its picture, the longer side at most :data:`THUMBNAIL` pixels, in the shape it has in mm.
+        remark: What is wrong with its values, or nothing.
+    """
+
+    png: bytes
+    remark: str = ""
+
+
+def look_at(folder: Path, findings: Findings, *, workers: int | None, console: Console | None) -> dict[str, Look]:
+    """Look at the middle slice of each item; remarks become notes.
+
+    A slice that cannot be decoded takes its volume out of the datalist.
+
+    Args:
+        folder: Folder that paths are relative to.
+        findings: Items; receives notes and what turns out to be unreadable.
+        workers: Number of threads.
+        console: Where to show progress.
+
+    Returns:
+        By the path of the image, for a list that of its first file.
+    """
+    items = [item for section in findings.sections.values() for item in section]
+    threads = workers or os.cpu_count() or 1
+    with (
+        warnings.catch_warnings(),
+        DecoderPool(min(threads, os.cpu_count() or 1)) as decoder,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        warnings.simplefilter("ignore")
+        seen = track(
+            pool.map(lambda item: _look(folder, item, decoder), items),
+            description="looking at middle slices",
+            total=len(items),
+            console=console,
+            transient=True,
+            disable=console is None,
+        )
+        looks = {id(item): look for item, look in zip(items, seen, strict=True)}
+    for section in findings.sections.values():
+        for item in [item for item in section if looks[id(item)] is None]:
+            section.remove(item)
+            findings.leave_out(
+                [_first(item)], "undecodable pixel data", "the middle slice cannot be decoded; copy the file again"
+            )
+    found = {}
+    for item in items:
+        if (look := looks[id(item)]) is not None:
+            found[_first(item)] = look
+            if look.remark:
+                findings.note(look.remark, _first(item))
+    return found
+
+
+def _look(folder: Path, item: Item, decoder: Decoder) -> Look | None:
+    try:
+        plane, sides, padding = _middle_slice(folder, item, decoder)
+    except Exception:  # whatever a reader may throw at a broken file; its text may quote a header
+        return None
+    remark = _remark(plane, str(item.get("modality", ""))) or (PADDING_KEPT if padding == "among other values" else "")
+    window = _SOFT_TISSUE if item.get("modality") == "CT" and not remark else None
+    return Look(_png(plane, sides, window), remark)
+
+
+def middle_slice(folder: Path, item: Item) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """The middle slice along the last axis ``(x, y)``, turned to RAS, and its pixel sides in mm.
+
+    Of a slice of more than 1024 pixels along an axis every second, third or further one is taken.
+    """
+    return _middle_slice(folder, item, IN_PROCESS)[:2]
+
+
+def _middle_slice(folder: Path, item: Item, decoder: Decoder) -> tuple[NDArray[np.float32], Sides, str]:
+    first = folder / _first(item)
+    if is_nifti(first):
+        return *_of_nifti(first), ""
+    if is_itk(first):
+        return *_of_itk(first), ""
+    return _of_dicom(folder, item["image"], decoder)
+
+
+def _of_nifti(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    image = open_nifti(path)
+    shape, voxels = image.shape[:3], image.dataobj
+    with closing_stream(image), open(path, "rb") as file:
+        stream = image.file_map["image"].fileobj or file
+        plane, steps = middle_plane(stream, int(voxels.offset), shape, voxels.dtype)
+    values = plane * float(voxels.slope) + float(voxels.inter)
+    return _upright(values, np.asarray(image.affine) @ np.diag([*steps, 1, 1]))
+
+
+def _of_itk(path: Path) -> tuple[NDArray[np.float32], Sides]:
+    volume = read_itk_header(path, to_the_end=False)
+    with volume.plain() as found:
+        if found is not None:
+            plane, steps = middle_plane(*found, volume.shape, volume.dtype)
+            return _upright(plane, volume.affine @ np.diag([*steps, 1, 1]))
+    values, affine = read_itk(path)
+    return _upright(values[0][..., values.shape[-1] // 2], affine)
+
+
+def _of_dicom(folder: Path, image: str | list[str], decoder: Decoder) -> tuple[NDArray[np.float32], Sides, str]:
+    """One slice, or one frame, is decoded, not the series."""
+    paths = [folder / path for path in image] if isinstance(image, list) else _files_of(folder / image)
+    headers = [header for path in paths for header in read_slice_headers(path) if header.rows and header.columns]
+    ordered, affine = stack(headers)
+    decoded = decode([ordered[len(ordered) // 2]], decoder)
+    return *_upright(decoded.values[0, :, :, 0], affine), decoded.padding
+
+
+def _files_of(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    return [path for path in sorted(place.iterdir()) if path.is_file() and path.name[0] != "." and is_dicom(path)]
+
+
+def _upright(plane: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """Flip and transpose so that the axes run as near to right and anterior (or superior) as they come."""
+    first, second = affine[:3, 0], affine[:3, 1]
+    sides = float(np.linalg.norm(first)), float(np.linalg.norm(second))
+    if np.abs(first).argmax() > np.abs(second).argmax():
+        plane, first, second, sides = plane.T, second, first, (sides[1], sides[0])
+    if first[np.abs(first).argmax()] < 0:
+        plane = plane[::-1]
+    if second[np.abs(second).argmax()] < 0:
+        plane = plane[:, ::-1]
+    return np.ascontiguousarray(plane, dtype=np.float32), sides
+
+
+def _remark(plane: NDArray[np.float32], modality: str) -> str:
+    finite = plane[np.isfinite(plane)]
+    if finite.size < plane.size:
+        return NOT_FINITE
+    if not finite.size or finite.min() == finite.max():
+        return UNIFORM
+    if modality == "CT" and finite.min() > _AIR:
+        return NOT_HOUNSFIELD
+    if modality == "MR" and -1100 < finite.min() < -900 and np.median(finite) < 300:
+        return NOT_MR
+    values = np.unique(finite[:: max(1, finite.size // 20_000)])
+    if values.size <= 8 and (values == np.round(values)).all() and values.min() >= 0 and values.max() < 256:
+        return MASK_LIKE
+    return ""
+
+
+def _png(plane: NDArray[np.float32], sides: Sequence[float], window: tuple[float, float] | None) -> bytes:
+    """The patient's right at the left, anterior (or superior) at the top, grey over a window or percentiles 1 to 99."""
+    from PIL import Image
+
+    finite = np.nan_to_num(plane, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = window or np.percentile(finite, (1, 99))
+    if high <= low:
+        low, high = float(finite.min()), float(finite.max()) + 1e-6
+    grey = np.clip((finite - low) / (high - low) * 255, 0, 255).astype(np.uint8)[::-1, ::-1].T
+    width, height = plane.shape[0] * sides[0], plane.shape[1] * sides[1]
+    scale = THUMBNAIL / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(grey)).resize(size, Image.Resampling.BILINEAR).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _first(item: Item) -> str:
+    image = item["image"]
+    return image if isinstance(image, str) else image[0]

@@ -1,0 +1,60 @@
+"""The files below some folders, one after another, in an order that does not depend on the file system."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from monai_cl.io.raw_volume import OUTSIDE, is_below
+
+__all__ = ["OUTSIDE", "walk"]
+
+
+def walk(base: Path, starts: list[str], report: Callable[[str, str, str], None]) -> Iterator[str]:
+    """All files but hidden ones, folder by folder, each with its names sorted; only one listing is in memory.
+
+    Links are followed as long as they stay below what is walked; one that leads out of it is reported. A folder that
+    was visited under another name is passed over, so that loops end.
+
+    Args:
+        base: Folder that the paths are relative to.
+        starts: Folders to walk, relative to ``base``; ``"."`` for all.
+        report: Called with the path, a reason and details for a folder that cannot be listed and a link that leads out.
+
+    Yields:
+        Paths relative to ``base``, with slashes.
+    """
+    roots = [os.path.realpath(base / start) for start in starts]
+    visited: set[tuple[int, int]] = set()
+    stack = [start.replace(os.sep, "/") for start in reversed(starts)]
+    while stack:
+        below = stack.pop()
+        place = base / below
+        try:
+            mark = os.stat(place)
+            if (mark.st_dev, mark.st_ino) in visited:
+                continue
+            visited.add((mark.st_dev, mark.st_ino))
+            with os.scandir(place) as entries:
+                listed = sorted((one.name, _kind(one, roots)) for one in entries if not one.name.startswith("."))
+        except OSError as error:
+            report(below, "unreadable", f"folder cannot be listed ({type(error).__name__})")
+            continue
+        prefix = "" if below == "." else f"{below}/"
+        stack += [prefix + name for name, kind in reversed(listed) if kind == "folder"]
+        for name, kind in listed:
+            if kind == "file":
+                yield prefix + name
+            elif kind == "link":
+                report(prefix + name, OUTSIDE, "a link leads there; scan the folder that it leads to")
+
+
+def _kind(entry: os.DirEntry[str], roots: list[str]) -> str:
+    """``"folder"``, ``"file"``, or ``"link"`` for one that leads out of what is walked."""
+    try:
+        if entry.is_symlink() and not is_below(os.path.realpath(entry.path), roots):
+            return "link"
+        return "folder" if entry.is_dir() else "file"
+    except OSError:
+        return "file"  # a loop of links

@@ -1,0 +1,86 @@
+"""Checks of the files of a series: pictures, whole, and of a compression that is decoded here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from monai_cl.io.dicom.pixels import OTHER_SIZE
+from monai_cl.io.dicom.slices import ENHANCED, NO_PICTURES, SliceHeader
+from monai_cl.io.dicom.tags import DEFLATED, EXPLICIT
+from monai_cl.io.errors import UnusableImageError
+from monai_cl.io.memory import check_memory
+
+_LARGEST_SLICE = 1 << 26  # pixels: 8192 x 8192
+_SLICES = ENHANCED | {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"}
+
+
+def check_single_image(header: SliceHeader) -> None:
+    """Check that a file holds pictures: not an index, a report, a segmentation or a header whose pixels are gone.
+
+    Raises:
+        UnusableImageError: If it does not.
+    """
+    if header.sop_class in _SLICES and not (header.rows and header.columns):
+        raise UnusableImageError("cut short", "the file ends inside its header; copy it again")
+    if header.modality in NO_PICTURES or not (header.rows and header.columns):
+        kind = f"modality {header.modality}" if header.modality in NO_PICTURES else "no picture in it"
+        raise UnusableImageError("DICOM object that is not an image", f"{kind}; it cannot be a slice of a volume")
+    if header.pixels == "none":
+        raise UnusableImageError("no pixel data", "the header announces a picture that is not there; export it again")
+
+
+def check_pixels(headers: Iterable[SliceHeader]) -> None:
+    """Check that all slices give values in one unit, with pixel data that is complete, decodable and fits into memory.
+
+    Raises:
+        UnusableImageError: At the first slice that is not.
+    """
+    headers = list(headers)
+    if len(tables := sorted({header.value_table or "none" for header in headers})) > 1:
+        listed = ", ".join(tables)
+        raise UnusableImageError("mixed units", f"one series holds images with Modality LUTs of {listed}; split it")
+    _check_size(headers)
+    for header in headers:
+        name = header.path.name
+        if header.pixels == "cut short":
+            raise UnusableImageError(
+                "cut short", f"the pixel data of {name} ends early (truncated); copy the file again"
+            )
+        if header.pixels == OTHER_SIZE:
+            raise UnusableImageError(
+                "unreadable",
+                f"the compressed picture of {name} is of another size than its header says; export it again",
+            )
+        if header.by_pydicom and (remedy := _remedy(header.transfer_syntax)):
+            from pydicom.uid import UID
+
+            kind = UID(header.transfer_syntax).name
+            raise UnusableImageError("unsupported compression", f"{name} is stored as {kind}; {remedy}")
+
+
+def _check_size(headers: Sequence[SliceHeader]) -> None:
+    """Check sizes that compressed data can claim without being as long."""
+    for header in headers:
+        if header.rows * header.columns > _LARGEST_SLICE:
+            raise UnusableImageError(
+                "implausible size",
+                f"{header.path.name} announces {header.columns} x {header.rows} pixels, slices have "
+                f"{_LARGEST_SLICE} at most; repair the header",
+            )
+    if headers:
+        check_memory((headers[0].columns, headers[0].rows, len(headers)))
+
+
+@cache
+def _remedy(syntax: str) -> str:
+    """What to do about a transfer syntax that the packages installed here do not decode; empty where they do."""
+    from pydicom.pixels import get_decoder
+
+    if syntax == DEFLATED:
+        syntax = EXPLICIT
+    try:
+        known = get_decoder(syntax)
+    except NotImplementedError:  # videos, images whose pixels are on a server
+        return "no package that monai_cl reads with decodes it, export it uncompressed"
+    return "" if known.is_available else "pip install 'monai_cl[dicom]', or decompress it first"

@@ -1,0 +1,198 @@
+"""Reading the header of a DICOM file.
+
+Header values are taken from their raw bytes. pydicom's converters would warn about malformed values, and quote them;
+a warning that quotes a header can carry a patient's name into a log.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from struct import unpack
+from typing import Literal
+
+from monai_cl.io.dicom.lookup import LUT_DESCRIPTOR, MODALITY_LUT, read_table, type_of
+from monai_cl.io.dicom.pixels import BITS, COLUMNS, FRAMES, ROWS, SAMPLES, pixel_state
+from monai_cl.io.dicom.slices import NO_PICTURES, Person, SliceHeader
+from monai_cl.io.dicom.tags import Tags, read_tags, starts_with_data_set
+from monai_cl.io.errors import UnusableImageError
+
+_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY = 0x00080016, 0x00080018, 0x00080008, 0x00080060
+_CHARSET, _NAME, _ID, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00100030
+_STUDY, _SERIES = 0x0020000D, 0x0020000E
+_POSITION, _ORIENTATION, _PIXEL_SPACING = 0x00200032, 0x00200037, 0x00280030
+_SIGNED, _BURNED_IN, _PHOTOMETRIC = 0x00280103, 0x00280301, 0x00280004
+_PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
+_INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN = 0x00281052, 0x00281053, 0x00180050, 0x00180088
+# What tells the kind of picture: never shown as it is, since free text can name a patient.
+FACTS = {
+    "body_part": 0x00180015,
+    "series_description": 0x0008103E,
+    "study_description": 0x00081030,
+    "protocol": 0x00181030,
+    "scanning_sequence": 0x00180020,
+    "sequence_variant": 0x00180021,
+    "angio": 0x00180025,
+    "sequence_name": 0x00180024,
+    "tr": 0x00180080,
+    "te": 0x00180081,
+    "ti": 0x00180082,
+    "flip_angle": 0x00181314,
+    "field_strength": 0x00180087,
+    "kvp": 0x00180060,
+    "contrast": 0x00180010,
+    "b_value": 0x00189087,
+    "echo_number": 0x00180086,
+    "frame_of_reference": 0x00200052,
+    "instance_number": 0x00200013,
+    "series_number": 0x00200011,
+    "temporal_position": 0x00200100,
+}
+_DOUBLES = ("b_value",)  # stored in binary
+# What tells who the patient is, and when: collected to be kept out of everything that is written.
+PERSON_TAGS = {
+    "names": (
+        *(_NAME, 0x00101001, 0x00101005, 0x00101060, 0x00102297),
+        *(0x00080090, 0x0008009C, 0x00081048, 0x00081050, 0x00081060, 0x00081070, 0x00321032),  # physicians
+    ),
+    "ids": (_ID, 0x00101000, 0x00080050, 0x00200010, 0x00380010, 0x00401001, 0x00402016, 0x00402017),
+    "dates": (_BIRTH, 0x00080020, 0x00080021, 0x00080022, 0x00080023, 0x0008002A, 0x00080012),
+}
+# Ids under which other hospitals know the patient: sequence and element of its items.
+OTHER_IDS = {0x00101002: _ID}
+_INSIDE = {**OTHER_IDS, MODALITY_LUT: LUT_DESCRIPTOR}
+WANTED = frozenset(
+    {
+        *(_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY, _CHARSET, _STUDY, _SERIES, _POSITION, _ORIENTATION),
+        *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, _SIGNED, _BURNED_IN, _PHOTOMETRIC),
+        *(_PADDING, _PADDING_LIMIT, _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN),
+        *FACTS.values(),
+        *(tag for tags in PERSON_TAGS.values() for tag in tags),
+    }
+)
+
+
+def is_dicom(path: str | os.PathLike[str]) -> bool:
+    """Whether a file carries the ``DICM`` mark after its 128-byte preamble, or starts with a data set without both."""
+    with open(path, "rb") as stream:
+        start = stream.read(132)
+    return start[128:] == b"DICM" or starts_with_data_set(start)
+
+
+def read_slice_header(path: str | os.PathLike[str]) -> SliceHeader:
+    """Read the header of one DICOM file and check that its pixel data is all there.
+
+    Args:
+        path: A DICOM file.
+
+    Returns:
+        The header; ``pixels`` is ``"complete"``, ``"cut short"`` or ``"none"``.
+
+    Raises:
+        UnusableImageError: If the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            tags = read_tags(stream, WANTED, inside=_INSIDE)
+            header = _header(Path(path), tags, pixel_state(stream, tags))
+        return header if MODALITY_LUT not in tags.values else _with_table(header)
+    except (OSError, UnusableImageError):
+        raise
+    except Exception as error:  # pydicom raises many types, and their texts may quote header values
+        raise UnusableImageError(
+            "unreadable", f"not a DICOM file that pydicom reads ({type(error).__name__})"
+        ) from None
+
+
+def read_slice_headers(path: str | os.PathLike[str]) -> list[SliceHeader]:
+    """The header of a single-frame file, or one header a frame of a multi-frame file.
+
+    Args:
+        path: A DICOM file.
+
+    Raises:
+        UnusableImageError: If the file cannot be read, or its frames carry no geometry.
+    """
+    header = read_slice_header(path)
+    if not header.multi_frame or header.pixels != "complete" or header.modality in NO_PICTURES:
+        return [header]
+    from monai_cl.io.dicom.frames import read_frames
+
+    return read_frames(header)
+
+
+def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
+    """Pick plain values out of raw data elements."""
+    steps = tags.numbers(_SPACING_BETWEEN) + tags.numbers(_THICKNESS)
+    intercept = tags.numbers(_INTERCEPT)
+    return SliceHeader(
+        path=path,
+        sop_class=tags.text(_SOP_CLASS),
+        modality=tags.text(_MODALITY).upper(),
+        image_type=tuple(part.strip().upper() for part in tags.text(_IMAGE_TYPE).split("\\")),
+        transfer_syntax=tags.syntax,
+        rows=tags.integer(ROWS),
+        columns=tags.integer(COLUMNS),
+        frames=int((tags.numbers(FRAMES) or (1.0,))[0]),
+        samples=tags.integer(SAMPLES, 1),
+        position=tags.numbers(_POSITION),
+        orientation=tags.numbers(_ORIENTATION),
+        pixel_spacing=tags.numbers(_PIXEL_SPACING),
+        slice_step=next((abs(step) for step in steps if step), 1.0),
+        may_be_negative=tags.integer(_SIGNED) == 1 or any(c < 0 for c in intercept),
+        pixels=pixels,
+        series=tags.text(_SERIES),
+        sop_instance=tags.text(_SOP_INSTANCE),
+        patient=_patient(tags),
+        study=tags.text(_STUDY),
+        facts={name: text for name in FACTS if (text := _fact(tags, name))},
+        person=_person(tags),
+        burned_in=tags.text(_BURNED_IN).upper() == "YES",
+        slope=(tags.numbers(_SLOPE) or (1.0,))[0],
+        intercept=(intercept or (0.0,))[0],
+        photometric=tags.text(_PHOTOMETRIC).upper(),
+        padding=_padding(tags),
+    )
+
+
+def _with_table(header: SliceHeader) -> SliceHeader:
+    """The header of a file whose values come from a table, which holds no negative ones."""
+    kind = type_of(read_table(header.path))
+    return replace(header, value_table=kind, may_be_negative=False) if kind else header
+
+
+def _padding(tags: Tags) -> tuple[float, float] | None:
+    """Lowest and highest stored value of padding; ``None`` where the header announces none."""
+    signed = tags.integer(_SIGNED) == 1
+    order: Literal["little", "big"] = "little" if tags.little_endian else "big"
+    ends = [
+        float(int.from_bytes(value[:2], order, signed=signed))
+        for tag in (_PADDING, _PADDING_LIMIT)
+        if len(value := tags.values.get(tag, b"")) >= 2
+    ]
+    return (min(ends), max(ends)) if tags.values.get(_PADDING) and ends else None
+
+
+def _fact(tags: Tags, name: str) -> str:
+    value = tags.values.get(FACTS[name], b"")
+    if name in _DOUBLES and len(value) == 8:
+        return f"{unpack('<d' if tags.little_endian else '>d', value)[0]:g}"
+    return tags.text(FACTS[name])
+
+
+def _person(tags: Tags) -> Person:
+    found = {kind: tuple(tags.values[tag] for tag in of if tags.values.get(tag)) for kind, of in PERSON_TAGS.items()}
+    others = tuple(part for tag in OTHER_IDS for part in tags.values.get(tag, b"").split(b"\\") if part)
+    return Person(names=found["names"], ids=found["ids"] + others, dates=found["dates"], charset=tags.text(_CHARSET))
+
+
+def _patient(tags: Tags) -> str:
+    """Key under which files of one patient meet: the id, else name and birth date, else the study."""
+    identity = tags.text(_ID)
+    if identity:
+        return f"id:{identity}"
+    name = tags.text(_NAME)
+    if name:
+        return f"name:{name}:{tags.text(_BIRTH)}"
+    return f"study:{tags.text(_STUDY) or tags.text(_SERIES)}"

@@ -1,0 +1,93 @@
+"""What is known of one DICOM slice, and of whom it shows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from monai_cl.io.dicom.tags import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
+
+# What the GDCM inside SimpleITK decodes: uncompressed, deflated, RLE, JPEG, JPEG-LS and JPEG 2000.
+_JPEG = ("50", "51", "57", "70", "80", "81", "90", "91")
+UNCOMPRESSED = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN})
+READABLE_SYNTAXES = frozenset(
+    {*UNCOMPRESSED, "1.2.840.10008.1.2.5"} | {f"1.2.840.10008.1.2.4.{number}" for number in _JPEG}
+)
+ENHANCED = frozenset(f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2.1", "2.2", "4.1", "4.3", "4.4", "130", "128.1"))
+NO_PICTURES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTIMAGE", "RTRECORD", "SR", "PR", "KO", "REG", "DOC", "ECG")
+
+
+@dataclass(frozen=True)
+class Person:
+    """What the header says of a person, raw: it is there to be recognised in paths and kept out of outputs."""
+
+    names: tuple[bytes, ...] = field(repr=False)
+    ids: tuple[bytes, ...] = field(repr=False)
+    dates: tuple[bytes, ...] = field(repr=False)
+    charset: str = ""
+
+
+@dataclass(frozen=True)
+class SliceHeader:
+    """The header fields of one DICOM slice, a file or a frame of one, that grouping and geometry need.
+
+    Identifying fields are kept out of ``repr``: they serve as keys for grouping and go nowhere else.
+    """
+
+    path: Path
+    sop_class: str
+    modality: str
+    image_type: tuple[str, ...]
+    transfer_syntax: str
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    pixel_spacing: tuple[float, ...]
+    slice_step: float
+    may_be_negative: bool
+    pixels: str
+    series: str = field(repr=False)
+    sop_instance: str = field(repr=False)
+    patient: str = field(repr=False)
+    study: str = field(repr=False, default="")
+    facts: Mapping[str, str] = field(repr=False, default_factory=dict)
+    person: Person | None = field(repr=False, default=None)
+    burned_in: bool = False
+    frame: int | None = None
+    slope: float = 1.0
+    intercept: float = 0.0
+    kind: str = ""
+    photometric: str = ""
+    value_table: str = ""
+    padding: tuple[float, float] | None = None
+
+    @property
+    def multi_frame(self) -> bool:
+        """Whether the file holds frames with a geometry of their own."""
+        return self.frames > 1 or self.sop_class in ENHANCED
+
+    @property
+    def by_pydicom(self) -> bool:
+        """Whether pydicom decodes it: all but slices in a compression that SimpleITK knows and gives as they are."""
+        return (
+            self.frame is not None
+            or self.transfer_syntax in UNCOMPRESSED  # needs no library in C, and takes less time
+            or bool(self.value_table)
+            or self.transfer_syntax not in READABLE_SYNTAXES
+            or self.photometric == "MONOCHROME1"  # how to show values, which stay what they are
+            or not is_text(self.path)
+        )
+
+
+def is_text(path: str | os.PathLike[str]) -> bool:
+    """Whether the name of a file is UTF-8: SimpleITK ends the process on others."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

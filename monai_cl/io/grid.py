@@ -1,0 +1,173 @@
+"""The grid of a volume, read from its header: NIfTI, NRRD and MetaImage, complete, in 3-D and in mm."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_cl.io.errors import UnusableImageError
+from monai_cl.io.itk import read_itk_header
+from monai_cl.io.lattice import check_same_lattice
+from monai_cl.io.memory import check_memory
+from monai_cl.io.nifti import check_complete, check_real, closing_stream, finish, open_nifti
+
+_UNITS = {1: "meter", 2: "mm", 3: "micron"}  # other codes mean nothing
+_SMALLEST, _LARGEST = 0.02, 30.0  # mm a voxel side: micro-CT of a biopsy to the coarsest scout
+_EXTENT = (2.0, 3000.0)  # mm of the longest side
+_REASON = "implausible units"
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the voxels of a volume lie.
+
+    Args:
+        shape: Voxels along the three axes.
+        affine: ``(4, 4)``, voxel to mm in RAS.
+        may_be_negative: Whether its type and scaling can hold values below 0, as Hounsfield units need.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    may_be_negative: bool = True
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel sides in mm."""
+        sides = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(sides[0]), float(sides[1]), float(sides[2])
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the affine is the identity on a stack of few slices: a tool wrote it that never knew the spacing."""
+        return bool(np.array_equal(self.affine, np.eye(4))) and 4 * min(self.shape) <= max(self.shape)
+
+
+def read_grid(path: str | os.PathLike[str], *, to_the_end: bool = True) -> Grid:
+    """Read the header of a NIfTI file and check that the voxels it announces are there.
+
+    Args:
+        path: A ``.nii`` or ``.nii.gz`` file.
+        to_the_end: Whether to read compressed data to its end for its checksum and length.
+
+    Returns:
+        Shape and affine of the volume; trailing axes of length 1 are dropped.
+
+    Raises:
+        UnusableImageError: If the file is unreadable, cut short, or not one grey 3-D volume.
+    """
+    source = Path(path)
+    try:
+        if source.stat().st_size == 0:
+            raise UnusableImageError("zero bytes", "the file is empty; copy it again")
+        image = open_nifti(source)
+    except EOFError:
+        raise UnusableImageError("cut short", "the file ends inside the header; copy it again") from None
+    except UnusableImageError:
+        raise
+    except Exception as error:  # nibabel and the file system raise many types
+        raise UnusableImageError(
+            "unreadable", f"not a NIfTI file that nibabel reads ({type(error).__name__})"
+        ) from None
+    with closing_stream(image):
+        grid = _grid(source, image)
+        if to_the_end:
+            finish(image)
+    return grid
+
+
+def _grid(source: Path, image: Any) -> Grid:
+    """The grid of a header that can be one of a volume."""
+    shape = _volume_shape(tuple(int(size) for size in image.shape))
+    if image.get_data_dtype().names:
+        raise UnusableImageError("colour image", f"voxels of type {image.get_data_dtype()}, only grey images are read")
+    check_real(image)
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+        raise UnusableImageError("invalid affine", "the affine is not finite or not invertible; repair the header")
+    check_complete(source, image)
+    check_memory(shape)
+    intercept = image.dataobj.inter
+    grid = Grid(shape, affine, image.get_data_dtype().kind != "u" or intercept < 0)
+    check_unit_name(_UNITS.get(int(image.header["xyzt_units"]) % 8, "unknown"))
+    check_spacing(grid)
+    return grid
+
+
+def read_itk_grid(path: str | os.PathLike[str], *, root: Path | None = None) -> Grid:
+    """Read the header of an NRRD or MetaImage file and check that the voxels it announces are there.
+
+    Args:
+        path: The file.
+        root: Folder that no link of a file with voxels may lead out of.
+
+    Raises:
+        UnusableImageError: If the file is unreadable, cut short, or not one grey 3-D volume.
+    """
+    header = read_itk_header(Path(path), root=root)
+    if header.components != 1:
+        raise UnusableImageError("colour image", f"{header.components} values a voxel, only grey images are read")
+    grid = Grid(_volume_shape(header.shape), header.affine, not header.unsigned)
+    check_spacing(grid)
+    return grid
+
+
+def check_same_grid(image: Grid, label: Grid) -> None:
+    """Check that a label lies on the voxels of its image, see :func:`check_same_lattice`.
+
+    Raises:
+        UnusableImageError: If it does not.
+    """
+    check_same_lattice(image.affine, image.shape, label.affine, label.shape)
+
+
+def _volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if not shape or min(shape) <= 0:
+        raise UnusableImageError("empty header", f"dimensions {_by(shape) or 'none'}")
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 3:
+        raise UnusableImageError("4-D", f"{_by(shape)} voxels; split it into 3-D files")
+    if len(shape) < 3 or 1 in shape:
+        raise UnusableImageError("2-D", f"{_by(shape)} voxels, a volume is needed")
+    if min(shape) < 3:
+        raise UnusableImageError("too few slices", f"{_by(shape)} voxels, at least 3 along each axis are needed")
+    return shape[0], shape[1], shape[2]
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(size) for size in shape)
+
+
+def check_spacing(grid: Grid) -> None:
+    """Check that voxels and the volume have sizes that scans of people have.
+
+    Raises:
+        UnusableImageError: If they have not.
+    """
+    sides = grid.spacing
+    extent = max(side * count for side, count in zip(sides, grid.shape, strict=True))
+    if min(sides) >= _SMALLEST and max(sides) <= _LARGEST and _EXTENT[0] <= extent <= _EXTENT[1]:
+        return
+    guess = {True: "metres", False: "micrometres"}[extent < 10] if not _EXTENT[0] <= extent <= _EXTENT[1] else ""
+    raise UnusableImageError(
+        _REASON,
+        f"voxels of {' x '.join(f'{side:.4g}' for side in sides)} mm and a volume of {extent:.4g} mm"
+        + (f"; perhaps {guess}" if guess else "")
+        + "; repair the header",
+    )
+
+
+def check_unit_name(unit: str) -> None:
+    """Check the unit that a NIfTI header names.
+
+    Raises:
+        UnusableImageError: If it is not millimetres, or none.
+    """
+    if unit not in ("mm", "unknown"):
+        raise UnusableImageError(_REASON, f"the header gives lengths in {unit}, readers take them as mm; rewrite it")

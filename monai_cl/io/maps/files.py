@@ -1,0 +1,51 @@
+"""Files of maps and of tissue fractions: which lie below a folder, their grid and their values."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_cl.io.errors import UnusableImageError
+from monai_cl.io.grid import Grid, read_grid
+from monai_cl.io.nifti import closing_stream, finish, open_nifti
+from monai_cl.io.suffixes import NIFTI
+
+
+def files_below(folder: Path, end: str = "") -> list[Path]:
+    """NIfTI files at any depth whose names end on ``end`` before the suffix, sorted."""
+    return sorted(p for suffix in NIFTI for p in folder.rglob(f"*{end}{suffix}") if p.is_file())
+
+
+def grid_of(path: str | os.PathLike[str], told: str) -> Grid:
+    """The grid of a file, which errors call ``told``.
+
+    Raises:
+        ValueError: If the file is unreadable, cut short or no volume.
+    """
+    try:
+        return read_grid(path, to_the_end=False)  # reading the values does
+    except UnusableImageError as error:
+        raise ValueError(f"cannot use {told}: {error}") from None
+
+
+def values_of(path: str | os.PathLike[str], told: str) -> NDArray[np.float32]:
+    """The values of a file, which errors call ``told``; axes beyond the third are dropped.
+
+    Raises:
+        ValueError: If they cannot be read.
+    """
+    try:
+        image = open_nifti(Path(path))
+        with closing_stream(image):
+            raw: Any = np.asarray(image.dataobj, dtype=np.float32)
+            finish(image)
+    except UnusableImageError as error:
+        raise ValueError(f"cannot use {told}: {error}") from None
+    except Exception as error:  # nibabel raises many types
+        raise ValueError(f"cannot read {told} ({type(error).__name__}); copy it again") from None
+    values: NDArray[np.float32] = raw.reshape(raw.shape[:3])
+    return values

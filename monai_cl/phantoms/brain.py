@@ -1,0 +1,96 @@
+"""Synthetic T1-weighted brains: quantitative maps of a subject, a drawn protocol, receive field, noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monai_cl.phantoms.deformation import sample, voxel_grid
+from monai_cl.phantoms.maps import BrainMaps, brain_maps, random_streams
+from monai_cl.phantoms.template import FIELD_OF_VIEW, lattice, to_grid
+from monai_cl.phantoms.volume import LabelledVolume, Seed, rician, smooth_noise
+from monai_cl.qmri import Protocol, draw_protocol
+
+LABELS = {1: "grey matter", 2: "white matter", 3: "cerebrospinal fluid"}
+
+FAMILY = "t1w_spgr"
+_MIN_CONTRAST = 1.05
+_LATTICE_MM, _RECEIVE_MM = 8.0, 50.0
+
+
+@dataclass(frozen=True)
+class BrainSubject(LabelledVolume):
+    """One synthetic brain without skull; see :class:`~monai_cl.phantoms.volume.LabelledVolume`.
+
+    Labels are 1 grey matter, 2 white matter, 3 cerebrospinal fluid, 0 background.
+
+    Attributes:
+        protocol: The drawn acquisition.
+        fractions: float32 shares of grey matter, white matter and cerebrospinal fluid, of shape ``(3, X, Y, Z)``.
+    """
+
+    protocol: Protocol
+    fractions: Tensor
+
+
+def brain_subject(seed: Seed, *, spacing: float = 3.0) -> BrainSubject:
+    r"""A random brain, T1-weighted, with its tissue labels.
+
+    The quantitative maps of :func:`~monai_cl.phantoms.maps.brain_maps` at 3 T, seen by a spoiled gradient echo of
+    the family ``t1w_spgr`` that shows white > grey > fluid. Partial volume is mixed in the signal, $S=\sum_t f_t S_t$;
+    then come the receive field, $S\,e^{b(x)}$, the Rician noise and an arbitrary gain.
+
+    Args:
+        seed: Integer, or several; equal seeds give equal subjects, and one anatomy whatever the spacing. The maps are
+            those of ``brain_maps`` with this seed.
+        spacing: Isotropic voxel size in millimetres, 1 to 12. The field of view is 168 x 216 x 168 mm.
+
+    Returns:
+        The subject: 56 x 72 x 56 voxels at 3 mm.
+
+    Raises:
+        ValueError: If the spacing is outside 1 to 12 mm.
+        ModuleNotFoundError: If nilearn, which carries the tissue maps, is not installed.
+    """
+    subject = brain_maps(seed, spacing=spacing)
+    streams = random_streams(seed)
+    protocol = _draw_protocol(streams["protocol"], subject)
+    signal = subject.image(protocol)[0]
+    signal = signal * torch.exp(_receive_field(streams["receive"], signal.shape, spacing))
+    white = float(_typical(protocol, subject)[1])
+    noise = streams["noise"]
+    noisy = rician(noise, signal, sigma=white / noise.uniform(20, 45))
+    gain = math.exp(noise.uniform(math.log(200), math.log(2000))) / white
+    return BrainSubject(
+        image=(noisy * gain)[None],
+        label=subject.label,
+        affine=subject.affine,
+        protocol=protocol,
+        fractions=subject.fractions,
+    )
+
+
+def _draw_protocol(rng: np.random.Generator, subject: BrainMaps) -> Protocol:
+    """A protocol that shows white > grey > fluid; the maps are drawn so that strong T1-weighting does."""
+    while True:
+        protocol = draw_protocol(FAMILY, rng, field_strength=subject.field_strength)
+        grey, white, fluid = _typical(protocol, subject).tolist()
+        if white > _MIN_CONTRAST * grey and grey > _MIN_CONTRAST * fluid:
+            return protocol
+
+
+def _typical(protocol: Protocol, subject: BrainMaps) -> Tensor:
+    """Signals of the tissues for the middle of their properties."""
+    values = subject.values.values()
+    return protocol.signal(**{name: torch.tensor([getattr(v, name) for v in values]) for name in protocol.maps})
+
+
+def _receive_field(rng: np.random.Generator, shape: torch.Size, spacing: float) -> Tensor:
+    """Logarithm of the receive sensitivity, of shape (X, Y, Z): 6 to 14 % standard deviation, 50 mm correlation."""
+    strength = rng.uniform(0.06, 0.14)
+    field = smooth_noise(rng, lattice(FIELD_OF_VIEW, _LATTICE_MM), _RECEIVE_MM / _LATTICE_MM)
+    return strength * sample(field[None], to_grid((voxel_grid(shape) + 0.5) * spacing, _LATTICE_MM))[0]

@@ -1,0 +1,105 @@
+"""Phantoms: synthetic scans with labels for the demo, the previews and the tests. No patient is in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from monai_cl._files import atomic_write
+from monai_cl._locks import alone_in, is_empty
+from monai_cl.phantoms.brain import LABELS, BrainSubject, brain_subject
+
+# Sections of the datalist in the order of the subject numbers.
+_SECTIONS = ("training", "validation", "unlabelled")
+
+
+def write_brain_dataset(
+    folder: str | Path,
+    *,
+    unlabelled: int = 40,
+    labelled: int = 8,
+    test: int = 8,
+    spacing: float = 3.0,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a Decathlon-style folder of brain phantoms.
+
+    ``imagesTr/brain_001.nii.gz``, ``labelsTr/brain_001.nii.gz`` and ``dataset.json``, whose sections are ``training``
+    (labelled), ``validation`` (the test subjects, labelled) and ``unlabelled`` (images alone). Every entry names its
+    ``subject``. A subject is drawn from the seed, its section and its place there: asking for more unlabelled ones
+    leaves all the others as they were. ``dataset.json`` is written last, so a folder that has it is complete.
+
+    Args:
+        folder: Target, absent or empty.
+        unlabelled: Number of subjects without a label.
+        labelled: Number of subjects with a label for training.
+        test: Number of subjects with a label for validation.
+        spacing: Isotropic voxel size in millimetres, 1 to 12.
+        seed: Non-negative integer that fixes every draw.
+        progress: Called with (subjects written, subjects in all) after each subject.
+
+    Returns:
+        Path of ``dataset.json``.
+
+    Raises:
+        ValueError: If a number of subjects is negative, or all are 0, or the spacing is out of range.
+        FileExistsError: If the folder holds something already.
+        ModuleNotFoundError: If nilearn is not installed.
+    """
+    counts = {"training": labelled, "validation": test, "unlabelled": unlabelled}
+    if min(counts.values()) < 0 or sum(counts.values()) == 0:
+        raise ValueError(f"the numbers of subjects must not be negative and not all 0, got {counts}")
+    root = Path(folder)
+    with alone_in(root, instead="another folder"):
+        if not is_empty(root):
+            raise FileExistsError(
+                f"the brain dataset needs an absent or empty folder, {root} holds files; choose another"
+            )
+        return _write(root, counts, spacing, seed, progress)
+
+
+def _write(
+    root: Path,
+    counts: dict[str, int],
+    spacing: float,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> Path:
+    sections: dict[str, list[dict[str, str]]] = {}
+    written = 0
+    for section_number, section in enumerate(_SECTIONS):
+        sections[section] = []
+        for place in range(counts[section]):
+            subject = brain_subject((seed, section_number, place), spacing=spacing)
+            written += 1
+            sections[section].append(_write_subject(root, f"brain_{written:03d}", subject, section != "unlabelled"))
+            if progress is not None:
+                progress(written, sum(counts.values()))
+    datalist = root / "dataset.json"
+    with atomic_write(datalist) as temporary:
+        Path(temporary).write_text(json.dumps(_description(spacing, seed) | sections, indent=2) + "\n", "utf-8")
+    return datalist
+
+
+def _write_subject(root: Path, name: str, subject: BrainSubject, with_label: bool) -> dict[str, str]:
+    entry = {"image": f"imagesTr/{name}.nii.gz"}
+    if with_label:
+        entry["label"] = f"labelsTr/{name}.nii.gz"
+    for path in entry.values():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+    subject.save(root / entry["image"], root / entry["label"] if with_label else None)
+    return entry | {"subject": name}
+
+
+def _description(spacing: float, seed: int) -> dict[str, object]:
+    return {
+        "name": "brain phantoms",
+        "description": f"Synthetic T1-weighted brains without skull at {spacing:g} mm, seed {seed}; no patient data.",
+        "reference": "ICBM152 2009a symmetric tissue maps, doi:10.1016/j.neuroimage.2010.07.033",
+        "tensorImageSize": "3D",
+        "modality": {"0": "MR T1w"},
+        "labels": {"0": "background"} | {str(value): name for value, name in LABELS.items()},
+        "hide_names": False,  # these brains are nobody's
+    }
