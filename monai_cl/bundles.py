@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
-from monai_cl._endings import full_disk, listen
+from monai_cl._endings import in_words, listen
 from monai_cl._files import read_yaml
 from monai_cl._locks import claim_file, claim_folder
 from monai_cl._locks import release as free
@@ -232,7 +232,7 @@ def _reason(error: BaseException) -> str:
     """Message of what MONAI wrapped; with its type where the message is a mere word, as that of a ``KeyError``."""
     while error.__cause__ is not None and type(error) is RuntimeError and str(error).startswith(_WRAPPERS):
         error = error.__cause__
-    text = full_disk(error) or str(error)
+    text = in_words(error) if isinstance(error, Exception) else str(error)
     return text if " " in text else f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from monai_cl.engine.progress import ProgressLine, scalars
     from monai_cl.engine.run_record import RunRecord, read_run_record
     from monai_cl.engine.save_cases import SaveCases
+    from monai_cl.engine.save_metrics import SaveMetrics
     from monai_cl.engine.step_time import StepTime
     from monai_cl.engine.stop import GracefulStop
     from monai_cl.engine.surface_distance import SurfaceDistance
@@ -39,6 +40,7 @@ __all__ = [
     "ProgressLine",
     "RunRecord",
     "SaveCases",
+    "SaveMetrics",
     "SaveNetwork",
     "StepTime",
     "SurfaceDistance",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from monai_cl.transforms.mr_contrast_dictionary import RandMRContrastD, RandMRContrastd, RandMRContrastDict
     from monai_cl.transforms.mr_record import MRRecord
     from monai_cl.transforms.overlap import overlap_fractions
+    from monai_cl.transforms.save_mask import SaveMask, SaveMaskD, SaveMaskd, SaveMaskDict
     from monai_cl.transforms.sequence_views import (
         RandSequenceViews,
         RandSequenceViewsD,
@@ -89,6 +90,10 @@ __all__ = [
     "ReadVolumeD",
     "ReadVolumeDict",
     "ReadVolumed",
+    "SaveMask",
+    "SaveMaskD",
+    "SaveMaskDict",
+    "SaveMaskd",
     "ShareItemsD",
     "ShareItemsDict",
     "ShareItemsd",

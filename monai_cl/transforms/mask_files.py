@@ -17,7 +17,7 @@ __all__ = ["REGISTER", "MaskFiles", "scans_of"]
 
 
 class MaskFiles(FolderLayoutBase):
-    """Names of masks after the ``"place"`` of each scan, for :class:`monai.transforms.SaveImaged` as ``folder_layout``.
+    """Names of masks after the ``"place"`` of each scan: ``folder_layout`` of :class:`~monai_cl.transforms.SaveMaskd`.
 
     A mask is ``OUTPUT_DIR/PLACE_POSTFIX.EXTENSION``. With ``hide_names`` each mask and its scan are noted in
     ``masks.csv`` beside the key of pseudonyms, which only this user can read: :func:`scans_of` looks there.

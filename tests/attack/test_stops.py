@@ -14,9 +14,7 @@ from attack.harness import ATTACKED, Attacked, differences, draws, finish, hidde
 
 pytestmark = pytest.mark.slow
 QUICK = [one for one in ATTACKED if one.name in ("scan", "curate", "cache", "report", "train", "inference")]
-FULL = [one for one in QUICK if one.name not in ("report", "inference")] + [
-    one for one in ATTACKED if one.name.startswith("pretrain-v")
-]
+FULL = [*QUICK, *(one for one in ATTACKED if one.name in ("pretrain-volume_contrast", "evaluate"))]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
