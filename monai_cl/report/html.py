@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 from rich.progress import track
@@ -31,13 +29,14 @@ from monai_cl.report._invariance import invariance_tables
 from monai_cl.report._label_curve import curve_details, curve_tables, curve_warnings
 from monai_cl.report._limits import limits
 from monai_cl.report._neighbours import draw_neighbours
-from monai_cl.report._privacy import CaseNames, without_paths
+from monai_cl.report._page import page_environment
+from monai_cl.report._privacy import CaseNames
 from monai_cl.report._results import case_table, result_tables
 from monai_cl.report._safety import inside, own_picture
 from monai_cl.report._slices import Viewer, viewer
 from monai_cl.report._sources import NotAvailableError, PreparedVolume, Sources
 from monai_cl.report._views import draw_correspondences
-from monai_cl.report.tables import Table, cell_text, is_number
+from monai_cl.report.tables import Table
 
 logger = logging.getLogger(__name__)
 
@@ -293,28 +292,6 @@ def _render(title: str, sections: Sequence[Section], date: str) -> str:
         script=Markup(script),
         script_hash=digest,
     )
-
-
-def page_environment() -> Environment:
-    """Templates that escape everything, refuse unknown names, and cut absolute paths out of every text."""
-    environment = Environment(
-        loader=PackageLoader("monai_cl.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalise,
-    )
-    environment.filters["cell"] = cell_text
-    environment.tests["figure"] = is_number
-    return environment
-
-
-def _finalise(value: Any) -> Any:
-    # our own SVG is Markup and full of slashes; data URIs of pictures hold them too
-    if isinstance(value, Markup) or not isinstance(value, str) or value.startswith("data:image/"):
-        return value
-    return without_paths(value)
 
 
 def _today() -> str:

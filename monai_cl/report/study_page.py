@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from monai_cl._files import atomic_write
 from monai_cl.intake.scan import ScanResult
-from monai_cl.report.html import page_environment
+from monai_cl.report._page import page_environment
 from monai_cl.report.tables import Cell, Table
 
 _MOST_PATHS = 3  # examples a reason

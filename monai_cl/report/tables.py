@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from monai_cl.evaluation import Interval
+if TYPE_CHECKING:  # the page of a scan has tables as well
+    from monai_cl.evaluation import Interval
 
 NOT_DEFINED = "not defined"
 
