@@ -174,7 +174,7 @@ def phantom(
     """Write synthetic brains with quantitative maps, BIDS names: what `sequence_contrast` pretrains on."""
     from rich.progress import Progress
 
-    from monai_cl.data import write_brain_maps
+    from monai_cl.phantoms import write_brain_maps
 
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("subjects", total=subjects)

@@ -12,17 +12,16 @@ from typing import Any
 
 from monai_cl._files import read_json
 from monai_cl.io.suffixes import stem
-from monai_cl.privacy.hand_made import KEPT_NAMES, keeps_names, section_name, without_names
-from monai_cl.privacy.hidden_paths import Finder, HiddenPath, has_alias, shown
-from monai_cl.privacy.ids import split_id, tokens_of
+from monai_cl.privacy.hand_made import FILE_KEYS as FILE_KEYS
+from monai_cl.privacy.hand_made import keeps_names, section_name, without_names
+from monai_cl.privacy.hidden_paths import shown
 from monai_cl.privacy.naming import PlainNames, Pseudonym
-from monai_cl.privacy.pseudonyms import KEY_VARIABLE, Key, find_or_make_key, read_key
-from monai_cl.privacy.table import IdTable
+from monai_cl.privacy.pseudonyms import find_or_make_key
+from monai_cl.privacy.real_files import with_real_files
 
 Item = dict[str, Any]
 CACHE_FILE = "cache.json"  # what `monai-cl cache` writes: a datalist of prepared volumes
 CACHED = "cached"  # key of an item of a cache: how each of its volumes is stored
-FILE_KEYS = ("image", "label")
 _VOLUME_SUFFIXES = (".dcm", ".ima", ".nrrd", ".mha", ".mhd", ".npy", ".npz", ".pt")
 
 
@@ -69,11 +68,8 @@ def load_datalist(
     if not entries:
         raise ValueError(f"section {'+'.join(names)!r} of {source} is empty; choose from {_filled(content)}")
     items = _labelled(_distinct(entries, source, labelled is not False), labelled, source)
-    found = _found(items, folder, content)
-    resolved = [
-        _resolve(real, folder, item) | {"case": case}
-        for real, item, case in zip(found, items, _cases(items), strict=True)
-    ]
+    found = with_real_files(items, folder, content)
+    resolved = [item | {"case": case} for item, case in zip(found, _cases(items), strict=True)]
     _check_files(resolved, source, folder)
     return resolved if limit is None else few_labels(resolved, limit, seed=seed)
 
@@ -332,69 +328,6 @@ def _hidden_section(name: str, valid: Sequence[str]) -> str:
     """What stands for the name of a section of a list made by hand."""
     hidden = section_name(str(name), PlainNames(find_or_make_key))
     return hidden if hidden in valid else name
-
-
-def _found(items: list[Item], folder: Path, content: Mapping[str, Any]) -> list[Item]:
-    """Items with the names of files in the place of ids, and of the hashes that version 0.1.0 wrote."""
-    paths = [path for item in items for name in FILE_KEYS if item.get(name) for path in _paths(item[name])]
-    tokens = tokens_of(paths) if "key" in content and content.get(KEPT_NAMES) is not False else []
-    if not tokens and not any(map(has_alias, paths)):
-        return items
-    find = Finder(folder, _key_of(content))
-    files = _files_of(tokens)
-
-    def real(path: str) -> str | list[str]:
-        if not tokens or (found := split_id(path)) is None:
-            return find(path)
-        listed = [os.path.join(file, found[1]) if found[1] else file for file in files[found[0]]]
-        return listed[0] if len(listed) == 1 else listed
-
-    def real_ones(value: Any) -> Any:
-        return [real(path) for path in value] if isinstance(value, list) else real(value)
-
-    return [{**item, **{name: real_ones(item[name]) for name in FILE_KEYS if item.get(name)}} for item in items]
-
-
-def _key_of(content: Mapping[str, Any]) -> Key:
-    key = read_key()
-    if content.get("key", key.fingerprint) != key.fingerprint:
-        raise ValueError(
-            f"the study was scanned with the key of fingerprint {content['key']}, this one is {key.fingerprint}; "
-            f"set {KEY_VARIABLE} to the file of the other key"
-        )
-    return key
-
-
-def _files_of(tokens: Sequence[str]) -> dict[str, list[str]]:
-    if not tokens:
-        return {}
-    table = IdTable()
-    files = table.find(tokens)
-    unknown = [token for token in tokens if token not in files]
-    if unknown:
-        raise FileNotFoundError(
-            f"{len(unknown)} of {len(tokens)} ids are not in {table.path.name}, such as {', '.join(unknown[:3])}; copy "
-            "the table from where the study was scanned to beside the key, or scan the study again with this key"
-        )
-    return files
-
-
-def _resolve(item: Item, folder: Path, listed: Item) -> Item:
-    """The item with absolute paths that remember what the datalist says of them."""
-
-    def resolved_path(path: str, told: str) -> str:
-        absolute = os.path.normpath(folder / path)
-        return absolute if os.path.isabs(told) else HiddenPath(absolute, told)
-
-    resolved = dict(item)
-    for key in FILE_KEYS:
-        value, told = item.get(key), listed.get(key)
-        if isinstance(value, list):
-            names = told if isinstance(told, list) else [str(told)] * len(value)  # one id for the files of a series
-            resolved[key] = [resolved_path(*pair) for pair in zip(value, names, strict=True)]
-        elif value is not None:
-            resolved[key] = resolved_path(value, str(told))
-    return resolved
 
 
 def _check_files(items: Sequence[Item], source: Path, folder: Path) -> None:

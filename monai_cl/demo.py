@@ -161,7 +161,7 @@ def command_line(arguments: dict[str, Any]) -> str:
 
 
 def _make_subjects(folder: Path, console: Console, **counts: int) -> None:
-    from monai_cl.data import write_brain_dataset
+    from monai_cl.phantoms import write_brain_dataset
 
     with Progress(console=console) as progress:
         task = progress.add_task("making brains", total=None)
@@ -177,7 +177,7 @@ def _masks(root: Path, steps: _Steps, arm: str, name: str, model: dict[str, str]
     # one test subject is handed over as a new scan, without its label
     new = root / "new_scans"
     if not new.exists():
-        from monai_cl.data import load_datalist
+        from monai_cl.datalist import load_datalist
 
         new.mkdir()
         shutil.copy(load_datalist(root / "scans/dataset.json", "validation")[0]["image"], new)

@@ -40,7 +40,7 @@ def map_items(
     Returns:
         Items with ``image`` (files), ``subject`` and ``case``, and with ``fractions`` where files of tissue fractions
         lie in the folder or among the files of the list, see :func:`find_fractions`. Names that are not of BIDS are
-        replaced by pseudonyms, those of a datalist as :func:`~monai_cl.data.load_datalist` does.
+        replaced by pseudonyms, those of a datalist as :func:`~monai_cl.datalist.load_datalist` does.
 
     Raises:
         ValueError: If nothing is found, or an item of the datalist is no list of maps.

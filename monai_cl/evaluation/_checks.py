@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from monai_cl import weights
-from monai_cl.data import check_study, load_datalist, map_items, shared_subjects
+from monai_cl.data import check_study, map_items
+from monai_cl.datalist import load_datalist, shared_subjects
 from monai_cl.evaluation._config import Arm
 from monai_cl.evaluation._plan import PRETRAIN, Plan
 from monai_cl.evaluation._steps import Step

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from monai_cl.data import digest, load_datalist
+from monai_cl.data import digest
+from monai_cl.datalist import load_datalist
 from monai_cl.engine.patients import patients_of
 from monai_cl.evaluation._config import COMPUTE, LONGER, Arm, CurveConfig
 from monai_cl.evaluation._curve_data import HANDED, LONG

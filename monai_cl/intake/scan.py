@@ -67,7 +67,7 @@ def scan(
     multi-frame ones among them. The datalist names every file by an id, made of the key and the path relative to the
     folder (to what several folders have in common), and holds no date, so the same folder and key give the same bytes.
     Beside it, ``<out stem>.left_out.csv`` has a row for each series, or file of no series, that was left out. Which
-    file an id stands for is noted in a table beside the key, where :func:`monai_cl.data.load_datalist` and
+    file an id stands for is noted in a table beside the key, where :func:`monai_cl.datalist.load_datalist` and
     ``monai-cl whose`` look it up.
 
     Every item tells its ``subject`` (a pseudonym: for DICOM the HMAC of the patient's identity under ``key``),

@@ -16,7 +16,7 @@ from monai_cl.privacy.table import IdTable
 logger = logging.getLogger(__name__)
 
 KEPT_NAMES = "hide_names"  # a list that says `false` of it keeps its names
-_FILES = ("image", "label")
+FILE_KEYS = ("image", "label")  # keys of an item that hold paths
 _NUMBERS = ("spacing", "shape", "slice_step", "slices_of", "weight", "group")  # of scan and curate
 _HASHES = ("content", "fingerprint")
 _USUAL = (
@@ -123,7 +123,7 @@ def _entry(entry: Any, names: PlainNames, lost: Counter[str]) -> Any:
     if isinstance(entry, str):
         return names.path(entry)
     hidden: dict[str, Any] = {}
-    for name in _FILES:
+    for name in FILE_KEYS:
         value = entry.get(name)
         if isinstance(value, str) and value:
             hidden[name] = names.path(value)
@@ -133,7 +133,7 @@ def _entry(entry: Any, names: PlainNames, lost: Counter[str]) -> Any:
             hidden[name] = value
     if entry.get("subject") is not None:
         hidden["subject"] = names.subject(entry["subject"])
-    return hidden | plain_fields({k: v for k, v in entry.items() if k not in (*_FILES, "subject")}, lost)
+    return hidden | plain_fields({k: v for k, v in entry.items() if k not in (*FILE_KEYS, "subject")}, lost)
 
 
 def _is_plain_header(name: str, value: Any) -> bool:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from monai_cl import bundles as shelf
 from monai_cl import recipes, weights
-from monai_cl.data import load_datalist
-from monai_cl.datalist import few_labels, subject_of
+from monai_cl.datalist import few_labels, load_datalist, subject_of
 from monai_cl.report._folders import Bundle, Found
 from monai_cl.report._safety import inside, is_data
 from monai_cl.transforms import VolumeContrastCrops

@@ -6,7 +6,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from monai_cl.data import load_datalist
+from monai_cl.datalist import load_datalist
 from monai_cl.engine import read_history
 from monai_cl.engine.drawing import class_legend, new_figure, save, show_slice
 from monai_cl.engine.prediction_picture import foreground_dice

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_cl.data import BrainMaps, brain_maps
 from monai_cl.engine.drawing import new_figure, save
+from monai_cl.phantoms import BrainMaps, brain_maps
 from monai_cl.qmri import Protocol
 from monai_cl.qmri.protocols import (
     BalancedSsfp,

@@ -45,7 +45,7 @@ def write_study_page(result: ScanResult, out: str | Path) -> Path:
     """Write the summary of a scan: one page, offline, the same for the same scan.
 
     Args:
-        result: From :func:`monai_cl.data.scan` with ``pictures=True``; without pictures the tiles are empty.
+        result: From :func:`monai_cl.intake.scan.scan` with ``pictures=True``; without pictures the tiles are empty.
         out: The page.
 
     Returns:

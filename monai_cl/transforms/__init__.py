@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         WeightedRatesd,
         WeightedRatesDict,
     )
+    from monai_cl.transforms.mask_files import MaskFiles
     from monai_cl.transforms.mr_artefacts import MRArtefacts
     from monai_cl.transforms.mr_contrast import RandMRContrast
     from monai_cl.transforms.mr_contrast_dictionary import RandMRContrastD, RandMRContrastd, RandMRContrastDict
@@ -67,6 +68,7 @@ __all__ = [
     "LoadVolumed",
     "MRArtefacts",
     "MRRecord",
+    "MaskFiles",
     "RandCropByClassesD",
     "RandCropByClassesDict",
     "RandCropByClassesd",

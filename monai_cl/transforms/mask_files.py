@@ -23,7 +23,7 @@ class MaskFiles(FolderLayoutBase):
     ``masks.csv`` beside the key of pseudonyms, which only this user can read: :func:`scans_of` looks there.
 
     Args:
-        data: Items as from :func:`monai_cl.data.find_images`.
+        data: Items as from :func:`monai_cl.intake.new_scans.find_images`.
         output_dir: Folder of the masks.
         postfix: End of each name.
         extension: Suffix of each name.

@@ -23,7 +23,7 @@ class SaveMask(Transform):
     a full disk, comes out as it is.
 
     Args:
-        folder_layout: Names the file of each mask, such as :class:`monai_cl.data.MaskFiles`.
+        folder_layout: Names the file of each mask, such as :class:`monai_cl.transforms.MaskFiles`.
         output_dtype: Type of the voxels.
     """
 

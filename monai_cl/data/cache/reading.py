@@ -19,7 +19,7 @@ def check_prepared_by(items: Sequence[Mapping[str, Any]], transform: Callable[[A
     """Refuse volumes of a cache that another recipe than ``transform`` has prepared.
 
     Args:
-        items: Items as from :func:`monai_cl.data.load_datalist`; those that no cache holds are passed over.
+        items: Items as from :func:`monai_cl.datalist.load_datalist`; those that no cache holds are passed over.
         transform: What :func:`monai_cl.recipes.load` gives; ``None`` takes the cached volumes as they are.
 
     Raises:

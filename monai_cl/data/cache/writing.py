@@ -100,7 +100,7 @@ def write_cache(
 
     Each volume is written whole or not at all, and ``cache.json`` last; a call that was interrupted or killed is gone
     on with by the next one, and ends with the same bytes. Volumes whose source has changed are prepared again. The
-    folder can then take the place of the datalist, in :func:`monai_cl.data.load_datalist` and in every bundle.
+    folder can then take the place of the datalist, in :func:`monai_cl.datalist.load_datalist` and in every bundle.
 
     Args:
         datalist: The JSON file; all its sections are cached, an image in several of them once.

@@ -22,7 +22,7 @@ def items_with_depth(
     """Items of NIfTI volumes with their number of slices, of which no voxel is read.
 
     Args:
-        items: Items as from :func:`monai_cl.data.load_datalist`.
+        items: Items as from :func:`monai_cl.datalist.load_datalist`.
         axis: Axis of the slices; by default that of :func:`monai_cl.transforms.slice_axis`, of each volume.
         orientation: Axes that a recipe brings the volumes to before slices are counted; None keeps those of the file.
         max_faults: Share of the items that may be unreadable, in [0, 1]; they are named in the log and left out.

@@ -34,7 +34,7 @@ class PreparedDataset(Dataset[dict[str, Any]]):
     transform which boxes to read. They are prepared already; ``transform`` must be the recipe that did it.
 
     Args:
-        data: Items as from :func:`monai_cl.data.load_datalist`; ``case`` names them.
+        data: Items as from :func:`monai_cl.datalist.load_datalist`; ``case`` names them.
         transform: Deterministic transform of an item; ``None`` takes items, or volumes of a cache, as they are.
         max_faults: Share of the items that may fail, in [0, 1].
         num_workers: Threads; as many as there are cores when left out.

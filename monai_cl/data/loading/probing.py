@@ -36,7 +36,7 @@ def split_for_probe(
 
     Args:
         datalist: The JSON file.
-        sections: Sections to pretrain on, as for :func:`monai_cl.data.load_datalist`.
+        sections: Sections to pretrain on, as for :func:`monai_cl.datalist.load_datalist`.
         probe_section: Section to probe on.
         dataset_dir: Folder that relative paths start from.
         count: Most items to probe with; 0 for none.
