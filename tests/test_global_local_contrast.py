@@ -22,7 +22,8 @@ from monai_cl.losses import (
     PartitionContrastiveLoss,
     PositionalContrastiveLoss,
 )
-from monai_cl.methods import GlobalLocalContrast
+from monai_cl.methods import GlobalLocalContrast, views_of
+from monai_cl.methods.map_terms import places
 from monai_cl.networks import decoder_blocks, decoder_features, decoder_modules, encoder_features, encoder_modules
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {  # network, spatial dimensions, decoder blocks
@@ -105,9 +106,8 @@ def test_the_loss_is_the_weighted_sum_of_the_losses_of_the_embeddings() -> None:
     chosen = {"global_weight": 0.5, "local_weight": 2.0, "across_weight": 3.0, "dense_weight": 0.25}
     ours, batch = method(**chosen, num_anchors=None, exclusion_radius=2.0).eval(), views()
     found = ours(batch)
-    z, f = ours._embed(batch)
-    assert z is not None
-    assert f is not None
+    extract = ours._extractors()["image"]
+    z, f = ours.terms["global"].embed(extract, batch), ours.terms["dense"].embed(extract, views_of(batch, "image"))
     v = 2
     part, volume = (batch[key].repeat_interleave(v) for key in ("partition", "volume"))
     image, view = torch.arange(6).repeat_interleave(v), torch.arange(v).repeat(6)
@@ -126,8 +126,7 @@ def test_the_loss_is_the_weighted_sum_of_the_losses_of_the_embeddings() -> None:
 @pytest.mark.parametrize("contrast", ["nt_xent", "position", "gd-"])
 def test_the_other_global_contrasts_are_the_losses_of_their_names(contrast: str) -> None:
     ours, batch = method(contrast=contrast).eval(), views()
-    z = ours._embed(batch).images
-    assert z is not None
+    z = ours.terms["global"].embed(ours._extractors()["image"], batch)
     rows, twice = z.flatten(0, 1), {k: batch[k].repeat_interleave(2) for k in ("partition", "volume", "position")}
     image, view = torch.arange(6).repeat_interleave(2), torch.arange(2).repeat(6)
     expected = {
@@ -160,11 +159,17 @@ def test_dense_contrast_finds_a_flipped_view_by_its_coordinates() -> None:
     # a map in which every voxel knows its place is found again wherever it was turned
     place = grid[:, :, ::2, ::2]
     wave = torch.cat([torch.sin(place / 10), torch.cos(place / 10), torch.ones_like(place[:, :1])], 1)
-    term = ours.map_term
-    assert term is not None
+    term = ours.terms["dense"]
     f = torch.stack([wave, wave.flip(2)], 1)
     there = {"coords": torch.stack([grid, grid.flip(2)], 1), "valid": valid}
-    right, wrong = term(f, {**batch, **there})["dense"], term(f, {**batch, **same})["dense"]
+
+    def loss(place: dict[str, Tensor]) -> Tensor:
+        coords, valid = places(views_of({**batch, **place}, "image"), f.shape[3:], f.device)
+        assert coords is not None
+        found: Tensor = term.loss(f[:, 0], f[:, 1], coords[:, 0], coords[:, 1], valid)
+        return found
+
+    right, wrong = loss(there), loss(same)
     assert right < wrong - 1
 
 
@@ -221,8 +226,7 @@ def test_a_frozen_encoder_stays_bit_for_bit_with_its_running_statistics() -> Non
     then = {key: value.clone() for key, value in encoder.state_dict().items()}
     before = {key: value.clone() for key, value in network.state_dict().items()}
     assert not any(part.training for module in encoder for part in module.modules())
-    assert ours.map_term is not None
-    assert ours.map_term.training
+    assert ours.terms["local"].training
     step(ours, views())
     assert any("running_mean" in key for key in then)
     assert all(torch.equal(value, then[key]) for key, value in encoder.state_dict().items())
@@ -296,11 +300,7 @@ def test_partitions_that_embeddings_know_are_found() -> None:
     ours, batch = method(), views(volumes=4)
     place = torch.nn.functional.one_hot(batch["partition"], 8).float()
 
-    def known(image: Tensor, count: int) -> Tensor:
-        return place[:, None].repeat(1, count, 1)
-
-    assert ours.global_term is not None
-    ours.global_term.embed = known  # type: ignore[method-assign]
+    ours.terms["global"].embed = lambda extract, batch: place[:, None].repeat(1, 2, 1)
     assert ours.probe([batch])["partition_accuracy"] == 1.0
 
 

@@ -144,7 +144,8 @@ def test_the_signals_of_a_probe_are_those_that_loops_find(variant: str) -> None:
     """Similarities by a loop over pairs; dead ones by the gradient that the loss itself sends back."""
     method, batch = small_method(variant=variant, norm="layer").eval(), batches(2)[0]
     values, views = method.probe([batch]), batch["image"]
-    student, teacher = method._student_and_teacher(views["crops"], views["bases"])
+    extract = method._extractors()["image"]
+    student, teacher = method.terms["position"].embed(extract, views["crops"], views["bases"])
     x, z = student
     x_t, z_t = (x, z) if teacher is None else teacher
     positive, negative, dead = [], [], []
@@ -169,7 +170,7 @@ def test_the_gap_to_the_teacher_opens_when_the_student_moves_and_closes_when_the
     assert start["teacher_gap"] == pytest.approx(0, abs=1e-5)
     assert start["teacher_distance"] == 0
     with torch.no_grad():
-        for p in method.student.parameters():
+        for p in [*method.network.parameters(), *method.terms.parameters()]:
             p.add_(0.1 * torch.randn_like(p))
     apart = method.probe(batches())
     method.after_step(0.0)
@@ -205,7 +206,7 @@ def test_volume_contrast_names_its_own_pitfalls() -> None:
 def test_a_collapsed_network_is_seen_as_such() -> None:
     method = small_method(norm="layer").eval()
     with torch.no_grad():
-        last = method.teacher.module.projector[-1]  # type: ignore[index]
+        last = method.teacher.module.terms["position"].projector[-1]  # type: ignore[index]
         last.weight.zero_()
     values = method.probe(batches())
     assert values["uniformity"] == pytest.approx(0.0, abs=1e-6)
@@ -269,7 +270,7 @@ def test_the_alarm_knows_a_collapse_and_does_not_cry_wolf(healthy: bool, tmp_pat
     loss = None if healthy else VolumeContrastLoss(regularizer_weight=0.0, inter_weight=0.0)
     method = small_method(loss=loss, norm="layer")
     if not healthy:
-        method.loss.forward = lambda x, z, y, x_t, z_t, partner=None, group=None: {  # type: ignore[method-assign,assignment]
+        method.terms["position"].loss.forward = lambda x, z, y, x_t, z_t, partner=None, group=None: {  # type: ignore[method-assign,assignment]
             "loss": (1 - torch.cosine_similarity(x.flatten(0, 1), z_t.mean((0, 1))[None])).mean()
         }
     data = batches(8) * 60

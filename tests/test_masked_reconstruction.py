@@ -41,8 +41,8 @@ def test_the_loss_is_the_error_where_it_was_hidden() -> None:
             return out
 
     method = MaskedReconstruction(Same())
-    nn.init.ones_(method.head.weight)
-    nn.init.zeros_(method.head.bias)  # type: ignore[arg-type]
+    nn.init.ones_(method.terms["reconstruction"].head.weight)
+    nn.init.zeros_(method.terms["reconstruction"].head.bias)  # type: ignore[arg-type]
     losses = method({"image": torch.full((2, 1, 8, 8, 8), 3.0)})
     assert losses["loss"].item() == pytest.approx(9.0)  # zeros in place of threes
     assert losses["visible"].item() == 0.0
@@ -67,7 +67,7 @@ def test_the_whole_network_learns_and_the_loss_falls() -> None:
 def test_several_input_channels_are_all_restored() -> None:
     network = BasicUNet(in_channels=2, out_channels=4, features=(4, 4, 4, 4, 4, 4))
     method = MaskedReconstruction(network)
-    assert method.head.out_channels == 2
+    assert method.terms["reconstruction"].head.out_channels == 2
     assert method({"image": torch.rand(1, 2, 32, 32, 32)})["loss"].isfinite()
 
 
@@ -82,4 +82,4 @@ def test_settings_out_of_range_are_refused(options: dict, message: str) -> None:
 
 
 def test_the_head_follows_the_output_channels_of_every_network(five_channel_network: nn.Module) -> None:
-    assert MaskedReconstruction(five_channel_network).head.in_channels == 5
+    assert MaskedReconstruction(five_channel_network).terms["reconstruction"].head.in_channels == 5

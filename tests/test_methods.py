@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from monai_cl.engine import adamw
 from monai_cl.engine.distributed import parallel
 from monai_cl.losses import VolumeContrastLoss
-from monai_cl.methods import VolumeContrast
+from monai_cl.methods import PositionTerm, VolumeContrast
 from monai_cl.transforms import VolumeContrastCrops
 
 
@@ -21,6 +21,22 @@ def batch(b: int = 2, size: int = 16, channels: int = 1, base: int | None = None
     crops = VolumeContrastCrops((2, 2, 1), (size,) * 3, 3, base_size=None if base is None else (base,) * 3)
     items = [crops.set_random_state(seed=i)(torch.rand(channels, 40, 40, 24)) for i in range(b)]
     return {"image": {k: torch.stack([item[k] for item in items]) for k in items[0]}}
+
+
+def term(method: VolumeContrast) -> PositionTerm:
+    found = method.terms["position"]
+    assert isinstance(found, PositionTerm)
+    return found
+
+
+def projector(method: VolumeContrast) -> nn.Sequential:
+    found = term(method).projector
+    assert isinstance(found, nn.Sequential)
+    return found
+
+
+def embedded(method: VolumeContrast, x: Tensor) -> Tensor:
+    return term(method).project(term(method).pool(method._extractors()["image"](x)))
 
 
 SIGNALS = {
@@ -35,7 +51,7 @@ def test_losses_are_named_and_only_encoder_and_projector_learn() -> None:
     losses["loss"].backward()
     with_gradient = {n for n, p in method.named_parameters() if p.grad is not None}
     assert with_gradient == {n for n, p in method.named_parameters() if p.requires_grad}
-    assert all(n.startswith("student.") for n in with_gradient)
+    assert all(n.startswith(("network.", "terms.position.projector.")) for n in with_gradient)
     assert not any("up_layers" in n or "conv_final" in n for n in with_gradient)
     assert set(method.touched()) == {
         n for n, _ in method.network.named_parameters() if n.startswith(("convInit", "down"))
@@ -51,7 +67,7 @@ def test_the_teacher_moves_only_after_a_step() -> None:
     method = VolumeContrast(SegResNet(out_channels=3), 16, momentum=0.5)
     before = [p.clone() for p in method.teacher.parameters()]
     with torch.no_grad():
-        for p in method.student.parameters():
+        for p in method._followed().parameters():
             p.add_(1.0)
     method(batch())
     assert all(torch.equal(a, b) for a, b in zip(before, method.teacher.parameters(), strict=True))
@@ -166,9 +182,9 @@ def test_dropout_acts_in_training_only() -> None:
     method = VolumeContrast(SegResNet(out_channels=2), 16, dropout=0.5, norm="layer")
     x = torch.rand(4, 1, 16, 16, 16)
     method.eval()
-    torch.testing.assert_close(method.student(x), method.student(x))
+    torch.testing.assert_close(embedded(method, x), embedded(method, x))
     method.train()
-    assert not torch.allclose(method.student(x), method.student(x))
+    assert not torch.allclose(embedded(method, x), embedded(method, x))
 
 
 def tiny(variant: str, **options: Any) -> VolumeContrast:
@@ -189,21 +205,21 @@ PUBLISHED = {
 def test_a_published_variant_brings_its_teacher_widths_and_loss(variant: str) -> None:
     kind, hidden, embedding = PUBLISHED[variant]
     method = VolumeContrast(SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,)), 8, variant=variant)
-    linear = [m for m in method.student.projector if isinstance(m, nn.Linear)]
+    linear = [m for m in projector(method) if isinstance(m, nn.Linear)]
     assert [m.out_features for m in linear] == [hidden, hidden, embedding]
-    norms = [m for m in method.student.projector if isinstance(m, nn.BatchNorm1d)]
+    norms = [m for m in projector(method) if isinstance(m, nn.BatchNorm1d)]
     assert [(n.affine, n.track_running_stats) for n in norms] == [(False, False)] * 2
-    assert method.loss.variant == variant
-    assert method.arrangement.teacher == kind
-    assert method.arrangement.pool_size == 1
+    assert term(method).loss.variant == variant
+    assert term(method).arrangement.teacher == kind
+    assert term(method).arrangement.pool_size == 1
     parts = {name.split(".")[2] for name in method.state_dict() if name.startswith("teacher.module.")}
-    assert parts == {"none": set(), "network": {"network", "projector"}, "projector": {"0", "3", "6"}}[kind]
+    assert parts == {"none": set(), "network": {"network", "terms"}, "projector": {"terms"}}[kind]
 
 
 def test_the_widths_of_the_pooled_features_are_the_published_ones() -> None:
     network = swin(1, use_v2=False, spatial_dims=2)
     for variant, width in (("cvpr", 16 * 12), ("10k", 24 * 12), ("v2", 24 * 12)):
-        assert VolumeContrast(network, 64, variant=variant, hidden=8).student.projector[0].in_features == width
+        assert projector(VolumeContrast(network, 64, variant=variant, hidden=8))[0].in_features == width
 
 
 def test_the_first_variant_trains_the_transformer_alone() -> None:
@@ -216,10 +232,10 @@ def test_the_first_variant_trains_the_transformer_alone() -> None:
 def test_a_loss_brings_the_arrangement_of_its_variant_and_options_win() -> None:
     network = SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,))
     method = VolumeContrast(network, 8, loss=VolumeContrastLoss("v2", link="signed"), momentum=0.5, hidden=8)
-    assert method.arrangement.teacher == "projector"
-    assert method.arrangement.momentum == 0.5
-    assert method.student.projector[0].out_features == 8
-    assert VolumeContrast(network, 8, variant="10k", loss=VolumeContrastLoss()).arrangement.teacher == "network"
+    assert term(method).arrangement.teacher == "projector"
+    assert term(method).arrangement.momentum == 0.5
+    assert projector(method)[0].out_features == 8
+    assert term(VolumeContrast(network, 8, variant="10k", loss=VolumeContrastLoss())).arrangement.teacher == "network"
 
 
 @pytest.mark.parametrize("variant", ["monai_cl", *PUBLISHED])
@@ -227,7 +243,7 @@ def test_a_teacher_starts_as_a_copy_and_stays_outside_of_gradients_and_optimiser
     method = tiny(variant)
     optimizer = adamw(method, 0.1)
     teacher = [] if method.teacher is None else list(method.teacher.parameters())
-    followed = method.student if variant in ("monai_cl", "10k") else method.student.projector
+    followed = method._followed() if variant != "cvpr" else method
     assert all(torch.equal(a, b) for a, b in zip(teacher, followed.parameters(), strict=bool(teacher)))
     method(noise(3, 8, 1))["loss"].backward()
     assert not any(p.requires_grad or p.grad is not None for p in teacher)
@@ -248,8 +264,10 @@ def test_a_teacher_of_the_projector_needs_no_second_pass_through_the_encoder() -
 
 def test_a_teacher_of_the_projector_sees_the_features_before_dropout() -> None:
     method, seen = tiny("v2", dropout=0.5, norm="layer"), []
-    method.student.projector.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    method.teacher.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))  # type: ignore[union-attr]
+    projector(method).register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    method.teacher.module.terms["position"].projector.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0])
+    )  # type: ignore[union-attr]
     method(noise(3, 8, 1, b=8))
     student, teacher = seen
     gone = (student == 0).all(1)
@@ -261,7 +279,7 @@ def test_a_teacher_of_the_projector_sees_the_features_before_dropout() -> None:
 def test_row_dropout_acts_in_training_only() -> None:
     method = tiny("v2", dropout=0.5, norm="layer").eval()
     x = torch.rand(4, 1, 8, 8, 8)
-    torch.testing.assert_close(method.student(x), method.student(x))
+    torch.testing.assert_close(embedded(method, x), embedded(method, x))
 
 
 def test_momentum_is_constant_in_published_arrangements_and_rises_in_ours() -> None:
@@ -269,7 +287,7 @@ def test_momentum_is_constant_in_published_arrangements_and_rises_in_ours() -> N
         method = tiny(variant)
         before = [p.clone() for p in method.teacher.parameters()]  # type: ignore[union-attr]
         with torch.no_grad():
-            for p in method.student.parameters():
+            for p in method._followed().parameters():
                 p.add_(1.0)
         method.after_step(1.0)
         moved = [b - a for a, b in zip(before, method.teacher.parameters(), strict=True)]  # type: ignore[union-attr]
@@ -287,7 +305,7 @@ def test_a_probe_looks_in_evaluation_mode_and_leaves_the_mode(variant: str) -> N
     assert all(torch.equal(torch.as_tensor(first[name]), torch.as_tensor(second[name])) for name in first)
     assert ("teacher_gap" in first) == ("teacher_distance" in first) == (variant != "cvpr")
     assert method.training
-    assert method.student.training
+    assert term(method).training
 
 
 @pytest.mark.parametrize("ids", [["liver", "brain", "liver", "brain"], torch.tensor([3, 1, 3, 1])])
@@ -377,7 +395,7 @@ def test_two_processes_learn_what_one_does_and_no_teacher_is_in_a_bucket(tmp_pat
     for name in ACROSS:
         method = across(name)
         expected = learn(method, method, four_volumes())
-        assert any(key.startswith("grad student.network") for key in expected)
+        assert any(key.startswith("grad network") for key in expected)
         for rank in ranks:
             assert rank[name].keys() == expected.keys()
             for key, value in expected.items():
@@ -412,13 +430,15 @@ def test_bases_without_gradient_teach_the_projector_alone_and_are_embedded_as_be
     views, options = noise(3, 8, 1, b=3)["image"], {"norm": "layer", "dropout": 0.0}
     crops, bases = views["crops"], views["bases"]
     usual, without = (tiny(variant, bases_without_gradient=flag, **options) for flag in (False, True))
-    expected, (student, _) = usual._student_and_teacher(crops, bases)[0], without._student_and_teacher(crops, bases)
+    (expected, _), (student, _) = (
+        term(one).embed(one._extractors()["image"], crops, bases) for one in (usual, without)
+    )
     torch.testing.assert_close(student.crops, expected.crops)
     torch.testing.assert_close(student.bases, expected.bases)  # the teacher is a copy still
-    parameters = {name: p for name, p in without.student.named_parameters() if p.requires_grad}
+    parameters = {name: p for name, p in without.named_parameters() if p.requires_grad}
     sent = torch.autograd.grad(student.bases.square().sum(), list(parameters.values()), allow_unused=True)
     reached = {name for name, gradient in zip(parameters, sent, strict=True) if gradient is not None and gradient.any()}
-    assert reached == {name for name in parameters if name.startswith("projector")}
+    assert reached == {name for name in parameters if "projector" in name}
     without({"image": views})["loss"].backward()
     assert {name for name, p in without.network.named_parameters() if p.grad is not None} == set(without.touched())
 

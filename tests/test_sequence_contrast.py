@@ -46,11 +46,9 @@ def test_voxels_start_out_less_alike_than_without_a_norm() -> None:
     torch.manual_seed(0)
     method = SequenceContrast(network(), 16)
     maps = network_features(method.network, views(4)["views"].flatten(0, 1)).decoder
-    assert method.dense_head is not None
-    first, _, _, last = method.dense_head
-    alike, without = (
-        mean_cosine(q.movedim(1, -1).flatten(0, -2)) for q in (method.dense_head(maps), last(F.relu(first(maps))))
-    )
+    head = method.terms["dense"].head
+    first, _, _, last = head
+    alike, without = (mean_cosine(q.movedim(1, -1).flatten(0, -2)) for q in (head(maps), last(F.relu(first(maps)))))
     assert alike < without - 0.1
 
 
@@ -72,10 +70,10 @@ def test_the_terms_are_those_losses_of_what_the_network_gives() -> None:
     batch = views()
     losses = method({"image": batch})
     features = network_features(method.network, batch["views"].flatten(0, 1))  # view 1, view 2 of a volume in turn
-    z = method.projector(pool_pyramid(features.encoder, 2))
-    q = method.dense_head(F.avg_pool3d(features.decoder, 2))
+    z = method.terms["global"].projector(pool_pyramid(features.encoder, 2))
+    q = method.terms["dense"].head(F.avg_pool3d(features.decoder, 2))
     places = F.avg_pool3d(batch["coords"].flatten(0, 1), 2).unflatten(0, (2, 2))
-    restored = method.reconstruction_head(features.decoder)
+    restored = method.terms["reconstruction"].head(features.decoder)
     expected = {
         "global": NTXentLoss(temperature=0.5)(z[0::2], z[1::2]),
         "dense": DenseContrastiveLoss(3, num_anchors=None)(q[0::2], q[1::2], places[:, 0], places[:, 1]),

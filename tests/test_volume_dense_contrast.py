@@ -15,8 +15,8 @@ from monai_cl import bundles, weights
 from monai_cl.data import write_cache
 from monai_cl.engine import adamw, read_history
 from monai_cl.losses import DenseContrastiveLoss
-from monai_cl.methods import VolumeContrast, VolumeDenseContrast
-from monai_cl.methods._contrast_terms import places
+from monai_cl.methods import VolumeContrast, VolumeDenseContrast, views_of
+from monai_cl.methods.map_terms import places
 from monai_cl.networks import decoder_features, encoder_features
 from monai_cl.transforms import RandViewsd, ShareItemsd, StoredVolume, VolumeContrastCropsd
 
@@ -54,10 +54,10 @@ def draw(seed: int = 0) -> dict[str, Any]:
 def test_the_loss_is_the_weighted_sum_of_volume_contrast_and_of_dense_contrast_of_the_decoder() -> None:
     both, batch = method(position_weight=0.5, dense_weight=2.0, exclusion_radius=3.0).eval(), draw()
     found = both(batch)
-    position = both.position(batch)["loss"]
+    position, _ = both.terms["position"](both._extractors()["image"], batch)
     maps = encoder_features(both.network, batch["pair"].flatten(0, 1))
-    f = both.dense.map_term.head(decoder_features(both.network, maps, blocks=1)[-1]).unflatten(0, (2, 2))
-    coords, valid = places(batch, f.shape[3:], f.device)
+    f = both.terms["dense"].head(decoder_features(both.network, maps, blocks=1)[-1]).unflatten(0, (2, 2))
+    coords, valid = places(views_of(batch, "pair"), f.shape[3:], f.device)
     dense = DenseContrastiveLoss(3, 0.1, None, 3.0)(f[:, 0], f[:, 1], coords[:, 0], coords[:, 1], valid)
     assert found["position"].item() == pytest.approx(position.item(), rel=1e-5)
     assert found["dense"].item() == pytest.approx(dense.item(), rel=1e-5)
@@ -77,7 +77,7 @@ def test_encoder_and_the_decoder_blocks_that_run_learn_and_all_that_may_learn_ha
     learning = ("convInit", "down_layers", "up_samples.0", "up_layers.0")
     assert set(both.touched()) == {name for name in names if name.startswith(learning)}
     assert any("projector" in name for name in with_gradient) == (position_weight > 0)
-    assert not any(name.startswith("position.teacher") for name in with_gradient)
+    assert not any(name.startswith("teacher") for name in with_gradient)
 
 
 def test_the_teacher_follows_encoder_and_decoder_once_a_step() -> None:
@@ -123,7 +123,6 @@ def test_a_state_dict_brings_everything_back() -> None:
         VolumeContrast(small(), 8, hidden=32, embedding=16), (16, 16, 8), blocks=1, num_anchors=None
     )  # fmt: skip
     second.load_state_dict(first.state_dict())
-    assert second.position.network is second.dense.network
     expected, found = first.eval()(batch), second.eval()(batch)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 

@@ -33,7 +33,7 @@ def test_the_loss_equals_a_loop_over_voxels(relative: bool) -> None:
     method, given = VoxelPosition(small(), scale=15.0, beta=0.4, relative=relative), batch(size=(4, 4, 4))
     losses = method(given)
     with torch.no_grad():
-        found = method._found(given["image"])
+        found = method.terms["place"].predicted(method._extractors()["image"], given["image"])
     total, distance, count = 0.0, 0.0, 0
     for b in range(2):
         where = [(v, i, j, k) for v in range(2) for i in range(4) for j in range(4) for k in range(4)]

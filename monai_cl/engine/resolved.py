@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from monai_cl.engine.distributed import unwrap
+from monai_cl.networks import MomentumTeacher
 
 CLASS = "class"
 _CODE, _STRUCTURE = "code", "structure"  # read off libraries as they are: another version of them may print otherwise
@@ -151,6 +152,10 @@ class _Describer:
 
     def _module(self, module: nn.Module) -> dict[str, Any]:
         kind = _name(type(module))
+        if isinstance(module, MomentumTeacher):  # a copy of what is described already
+            return {CLASS: kind}
+        if isinstance(module, nn.ModuleDict):
+            return {name: self(part) for name, part in module.items()}
         if kind.startswith(_THIRD_PARTY):
             return {CLASS: kind, "parameters": sum(p.numel() for p in module.parameters()), _STRUCTURE: _form(module)}
         return {CLASS: kind, **self._attributes(vars(module)), **self._attributes(dict(module.named_children()))}

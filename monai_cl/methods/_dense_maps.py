@@ -1,7 +1,6 @@
 """Feature maps of any network on the grid of a dense contrast, and how well their voxels are found again."""
 
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from monai.networks.layers import Conv, Norm
 from torch import Tensor, nn
 
 from monai_cl.metrics import nearest_matches
-from monai_cl.networks import Features, encoder_stride, input_channels, network_features, resized
+from monai_cl.networks import resized
 
 
 def hypercolumns(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
@@ -24,40 +23,21 @@ def pointwise(spatial_dims: int, channels: int, out_channels: int, *, bias: bool
     return conv
 
 
-def dense_projector(spatial_dims: int, channels: int, hidden: int, out_channels: int) -> nn.Sequential:
+class DenseHead(nn.Sequential):
     """Head of a map whose voxels are compared: linear, batch norm, ReLU, linear, in each voxel.
 
     Features of a decoder are positive and vary about a mean: any two point much the same way, and more so after a head
     without a norm. A contrast that starts out blind learns first what is easiest, where in the crop a voxel lies.
     """
-    return nn.Sequential(
-        pointwise(spatial_dims, channels, hidden, bias=False),
-        Norm[Norm.BATCH, spatial_dims](hidden),
-        nn.ReLU(),
-        pointwise(spatial_dims, hidden, out_channels, bias=False),
-    )
 
-
-def reached(network: nn.Module, used: Callable[[Features], list[Tensor]]) -> Features:
-    """Let only those parameters of a network learn that the features in use depend on, by trying.
-
-    What has no gradient would otherwise be counted as pretrained, and stop a run of several processes.
-
-    Args:
-        network: The network; ``requires_grad`` of its parameters is set.
-        used: Picks the maps in use.
-
-    Returns:
-        Feature maps of the trial, whose channels count.
-    """
-    trial = deepcopy(network).cpu().train().requires_grad_(True)
-    dims = next(p.ndim for p in trial.parameters() if p.ndim > 2) - 2
-    size = [2 * s for s in encoder_stride(network, dims)]
-    features = network_features(trial, torch.rand(2, input_channels(trial), *size))
-    torch.stack([m.square().mean() for m in used(features)]).sum().backward()
-    for own, tried in zip(network.parameters(), trial.parameters(), strict=True):
-        own.requires_grad_(tried.grad is not None)
-    return features
+    def build(self, spatial_dims: int, channels: int, hidden: int, out_channels: int) -> None:
+        """Make the layers; where another term has made them, nothing is changed."""
+        if len(self):
+            return
+        self.append(pointwise(spatial_dims, channels, hidden, bias=False))
+        self.append(Norm[Norm.BATCH, spatial_dims](hidden))
+        self.append(nn.ReLU())
+        self.append(pointwise(spatial_dims, hidden, out_channels, bias=False))
 
 
 class Found(NamedTuple):

@@ -9,6 +9,8 @@ from monai_cl.metrics import (
     InstanceUniformityMetric,
 )
 
+HEALTH = frozenset({"alignment", "uniformity", "effective_rank", "dead_dimensions"})
+
 
 class EmbeddingHealth:
     """Alignment of pairs and spread of rows over the batches of a probe, those of the other processes included.

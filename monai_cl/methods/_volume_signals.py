@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_cl.losses import VolumeContrastLoss
 from monai_cl.methods._embedding_health import EmbeddingHealth
@@ -58,14 +58,6 @@ def gaps(student: Embedded, teacher: Embedded) -> Tensor:
     pairs = zip(student, teacher, strict=True)
     near = [F.cosine_similarity(a.float(), b.float(), dim=-1).flatten() for a, b in pairs]
     return 1 - torch.cat(near)
-
-
-@torch.no_grad()
-def parameter_distance(student: nn.Module, teacher: nn.Module) -> float:
-    r"""Relative distance of two copies of a module, :math:`\lVert\theta_t-\theta_s\rVert / \lVert\theta_s\rVert`."""
-    pairs = list(zip(student.parameters(), teacher.parameters(), strict=True))
-    apart = torch.stack([(a - b).float().norm() for a, b in pairs]).norm()
-    return float(apart / torch.stack([a.float().norm() for a, _ in pairs]).norm())
 
 
 class ProbeSignals:

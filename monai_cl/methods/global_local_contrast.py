@@ -1,33 +1,15 @@
 """Global and local contrast as a pretraining method: in two stages, or jointly."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-import torch
-import torch.nn.functional as F
-from monai.networks import eval_mode
-from torch import Tensor, nn
+from torch import nn
 
-from monai_cl import weights
-from monai_cl.methods._contrast_terms import GlobalTerm, MapTerm, local_losses
-from monai_cl.methods._crop_size import pooled_width
-from monai_cl.methods._global_local_probe import Probe
-from monai_cl.methods.base import Method
-from monai_cl.networks import (
-    decoder_features,
-    decoder_modules,
-    encoder_features,
-    encoder_modules,
-    input_channels,
-)
-
-
-class _Embedded(NamedTuple):
-    """Embeddings of a batch: of images (B, V, D), and maps (B, V, C, *s); ``None`` where no term looks at them."""
-
-    images: Tensor | None
-    maps: Tensor | None
+from monai_cl.methods._dense_maps import DenseHead
+from monai_cl.methods.base import Method, used_weights
+from monai_cl.methods.image_terms import PartitionTerm
+from monai_cl.methods.map_terms import DenseTerm, MapTerm, RegionTerm
+from monai_cl.methods.term import Term
 
 
 class GlobalLocalContrast(Method):
@@ -89,6 +71,11 @@ class GlobalLocalContrast(Method):
         arXiv 2006.10511; positional contrastive learning, arXiv 2106.09157.
     """
 
+    renamed: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "global_term.": ("terms.global.",),
+        "map_term.head.": tuple(f"terms.{name}.head." for name in ("local", "across", "dense")),
+    }
+
     def __init__(
         self,
         network: nn.Module,
@@ -112,170 +99,36 @@ class GlobalLocalContrast(Method):
         exclusion_radius: float = 0.0,
         num_anchors: int | None = 1024,
     ) -> None:
-        super().__init__()
-        self.weights = _weights(
-            {"global": global_weight, "local": local_weight, "across": across_weight, "dense": dense_weight},
-            freeze_encoder=freeze_encoder,
+        given = {"global": global_weight, "local": local_weight, "across": across_weight, "dense": dense_weight}
+        used = _used(given, freeze_encoder=freeze_encoder)
+        whole = PartitionTerm(
+            contrast, key=key, levels=levels, pool_size=pool_size, hidden=hidden, embedding=embedding, norm=norm,
+            temperature=temperature,
+        )  # fmt: skip
+        head = DenseHead()  # one for all terms of the map
+        of_map: dict[str, Any] = {"key": key, "blocks": blocks, "temperature": temperature, "head": head}
+        maps: dict[str, MapTerm] = {
+            "local": RegionTerm(region_size=region_size, **of_map),
+            "across": RegionTerm(across=True, region_size=region_size, **of_map),
+            "dense": DenseTerm(exclusion_radius=exclusion_radius, num_anchors=num_anchors, **of_map),
+        }
+        for name in [name for name in maps if name in used][1:]:
+            maps[name].probed = False  # with the head of the first, it would tell the same
+        terms: dict[str, Term] = {"global": whole, **maps}
+        super().__init__(
+            network,
+            terms,
+            weights=given,
+            trains="decoder" if freeze_encoder else "all",
+            image_size=image_size,
         )
-        self.network = network
-        self.key = key
-        self.freeze_encoder = freeze_encoder
-        self.blocks = blocks
-        self.levels = levels
-        width = pooled_width(network, image_size, pool_size=pool_size, levels=levels)
-        self.global_term: GlobalTerm | None = None
-        if "global" in self.weights:
-            self.global_term = GlobalTerm(
-                width, contrast, pool_size=pool_size, hidden=hidden, embedding=embedding, norm=norm,
-                temperature=temperature,
-            )  # fmt: skip
-        self.map_term: MapTerm | None = None
-        if self.weights.keys() - {"global"}:
-            channels, *size = _map_shape(network, image_size, blocks)
-            losses = local_losses(
-                len(size), temperature, region_size=region_size, exclusion_radius=exclusion_radius,
-                num_anchors=num_anchors,
-            )  # fmt: skip
-            _check_regions(losses, self.weights, size)
-            terms = {name: (loss, self.weights.get(name, 0.0)) for name, loss in losses.items()}
-            self.map_term = MapTerm(channels, len(size), **terms)
-        self._choose_what_learns()
-        self.train(self.training)
-
-    def _choose_what_learns(self) -> None:
-        self.network.requires_grad_(False)
-        if not self.freeze_encoder:
-            for module in self._encoder:
-                module.requires_grad_(True)
-        if self.map_term is not None:
-            for module in decoder_modules(self.network, blocks=self.blocks):
-                module.requires_grad_(True)
-
-    @property
-    def _encoder(self) -> list[nn.Module]:
-        return encoder_modules(self.network, levels="all" if self.map_term is not None else self.levels)
-
-    def train(self, mode: bool = True) -> "GlobalLocalContrast":
-        """Set the mode of all but a frozen encoder, which stays in evaluation."""
-        super().train(mode)
-        if self.freeze_encoder:
-            for module in self._encoder:
-                module.eval()
-        return self
-
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Losses of a batch of views.
-
-        Returns:
-            ``loss``; each term before it is weighted; with the global term ``embedding_std`` (near 1 when embeddings
-            fill the sphere, 0 when they have collapsed).
-
-        Raises:
-            ValueError: If the batch lacks what a term needs, or views differ in geometry under regions.
-        """
-        found = self._embed(batch)
-        terms: dict[str, Tensor] = {}
-        health: dict[str, Tensor] = {}
-        if self.global_term is not None and found.images is not None:
-            terms["global"] = self.global_term(found.images, batch)
-            health["embedding_std"] = _spread(found.images.detach())
-        if self.map_term is not None and found.maps is not None:
-            terms |= self.map_term(found.maps, batch)
-        loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}, **health}
-
-    def _embed(self, batch: Mapping[str, Any]) -> _Embedded:
-        image: Tensor = batch[self.key]
-        views = image.shape[1]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
-            levels = "all" if self.map_term is not None else self.levels
-            maps = encoder_features(self.network, image.flatten(0, 1), levels=levels)
-        z = f = None
-        if self.global_term is not None:
-            z = self.global_term.embed(maps[-1:] if self.levels == "deepest" else maps, views)
-        if self.map_term is not None:
-            f = self.map_term.embed(decoder_features(self.network, maps, blocks=self.blocks)[-1], views)
-        return _Embedded(z, f)
-
-    @torch.no_grad()
-    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float | Tensor]:
-        """Health of the embeddings on volumes that are not trained on.
-
-        Returns:
-            ``alignment`` of two views, ``uniformity``, ``effective_rank`` and ``dead_dimensions`` of embeddings of
-            images, or of voxels without the global term. With the global term and partitions ``partition_accuracy``:
-            how often the nearest slices of other volumes are of the same partition, beside ``chance_partition``.
-            With a term in the decoder ``place_error``: the median distance of the most similar voxel of the other
-            view from the same place, in the unit of ``coords`` or in voxels of the map, and ``place_accuracy``: how
-            often it is a neighbour of that place at most.
-        """
-        probe = Probe()
-        with eval_mode(self):
-            for batch in batches:
-                found = self._embed(batch)
-                if found.images is not None:
-                    probe.add_images(found.images, batch)
-                if found.maps is not None:
-                    probe.add_maps(found.maps, batch, count=found.images is None)
-        return probe.values()
-
-    def causes_of_collapse(self) -> list[str]:
-        """Settings of this method under which embeddings become alike."""
-        causes = []
-        if self.global_term is not None and self.global_term.pool_size == 1:
-            causes.append(
-                "pool_size=1: the global average of a normalised map is nearly the same for every slice; use 2"
-            )
-        if self.freeze_encoder:
-            causes.append("a frozen encoder that was not pretrained, or has collapsed itself; look at its own health")
-        return causes
-
-    def touched(self) -> list[str]:
-        """Names of the network's parameters that this run changes, or the one it started from has changed."""
-        receipt = weights.receipt_of(self.network)
-        before = set(receipt.touched) & set(receipt.matched) if receipt is not None else set()
-        return [name for name, p in self.network.named_parameters() if p.requires_grad or name in before]
 
 
-def _weights(given: Mapping[str, float], *, freeze_encoder: bool) -> dict[str, float]:
-    for name, value in given.items():
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{name}_weight must be at least 0, got {value!r}")
-    used = {name: float(value) for name, value in given.items() if value > 0}
-    if not used:
-        raise ValueError(f"one of {', '.join(f'{name}_weight' for name in given)} must be above 0, all are 0")
+def _used(given: Mapping[str, float], *, freeze_encoder: bool) -> dict[str, float]:
+    used = used_weights(given, given, named="{}_weight")
     if freeze_encoder and "global" in used:
         raise ValueError(
             f"global_weight must be 0 with freeze_encoder, got {given['global']!r}: the global term trains the encoder "
             "alone"
         )
     return used
-
-
-def _map_shape(network: nn.Module, image_size: int | Sequence[int], blocks: int) -> tuple[int, ...]:
-    """Channels and size of the decoder map of an image, by trying."""
-    trial = deepcopy(network).cpu().eval()
-    dims = next(p.ndim for p in trial.parameters() if p.ndim > 2) - 2
-    size = (image_size,) * dims if isinstance(image_size, int) else tuple(image_size)
-    with torch.no_grad():
-        maps = encoder_features(trial, torch.zeros(1, input_channels(trial), *size))
-        found = decoder_features(trial, maps, blocks=blocks)[-1]
-    return tuple(found.shape[1:])
-
-
-def _check_regions(losses: Mapping[str, nn.Module], used: Mapping[str, float], size: Sequence[int]) -> None:
-    for name in ("local", "across"):
-        if name not in used:
-            continue
-        regions = losses[name].regions(size)  # type: ignore[operator]
-        if not bool(regions.negatives.any(1).all()):
-            raise ValueError(
-                f"every region must have another that it shares no voxel with, the decoder's map of size {tuple(size)} "
-                "is too small; use larger images, more blocks or a smaller region_size"
-            )
-
-
-def _spread(z: Tensor) -> Tensor:
-    flat = F.normalize(z.float().flatten(0, 1), dim=-1)
-    spread: Tensor = flat.std(dim=0).mean() * flat.shape[1] ** 0.5
-    return spread

@@ -1,13 +1,12 @@
 """Volume contrast in the encoder and dense contrast of two views through encoder and decoder, in one run."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_cl.methods.base import Method
-from monai_cl.methods.global_local_contrast import GlobalLocalContrast
+from monai_cl.methods.map_terms import DenseTerm
 from monai_cl.methods.volume_contrast import VolumeContrast
 
 
@@ -41,6 +40,13 @@ class VolumeDenseContrast(Method):
         VoCo, arXiv 2402.17300; the dense term as in arXiv 2006.10511 and DenseCL, arXiv 2011.09157.
     """
 
+    size_name = "patch_size"
+    renamed: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "dense.map_term.head.": ("terms.dense.head.",),
+        "dense.network.": (),  # stands under the other name as well
+        **{f"position.{old}": new for old, new in VolumeContrast.renamed.items()},
+    }
+
     def __init__(
         self,
         position: VolumeContrast,
@@ -54,80 +60,43 @@ class VolumeDenseContrast(Method):
         temperature: float = 0.1,
         num_anchors: int | None = 1024,
     ) -> None:
-        super().__init__()
         if not 0 <= position_weight < float("inf"):
             raise ValueError(f"position_weight must be at least 0, got {position_weight!r}")
         if not 0 < dense_weight < float("inf"):
             raise ValueError(f"dense_weight must be above 0, got {dense_weight!r}; without it use VolumeContrast alone")
-        self.position_weight = position_weight
-        self.dense_weight = dense_weight
+        dense = DenseTerm(
+            key=pair_key,
+            blocks=blocks,
+            exclusion_radius=exclusion_radius,
+            temperature=temperature,
+            num_anchors=num_anchors,
+        )
+        super().__init__(
+            position.network,
+            {"position": position.terms["position"], "dense": dense},  # type: ignore[dict-item]
+            weights={"position": position_weight, "dense": dense_weight},
+            teacher=position.teacher_options if position_weight > 0 else None,
+            image_size={pair_key: patch_size},
+        )
         self.pair_key = pair_key
-        self.position = position
-        # after `position`, which lets the encoder alone learn: this one lets the decoder's blocks learn as well
-        self.dense = GlobalLocalContrast(
-            position.network, patch_size, key=pair_key, global_weight=0.0, dense_weight=1.0, blocks=blocks,
-            exclusion_radius=exclusion_radius, temperature=temperature, num_anchors=num_anchors,
-        )  # fmt: skip
-        if not self._contrasts_places:
-            position.student.projector.requires_grad_(False)  # what has no gradient stops a run of several processes
-
-    @property
-    def _contrasts_places(self) -> bool:
-        return self.position_weight > 0
-
-    @property
-    def network(self) -> nn.Module:  # type: ignore[override]
-        """The network being pretrained."""
-        return self.position.network
-
-    @property
-    def steady_network(self) -> nn.Module:
-        """The network of the teacher of volume contrast, where it has one."""
-        return self.position.steady_network if self._contrasts_places else self.network
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses of a batch of views.
 
         Returns:
-            ``loss``; ``dense`` and ``position``, the two terms before they are weighted; beside them what
-            :meth:`VolumeContrast.forward` tells of the position term.
+            ``loss``; ``position`` and ``dense``, the two terms before they are weighted; beside them the signals of
+            the position term.
 
         Raises:
             ValueError: If the batch lacks what a term needs.
         """
-        dense = self.dense(self._pair(batch))["loss"]
-        if not self._contrasts_places:
-            return {"loss": self.dense_weight * dense, "dense": dense.detach()}
-        found = self.position(batch)
-        position = found.pop("loss")
-        loss = self.position_weight * position + self.dense_weight * dense
-        return {"loss": loss, "position": position.detach(), "dense": dense.detach(), **found}
+        return super().forward(self._with_pair(batch))
 
-    def after_step(self, progress: float) -> None:
-        """Move the teacher of volume contrast."""
-        self.position.after_step(progress)
+    def probe(self, batches: Iterable[dict[str, Any]]) -> Mapping[str, float | Tensor]:
+        """Health of both terms, as :meth:`Method.probe` tells it; that of voxels begins with ``dense_``."""
+        return super().probe(self._with_pair(batch) for batch in batches)
 
-    @torch.no_grad()
-    def probe(self, batches: Iterable[dict[str, Any]]) -> dict[str, float | Tensor]:
-        """Health of both terms on volumes that are not trained on.
-
-        Returns:
-            What :meth:`VolumeContrast.probe` tells; ``place_error`` and ``place_accuracy`` of voxels, as
-            :meth:`GlobalLocalContrast.probe` has them; and its health of voxels under names that begin with ``dense_``,
-            or as they are where the position term is not there.
-        """
-        seen = list(batches)
-        dense = self.dense.probe(self._pair(batch) for batch in seen)
-        if not self._contrasts_places:
-            return dense
-        named = {name if name.startswith("place_") else f"dense_{name}": value for name, value in dense.items()}
-        return {**self.position.probe(seen), **named}
-
-    def causes_of_collapse(self) -> list[str]:
-        """Settings of this method under which embeddings become alike."""
-        return self.position.causes_of_collapse() if self._contrasts_places else self.dense.causes_of_collapse()
-
-    def _pair(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _with_pair(self, batch: dict[str, Any]) -> dict[str, Any]:
         missing = [key for key in (self.pair_key, "coords", "valid") if key not in batch]
         if missing:
             raise ValueError(

@@ -1,12 +1,12 @@
 """What an encoder-decoder makes of an image on its way to the output, taken from one run of the whole network."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from monai_cl.networks.decoders import decoder_blocks, decoder_modules
 from monai_cl.networks.encoders import encoder_taps, output_module
-
-_DECODER = -1  # beside the numbers of the levels
 
 
 class Features(NamedTuple):
@@ -16,37 +16,48 @@ class Features(NamedTuple):
         encoder: One (B, C_l, *S_l) map a level of the encoder, fine to coarse.
         decoder: What the network turns into classes, see :func:`monai_cl.networks.output_module`: (B, C, *S) of the
             size of the image, or half of it for MONAI's ``UNet``.
+        blocks: One (B, C_l, *S_l) map a block of the decoder, coarse to fine, where they were asked for.
+        output: What the network returned.
     """
 
     encoder: list[Tensor]
     decoder: Tensor
+    blocks: tuple[Tensor, ...] = ()
+    output: Any = None
 
 
-def network_features(network: nn.Module, x: Tensor) -> Features:
+def network_features(network: nn.Module, x: Tensor, *, blocks: bool = False) -> Features:
     """Run the whole network and keep the feature maps of encoder and decoder.
 
     Args:
         network: A network that :func:`monai_cl.networks.encoder_features` knows, without deep supervision.
         x: Images (B, C, *S).
+        blocks: Keep the maps of the decoder's blocks as well, for networks that
+            :func:`monai_cl.networks.decoder_features` knows.
 
     Returns:
-        The maps. Those of the encoder are the ones of ``encoder_features``.
+        The maps. Those of the encoder are the ones of ``encoder_features``, those of the blocks the ones of
+        ``decoder_features``.
 
     Raises:
-        ValueError: If the encoder of this class of network is not known.
+        ValueError: If the encoder, or with ``blocks`` the decoder, of this class of network is not known.
     """
-    taps = encoder_taps(network)
-    kept: dict[int, Tensor] = {}
+    kept: dict[str, Tensor] = {}
 
-    def output_of(level: int) -> Any:
-        return lambda module, inputs, output: kept.__setitem__(level, output)
+    def output_to(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda module, inputs, output: kept.__setitem__(name, output)
 
-    handles = [tap.register_forward_hook(output_of(level)) for level, tap in enumerate(taps)]
+    taps = {f"encoder {level}": tap for level, tap in enumerate(encoder_taps(network))}
+    if blocks:
+        numbers = range(1, decoder_blocks(network) + 1)
+        taps |= {f"block {number}": decoder_modules(network, blocks=number)[-1] for number in numbers}
+    handles = [tap.register_forward_hook(output_to(name)) for name, tap in taps.items()]
     last = output_module(network)
-    handles.append(last.register_forward_pre_hook(lambda module, inputs: kept.__setitem__(_DECODER, inputs[0])))
+    handles.append(last.register_forward_pre_hook(lambda module, inputs: kept.__setitem__("decoder", inputs[0])))
     try:
-        network(x)
+        output = network(x)
     finally:
         for handle in handles:
             handle.remove()
-    return Features([kept[level] for level in range(len(taps))], kept[_DECODER])
+    named = {kind: [kept[name] for name in taps if name.startswith(kind)] for kind in ("encoder", "block")}
+    return Features(named["encoder"], kept["decoder"], tuple(named["block"]), output)

@@ -12,6 +12,8 @@ _CONTAINERS = (
     "state_dict", "model_state_dict", "network", "model", "net", "module", "params", "student", "teacher",
     "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "module_ema", "ema", "params_ema", "shadow",
 )  # fmt: skip
+# networks that learn in checkpoints of our runs, today and of version 0.1.0
+_NETWORKS = ("network", "student.network", "position.student.network")
 _AVERAGE = re.compile(r"(^|_)(ema|swa|averaged?|teacher|shadow)(_|$)")
 _DEPTH = 3  # parts of a name that may name a network
 
@@ -54,8 +56,10 @@ def choose(content: Mapping[str, Any], key: str | None = None) -> Chosen:
 def _inside(content: Mapping[str, Any], above: str = "") -> tuple[str, dict[str, Tensor]]:
     method = content.get("method")
     if isinstance(method, Mapping):  # a run's own checkpoint: the student's network is what is wanted
-        inside = {k: v for k, v in method.items() if k.startswith("student.network.")}
-        return ("method.student.network", inside) if inside else _inside(method, f"{above}method.")
+        for name in _NETWORKS:
+            if inside := {k: v for k, v in method.items() if k.startswith(f"{name}.")}:
+                return f"method.{name}", inside
+        return _inside(method, f"{above}method.")
     # containers first: a tensor beside one is the best metric or a learning rate, no weight
     for name in _CONTAINERS:
         if isinstance(content.get(name), Mapping):

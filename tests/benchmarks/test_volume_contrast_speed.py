@@ -13,7 +13,7 @@ from stopwatch import Stopwatch, best_of
 from volume_contrast_loops import PUBLISHED, draw, loop_reference
 
 from monai_cl.losses import VolumeContrastLoss
-from monai_cl.methods import VolumeContrast
+from monai_cl.methods import Maps, VolumeContrast, base, extraction
 from monai_cl.transforms import VolumeContrastCrops, overlap_fractions
 
 pytestmark = pytest.mark.benchmark
@@ -140,30 +140,30 @@ def test_all_but_the_encoders_in_a_step(
     grid: tuple[int, ...],
     steps: int,
     at_most: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Share of a training step that loss and its gradient, overlaps, heads, signals and the teacher's move take."""
     method, batch = configuration()
     size = tuple(batch["image"]["crops"].shape[3:])
     centers = torch.rand(*batch["image"]["crops"].shape[:2], 3) * size[0] + size[0] / 2
     encoder, cut = Stopwatch(), []
-    for embedder in (method.student, method.teacher.module):  # type: ignore[union-attr]
 
-        def pool(x: torch.Tensor, original: Callable[..., torch.Tensor] = embedder.pool) -> torch.Tensor:  # type: ignore[assignment,union-attr]
-            with encoder:
-                features = original(x)
-            cut.append((features, features.detach().requires_grad_(features.requires_grad)))
-            return cut[-1][1]  # the gradient of the loss and the heads stops here
+    def timed(*args: Any, **options: Any) -> Maps:
+        with encoder:
+            maps = extraction.run(*args, **options).encoder
+        pairs = [(one, one.detach().requires_grad_(one.requires_grad)) for one in maps]
+        cut.extend(pairs)
+        return Maps([leaf for _, leaf in pairs])  # the gradient of the loss and the heads stops here
 
-        embedder.pool = pool  # type: ignore[assignment,union-attr]
+    monkeypatch.setattr(base, "run", timed)
 
     def step() -> None:
         for volume in centers:
             overlap_fractions(volume, grid, size)
         method(batch)["loss"].backward()
         with encoder:
-            for features, leaf in cut:
-                if leaf.grad is not None:
-                    features.backward(leaf.grad)
+            reached = [(features, leaf.grad) for features, leaf in cut if leaf.grad is not None]
+            torch.autograd.backward([features for features, _ in reached], [gradient for _, gradient in reached])
         cut.clear()
         method.after_step(0.5)
 
@@ -183,7 +183,7 @@ def test_all_but_the_encoders_in_a_step(
 def test_a_step_without_gradient_through_bases(benchmark: Any) -> None:
     """How many times as long a step takes when the encoder learns from bases too."""
     methods = [small_step() for _ in range(2)]
-    methods[0][0].bases_without_gradient = True
+    methods[0][0].terms["position"].bases_without_gradient = True
     compare(
         benchmark,
         lambda: methods[0][0](methods[0][1])["loss"].backward(),
