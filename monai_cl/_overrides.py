@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
 from typing import TYPE_CHECKING, Any
 
 from monai_cl._settings import settle
+from monai_cl._words import id_suggestion
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -27,7 +27,7 @@ def read_overrides(arguments: list[str]) -> dict[str, Any]:
     unknown = [key for key in overrides if not _is_known(key, parser)]
     if unknown:
         ids = [*_ids(parser.get()), *run_parameters()]
-        listed = "; ".join(f"--{key}{suggestion(key.replace('#', '::'), ids)}" for key in unknown)
+        listed = "; ".join(f"--{key}{id_suggestion(key.replace('#', '::'), ids)}" for key in unknown)
         raise ValueError(f"an override must name an id of the config files, unknown: {listed}")
     texts = dict(pairs_of(arguments[2:]))
     # what is merged into a list or dictionary is part of it, so its default says nothing
@@ -87,20 +87,6 @@ def parser_in_use() -> ConfigParser | None:
             return owner
         frame = frame.f_back
     return None
-
-
-def suggestion(name: str, valid: Iterable[str]) -> str:
-    """Up to three ids that resemble a name as a whole or, for one who left out the way to it, in the last part."""
-    whole: dict[str, str] = {}
-    last: dict[str, str] = {}
-    for option in sorted(valid, key=lambda text: (text.count("::"), text)):
-        whole.setdefault(option.casefold(), option)
-        last.setdefault(option.casefold().rpartition("::")[2], option)
-    folded = name.casefold()
-    close = [whole[match] for match in difflib.get_close_matches(folded, whole, n=2)]
-    close += [last[match] for match in difflib.get_close_matches(folded.rpartition("::")[2], last, n=2, cutoff=0.7)]
-    best = [repr(option) for option in dict.fromkeys(close)][:3]
-    return f", did you mean {' or '.join(best)}?" if best else ""
 
 
 def is_bundle_process(arguments: Sequence[str]) -> bool:

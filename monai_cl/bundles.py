@@ -34,8 +34,8 @@ from monai_cl._overrides import (
     parser_in_use,
     read_overrides,
     run_parameters,
-    suggestion,
 )
+from monai_cl._words import suggestion
 
 if TYPE_CHECKING:
     pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl._files import read_json
+from monai_cl._words import suggestion
 from monai_cl.io.suffixes import stem
 from monai_cl.privacy.hand_made import FILE_KEYS as FILE_KEYS
 from monai_cl.privacy.hand_made import keeps_names, section_name, without_names
@@ -243,8 +243,7 @@ def _section_names(content: Mapping[str, Any], sections: str | Sequence[str], so
     wanted = [name if name in valid or keeps_names(content) else _hidden_section(name, valid) for name in wanted]
     for name in wanted:
         if name not in valid:
-            close = difflib.get_close_matches(str(name), valid, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = suggestion(name, valid, form="did you mean {!r}? ")
             raise ValueError(f"{source} has no section {name!r}; {hint}valid are: {_filled(content)}")
     return list(dict.fromkeys(wanted))
 

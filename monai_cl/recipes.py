@@ -6,7 +6,6 @@ A recipe is a MONAI configuration with a ``purpose``, parameters, and ``preproce
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -18,6 +17,7 @@ import yaml
 
 from monai_cl._files import read_yaml
 from monai_cl._settings import read_flag
+from monai_cl._words import suggestion
 
 if TYPE_CHECKING:
     from monai.transforms import Compose
@@ -223,8 +223,7 @@ def _folder() -> Path:
 
 def _suggestion(name: str, valid: Iterable[str]) -> str:
     options = sorted(valid)
-    close = difflib.get_close_matches(name, options, n=1)
-    return (f", did you mean {close[0]!r}?" if close else "") + f" (valid: {', '.join(options) or 'none'})"
+    return f"{suggestion(name, options)} (valid: {', '.join(options) or 'none'})"
 
 
 def _read(name: str | Path) -> dict[str, Any]:

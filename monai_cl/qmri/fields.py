@@ -5,12 +5,13 @@ moved to another field by the ratio of the laws, so it keeps what distinguishes 
 change; magnetisation transfer saturation belongs to the pulse and is not rescaled.
 """
 
-import difflib
 import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from monai_cl._words import suggestion
 
 GYROMAGNETIC_RATIO = 42.577e6  # Hz / T
 
@@ -138,8 +139,7 @@ def _linear(law: Mapping[str, tuple[float, float]], tissue: str, field_strength:
 
 def _law(laws: Mapping[str, tuple[float, float]], tissue: str) -> tuple[float, float]:
     if tissue not in laws:
-        close = difflib.get_close_matches(tissue, laws, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = suggestion(tissue, laws, form="; did you mean {!r}?")
         raise ValueError(f"there is a law for {tuple(laws)}, got {tissue!r}{hint}")
     return laws[tissue]
 

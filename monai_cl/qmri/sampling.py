@@ -9,9 +9,9 @@ TR around both; FLAIR, STIR and DIR take the exact null for the drawn train and 
 ('inversion_recovery', True)
 """
 
-import difflib
 from collections.abc import Mapping
 
+from monai_cl._words import suggestion
 from monai_cl.qmri.families import (
     BalancedSsfpFamily,
     DoubleInversionRecoveryFamily,
@@ -161,8 +161,7 @@ def family(name: str) -> Family:
         ValueError: If there is no such family.
     """
     if name not in FAMILIES:
-        close = difflib.get_close_matches(name, FAMILIES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = suggestion(name, FAMILIES, form="; did you mean {!r}?")
         raise ValueError(f"family must be one of {tuple(FAMILIES)}, got {name!r}{hint}")
     return FAMILIES[name]
 

@@ -5,12 +5,12 @@ magnetisation transfer (arXiv 2409.05318). Tables hold the middle of what is pub
 ``uncertain`` marks what was not checked against its source, or is an estimate of ours.
 """
 
-import difflib
 import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from monai_cl._words import suggestion
 from monai_cl.qmri.fields import HIGHEST, LOWEST, MOVABLE
 from monai_cl.qmri.ranges import RandomSource
 
@@ -129,8 +129,7 @@ def tissue(name: str, field_strength: float = 3.0) -> Tissue:
         0.86
     """
     if name not in NAMES:
-        close = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = suggestion(name, NAMES, form="; did you mean {!r}?")
         raise ValueError(f"tissue must be one of {NAMES}, got {name!r}{hint}")
     if (name, field_strength) not in TISSUES:
         known = tuple(field for tissue_name, field in TISSUES if tissue_name == name)

@@ -1,7 +1,6 @@
 """MR images of a drawn sequence, simulated from quantitative maps: maps in, one contrast out."""
 
 import copy
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from monai.transforms import Randomizable, Transform
 from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
+from monai_cl._words import suggestion
 from monai_cl.qmri import FAMILIES, Family, Protocol, draw_protocol, protocol_from_dict, tissue
 from monai_cl.qmri.fields import HIGHEST, LOWEST
 from monai_cl.qmri.sampling import family
@@ -273,8 +273,7 @@ def _known(argument: str, names: Sequence[str], allowed: Sequence[str] | None = 
         raise ValueError(f"{argument} must be a list of names, got the text {names!r}; write [{names!r}]")
     for name in names:
         if allowed is not None and name not in allowed:
-            close = difflib.get_close_matches(str(name), allowed, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = suggestion(name, allowed, form="; did you mean {!r}?")
             raise ValueError(f"{argument} must be of {tuple(allowed)}, got {name!r}{hint}")
     if len(set(names)) < len(names):
         raise ValueError(f"{argument} must not repeat a name, got {tuple(names)}")

@@ -1,12 +1,13 @@
 """Which volumes are drawn how often, and which may share a batch: by fields of the datalist."""
 
-import difflib
 import logging
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from monai_cl._words import suggestion
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +69,7 @@ def source_weights(
                 "its entries out of the datalist"
             )
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = suggestion(name, known, form="did you mean {!r}? ")
             raise ValueError(
                 f"source_weights names {name!r}, no volume has it as {key!r}; {hint}there are {_said(known)}"
             )

@@ -1,12 +1,12 @@
 """From a record back to the protocol and its image."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from monai_cl._words import suggestion
 from monai_cl.qmri.protocols.gradient_echo import BalancedSsfp, SpoiledGradientEcho, SusceptibilityWeighted
 from monai_cl.qmri.protocols.magnetisation_prepared import Mp2rage, Mprage
 from monai_cl.qmri.protocols.protocol import Protocol
@@ -43,8 +43,7 @@ def protocol_from_dict(record: Mapping[str, Any]) -> Protocol:
     fields = dict(record)
     name = fields.pop("sequence", None)
     if name not in SEQUENCES:
-        close = difflib.get_close_matches(str(name), SEQUENCES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = suggestion(name, SEQUENCES, form="; did you mean {!r}?")
         raise ValueError(f"sequence must be one of {tuple(SEQUENCES)}, got {name!r}{hint}")
     kind = SEQUENCES[name]
     known = dataclasses.fields(kind)
