@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperCommand
 
 from monai_cl._endings import code_after, in_words, listen
 from monai_cl._locks import alone_with
@@ -25,6 +26,17 @@ app.add_typer(recipes_app, name="recipes")
 app.add_typer(bundles_app, name="bundles")
 
 console = Console(markup=False, highlight=False)  # paths and messages may hold brackets
+
+
+class _WithKeys(TyperCommand):
+    """A command that takes the file of a curve: its help lists the keys, read where they are checked."""
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Write the help with the keys, whose models are loaded for it alone."""
+        from monai_cl.evaluation._config import keys_in_words
+
+        self.help = f"{self.help}\n\n{keys_in_words()}"
+        super().format_help(ctx, formatter)
 
 
 @app.command()
@@ -111,7 +123,7 @@ def cache(
     )
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
+@app.command(cls=_WithKeys, context_settings={"ignore_unknown_options": True})
 def plan(
     arguments: Annotated[
         list[str],
@@ -241,6 +253,29 @@ def curate(
 
 
 @app.command()
+def card(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundle folders.")],
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; say whether they are up to date.")] = False,
+) -> None:
+    """Write the model cards of bundles from their prose and their records (`monai-cl report --record`)."""
+    _cards(bundles, check=check)
+
+
+def _cards(bundles: list[Path], *, check: bool) -> None:
+    from monai_cl.report.card import check_card, write_card
+
+    if not check:
+        for bundle in bundles:
+            console.print(f"wrote {write_card(bundle)}")
+        return
+    stale = {bundle: found for bundle in bundles if (found := check_card(bundle))}
+    for bundle, found in stale.items():
+        console.print(found, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"the card of {bundle} differs from its records: monai-cl card {bundle}")
+    raise typer.Exit(code=1 if stale else 0)
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Output folders of steps, bundle folders, folders of curves.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
@@ -251,26 +286,19 @@ def report(
     dataset_dir: Annotated[Path | None, typer.Option(help="Folder its paths start from.")] = None,
     record: Annotated[Path | None, typer.Option(help="Write the results as a record for a model card.")] = None,
     command: Annotated[str, typer.Option(help="With --record: how to measure it again.")] = "",
-    card: Annotated[bool, typer.Option("--card", help="Write the model cards of these bundles.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Say whether the model cards are up to date.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="As `monai-cl card`.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="As `monai-cl card --check`.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Run code of the runs: their recipes and networks.")] = False,
 ) -> None:
     """Write one HTML page about runs; or a record of their results, or model cards from records."""
-    from monai_cl.report import card as cards
+    from monai_cl.report.card import record_results
     from monai_cl.report.html import write_report
 
-    if check:
-        stale = {bundle: found for bundle in runs if (found := cards.check_card(bundle))}
-        for bundle, found in stale.items():
-            console.print(found, markup=False, highlight=False, soft_wrap=True)
-            console.print(f"the card of {bundle} differs from its records: monai-cl report --card {bundle}")
-        raise typer.Exit(code=1 if stale else 0)
-    if card:
-        for bundle in runs:
-            console.print(f"wrote {cards.write_card(bundle)}")
+    if check or card:
+        _cards(runs, check=check)
     elif record:
         with alone_with(record, instead="another --record"):
-            cards.record_results(runs, record, title=title or record.stem, command=command)
+            record_results(runs, record, title=title or record.stem, command=command)
         console.print(f"wrote {record}")
     else:
         with alone_with(out):
@@ -287,7 +315,7 @@ def report(
         console.print(f"wrote {page}")
 
 
-@app.command()
+@app.command(cls=_WithKeys)
 def curve(
     config: Annotated[Path, typer.Argument(help="YAML file; tutorials/curve_hippocampus.yaml is one to start from.")],
     processes: Annotated[int, typer.Option(help="Runs at the same time; they share the cores.", min=1)] = 1,
@@ -298,15 +326,6 @@ def curve(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would run.")] = False,
 ) -> None:
     """Measure what pretraining is worth: fine-tune with few and many labels from each start, with intervals.
-
-    Keys of the file: bundle, overlays, settings, budgets, seeds, arms, reference, evaluation, equal_compute,
-    convergence, keep_models, output.
-
-    Of an arm: title, pretrained, settings, pretraining_seconds; of its pretrained, where it is neither none nor paths:
-    bundle, overlays, settings, seeds, paired, after, of.
-
-    Of evaluation: section, confidence, resamples, hold_out, datalist, dataset_dir; of equal_compute: budgets, arms; of
-    convergence: budgets, tolerance.
 
     tutorials/curve_hippocampus.yaml says of each what it does. The same command goes on where it was stopped; further
     seeds, budgets, arms and evaluation sets add only what is new.

@@ -108,8 +108,9 @@ def test_the_command_line_checks_records_and_writes(bundle: Path, evaluation: Pa
     stale = run(cli.app, ["report", "--check", str(bundle)])
     assert stale.exit_code == 1
     assert "+### T" in stale.output
-    assert run(cli.app, ["report", "--card", str(bundle)]).exit_code == 0
+    assert run(cli.app, ["card", str(bundle)]).exit_code == 0
     assert run(cli.app, ["report", "--check", str(bundle)]).exit_code == 0
+    assert run(cli.app, ["card", "--check", str(bundle)]).exit_code == 0
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 2}', '{"format": 1, "title": "t"}'])

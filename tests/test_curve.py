@@ -6,11 +6,14 @@ import io
 import json
 import math
 import os
+import pickle
 import re
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +27,14 @@ from typer.testing import CliRunner
 
 from monai_cl import cli, weights
 from monai_cl.engine import StepTime, SurfaceDistance
+from monai_cl.engine.machine import physical_cores
 from monai_cl.evaluation import Curve, CurveResult, Score, load_curve, run_curve
-from monai_cl.evaluation._forks import Forks
-from monai_cl.evaluation._launch import THREAD_VARIABLES, Processes, environment, physical_cores, reason
+from monai_cl.evaluation._config import read_config
+from monai_cl.evaluation._launch import THREAD_VARIABLES, Forks, Processes, environment, run_process
 from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell, make_plan
-from monai_cl.evaluation._pool import Pool, ranks
-from monai_cl.evaluation._read_config import read_config
+from monai_cl.evaluation._running import Done, Job, Pool, ranks, reason
 from monai_cl.evaluation._steps import Step, in_words
-from monai_cl.evaluation._store import CLAIM, Store
+from monai_cl.evaluation._store import Store
 from monai_cl.evaluation._summary import STEPS, Comparison, Statistics
 from monai_cl.report._label_curve import curve_tables
 from monai_cl.report.curve_picture import curve_in_words, draw_curve
@@ -131,7 +134,7 @@ def config(study: Path, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def measure(path: Path, launch: Pretend | None = None, **options: Any) -> CurveResult:
+def measure(path: Path, launch: Callable[..., int] | None = None, **options: Any) -> CurveResult:
     return run_curve(path, console=quiet(), launch=launch or Pretend(), **options)
 
 
@@ -391,11 +394,25 @@ def cells(count: int) -> list[Cell]:
     return [Cell(f"cells/a/labels_1/seed_{i}", GIVEN, "a", "a", "", 1, i) for i in range(count)]
 
 
+class Doing:
+    """Work that calls a function."""
+
+    def __init__(self, store: Store, do: Callable[[Cell], Any]) -> None:
+        self.store, self.do = store, do
+
+    def job(self, cell: Cell, slot: int) -> Callable[[], Any]:
+        return lambda: self.do(cell)
+
+    def finish(self, cell: Cell, job: Any, done: Any) -> None:
+        self.store.finish(cell, {"done": done})
+
+    def finished(self, cell: Cell) -> bool:
+        return self.store.record(cell) is not None
+
+
 def test_a_cell_is_claimed_once(tmp_path: Path) -> None:
     (cell,) = cells(1)
-    stores = [Store(tmp_path) for _ in range(8)]
-    for store in stores[1:]:  # as if each were a process of its own that lives
-        store._is_stale = lambda cell, content: False  # type: ignore[method-assign]
+    stores = [Store(tmp_path) for _ in range(7)]
     won: list[bool] = []
     barrier = threading.Barrier(7)
 
@@ -403,60 +420,69 @@ def test_a_cell_is_claimed_once(tmp_path: Path) -> None:
         barrier.wait()
         won.append(store.claim(cell))
 
-    threads = [threading.Thread(target=work, args=(store,)) for store in stores[1:]]
+    threads = [threading.Thread(target=work, args=(store,)) for store in stores]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sum(won) == 1
-    assert {path.name for path in (tmp_path / cell.folder).iterdir()} == {CLAIM}
+    for store in stores:
+        store.release(cell)
+    assert not list((tmp_path / cell.folder).iterdir())
 
 
-@pytest.mark.parametrize(
-    ("owner", "age", "taken"),
-    [
-        ({"host": "elsewhere", "pid": 1}, 0, False),
-        ({"host": "elsewhere", "pid": 1}, 10_000, True),
-        ({"host": "here", "pid": 2**22 + 1}, 0, True),  # a process that is no more
-        ({"host": "here", "pid": os.getppid()}, 0, False),
-    ],
-)
-def test_the_claim_of_a_process_that_is_no_more_is_taken_over(
-    owner: dict[str, Any], age: float, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("socket.gethostname", lambda: "here")
+CLAIM_AND_WAIT = """
+import sys, time
+from pathlib import Path
+from monai_cl.evaluation._plan import Cell
+from monai_cl.evaluation._store import Store
+print(Store(Path(sys.argv[1])).claim(Cell("cells/a/labels_1/seed_0", "given", "a", "a", "", 1, 0)), flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_claim_of_a_process_that_was_killed_is_free_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    (cell,) = cells(1)
+    with subprocess.Popen([sys.executable, "-c", CLAIM_AND_WAIT, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"True\n"
+        assert not Store(tmp_path).claim(cell)
+        other.kill()
+        other.wait()
+        store = Store(tmp_path)
+        assert store.claim(cell)
+        store.release(cell)
+
+
+@pytest.mark.parametrize(("age", "taken"), [(0, False), (600, True)])
+def test_a_claim_of_0_1_0_counts_while_it_is_renewed(age: float, taken: bool, tmp_path: Path) -> None:
     (cell,), store = cells(1), Store(tmp_path)
-    path = tmp_path / cell.folder / CLAIM
+    path = tmp_path / cell.folder / "claim.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({**owner, "token": "t"}))
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "token": "t"}))
     then = path.stat().st_mtime - age
     os.utime(path, (then, then))
     assert store.claim(cell) is taken
-    assert json.loads(path.read_text())["token"] != "t" or not taken
+    assert path.is_file() is not taken
+    store.release(cell)
 
 
 def test_two_pools_share_the_cells_and_do_each_once(tmp_path: Path) -> None:
     done: list[str] = []
-
-    def pool(rank: int) -> Pool:
-        store = Store(tmp_path)
-        store._is_stale = lambda cell, content: False  # type: ignore[method-assign]
-
-        def do(cell: Cell, worker: int) -> None:
-            done.append(cell.folder)
-            store.finish(cell, {"rank": rank})
-
-        return Pool(cells(20), store, do, processes=2, rank=rank, pools=2, poll=0.05)
-
-    pools = [pool(0), pool(1)]
-    threads = [threading.Thread(target=each.run) for each in pools]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as executor:
+        pools = []
+        for rank in (0, 1):
+            store = Store(tmp_path)
+            work = Doing(store, lambda cell: done.append(cell.folder))
+            pools.append(Pool(cells(20), store, work, executor, slots=2, rank=rank, pools=2, poll=0.05))
+        threads = [threading.Thread(target=each.run) for each in pools]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert sorted(done) == sorted(cell.folder for cell in cells(20))
     assert pools[0].settled()
-    assert not list(tmp_path.rglob(CLAIM))
+    assert not list(tmp_path.rglob(".*.lock"))
 
 
 def test_an_interrupt_releases_what_was_claimed(tmp_path: Path) -> None:
@@ -466,10 +492,60 @@ def test_an_interrupt_releases_what_was_claimed(tmp_path: Path) -> None:
         if pool.running:
             raise KeyboardInterrupt("by the user")
 
-    pool = Pool(cells(3), Store(tmp_path), lambda cell, worker: ended.wait(5) and 1 / 0, poll=0.05)  # type: ignore[arg-type,return-value]
-    with pytest.raises(KeyboardInterrupt, match="by the user"):
-        pool.run(stop=ended.set, watch=interrupt)
-    assert not list(tmp_path.rglob("*.json"))  # neither claims nor failures
+    with ThreadPoolExecutor(1) as executor:
+        store = Store(tmp_path)
+        pool = Pool(cells(3), store, Doing(store, lambda cell: ended.wait(5) and 1 / 0), executor, poll=0.05)
+        with pytest.raises(KeyboardInterrupt, match="by the user"):
+            pool.run(stop=ended.set, watch=interrupt)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # neither claims nor failures
+
+
+class Submitted:
+    """The job of a cluster as its executor returns it: `done` and `result`, and nothing else."""
+
+    def __init__(self, sent: bytes) -> None:
+        self.sent, self.looks = sent, 0
+
+    def done(self) -> bool:
+        self.looks += 1
+        return self.looks > 1
+
+    def result(self) -> Any:
+        return pickle.loads(self.sent)()
+
+    def cancel(self) -> bool:
+        return True
+
+
+class Cluster:
+    """Sends jobs to another machine, for which they must be bytes."""
+
+    def submit(self, job: Callable[[], Any]) -> Submitted:
+        return Submitted(pickle.dumps(job))
+
+
+def test_the_executor_of_a_cluster_can_run_the_cells(config: Callable[..., Path]) -> None:
+    short: dict[str, Any] = {"budgets": [1], "seeds": [0], "equal_compute": False, "convergence": False}
+    path = config(**short, arms={"scratch": {"pretrained": "none"}})
+    launch = pretend_elsewhere
+    curve = curve_of(measure(path, launch, executor=Cluster(), processes=2))
+    assert {score.case for score in curve.scores} == {"case_4", "case_5"}
+
+
+def pretend_elsewhere(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+    """A step that another process can import."""
+    return Pretend()(arguments, log, environment)
+
+
+def test_a_job_is_sent_as_bytes_and_tells_the_machine_it_ran_on(tmp_path: Path) -> None:
+    steps = (("saying", ("-c", "print('hello')")), ("failing", ("-c", "raise SystemExit('error: no room')")))
+    job = pickle.loads(pickle.dumps(Job(steps[:1], tmp_path / "log.txt", run_process, {"seed": 0})))
+    done = job()
+    assert isinstance(done, Done)
+    assert " of " in done.host
+    assert "hello" in (tmp_path / "log.txt").read_text()
+    with pytest.raises(RuntimeError, match="failing ended with code 1: no room"):
+        Job(steps, tmp_path / "log.txt", run_process, {})()
 
 
 @pytest.mark.parametrize(
@@ -499,12 +575,14 @@ def test_a_rank_beyond_their_number_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 def test_steps_share_the_cores_and_are_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monai_cl.evaluation._launch.physical_cores", lambda: 8)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr("monai_cl.evaluation._launch._gpus", lambda: ["0", "2"])
     given = environment(2, 1)
     assert {given[name] for name in THREAD_VARIABLES} == {"2"}
+    assert given["OMP_WAIT_POLICY"] == "PASSIVE"
     assert "RANK" not in given
     assert given["CUDA_VISIBLE_DEVICES"] == "2"
 
@@ -524,6 +602,11 @@ def test_threads_are_a_share_of_the_physical_cores_unless_said_otherwise(
     assert environment(processes, 0, threads)["OMP_NUM_THREADS"] == str(expected)
 
 
+def test_how_threads_wait_is_the_users_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert environment(1, 0)["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_a_process_that_may_use_fewer_cores_counts_those(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
@@ -533,10 +616,12 @@ def test_a_process_that_may_use_fewer_cores_counts_those(monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks of a warm process are taken on Linux alone")
 def test_a_fork_has_the_threads_that_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "threads_here.py").write_text("import torch\nprint('threads', torch.get_num_threads())\n")
+    (tmp_path / "threads_here.py").write_text(
+        "import os, torch\nprint('threads', torch.get_num_threads(), os.environ['OMP_WAIT_POLICY'])\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert Forks()(["-m", "threads_here"], tmp_path / "log.txt", environment(1, 0, 3)) == 0
-    assert "threads 3" in (tmp_path / "log.txt").read_text()
+    assert "threads 3 PASSIVE" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_process_that_fails_leaves_its_reason_in_the_log(tmp_path: Path) -> None:
@@ -683,7 +768,7 @@ def test_no_file_no_curve(tmp_path: Path) -> None:
 
 def test_the_example_is_a_curve() -> None:
     read = read_config(Path(__file__).parents[1] / "tutorials/curve_hippocampus.yaml")
-    assert [arm.name for arm in read.arms] == ["scratch", "volume_contrast", "masked"]
+    assert list(read.arms) == ["scratch", "volume_contrast", "masked"]
     assert read.reference == "scratch"
 
 

@@ -14,6 +14,7 @@ from test_curve import NETWORK, Pretend, config, curve_of, measure
 
 from monai_cl.evaluation import load_curve, run_curve
 from monai_cl.report._label_curve import curve_tables, curve_warnings
+from monai_cl.report.curve_picture import curve_in_words
 from monai_cl.report.html import write_report
 
 __all__ = ["config"]  # a fixture
@@ -210,6 +211,46 @@ def test_more_pretraining_runs_keep_the_first_one(config: Callable[..., Path], t
     launch = Pretend()
     measure(config(arms=arms(0, 1), seeds=[0, 1], **short), launch)
     assert not launch.given
+
+
+def test_cases_that_are_excluded_do_not_count_and_nothing_is_done_again(
+    config: Callable[..., Path], tmp_path: Path
+) -> None:
+    measure(config())
+    launch = Pretend()
+    result = measure(config(evaluation={"resamples": 100, "exclude": ["case_4"]}), launch)
+    curve = curve_of(result)
+    assert not launch.given
+    assert {score.case for score in curve.scores} == {"case_5"}
+    assert {estimate.cases for estimate in curve.estimates} == {1}
+    assert curve.record["excluded"] == {"named": ["case_4"], "cases": 1}
+    said = "1 case left out of every score and interval, as the file asks for (evaluation.exclude)"
+    assert said in load_curve(result.folder).notes
+    assert "1 case left out" in curve_tables(curve)[0].notes[0]
+    assert "1 case of 1 patient, 1 case left out" in curve_in_words(curve)
+    page = write_report([result.folder], tmp_path / "page.html", neighbours=False).read_text()
+    assert said in page
+    assert "case_4" not in page
+    by_patient = {"resamples": 100, "exclude": ["s4"]}
+    assert curve_of(measure(config(evaluation=by_patient), launch)).estimates == curve.estimates
+    assert {score.case for score in curve_of(measure(config(), launch)).scores} == {"case_4", "case_5"}
+    assert not launch.given
+
+
+@pytest.mark.parametrize(
+    ("names", "answer"),
+    [
+        (
+            ["case_7"],
+            r"exclude must name cases or patients of validation, got 'case_7', did you mean 'case_[45]'\?; it",
+        ),
+        (["case_4", "s5"], "exclude must leave cases to evaluate on, got all 2 of validation"),
+        ({"a": 1}, "evaluation.exclude must be names or paths, got"),
+    ],
+)
+def test_what_cannot_be_excluded_is_refused(config: Callable[..., Path], names: Any, answer: str) -> None:
+    with pytest.raises(ValueError, match=answer):
+        measure(config(evaluation={"exclude": names}))
 
 
 def test_apart_and_another_set_at_once_are_refused(config: Callable[..., Path]) -> None:

@@ -7,22 +7,22 @@ import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
-from test_curve import Pretend, config, curve_of, measure
+from test_curve import Doing, Pretend, config, curve_of, measure
 from typer.testing import CliRunner
 
 from monai_cl import cli
 from monai_cl.engine.planning import FlightPlan
 from monai_cl.evaluation import CurveStoppedError, load_curve
+from monai_cl.evaluation._config import Arm, CurveConfig, Pretraining, read_config
 from monai_cl.evaluation._plan import GIVEN, PRETRAIN, make_plan
-from monai_cl.evaluation._pool import Pool
 from monai_cl.evaluation._progress import Forecast, Lines
-from monai_cl.evaluation._read_arms import ARM_KEYS, PRETRAINED_KEYS
-from monai_cl.evaluation._read_config import COMPUTE_KEYS, CONVERGENCE_KEYS, EVALUATION_KEYS, KEYS, read_config
+from monai_cl.evaluation._running import Pool
 from monai_cl.evaluation._store import Store
 from monai_cl.evaluation.curve_plan import is_curve, plan_curve
 from monai_cl.report.curve_screen import caveats, differences_table
@@ -86,7 +86,7 @@ def test_the_time_left_is_told_in_plain_text_each_minute(
 ) -> None:
     plan = make_plan(read_config(config()))
     store = Store(tmp_path / "out")
-    pool = Pool(plan.cells, store, lambda cell, worker: None)
+    pool = Pool(plan.cells, store, Doing(store, lambda cell: None), ThreadPoolExecutor(1))
     epochs = {GIVEN: 4, "twice the steps": 8, "equal compute": 0}
     forecast = Forecast(plan, store, lambda cell: epochs[cell.role])
     text = io.StringIO()
@@ -135,15 +135,20 @@ def listed(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))
 
 
-def test_help_and_example_name_every_key() -> None:
-    keys = {*KEYS, *EVALUATION_KEYS, *COMPUTE_KEYS, *CONVERGENCE_KEYS, *ARM_KEYS, *PRETRAINED_KEYS}
-    said = CliRunner().invoke(cli.app, ["curve", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+def every_key() -> set[str]:
+    sections = [CurveConfig, Arm, Pretraining, *CurveConfig.sections().values()]
+    return {key for section in sections for key in section.known()}
+
+
+@pytest.mark.parametrize("verb", ["curve", "plan"])
+def test_help_and_example_name_every_key(verb: str) -> None:
+    said = CliRunner().invoke(cli.app, [verb, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
     example = (Path(__file__).parents[1] / "tutorials/curve_hippocampus.yaml").read_text()
-    assert not keys - listed(said)
-    assert not keys - listed(example)
+    assert not every_key() - listed(said)
+    assert not every_key() - listed(example)
     named = re.search(r"Keys of the file: ([^.]*)\.", said)
     assert named is not None
-    assert listed(named[1]) == {*KEYS}  # and no key that the reader does not know
+    assert listed(named[1]) == {*CurveConfig.known()}  # and no key that the reader does not know
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from test_curve import Pretend, config, curve_of, measure
 
 from monai_cl.data import load_datalist, shared_subjects
+from monai_cl.evaluation._config import read_config
 from monai_cl.evaluation._plan import PRETRAIN, make_plan
-from monai_cl.evaluation._read_config import read_config
 from monai_cl.evaluation._steps import Step
 
 __all__ = ["config"]  # a fixture
@@ -193,7 +193,7 @@ def test_the_examples_are_curves_whose_settings_are_known(name: str) -> None:
     read = read_config(TUTORIALS / f"{name}.yaml")
     steps = [Step.of(read.bundle, configs, read.overlays) for configs in (["pretrain"], ["train"])]
     assert all(any(step.knows(key) for step in steps) for key in read.settings)
-    for arm in read.arms:
+    for arm in read.arms.values():
         own = arm.pretraining
         if own is not None and not own.of:
             step = Step.of(own.bundle, ["pretrain"], (*own.overlays, *read.overlays))

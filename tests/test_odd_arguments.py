@@ -16,8 +16,8 @@ LIST, STUDY = "st udy [-x] ü/datalist.json", "st udy [-x] ü"
 ODD = ("empty", "list.json", "number.json", "bytes", "null.json", "deep.json", "dir", "gone", "loop", "no/such", "pipe")
 READING = (
     "scan ODD", "curate ODD --dry-run", "curate LIST --dry-run --against ODD", "cache ODD --recipe small_mr",
-    "cache LIST --recipe ODD", "whose ODD", "report ODD", "report --card ODD", "report --check ODD", "curve ODD",
-    "invariance ODD", "recipes preview ODD --image empty", "scan STUDY --key ODD --out o.json", "plan ODD",
+    "cache LIST --recipe ODD", "whose ODD", "report ODD", "report --card ODD", "report --check ODD", "card ODD",
+    "curve ODD", "invariance ODD", "recipes preview ODD --image empty", "scan STUDY --key ODD --out o.json", "plan ODD",
 )  # fmt: skip
 WRITING = (
     "scan STUDY --out ODD/x.json", "curate LIST --out ODD/x.json", "cache LIST --recipe small_mr --out ODD/x",

@@ -1,9 +1,12 @@
-"""Versions of the packages and the hardware that a result rests on."""
+"""Versions of the packages and the hardware that a result rests on, and the cores that a run may use."""
 
+import functools
 import importlib.metadata
 import os
 import platform
+from pathlib import Path
 
+import psutil
 import torch
 
 _PACKAGES = ("monai_cl", "torch", "monai", "numpy", "pytorch-ignite", "nibabel", "pydicom", "SimpleITK")
@@ -21,8 +24,32 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> str:
-    """The GPU, or else the processor and its cores."""
-    cores = f"{os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}"
+    """The GPU, or else the threads of torch, and the processor with its cores."""
+    number = cores()
+    processor = f"{number} core{'' if number == 1 else 's'} of {_processor()}, {platform.system()} {platform.machine()}"
     if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, {cores}"
-    return f"{cores}, threads of torch: {torch.get_num_threads()}"
+        return f"{torch.cuda.get_device_name()}, {processor}"
+    return f"{processor}, threads of torch: {torch.get_num_threads()}"
+
+
+def cores() -> int:
+    """Cores that this process may use, two for a physical one that runs two threads."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use."""
+    usable, logical = cores(), os.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or logical
+    return max(1, min(usable, round(usable * physical / logical)))
+
+
+@functools.cache
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -7,7 +7,19 @@ from monai_cl._lazy import face
 if TYPE_CHECKING:
     from monai_cl.evaluation._invariance_config import run_invariance
     from monai_cl.evaluation.curve import CurveResult, CurveStoppedError, run_curve
-    from monai_cl.evaluation.results import ArmConvergence, ArmLabelsSaved, Curve, CurveArm, Estimate, Score, load_curve
+    from monai_cl.evaluation.records import (
+        ArmConvergence,
+        ArmLabelsSaved,
+        CaseScore,
+        Convergence,
+        Curve,
+        CurveArm,
+        Estimate,
+        Interval,
+        LabelsSaved,
+        Score,
+    )
+    from monai_cl.evaluation.results import load_curve
     from monai_cl.evaluation.sequence_invariance import (
         Invariance,
         load_sequences,
@@ -16,16 +28,7 @@ if TYPE_CHECKING:
         network_descriptor,
         shift_for,
     )
-    from monai_cl.evaluation.statistics import (
-        CaseScore,
-        Convergence,
-        Interval,
-        LabelsSaved,
-        converged,
-        interval,
-        labels_saved,
-        paired_difference,
-    )
+    from monai_cl.evaluation.statistics import converged, interval, labels_saved, paired_difference
 
 __all__ = [
     "ArmConvergence",

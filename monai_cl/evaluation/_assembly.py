@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from monai_cl.evaluation._believing import of_patients
-from monai_cl.evaluation._curve_data import ArmConvergence, Curve, CurveArm
+from monai_cl.engine.machine import hardware, versions
 from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell
-from monai_cl.evaluation._settings import versions
+from monai_cl.evaluation._running import CellError
+from monai_cl.evaluation._scores import read_scores
 from monai_cl.evaluation._steps import in_words
 from monai_cl.evaluation._summary import summarise
-from monai_cl.evaluation._table import Score, read_scores
-from monai_cl.evaluation._work import CellError, Work, hardware
+from monai_cl.evaluation._work import Work
+from monai_cl.evaluation.records import Convergence, Curve, CurveArm, Score, left_out
 
 
 def describe(work: Work, console: Console, *, commands: bool = False) -> None:
@@ -37,8 +37,7 @@ def describe(work: Work, console: Console, *, commands: bool = False) -> None:
     console.print(table)
     budgets = ", ".join(map(str, plan.budgets))
     seeds = ", ".join(map(str, plan.config.seeds))
-    counted = of_patients(len(plan.cases), len(set(plan.patients.values())))
-    console.print(f"labels: {budgets}; seeds: {seeds}; {plan.config.evaluation.section}: {counted}", markup=False)
+    console.print(f"labels: {budgets}; seeds: {seeds}; {plan.config.evaluation.section}: {plan.counts()}", markup=False)
     for line in _further(work, finished):
         console.print(line, markup=False)
     for cell in _examples(plan.cells) if commands else ():
@@ -74,26 +73,24 @@ def assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, ela
         scores,
         arms,
         config.reference,
-        tolerance=config.tolerance,
+        tolerance=config.convergence.tolerance if config.convergence else 0.0,
         confidence=config.evaluation.confidence,
         resamples=config.evaluation.resamples,
     )
     return Curve(
         scores=tuple(scores),
         arms=tuple(arms),
-        estimates=found.estimates,
-        labels_saved=found.labels_saved,
-        convergence=found.convergence,
         failed=dict(failed),
-        notes=(*notes, *_notes(work, arms, scores, found.convergence)),
+        notes=(*notes, *_notes(work, arms, scores, found["convergence"])),
         record=_record(work, records, elapsed),
+        **found,
     )
 
 
-def _scores(work: Work, cell: Cell) -> list[Score]:
+def _scores(work: Work, cell: Cell) -> Iterator[Score]:
     who = (cell.arm, cell.run, cell.budget, cell.seed)
     folder = work.evaluated(cell) or work.store.folder(cell)
-    return read_scores(folder, who, work.plan.classes, work.plan.patients)
+    return read_scores(folder, who, work.plan.classes, work.plan.counted)
 
 
 def _arms(work: Work) -> list[CurveArm]:
@@ -143,10 +140,13 @@ def _role(work: Work, cell: Cell) -> str:
 
 
 def _notes(
-    work: Work, arms: Sequence[CurveArm], scores: Sequence[Score], convergence: Sequence[ArmConvergence]
+    work: Work, arms: Sequence[CurveArm], scores: Sequence[Score], convergence: Sequence[Convergence]
 ) -> list[str]:
     config = work.plan.config
-    found = []
+    excluded = len(work.plan.excluded)
+    found = [f"{left_out(excluded)} of every score and interval, as the file asks for (evaluation.exclude)"] * bool(
+        excluded
+    )
     empty = {(score.case, score.label) for score in scores if math.isnan(score.dice)}
     if empty:
         everything = len({(score.case, score.label) for score in scores})
@@ -159,7 +159,7 @@ def _notes(
         f"{arm}: a class was missed altogether {count} times, its distances count as the volume's diagonal"
         for arm, count in missed.items()
     ]
-    if not config.converged_at:
+    if config.convergence is None:
         found.append(f"whether {config.reference} was trained long enough was not tried (convergence: false)")
     found += [
         f"{_convergence(each)} ({each.reason}): part of a gain at equal steps may be faster convergence"
@@ -167,7 +167,7 @@ def _notes(
         if each.converged is not True
     ]
     compared = {arm.gets for arm in arms if arm.role == HANDED}
-    for arm in config.arms:
+    for arm in config.arms.values():
         shared = arm.pretraining is not None and arm.pretraining.of
         if arm.from_scratch or arm.name in compared or shared:
             continue
@@ -178,7 +178,7 @@ def _notes(
     return found
 
 
-def _convergence(found: ArmConvergence) -> str:
+def _convergence(found: Convergence) -> str:
     if found.converged is None:
         return f"whether {found.arm} is converged with {found.budget} labels is undecided"
     return f"{found.arm} is not converged with {found.budget} labels"
@@ -191,8 +191,13 @@ def _record(work: Work, records: Mapping[Cell, Mapping[str, Any]], elapsed: floa
         "reference": config.reference,
         "budgets": list(plan.budgets),
         "seeds": list(config.seeds),
-        "cases": len(plan.cases),
-        "patients": len(set(plan.patients.values())),
+        "cases": len(plan.counted),
+        "patients": len(set(plan.counted.values())),
+        **(
+            {"excluded": {"named": list(config.evaluation.exclude), "cases": len(plan.excluded)}}
+            if plan.excluded
+            else {}
+        ),
         "classes": list(plan.classes),
         "section": config.evaluation.section,
         "steps": plan.steps,
@@ -219,7 +224,7 @@ def _steps(work: Work, cell: Cell) -> str:
 
 def _is_known(work: Work, cell: Cell) -> bool:
     """Whether the steps of a cell are known already."""
-    return cell.role != HANDED or work.handed_file(cell.gets).is_file()
+    return cell.role != HANDED or work.known_epochs(cell) > 0
 
 
 def _examples(cells: Sequence[Cell]) -> list[Cell]:

@@ -30,7 +30,7 @@ def check(work: Work) -> tuple[str, ...]:
     """
     _check_settings(work.plan)
     notes = _check_patients(work.plan)
-    for arm in work.plan.config.arms:
+    for arm in work.plan.config.arms.values():
         _check_weights(work.plan, arm)
     return (*notes, *_check_finished(work))
 
@@ -42,7 +42,7 @@ def _check_settings(plan: Plan) -> None:
         steps.append(Step.of(config.bundle, ["pretrain"], config.overlays))
     everything = Step(config.bundle, tuple(dict.fromkeys(file for step in steps for file in step.files)), base=0)
     everything.check({key: value for key, value in config.settings.items() if not any(s.knows(key) for s in steps)})
-    for arm in config.arms:
+    for arm in config.arms.values():
         plan.evaluate.check({key: value for key, value in arm.settings.items() if not plan.train.knows(key)})
         if arm.pretraining is None or arm.pretraining.of:
             continue

@@ -1,47 +1,208 @@
-"""What a file asks for that says which label-efficiency curve to measure."""
+"""The file that says which label-efficiency curve to measure: its keys, what each may hold, and what follows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from monai_cl.evaluation._records import PAIRED
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from monai_cl import bundles
+from monai_cl._words import suggestion
+from monai_cl.evaluation._keys import Keys, Where, load, must, read_keys
+from monai_cl.evaluation.records import PAIRED
 
 LONGER = "_2x"  # ends the name of the arm with twice the steps
 COMPUTE = "_plus_"  # joins the reference and the arm whose pretraining time it gets
 # what the curve sets alike for every arm
 DECIDED = ("labels", "seed", "pretrained", "model", "output_dir", "evaluation_section", "bundle_root", "config_file")
+SHARED = (
+    "dataset_dir", "datalist", "recipe", "recipe_options",
+    "finetune_epochs", "finetune_epoch_length", "finetune_batch_size",
+)  # fmt: skip
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_WHAT, _HINT = "the file of a curve", "; the tutorials hold one to start from, curve_hippocampus.yaml"
 
 
-@dataclass(frozen=True)
-class Pretraining:
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _in_order(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
+    if not budgets:
+        raise ValueError("must hold at least one number of labels, got []")
+    return tuple(sorted(set(budgets), key=lambda budget: math.inf if budget == "all" else budget))
+
+
+def _different(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if not numbers:
+        raise ValueError("must be whole numbers, got []")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"must be different numbers, got {list(numbers)}")
+    return numbers
+
+
+def _bundle(value: Any) -> Path:
+    """Folder of a bundle, by its path or its name."""
+    folder = Path(str(value))
+    return folder if (folder / "configs").is_dir() else bundles.path(str(value))
+
+
+def _leaves(value: Any, refused: Sequence[str]) -> dict[str, Any]:
+    """Values of ids of a bundle, none of which the curve sets itself."""
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"must hold ids of the bundle's configs and their values, got {value!r}")
+    wrong = [str(key) for key in value or {} if key in refused]
+    if wrong:
+        them = "it" if len(wrong) == 1 else "them"
+        raise ValueError(
+            f"must leave {', '.join(wrong)} to the curve, which sets {them} alike for every arm; take {them} out"
+        )
+    return {str(key): item for key, item in (value or {}).items()}
+
+
+def _switch(section: type[Keys]) -> BeforeValidator:
+    """Let a section be switched off by ``false``."""
+
+    def read(value: Any) -> Any:
+        if value is False:
+            return None
+        if value is not None and value is not True and not isinstance(value, dict | Keys):
+            raise ValueError(f"must be false or hold the keys {', '.join(section.known())}, got {value!r}")
+        return value if isinstance(value, dict | Keys) else {}
+
+    return BeforeValidator(read)
+
+
+def _checkpoints(value: Any) -> dict[str, Path]:
+    """Files of weights by the name of their run."""
+    listed = _listed(value)
+    if not all(isinstance(each, str) for each in listed):
+        raise ValueError(f"must be names or paths, got {value!r}")
+    paths = [Path(text) for text in listed]
+    if not paths or len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"must be different paths, got {value!r}")
+    stems = [path.stem for path in paths]
+    unique = len(set(stems)) == len(stems) and all(_NAME.fullmatch(stem) for stem in stems)
+    return {stem if unique else f"run_{i}": path for i, (stem, path) in enumerate(zip(stems, paths, strict=True))}
+
+
+def _start(value: Any) -> str:
+    if isinstance(value, dict | Keys):
+        return "~runs"
+    return "~none" if value is None or str(value).lower() in ("none", "null", "") else "~files"
+
+
+Flag = Annotated[bool, Field(strict=True), must("be true or false")]
+Text = Annotated[str, BeforeValidator(str)]
+Names = Annotated[tuple[Annotated[str, Field(strict=True)], ...], must("be names or paths"), BeforeValidator(_listed)]
+_BUDGET = must("be numbers of labels from 1, or all")
+Budget = int | Literal["all"]
+Budgets = Annotated[
+    tuple[Annotated[Annotated[int, Field(strict=True, ge=1)] | Literal["all"], _BUDGET], ...],
+    BeforeValidator(_listed),
+    AfterValidator(_in_order),
+]
+Seeds = Annotated[
+    tuple[Annotated[int, Field(strict=True)], ...],
+    must("be whole numbers"),
+    BeforeValidator(_listed),
+    AfterValidator(_different),
+]
+Bundle = Annotated[Path, BeforeValidator(_bundle)]
+Place = Annotated[Path | None, BeforeValidator(lambda value: str(value) if value else None)]
+Settings = Annotated[dict[str, Any], BeforeValidator(lambda value: _leaves(value, DECIDED))]
+Tuning = Annotated[dict[str, Any], BeforeValidator(lambda value: _leaves(value, (*DECIDED, *SHARED)))]
+
+
+class Pretraining(Keys):
     """Pretraining runs of an arm: the ``pretrain`` step of a bundle, once for each seed.
 
     Attributes:
-        after: The arm whose pretrained networks the runs begin with, run by run: a second stage; empty without.
+        bundle: The bundle; that of the curve when left out.
+        overlays: Config files laid on the step, by name or path.
+        settings: Values of ids of its configs.
+        seeds: One for each run.
+        paired: Each seed of fine-tuning starts from one run, in turn, instead of from every one.
+        after: The arm whose pretrained networks the runs begin with, run by run: a second stage.
         of: The arm whose pretrained networks are taken as they are; there are then no runs of its own.
     """
 
-    bundle: Path
-    overlays: tuple[str, ...]
-    settings: dict[str, Any]
-    seeds: tuple[int, ...]
-    paired: bool = False  # each seed of fine-tuning starts from one run, in turn, instead of from every one
-    after: str = ""
-    of: str = ""
+    bundle: Bundle = Path()
+    overlays: Names = ()
+    settings: Settings = Field(default_factory=dict)
+    seeds: Seeds = (0,)
+    paired: Flag = False
+    after: Text = ""
+    of: Text = ""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Pretraining:
+        given = self.model_fields_set
+        if "of" in given and len(given) > 1:
+            raise ValueError(f"must say nothing beside `of`, whose runs are taken as they are, got {sorted(given)}")
+        for key in ("seeds", "paired") if self.after else ():
+            if key in given:
+                got = list(self.seeds) if key == "seeds" else self.paired
+                raise ValueError(f"must leave {key} to the arm that it is `after`, got {got}; take it out")
+        _leaves(self.settings, ["start"] if self.after else [])
+        return self
 
 
-@dataclass(frozen=True)
-class Arm:
-    """What networks start from, and how they are fine-tuned."""
+class Arm(Keys):
+    """What networks start from, and how they are fine-tuned.
 
-    name: str
-    title: str
-    settings: dict[str, Any]
-    checkpoints: dict[str, Path]  # by name of the pretraining run
-    pretraining: Pretraining | None
-    pretraining_seconds: float | None  # of one run behind the checkpoints, where somebody knows
+    Attributes:
+        pretrained: Nothing, files of weights by the name of their run, or how to pretrain.
+        settings: Values of ids for its fine-tuning.
+        title: Its name in words.
+        pretraining_seconds: Time of one run behind the files, where somebody knows.
+    """
+
+    pretrained: Annotated[
+        Annotated[None, BeforeValidator(lambda _: None), Tag("~none")]
+        | Annotated[dict[str, Path], BeforeValidator(_checkpoints), Tag("~files")]
+        | Annotated[Pretraining, Tag("~runs")],
+        Discriminator(_start),
+    ]
+    settings: Tuning = Field(default_factory=dict)
+    title: Text = ""
+    pretraining_seconds: Annotated[float, Field(strict=True, ge=0), must("be a number from 0")] | None = None
+    _name: str = PrivateAttr("")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or ("pretrained" not in value and set(value) <= set(cls.known())):
+            raise ValueError(f"must say what it is `pretrained` with: none, paths, or settings; got {value!r}")
+        return value
+
+    @property
+    def name(self) -> str:
+        """Its name in tables and folders."""
+        return self._name
+
+    @property
+    def pretraining(self) -> Pretraining | None:
+        """How its networks are pretrained, where they are here."""
+        return self.pretrained if isinstance(self.pretrained, Pretraining) else None
+
+    @property
+    def checkpoints(self) -> Mapping[str, Path]:
+        """Files that it starts from, by name of the pretraining run."""
+        return self.pretrained if isinstance(self.pretrained, dict) else {}
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -66,47 +227,164 @@ class Arm:
         return self.runs == ("",)
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Keys):
     """Which cases count, and how intervals are made.
 
     Attributes:
-        hold_out: Number of patients of ``training`` that are moved to ``section``.
-        datalist: Another datalist that has the section; that of the settings where it is ``None``.
-        dataset_dir: Folder its paths start from; that of the settings where it is ``None``.
+        section: Section of the datalist.
+        confidence: Confidence level of intervals.
+        resamples: Bootstrap resamples.
+        hold_out: Number of patients of ``training`` that are moved to the section.
+        datalist: Another datalist that has the section; that of the settings when left out.
+        dataset_dir: Folder its paths start from; that of the settings when left out.
+        exclude: Cases or patients whose scores do not count, such as a duplicate; runs are the same with and without.
     """
 
-    section: str = "validation"
-    confidence: float = 0.95
-    resamples: int = 10_000
-    hold_out: int = 0
-    datalist: Path | None = None
-    dataset_dir: Path | None = None
+    section: Text = "validation"
+    confidence: Annotated[float, Field(strict=True, ge=0.5, le=0.999), must("be a number from 0.5 to 0.999")] = 0.95
+    resamples: Annotated[int, Field(strict=True, ge=100), must("be an integer of at least 100")] = 10_000
+    hold_out: Annotated[int, Field(strict=True, ge=0), must("be a number of patients from 0")] = 0
+    datalist: Place = None
+    dataset_dir: Place = None
+    exclude: Names = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Evaluation:
+        if self.hold_out and self.datalist:
+            raise ValueError(
+                "must keep patients of training apart (hold_out) or name another datalist, not both, got hold_out "
+                f"{self.hold_out} and {self.datalist}; take one of them out"
+            )
+        return self
 
 
-@dataclass(frozen=True)
-class CurveConfig:
-    """A label-efficiency curve that is to be measured; see :func:`monai_cl.evaluation.run_curve`."""
+class EqualCompute(Keys):
+    """The reference once more, given the time of a pretraining in steps: at which budgets, of which arms."""
 
-    source: Path
-    bundle: Path
-    overlays: tuple[str, ...]
-    settings: dict[str, Any]
-    budgets: tuple[int | str, ...]
-    seeds: tuple[int, ...]
-    arms: tuple[Arm, ...]
-    reference: str
-    evaluation: Evaluation
-    equal_compute: tuple[int | str, ...]  # budgets of the comparison; empty without
-    compute_of: tuple[str, ...]  # arms that it is made with
-    converged_at: tuple[int | str, ...]  # budgets where twice the steps are tried; empty without
-    tolerance: float
-    keep_models: bool
-    output: Path
+    budgets: Budgets = ()
+    arms: Names | None = None
+
+
+class Longer(Keys):
+    """The reference once more with twice the steps: at which budgets, and which gain is too small to matter."""
+
+    budgets: Budgets = ()
+    tolerance: Annotated[float, Field(strict=True, ge=0, le=1), must("be a number from 0 to 1")] = 0.005
+
+
+class CurveConfig(Keys):
+    """A label-efficiency curve that is to be measured; see :func:`monai_cl.evaluation.run_curve`.
+
+    Attributes:
+        bundle: A bundle by name, or its folder.
+        overlays: Config files laid on every step, by name or path.
+        settings: Values of ids, for every step that knows them.
+        budgets: Numbers of labelled volumes, or ``all``.
+        seeds: Each draws the labelled volumes and the initial weights.
+        arms: What networks start from, by name.
+        reference: The arm that the others are compared with; the only one without pretraining when left out.
+        evaluation: Which cases count.
+        equal_compute: The reference given the time of a pretraining; ``None`` without.
+        convergence: The reference with twice the steps; ``None`` without.
+        keep_models: Whether fine-tuned networks are kept.
+        output: Folder of the results.
+    """
+
+    bundle: Bundle
+    overlays: Names = ()
+    settings: Settings = Field(default_factory=dict)
+    budgets: Budgets
+    seeds: Seeds
+    arms: dict[str, Arm]
+    reference: Text = ""
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    equal_compute: Annotated[EqualCompute | None, _switch(EqualCompute)] = Field(default_factory=EqualCompute)
+    convergence: Annotated[Longer | None, _switch(Longer)] = Field(default_factory=Longer)
+    keep_models: Flag = True
+    output: Annotated[Path, BeforeValidator(str)]
+    _source: Path = PrivateAttr(Path())
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _some_arms(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not value:
+            raise ValueError(f"must hold at least one name with its settings, got {value!r}")
+        return {str(name): content for name, content in value.items()}
+
+    @field_validator("evaluation", mode="before")
+    @classmethod
+    def _on(cls, value: Any) -> Any:
+        if value is False:
+            raise ValueError(f"must hold the keys {', '.join(Evaluation.known())}, got False")
+        return {} if value is None else value
+
+    @model_validator(mode="after")
+    def _follow(self) -> CurveConfig:
+        """Work out what one key leaves to others."""
+        settled: set[str] = set()
+        for name, arm in self.arms.items():
+            if not _NAME.fullmatch(name) or name.endswith(LONGER) or COMPUTE in name:
+                raise ValueError(
+                    f"the name of an arm must be of letters, digits, '_', '-' and '.', and leave {LONGER!r} at the "
+                    f"end and {COMPUTE!r} to the arms that are added, got {name!r}"
+                )
+            arm._name, arm.title = name, arm.title or name.replace("_", " ")
+        for name in self.arms:
+            self._settle_start(name, (), settled)
+        scratch = [name for name, arm in self.arms.items() if arm.from_scratch]
+        self.reference = _reference(self.reference if "reference" in self.model_fields_set else None, scratch)
+        if self.equal_compute is not None:
+            self.equal_compute.budgets = self._among("equal_compute", self.equal_compute.budgets or self.budgets)
+            known = [name for name in self.arms if name not in scratch]
+            self.equal_compute.arms = _pretrained(self.equal_compute.arms, known)
+        if self.convergence is not None:
+            ends = (self.budgets[0], self.budgets[-1])
+            self.convergence.budgets = self._among("convergence", self.convergence.budgets or ends)
+        return self
+
+    def _settle_start(self, name: str, asking: tuple[str, ...], settled: set[str]) -> None:
+        """Work out the pretraining of an arm after that of the arm whose networks it takes."""
+        start = self.arms[name].pretrained
+        if not isinstance(start, Pretraining) or name in settled:
+            return
+        if name in asking:
+            way = " -> ".join((*asking, name))
+            raise ValueError(f"`after` and `of` must not lead back to where they began, got {way}")
+        key, other = ("of", start.of) if start.of else ("after", start.after)
+        if not other:
+            start.bundle = start.bundle if "bundle" in start.model_fields_set else self.bundle
+            settled.add(name)
+            return
+        known = [each for each, arm in self.arms.items() if arm.pretraining is not None and each != name]
+        if other not in known and other != name:
+            raise ValueError(
+                f"pretrained of arm {name!r}: {key} must name another arm that is pretrained, got {other!r}"
+                f"{suggestion(other, known)} (valid: {', '.join(known)})"
+            )
+        self._settle_start(other, (*asking, name), settled)
+        first = self.arms[other].pretrained
+        if start.of and isinstance(first, Pretraining):
+            self.arms[name].pretrained = first.model_copy(update={"after": "", "of": other})
+        elif isinstance(first, Pretraining):
+            start.bundle = start.bundle if "bundle" in start.model_fields_set else self.bundle
+            start.seeds, start.paired = first.seeds, first.paired
+        settled.add(name)
+
+    def _among(self, where: str, chosen: Sequence[Budget]) -> tuple[Budget, ...]:
+        unknown = [str(budget) for budget in chosen if budget not in self.budgets]
+        if unknown:
+            among = ", ".join(map(str, self.budgets))
+            raise ValueError(f"{where}.budgets must be among the budgets {among}, got {', '.join(unknown)}")
+        return tuple(dict.fromkeys(chosen))
+
+    @property
+    def source(self) -> Path:
+        """The file."""
+        return self._source
 
     def arm(self, name: str) -> Arm:
         """The arm of that name."""
-        return next(arm for arm in self.arms if arm.name == name)
+        return self.arms[name]
 
     def stages(self, name: str) -> tuple[str, ...]:
         """The arms whose pretraining runs are behind the networks of an arm, in order; the last are fine-tuned."""
@@ -116,3 +394,83 @@ class CurveConfig:
         if pretraining.of:
             return self.stages(pretraining.of)
         return (*(self.stages(pretraining.after) if pretraining.after else ()), name)
+
+
+def _reference(value: str | None, scratch: Sequence[str]) -> str:
+    if value is None and len(scratch) == 1:
+        return scratch[0]
+    if value not in scratch or value is None:
+        raise ValueError(
+            "the others are compared with one arm without pretraining (pretrained: none); name it as reference, "
+            f"got {value!r}, arms without pretraining: {', '.join(scratch) or 'none'}"
+        )
+    return value
+
+
+def _pretrained(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    for name in names or ():
+        if name not in known:
+            valid = f"{suggestion(name, known)} (valid: {', '.join(known)})"
+            raise ValueError(f"equal_compute.arms must be pretrained arms, got {name!r}{valid}")
+    return tuple(known if names is None else names)
+
+
+def _named(place: Where) -> str:
+    """Words for a place in the file; numbers of entries say nothing."""
+    parts = [part for part in place if isinstance(part, str)]
+    if parts[:1] != ["arms"] or len(parts) < 2:
+        return ".".join(parts)
+    words = f"arm {parts[1]!r}"
+    for part in parts[2:]:
+        words = f"{part} of {words}"
+    return words
+
+
+def read_config(path: str | Path) -> CurveConfig:
+    """Read and check a file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no YAML, holds an unknown key or value (the message names the closest and all), or arms
+            that cannot be compared.
+    """
+    source = Path(path)
+    config = read_keys(CurveConfig, source, _WHAT, _named, hint=_HINT)
+    config._source = source
+    return config
+
+
+def is_curve(path: str | Path) -> bool:
+    """Tell whether a file says which curve to measure, rather than being the config of a step."""
+    try:
+        content = load(Path(path), _WHAT)
+    except (OSError, ValueError):
+        return False
+    return "arms" in content and "budgets" in content
+
+
+def keys_in_words() -> str:
+    """Every key of the file, for the help of the command line."""
+
+    def of(model: type[Keys]) -> str:
+        return ", ".join(model.known())
+
+    sections = CurveConfig.sections()
+    parts = "; of ".join(f"{name}: {of(model)}" for name, model in sections.items() if name != "arms")
+    return (
+        f"Keys of the file: {of(CurveConfig)}.\n\nOf an arm: {of(Arm)}; of its pretrained, where it is neither none "
+        f"nor paths: {of(Pretraining)}.\n\nOf {parts}."
+    )
+
+
+__all__ = [
+    "COMPUTE",
+    "LONGER",
+    "Arm",
+    "CurveConfig",
+    "Evaluation",
+    "Pretraining",
+    "is_curve",
+    "keys_in_words",
+    "read_config",
+]

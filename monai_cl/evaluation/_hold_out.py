@@ -6,7 +6,6 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         path = (config.output if write else Path(temporary)) / DATALIST
         if not _lists_the_same(path, content):
             write_json(path, content)
-        yield replace(config, settings={**config.settings, "datalist": str(path)}), (said,)
+        yield config.model_copy(update={"settings": {**config.settings, "datalist": str(path)}}), (said,)
 
 
 def _lists_the_same(path: Path, content: dict[str, Any]) -> bool:

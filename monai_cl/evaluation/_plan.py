@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from monai_cl._words import suggestion
 from monai_cl.data import digest
-from monai_cl.datalist import load_datalist
+from monai_cl.datalist import load_datalist, subject_of
 from monai_cl.engine.patients import patients_of
-from monai_cl.evaluation._config import COMPUTE, LONGER, Arm, CurveConfig
-from monai_cl.evaluation._curve_data import HANDED, LONG
+from monai_cl.evaluation._config import COMPUTE, LONGER, Arm, Budget, CurveConfig, Evaluation
 from monai_cl.evaluation._digests import digest_sections
-from monai_cl.evaluation._records import PAIRED
 from monai_cl.evaluation._steps import Step
+from monai_cl.evaluation.records import HANDED, LONG, PAIRED, left_out, of_patients
 
 PRETRAIN, GIVEN = "pretraining", "given"
 
@@ -63,6 +63,7 @@ class Plan:
         budgets: Numbers of labels.
         cases: Names of the evaluation cases.
         patients: The patient of each of them, by number.
+        excluded: Those whose scores do not count.
         items: The items of the evaluation cases.
         classes: Names of the classes above background.
         datalist: SHA-256 of the datalist.
@@ -80,6 +81,7 @@ class Plan:
     budgets: tuple[int, ...]
     cases: tuple[str, ...]
     patients: Mapping[str, str]
+    excluded: frozenset[str]
     items: tuple[Mapping[str, Any], ...]
     classes: tuple[str, ...]
     datalist: str
@@ -98,6 +100,16 @@ class Plan:
     def cell(self, folder: str) -> Cell:
         """The cell of that name."""
         return next(cell for cell in self.cells if cell.folder == folder)
+
+    @property
+    def counted(self) -> dict[str, str]:
+        """The patient of each case whose scores count."""
+        return {case: patient for case, patient in self.patients.items() if case not in self.excluded}
+
+    def counts(self) -> str:
+        """How many cases count, of how many patients, and how many are left out."""
+        said = of_patients(len(self.counted), len(set(self.counted.values())))
+        return f"{said}, {left_out(len(self.excluded))}" if self.excluded else said
 
     def roles(self) -> dict[str, str]:
         """The role of each arm: those of the file in its order, then those that come by themselves."""
@@ -121,7 +133,7 @@ def make_plan(config: CurveConfig) -> Plan:
         arm.name: Step.of(
             arm.pretraining.bundle, ["pretrain"], (*arm.pretraining.overlays, *config.overlays), timed=True
         )
-        for arm in config.arms
+        for arm in config.arms.values()
         if arm.pretraining is not None and not arm.pretraining.of
     }
     common = train.pick(config.settings)
@@ -141,6 +153,7 @@ def make_plan(config: CurveConfig) -> Plan:
         budgets=tuple(dict.fromkeys(budgets.values())),
         cases=tuple(str(item["case"]) for item in cases),
         patients=patients_of(cases),
+        excluded=_excluded(wanted, cases),
         items=tuple(cases),
         classes=tuple(names.get(label, f"class {label}") for label in range(1, channels)),
         datalist=digest(datalist),
@@ -153,7 +166,25 @@ def make_plan(config: CurveConfig) -> Plan:
     )
 
 
-def _budgets(config: CurveConfig, available: int) -> tuple[dict[int | str, int], tuple[str, ...]]:
+def _excluded(wanted: Evaluation, items: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Cases that are named by themselves or by their patient."""
+    known = {str(item["case"]): subject_of(item) for item in items}
+    for name in wanted.exclude:
+        if name not in {*known, *known.values()}:
+            close = suggestion(name, [*known, *known.values()])
+            raise ValueError(
+                f"evaluation.exclude must name cases or patients of {wanted.section}, got {name!r}{close}; it has "
+                f"{len(known)} cases"
+            )
+    found = frozenset(case for case, patient in known.items() if {case, patient} & {*wanted.exclude})
+    if found and len(found) == len(known):
+        raise ValueError(
+            f"evaluation.exclude must leave cases to evaluate on, got all {len(known)} of {wanted.section}"
+        )
+    return found
+
+
+def _budgets(config: CurveConfig, available: int) -> tuple[dict[Budget, int], tuple[str, ...]]:
     """The number that each budget of the file stands for."""
     too_large = [budget for budget in config.budgets if isinstance(budget, int) and budget > available]
     if too_large:
@@ -166,9 +197,9 @@ def _budgets(config: CurveConfig, available: int) -> tuple[dict[int | str, int],
     return found, (f"all is {available} labels, which is a budget already: run once",) if same else ()
 
 
-def _cells(config: CurveConfig, budgets: dict[int | str, int]) -> Iterator[Cell]:
+def _cells(config: CurveConfig, budgets: dict[Budget, int]) -> Iterator[Cell]:
     """Every run, what completes a seed first: a curve that is stopped has whole seeds to show."""
-    pretrainings = {cell.folder: cell for arm in config.arms for cell in _pretraining(config, arm)}
+    pretrainings = {cell.folder: cell for arm in config.arms.values() for cell in _pretraining(config, arm)}
     given: set[str] = set()
     for place, seed in enumerate(config.seeds):
         tuned = list(_of_seed(config, budgets, place, seed))
@@ -189,11 +220,11 @@ def _needed(tuned: Sequence[Cell], pretrainings: Mapping[str, Cell]) -> Iterator
             yield folder
 
 
-def _of_seed(config: CurveConfig, budgets: dict[int | str, int], place: int, seed: int) -> Iterator[Cell]:
+def _of_seed(config: CurveConfig, budgets: dict[Budget, int], place: int, seed: int) -> Iterator[Cell]:
     """The fine-tunings of one seed, budget by budget."""
-    converged_at = {budgets[each] for each in config.converged_at}
+    converged_at = {budgets[each] for each in (config.convergence.budgets if config.convergence else ())}
     for budget in dict.fromkeys(budgets.values()):
-        for arm, series in ((each, series) for each in config.arms for series in each.series):
+        for arm, series in ((each, series) for each in config.arms.values() for series in each.series):
             run = arm.run_of(series, place)
             needs = tuple(_pretraining_folder(stage, run) for stage in config.stages(arm.name)[-1:])
             more = _elsewhere(arm, series, run, budget, seed)
@@ -210,17 +241,19 @@ def _elsewhere(arm: Arm, series: str, run: str, budget: int, seed: int) -> dict[
     return {"start": run, "also": _folder(arm.name, other, budget, seed)}
 
 
-def _handed(config: CurveConfig, budgets: dict[int | str, int]) -> Iterator[Cell]:
+def _handed(config: CurveConfig, budgets: dict[Budget, int]) -> Iterator[Cell]:
     """The reference with the time of a pretraining: last, since that time is the mean of all runs."""
     reference = config.reference
-    for arm in config.arms:
-        if arm.name not in config.compute_of or not (config.stages(arm.name) or arm.pretraining_seconds is not None):
+    if (compute := config.equal_compute) is None:
+        return
+    for arm in config.arms.values():
+        if arm.name not in (compute.arms or ()) or not (config.stages(arm.name) or arm.pretraining_seconds is not None):
             continue
         if arm.pretraining is not None and arm.pretraining.of:  # the arm it takes its networks from is compared
             continue
         before = [_pretraining_folder(stage, run) for stage, run in product(config.stages(arm.name), arm.runs)]
         before += [_folder(reference, "", b, s) for b, s in product(dict.fromkeys(budgets.values()), config.seeds)]
-        for seed, budget in product(config.seeds, dict.fromkeys(budgets[each] for each in config.equal_compute)):
+        for seed, budget in product(config.seeds, dict.fromkeys(budgets[each] for each in compute.budgets)):
             name = f"{reference}{COMPUTE}{arm.name}"
             yield _finetuning(HANDED, name, reference, "", budget, seed, gets=arm.name, needs=tuple(before))
 

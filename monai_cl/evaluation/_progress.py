@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from monai_cl.engine.planning.flight_plan import duration
 from monai_cl.evaluation._plan import PRETRAIN, Cell, Plan
-from monai_cl.evaluation._pool import Pool
+from monai_cl.evaluation._running import Pool
 from monai_cl.evaluation._store import Store
 
 EVERY = 60.0  # seconds between lines of text
@@ -99,7 +99,7 @@ def progress(
             if time.monotonic() - looked >= _LOOK:
                 looked = time.monotonic()
                 left = left_in_words(forecast.seconds(set(pool.done), set(pool.failed), workers))
-            text = f"{left}  {failed}{', '.join(list(pool.running))}".replace("[", r"\[")
+            text = f"{left}  {failed}{', '.join(pool.running)}".replace("[", r"\[")
             bar.update(task, completed=len(pool.done) + len(pool.failed), description=text)
 
         yield update
@@ -123,7 +123,7 @@ class Lines:
         if time.monotonic() - self._last >= EVERY:
             self._last = time.monotonic()
             left = left_in_words(self._forecast.seconds(set(self._pool.done), set(self._pool.failed), self._workers))
-            running = ", ".join(list(self._pool.running)) or "nothing here"
+            running = ", ".join(self._pool.running) or "nothing here"
             so_far = f"{len(self._said)}/{len(self._plan.cells)} runs"
             self._print(f"{time.strftime('%H:%M')} {so_far}, {left}; at {running}")
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import json
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from monai_cl import bundles, recipes
 from monai_cl.data import digest, digest_items, map_items
+from monai_cl.engine import machine
 from monai_cl.evaluation._digests import digest_sections
 from monai_cl.evaluation._plan import PRETRAIN, Cell, Plan
 from monai_cl.evaluation._steps import Step
@@ -194,9 +193,9 @@ def short_digest(settings: Mapping[str, Any]) -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions that results depend on."""
-    packages = {name: importlib.metadata.version(name) for name in ("monai_cl", "monai", "torch", "numpy")}
-    return {"python": platform.python_version(), **packages}
+    """Versions in the record of a cell: those that 0.1.0 wrote, or every old run would seem to be of another one."""
+    known = machine.versions()
+    return {name: known[name] for name in ("python", "monai_cl", "monai", "torch", "numpy")}
 
 
 def _seen(step: Step, overrides: Mapping[str, Any]) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
-import socket
 import time
 from pathlib import Path
 from typing import Any
 
 from monai_cl._files import atomic_write, remove_leftovers
+from monai_cl._locks import OccupiedError, claim_file, release
 from monai_cl.evaluation._plan import Cell
 
-RECORD, FAILURE, CLAIM = "cell.json", "failed.json", "claim.json"
-STALE_SECONDS = 600.0  # a claim that nobody has renewed for so long belongs to a process that is no more
+RECORD, FAILURE = "cell.json", "failed.json"
+_CLAIM_0_1_0, _RENEWED_SECONDS = "claim.json", 90.0  # 0.1.0 touches its own each half minute
 
 
 class Store:
@@ -29,8 +26,7 @@ class Store:
     def __init__(self, root: Path, *, since: float | None = None) -> None:
         self.root = root
         self.since = time.time() if since is None else since
-        self._held: dict[str, str] = {}  # tokens by cell
-        self._claimed: dict[str, Path] = {}  # folders by cell: its record may move it while it is held
+        self._held: dict[str, Path] = {}  # locks by cell
 
     def folder(self, cell: Cell) -> Path:
         """Where a cell is kept: where it was done, which may have another name, else where it will be."""
@@ -58,56 +54,28 @@ class Store:
 
     def fail(self, cell: Cell, reason: str) -> None:
         """Write down why a cell failed."""
-        self.folder(cell).mkdir(parents=True, exist_ok=True)
         write_json(self.folder(cell) / FAILURE, {"reason": reason, "time": time.time()})
-
-    def claimed(self, cell: Cell) -> bool:
-        """Whether a process that lives is at work on a cell."""
-        content = _read_claim(self.folder(cell) / CLAIM)
-        return content is not None and not self._is_stale(cell, content)
 
     def claim(self, cell: Cell) -> bool:
         """Take a cell, unless another process has it: of several that try at once, one succeeds."""
-        path = self.folder(cell) / CLAIM
-        path.parent.mkdir(parents=True, exist_ok=True)
-        there = _read_claim(path)
-        if there is not None and not (self._is_stale(cell, there) and _remove(path, there)):
-            return False
-        token = secrets.token_hex(8)
-        content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "token": token})
+        folder = self.folder(cell)
         try:
-            # complete before it has its name: nobody reads a claim that is half written
-            temporary = path.with_name(f".{token}.{CLAIM}")
-            temporary.write_text(content, encoding="utf-8")
-            os.link(temporary, path)
-        except FileExistsError:
+            # of the record, since a step locks the folder for itself
+            lock = claim_file(folder / RECORD)
+        except OccupiedError:
             return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        self._held[cell.folder], self._claimed[cell.folder] = token, path.parent
-        remove_leftovers(self.folder(cell) / RECORD)
+        if lock is None:  # this process works on it already
+            return False
+        if _is_held_by_0_1_0(folder / _CLAIM_0_1_0):
+            release(lock)
+            return False
+        self._held[cell.folder] = lock
+        remove_leftovers(folder / RECORD)
         return True
 
     def release(self, cell: Cell) -> None:
         """Give a cell back."""
-        if self._held.pop(cell.folder, None) is not None:
-            (self._claimed.pop(cell.folder) / CLAIM).unlink(missing_ok=True)
-
-    def renew(self) -> None:
-        """Say of everything held that somebody is still at work."""
-        for folder in list(self._claimed.values()):
-            with contextlib.suppress(FileNotFoundError):  # released meanwhile
-                os.utime(folder / CLAIM)
-
-    def _is_stale(self, cell: Cell, content: dict[str, Any]) -> bool:
-        if content.get("token") == self._held.get(cell.folder):
-            return False
-        if time.time() - content["time"] > STALE_SECONDS:
-            return True
-        if content.get("host") != socket.gethostname():
-            return False
-        # this very process holds it no more, or its owner was killed
-        return content.get("pid") == os.getpid() or not _is_alive(int(content.get("pid", 0)))
+        release(self._held.pop(cell.folder, None))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -127,12 +95,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _start(record: dict[str, Any]) -> str:
-    """Name of the pretraining run that a fine-tuning started from."""
-    origin = record.get("settings", {}).get("pretrained")
-    return f"seed_{origin['seed']}" if isinstance(origin, dict) else ""
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write an object, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,35 +103,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _read_claim(path: Path) -> dict[str, Any] | None:
+def _start(record: dict[str, Any]) -> str:
+    """Name of the pretraining run that a fine-tuning started from."""
+    origin = record.get("settings", {}).get("pretrained")
+    return f"seed_{origin['seed']}" if isinstance(origin, dict) else ""
+
+
+def _is_held_by_0_1_0(claim: Path) -> bool:
     try:
-        renewed = path.stat().st_mtime
-        content = read_json(path)
+        held = time.time() - claim.stat().st_mtime < _RENEWED_SECONDS
     except FileNotFoundError:
-        return None
-    return None if content is None else {**content, "time": renewed}
-
-
-def _remove(path: Path, expected: dict[str, Any]) -> bool:
-    """Remove a claim, unless it has become another's since it was read."""
-    aside = path.with_name(f".{secrets.token_hex(8)}.{path.name}")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return True
-    found = read_json(aside) or {}
-    if found.get("token") != expected.get("token"):
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
-    return bool(found.get("token") == expected.get("token"))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
-    return pid > 0
+    if not held:
+        claim.unlink(missing_ok=True)
+    return held

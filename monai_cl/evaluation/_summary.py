@@ -7,25 +7,26 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 
-from monai_cl.evaluation._believing import verdict
-from monai_cl.evaluation._curve_data import (
+from monai_cl.evaluation._bootstrap import IN_TURN
+from monai_cl.evaluation.records import (
     COMPUTE,
     HANDED,
     LONG,
     MEAN,
+    METRICS,
     STEPS,
-    ArmConvergence,
-    ArmLabelsSaved,
+    CaseScore,
+    Convergence,
     CurveArm,
-    Estimate,
+    Interval,
+    LabelsSaved,
+    Score,
+    verdict,
 )
-from monai_cl.evaluation._records import CaseScore, Interval
-from monai_cl.evaluation._resampling import IN_TURN
-from monai_cl.evaluation._table import METRICS, Score
 from monai_cl.evaluation.statistics import converged, interval, labels_saved, paired_difference
 
 
@@ -38,20 +39,6 @@ class Comparison:
     reference: str
 
 
-class _Options(TypedDict):
-    confidence: float
-    resamples: int
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What scores say together."""
-
-    estimates: tuple[Estimate, ...]
-    labels_saved: tuple[ArmLabelsSaved, ...]
-    convergence: tuple[ArmConvergence, ...]
-
-
 def summarise(
     scores: Sequence[Score],
     arms: Sequence[CurveArm],
@@ -60,7 +47,7 @@ def summarise(
     tolerance: float = 0.005,
     confidence: float = 0.95,
     resamples: int = 10_000,
-) -> Summary:
+) -> dict[str, Any]:
     """Estimates of every arm and comparison, labels saved, and whether the reference was trained long enough.
 
     Args:
@@ -70,21 +57,26 @@ def summarise(
         tolerance: Gain of twice the steps that is too small to matter.
         confidence: Confidence level of intervals.
         resamples: Bootstrap resamples.
+
+    Returns:
+        ``estimates``, ``labels_saved`` and ``convergence`` of a :class:`Curve`.
     """
-    counted, lost = whole_seeds(scores, arms)
+    counted, lost = _whole_seeds(scores, arms)
     statistics = Statistics(counted, confidence=confidence, resamples=resamples)
-    pairs = comparisons(arms, reference)
+    others = [arm for arm in arms if arm.role in ("scratch", "pretrained")]
+    pairs = [Comparison(STEPS, arm.name, reference) for arm in others]
+    pairs += [Comparison(COMPUTE, arm.gets, arm.name) for arm in arms if arm.role == HANDED]
     first = next(arm for arm in arms if arm.name == reference)
     longer = [arm.name for arm in arms if arm.role == LONG]
     estimates = statistics.estimates([arm.name for arm in arms], pairs)
-    return Summary(
-        estimates=tuple(_with_lost(judged(estimate, arms), lost) for estimate in estimates),
-        labels_saved=tuple(entry for pair in pairs for entry in statistics.labels_saved(pair)),
-        convergence=tuple(each for name in longer for each in statistics.convergence(first, name, tolerance)),
-    )
+    return {
+        "estimates": tuple(_with_lost(judged(estimate, arms), lost) for estimate in estimates),
+        "labels_saved": tuple(entry for pair in pairs for entry in statistics.labels_saved(pair)),
+        "convergence": tuple(each for name in longer for each in statistics.convergence(first, name, tolerance)),
+    }
 
 
-def whole_seeds(scores: Sequence[Score], arms: Sequence[CurveArm]) -> tuple[list[Score], dict[int, list[int]]]:
+def _whole_seeds(scores: Sequence[Score], arms: Sequence[CurveArm]) -> tuple[list[Score], dict[int, list[int]]]:
     """Scores of the seeds that every arm has finished, budget by budget, and the seeds that were left out.
 
     Means over different seeds cannot be laid beside each other. An arm, or a pretraining run, of which nothing is
@@ -100,7 +92,7 @@ def whole_seeds(scores: Sequence[Score], arms: Sequence[CurveArm]) -> tuple[list
     return [score for score in scores if score.seed not in lost[score.budget]], lost
 
 
-def _with_lost(estimate: Estimate, lost: dict[int, list[int]]) -> Estimate:
+def _with_lost(estimate: Interval, lost: dict[int, list[int]]) -> Interval:
     notes = [_left_out(seed) for seed in lost[estimate.budget] if _left_out(seed) not in estimate.notes]
     return replace(estimate, notes=(*estimate.notes, *notes))
 
@@ -109,30 +101,22 @@ def _left_out(seed: int) -> str:
     return f"seed {seed} left out: not finished in every arm"
 
 
-def comparisons(arms: Sequence[CurveArm], reference: str) -> list[Comparison]:
-    """The pairs of arms that a curve compares."""
-    others = [arm for arm in arms if arm.role in ("scratch", "pretrained")]
-    return [
-        *(Comparison(STEPS, arm.name, reference) for arm in others),
-        *(Comparison(COMPUTE, arm.gets, arm.name) for arm in arms if arm.role == HANDED),
-    ]
-
-
-def judged(estimate: Estimate, arms: Sequence[CurveArm]) -> Estimate:
+def judged(estimate: Interval, arms: Sequence[CurveArm]) -> Interval:
     """An estimate with what it may be called, where it is a difference."""
     if estimate.kind != "difference":
         return estimate
     arm = next(arm for arm in arms if arm.name == estimate.arm)
-    runs = None if arm.runs == ("",) else _runs_behind(estimate, arm)
-    ends = (estimate.low, estimate.high)
-    clustered = estimate.patients > 0
-    return replace(estimate, verdict=verdict(*ends, seeds=estimate.seeds, runs=runs, clustered=clustered))
-
-
-def _runs_behind(estimate: Estimate, arm: CurveArm) -> int:
-    """Pretraining runs behind a difference: those that finished, or those that the seeds took in turn."""
     in_turn = any(note.startswith(IN_TURN) for note in estimate.notes)
-    return min(len(arm.runs), estimate.seeds) if in_turn else estimate.runs
+    # those that finished, or those that the seeds took in turn
+    behind = min(len(arm.runs), estimate.seeds) if in_turn else estimate.runs
+    said = verdict(
+        estimate.low,
+        estimate.high,
+        seeds=estimate.seeds,
+        runs=None if arm.runs == ("",) else behind,
+        clustered=estimate.patients > 0,
+    )
+    return replace(estimate, verdict=said)
 
 
 class Statistics:
@@ -145,21 +129,26 @@ class Statistics:
     """
 
     def __init__(self, scores: Sequence[Score], *, confidence: float = 0.95, resamples: int = 10_000) -> None:
-        self.options = _Options(confidence=confidence, resamples=resamples)
+        self.options: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
         labels = list(dict.fromkeys(score.label for score in scores))
         # with one class the mean over classes is that class
         kinds = product(METRICS, [MEAN, *labels] if len(labels) > 1 else [MEAN])
         self._tables = {(metric, label): list(_table(scores, metric, label)) for metric, label in kinds}
 
-    def estimates(self, arms: Sequence[str], comparisons: Sequence[Comparison]) -> Iterator[Estimate]:
+    def estimates(self, arms: Sequence[str], comparisons: Sequence[Comparison]) -> Iterator[Interval]:
         """Means of the arms and differences of the comparisons, for every budget, metric and class."""
-        for metric, label in self._tables:
+        for (metric, label), table in self._tables.items():
+            about = {"metric": metric, "label": label}
             for arm in arms:
-                yield from self._means(metric, label, arm)
-            for comparison in comparisons:
-                yield from self._differences(metric, label, comparison)
+                for budget, complete in _usable(table, arm):
+                    found = interval(complete.scores, arm, budget, **self.options)
+                    yield complete.told(found, **about)
+            for pair in comparisons:
+                for budget, complete in _usable(table, pair.arm, pair.reference):
+                    found = paired_difference(complete.scores, pair.arm, pair.reference, budget, **self.options)
+                    yield complete.told(found, comparison=pair.kind, **about)
 
-    def labels_saved(self, comparison: Comparison) -> Iterator[ArmLabelsSaved]:
+    def labels_saved(self, comparison: Comparison) -> Iterator[LabelsSaved]:
         """Labels saved at equal Dice; nothing where fewer than two budgets can be compared."""
         table = self._tables["dice", MEAN]
         budgets = [b for b in _budgets(table, comparison.reference) if b in _budgets(table, comparison.arm)]
@@ -167,50 +156,13 @@ class Statistics:
         if len(budgets) < 2 or not complete.scores:
             return
         for entry in labels_saved(complete.scores, comparison.arm, comparison.reference, **self.options):
-            yield ArmLabelsSaved(
-                comparison=comparison.kind,
-                arm=comparison.arm,
-                reference=comparison.reference,
-                budget=entry.budget,
-                target=entry.target,
-                needed=entry.needed,
-                saved=entry.saved,
-                low=entry.low,
-                high=entry.high,
-                confidence=entry.confidence,
-                excluded=entry.excluded,
-                notes=(*entry.notes, *complete.notes),
-            )
+            yield replace(entry, comparison=comparison.kind, notes=(*entry.notes, *complete.notes))
 
-    def convergence(self, arm: CurveArm, longer: str, tolerance: float) -> Iterator[ArmConvergence]:
+    def convergence(self, arm: CurveArm, longer: str, tolerance: float) -> Iterator[Convergence]:
         """Whether twice the steps change the Dice of an arm, for each budget where they were tried."""
-        table = self._tables["dice", MEAN]
-        for budget in _budgets(table, longer):
-            complete = _complete(table, [(arm.name, budget), (longer, budget)])
-            if not _defined(complete.scores):
-                continue
+        for budget, complete in _usable(self._tables["dice", MEAN], longer, arm.name):
             found = converged(complete.scores, arm.name, longer, budget, tolerance=tolerance, **self.options)
-            gain = found.difference
-            reason = "; ".join([found.reason, *complete.notes])
-            ends = (gain.estimate, gain.low, gain.high, tolerance, reason)
-            yield ArmConvergence(arm.name, budget, arm.steps, found.converged, *ends)
-
-    def _means(self, metric: str, label: str, arm: str) -> Iterator[Estimate]:
-        table = self._tables[metric, label]
-        for budget in _budgets(table, arm):
-            complete = _complete(table, [(arm, budget)])
-            if _defined(complete.scores):
-                found = interval(complete.scores, arm, budget, **self.options)
-                yield _estimate("mean", "", metric, label, arm, "", budget, found, complete)
-
-    def _differences(self, metric: str, label: str, pair: Comparison) -> Iterator[Estimate]:
-        table = self._tables[metric, label]
-        for budget in _budgets(table, pair.arm):
-            complete = _complete(table, [(pair.arm, budget), (pair.reference, budget)])
-            if _defined(complete.scores):
-                names = (pair.arm, pair.reference, budget)
-                found = paired_difference(complete.scores, *names, **self.options)
-                yield _estimate("difference", pair.kind, metric, label, *names, found, complete)
+            yield replace(found, steps=arm.steps, reason="; ".join([found.reason, *complete.notes]))
 
 
 @dataclass(frozen=True)
@@ -220,6 +172,25 @@ class _Complete:
     scores: list[CaseScore]
     notes: tuple[str, ...]
     runs: dict[str, int]
+
+    def told(self, found: Interval, **about: str) -> Interval:
+        """An interval with what it is of, and what was left out for it."""
+        known = all(score.patient for score in self.scores)
+        return replace(
+            found,
+            notes=(*found.notes, *self.notes),
+            runs=self.runs[found.arm],
+            patients=found.patients if known else 0,
+            **about,  # type: ignore[arg-type]
+        )
+
+
+def _usable(table: Sequence[CaseScore], *arms: str) -> Iterator[tuple[int, _Complete]]:
+    """Budgets of the first arm at which all of these have scores that are defined."""
+    for budget in _budgets(table, arms[0]):
+        complete = _complete(table, [(arm, budget) for arm in arms])
+        if any(not math.isnan(score.value) for score in complete.scores):
+            yield budget, complete
 
 
 def _complete(table: Sequence[CaseScore], wanted: Sequence[tuple[str, int]]) -> _Complete:
@@ -241,10 +212,6 @@ def _complete(table: Sequence[CaseScore], wanted: Sequence[tuple[str, int]]) -> 
     return _Complete(kept, tuple(notes), {arm: len(names) for arm, names in runs.items()})
 
 
-def _defined(scores: Sequence[CaseScore]) -> bool:
-    return any(not math.isnan(score.value) for score in scores)
-
-
 def _budgets(table: Sequence[CaseScore], arm: str) -> list[int]:
     return sorted({score.budget for score in table if score.arm == arm})
 
@@ -252,48 +219,11 @@ def _budgets(table: Sequence[CaseScore], arm: str) -> list[int]:
 def _table(scores: Sequence[Score], metric: str, label: str) -> Iterator[CaseScore]:
     """One value for each case: of a class, or the mean of the classes that the truth has."""
     if label != MEAN:
-        for s in (score for score in scores if score.label == label):
-            yield CaseScore(s.arm, s.budget, s.seed, s.case, getattr(s, metric), s.run, s.patient)
+        yield from (score.of(getattr(score, metric)) for score in scores if score.label == label)
         return
-    values: dict[tuple[str, int, int, str, str, str], list[float]] = defaultdict(list)
-    for s in scores:
-        values[s.arm, s.budget, s.seed, s.case, s.run, s.patient].append(getattr(s, metric))
-    for (arm, budget, seed, case, run, patient), found in values.items():
+    values: dict[CaseScore, list[float]] = defaultdict(list)
+    for score in scores:
+        values[score.of(0.0)].append(getattr(score, metric))
+    for who, found in values.items():
         known = [value for value in found if not math.isnan(value)]
-        yield CaseScore(arm, budget, seed, case, float(np.mean(known)) if known else math.nan, run, patient)
-
-
-def _estimate(
-    kind: str,
-    comparison: str,
-    metric: str,
-    label: str,
-    arm: str,
-    reference: str,
-    budget: int,
-    found: Interval,
-    complete: _Complete,
-) -> Estimate:
-    return Estimate(
-        kind=kind,
-        comparison=comparison,
-        metric=metric,
-        label=label,
-        arm=arm,
-        reference=reference,
-        budget=budget,
-        estimate=found.estimate,
-        low=found.low,
-        high=found.high,
-        confidence=found.confidence,
-        runs=complete.runs[arm],
-        seeds=found.seeds,
-        cases=found.cases,
-        used=found.used,
-        excluded=found.excluded,
-        notes=(*found.notes, *complete.notes),
-        patients=found.patients if all(score.patient for score in complete.scores) else 0,
-    )
-
-
-__all__ = ["COMPUTE", "STEPS", "Comparison", "Statistics", "Summary", "comparisons", "judged", "summarise"]
+        yield replace(who, value=float(np.mean(known)) if known else math.nan)

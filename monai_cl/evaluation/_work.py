@@ -1,31 +1,26 @@
-"""Doing one cell: the commands of its steps, what must stay the same for its result to count, and its record."""
+"""What doing a cell means: the steps of its job, whether its result counts, and its record."""
 
 from __future__ import annotations
 
 import functools
 import math
-import platform
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from monai_cl.evaluation._launch import Launch, environment, reason, tail
+from monai_cl.evaluation._launch import Launch
 from monai_cl.evaluation._plan import HANDED, LONG, PRETRAIN, Cell, Plan
+from monai_cl.evaluation._running import CellError, Done, Job
+from monai_cl.evaluation._scores import check_cases
 from monai_cl.evaluation._settings import FORMAT, Settings, changes, short_digest
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._store import Store, read_json, write_json
-from monai_cl.evaluation._table import check_cases
 
 LOG, MODEL = "log.txt", "model.pt"
 EVALUATIONS, EVALUATION = "evaluations", "evaluation.json"  # of further sets, each in a folder
-_EVIDENCE = ("timing.json", MODEL, "model.json")
-
-
-class CellError(RuntimeError):
-    """A step of a cell failed."""
+_EVIDENCE = ("timing.json", MODEL, "model.json", LOG)
 
 
 @dataclass(frozen=True)
@@ -46,46 +41,55 @@ class Work:
     processes: int = 1
     threads: int | None = None
 
-    def __call__(self, cell: Cell, worker: int = 0) -> None:
-        """Do what is missing of a cell that was claimed, and write its record.
+    def job(self, cell: Cell, slot: int = 0) -> Job:
+        """What is missing of a cell that was claimed; of a finished network, its evaluation on another set.
 
         Raises:
-            CellError: If a step fails; its log tells more.
+            CellError: If its steps rest on what has failed.
         """
-        if self.store.record(cell) is not None and cell.role != PRETRAIN:
-            self._evaluate_further(cell, worker)
-            return
-        folder, started = self.store.folder(cell), time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = self.settings.training(cell)
-        if cell.role != PRETRAIN:  # which goes on from its checkpoint, fine-tuning starts anew
+        folder = self.store.folder(cell)
+        if again := self.store.record(cell) is not None and cell.role != PRETRAIN:
+            settings = self.settings.evaluation(cell)
+            target = self._target(cell, settings)
+            target.mkdir(parents=True, exist_ok=True)
+            steps = list(self.steps(cell, target))[self.is_kept(cell) :]  # one that was not kept is fine-tuned again
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            settings, steps = self.settings.training(cell), list(self.steps(cell))
+        if cell.role != PRETRAIN and not again:  # pretraining goes on from its checkpoint, fine-tuning starts anew
             for name in (*_EVIDENCE, *(path.name for path in folder.glob("val_*.csv"))):
                 (folder / name).unlink(missing_ok=True)
-            (folder / LOG).unlink(missing_ok=True)
-        self._run(cell, self.steps(cell), worker)
-        self.store.finish(cell, self._record(cell, settings, time.monotonic() - started))
+        commands = tuple((title, tuple(step.arguments(overrides))) for title, step, overrides in steps)
+        return Job(commands, folder / LOG, self.launch, settings, self.processes, slot, self.threads)
 
-    def _evaluate_further(self, cell: Cell, worker: int) -> None:
-        """Evaluate a finished network on another set; where it was not kept, it is fine-tuned once more."""
-        folder, started = self.store.folder(cell), time.monotonic()
-        settings = self.settings.evaluation(cell)
-        target = folder / EVALUATIONS / short_digest(settings)
-        target.mkdir(parents=True, exist_ok=True)
-        steps = list(self.steps(cell, target))
-        self._run(cell, steps if not self.is_kept(cell) else steps[1:], worker)
-        check_cases(target, self.plan.cases, len(self.plan.classes))
-        seconds, finished = time.monotonic() - started, _now()
-        known = {"format": FORMAT, "settings": settings, "seconds": seconds, "finished": finished}
-        write_json(target / EVALUATION, known)
-        if not self.plan.config.keep_models:
+    def finish(self, cell: Cell, job: Job, done: Done) -> None:
+        """Write the record of a cell whose job has ended.
+
+        Raises:
+            CellError: If its training ended early.
+            ValueError: If its evaluation left cases out.
+        """
+        folder = self.store.folder(cell)
+        known = {"format": FORMAT, "settings": job.settings, "seconds": done.seconds, "finished": _now()}
+        if self.store.record(cell) is not None and cell.role != PRETRAIN:
+            target = self._target(cell, job.settings)
+            check_cases(target, self.plan.cases, len(self.plan.classes))
+            write_json(target / EVALUATION, known)
+        else:
+            timing = read_json(folder / "timing.json")
+            if timing is None or timing["step"] < timing["total"]:
+                reached = "no step" if timing is None else f"step {timing['step']} of {timing['total']}"
+                raise CellError(f"it stopped at {reached}; the same command goes on")
+            if cell.role != PRETRAIN:
+                check_cases(folder, self.plan.cases, len(self.plan.classes))
+                known["evaluation"] = self.settings.evaluation(cell)
+            who = {"arm": cell.arm, "role": cell.role, "run": cell.run, "labels": cell.budget, "seed": cell.seed}
+            self.store.finish(cell, {**known, **who, "timing": timing, "host": done.host})
+        if cell.role != PRETRAIN and not self.plan.config.keep_models:
             (folder / MODEL).unlink(missing_ok=True)
 
-    def _run(self, cell: Cell, steps: Iterable[tuple[str, Step, dict[str, Any]]], worker: int) -> None:
-        log = self.store.folder(cell) / LOG
-        for title, step, overrides in steps:
-            code = self.launch(step.arguments(overrides), log, environment(self.processes, worker, self.threads))
-            if code != 0:
-                raise CellError(f"{title} ended with code {code}: {reason(log)}\n{tail(log)}")
+    def _target(self, cell: Cell, settings: Mapping[str, Any]) -> Path:
+        return self.store.folder(cell) / EVALUATIONS / short_digest(settings)
 
     def finished(self, cell: Cell) -> bool:
         """Tell whether nothing is left to do for a cell."""
@@ -121,7 +125,7 @@ class Work:
             return
         step = self.plan.train
         model = {"model": str(folder / MODEL), "output_dir": str(target or folder), "seed": cell.seed}
-        more: dict[str, Any] = {"labels": cell.budget, "pretrained": str(self.start(cell) or "none")}
+        more: dict[str, Any] = {"labels": cell.budget, "pretrained": str(self._start(cell) or "none")}
         overrides = {**self.settings.overrides(cell, step), **model, **more, "finetune_epochs": self.epochs(cell)}
         if step.knows("val_interval") and "val_interval" not in overrides:
             overrides["val_interval"] = self.epochs(cell) + 1  # the evaluation follows
@@ -137,7 +141,7 @@ class Work:
         """What its results depend on."""
         return Settings(self.plan, self.epochs)
 
-    def start(self, cell: Cell) -> Path | None:
+    def _start(self, cell: Cell) -> Path | None:
         """The file of weights that a fine-tuning starts from."""
         arm = self.plan.config.arm(cell.base)
         if arm.pretraining is not None:
@@ -154,7 +158,7 @@ class Work:
 
     def known_epochs(self, cell: Cell) -> int:
         """Epochs of a fine-tuning, 0 while they are not known."""
-        if cell.role == HANDED and not self.handed_file(cell.gets).is_file():
+        if cell.role == HANDED and not self._handed_file(cell.gets).is_file():
             return 0
         return self.epochs(cell)
 
@@ -164,14 +168,13 @@ class Work:
         Raises:
             CellError: If there is nothing to measure, since every run it rests on failed.
         """
-        kept = read_json(self.handed_file(arm))
+        kept = read_json(self._handed_file(arm))
         if kept is None:
             kept = self._measure(arm)
-            write_json(self.handed_file(arm), kept)
+            write_json(self._handed_file(arm), kept)
         return kept
 
-    def handed_file(self, arm: str) -> Path:
-        """Where :meth:`handed` keeps it."""
+    def _handed_file(self, arm: str) -> Path:
         return self.store.root / "equal_compute" / f"{arm}.json"
 
     def _measure(self, arm: str) -> dict[str, Any]:
@@ -200,37 +203,9 @@ class Work:
             "source": "stated in the file" if known is not None else _measured(stages),
         }
 
-    def _record(self, cell: Cell, settings: dict[str, Any], seconds: float) -> dict[str, Any]:
-        folder = self.store.folder(cell)
-        timing = read_json(folder / "timing.json")
-        if timing is None or timing["step"] < timing["total"]:
-            reached = "no step" if timing is None else f"step {timing['step']} of {timing['total']}"
-            raise CellError(f"it stopped at {reached}; the same command goes on")
-        evaluation = {}
-        if cell.role != PRETRAIN:
-            check_cases(folder, self.plan.cases, len(self.plan.classes))
-            evaluation = {"evaluation": self.settings.evaluation(cell)}
-            if not self.plan.config.keep_models:
-                (folder / MODEL).unlink(missing_ok=True)
-        who = {"arm": cell.arm, "role": cell.role, "run": cell.run, "labels": cell.budget, "seed": cell.seed}
-        when = {"timing": timing, "seconds": seconds, "finished": _now(), "host": hardware()}
-        return {"format": FORMAT, **who, "settings": settings, **evaluation, **when}
-
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-@functools.cache
-def hardware() -> str:
-    """Processor, cores and GPU of this machine."""
-    import torch
-
-    from monai_cl.evaluation._launch import cores
-
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    number = cores()
-    return ", ".join([f"{number} core{'' if number == 1 else 's'} of {_processor()}", *gpus])
 
 
 def _measured(stages: Sequence[Sequence[float]]) -> str:
@@ -240,12 +215,3 @@ def _measured(stages: Sequence[Sequence[float]]) -> str:
 
 def _pace(timing: Mapping[str, Any]) -> float:
     return float(timing["seconds"]) / max(int(timing["steps"]), 1)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

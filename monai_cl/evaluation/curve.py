@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,13 +13,12 @@ from rich.console import Console
 
 from monai_cl.evaluation._assembly import assemble, describe
 from monai_cl.evaluation._checks import check
-from monai_cl.evaluation._forks import quickest
+from monai_cl.evaluation._config import read_config
 from monai_cl.evaluation._hold_out import kept_apart
-from monai_cl.evaluation._launch import Launch
+from monai_cl.evaluation._launch import Launch, quickest, run_process
 from monai_cl.evaluation._plan import Plan, make_plan
-from monai_cl.evaluation._pool import Pool, ranks
 from monai_cl.evaluation._progress import Forecast, first_line, progress
-from monai_cl.evaluation._read_config import read_config
+from monai_cl.evaluation._running import Pool, ranks
 from monai_cl.evaluation._store import Store, read_json
 from monai_cl.evaluation._work import LOG, Work
 from monai_cl.evaluation.results import SUMMARY, Curve, save_curve
@@ -69,6 +70,7 @@ def run_curve(
     dry_run: bool = False,
     console: Console | None = None,
     launch: Launch | None = None,
+    executor: Executor | None = None,
 ) -> CurveResult:
     """Measure a label-efficiency curve.
 
@@ -86,24 +88,17 @@ def run_curve(
     Several processes may work on one folder (``torchrun``, SLURM, or by hand): each run is done once.
 
     Args:
-        config: YAML file. ``bundle`` (name or folder), ``budgets`` (numbers of labels, ``all``), ``seeds``, ``arms``
-            and ``output`` are required; ``overlays``, ``settings`` (for every step that knows them), ``reference``,
-            ``evaluation`` (``section``, ``confidence``, ``resamples``, ``hold_out``: patients of ``training`` that are
-            moved to the section, with a datalist written for it, or ``datalist`` and ``dataset_dir`` of another set),
-            ``equal_compute`` (false, or ``budgets`` and ``arms``), ``convergence`` (false, or ``budgets`` and
-            ``tolerance``) and ``keep_models`` are not.
-            An arm has ``pretrained`` (none, a path,
-            paths, or ``bundle``, ``overlays``, ``settings``, ``seeds`` to pretrain with, and ``paired: true`` to start
-            each seed's fine-tuning from one pretraining run, in turn, rather than from every one; ``after: ARM`` makes
-            it a second stage on the networks of that arm, ``of: ARM`` alone takes those as they are), and perhaps
-            ``settings`` of its fine-tuning, ``title`` and ``pretraining_seconds``. Paths start from the working
-            directory.
+        config: YAML file; ``monai-cl curve --help`` lists its keys, and ``tutorials/curve_hippocampus.yaml`` says of
+            each what it does. Paths start from the working directory.
         output: Another output folder than that of the file.
         processes: Steps that run at the same time; each gets its share of the cores.
         threads: Threads of each step; its share of the physical cores when left out, at most ``OMP_NUM_THREADS``.
         dry_run: Check everything, say what would run, run and write nothing.
         console: Where to print.
         launch: Runs a step; processes when left out.
+        executor: Takes the cells, ``processes`` of them at the same time: one of ``concurrent.futures``, or of a
+            cluster, whose machines reach the same folders under the same paths. Threads of this process that start
+            processes when left out.
 
     Returns:
         The curve and what failed. The curve is written to ``curve.csv``, ``summary.csv`` and ``summary.json``.
@@ -119,15 +114,19 @@ def run_curve(
             raise ValueError(f"{name} must be at least 1, got {number!r}")
     began, console = time.monotonic(), console or Console()
     read = read_config(config)
-    read = read if output is None else replace(read, output=Path(output))
+    read = read if output is None else read.model_copy(update={"output": Path(output)})
     with kept_apart(read, write=not dry_run) as (settled, said):
         plan = make_plan(settled)
         plan = replace(plan, notes=(*said, *plan.notes))
-        work = Work(plan, Store(settled.output), launch or quickest(), processes, threads)
-        return _measure(work, dry_run=dry_run, console=console, began=began)
+        work = Work(
+            plan, Store(settled.output), launch or (run_process if executor else quickest()), processes, threads
+        )
+        own = ThreadPoolExecutor(processes) if executor is None else nullcontext(executor)
+        with own as taker:
+            return _measure(work, taker, dry_run=dry_run, console=console, began=began)
 
 
-def _measure(work: Work, *, dry_run: bool, console: Console, began: float) -> CurveResult:
+def _measure(work: Work, executor: Executor, *, dry_run: bool, console: Console, began: float) -> CurveResult:
     """Check, run and put together what was planned."""
     rank, pools = ranks()
     plan, store = work.plan, work.store
@@ -136,7 +135,7 @@ def _measure(work: Work, *, dry_run: bool, console: Console, began: float) -> Cu
         describe(work, console, commands=dry_run)
     if dry_run:
         return CurveResult(store.root, None, {})
-    pool = Pool(plan.cells, store, work, processes=work.processes, rank=rank, pools=pools, finished=work.finished)
+    pool = Pool(plan.cells, store, work, executor, slots=work.processes, rank=rank, pools=pools)
     forecast = Forecast(plan, store, work.known_epochs)
     stopped = False
     with progress(plan, pool, forecast, console, workers=work.processes * pools) as watch:

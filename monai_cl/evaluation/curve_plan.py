@@ -14,16 +14,15 @@ from rich.table import Table
 from monai_cl._files import atomic_write
 from monai_cl.engine.planning import FlightPlan, plan_run
 from monai_cl.engine.planning.flight_plan import duration
-from monai_cl.evaluation._believing import of_patients
 from monai_cl.evaluation._checks import check
+from monai_cl.evaluation._config import is_curve, read_config
 from monai_cl.evaluation._hold_out import kept_apart
-from monai_cl.evaluation._launch import Processes
+from monai_cl.evaluation._launch import run_process
 from monai_cl.evaluation._plan import HANDED, PRETRAIN, Cell, make_plan
-from monai_cl.evaluation._read_config import read_config
-from monai_cl.evaluation._read_values import load
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._store import Store
 from monai_cl.evaluation._work import Work
+from monai_cl.evaluation.records import of_patients
 
 
 @dataclass(frozen=True)
@@ -83,15 +82,6 @@ class CurvePlan:
             temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-def is_curve(path: str | Path) -> bool:
-    """Tell whether a file says which curve to measure, rather than being the config of a step."""
-    try:
-        content = load(Path(path))
-    except (FileNotFoundError, ValueError):
-        return False
-    return "arms" in content and "budgets" in content
-
-
 def plan_curve(
     config: str | Path, *, steps: int = 20, seconds: float = 60.0, console: Console | None = None
 ) -> CurvePlan:
@@ -111,7 +101,7 @@ def plan_curve(
     console = console or Console()
     with kept_apart(read_config(config), write=False) as (settled, _):
         plan = make_plan(settled)
-        work = Work(plan, Store(settled.output), Processes())
+        work = Work(plan, Store(settled.output), run_process)
         check(work)
         found: dict[str, FlightPlan] = {}
         for name, step, overrides in _measured(work):

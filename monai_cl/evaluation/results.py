@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from monai_cl._files import atomic_write
 from monai_cl.datalist import subjects_by_case
 from monai_cl.engine.patients import numbered
-from monai_cl.evaluation._curve_data import (
+from monai_cl.evaluation._store import read_json, write_json
+from monai_cl.evaluation._summary import judged, summarise
+from monai_cl.evaluation.records import (
     COMPUTE,
     MEAN,
     METRICS,
     STEPS,
     ArmConvergence,
     ArmLabelsSaved,
+    Convergence,
     Curve,
     CurveArm,
     Estimate,
+    Interval,
+    LabelsSaved,
     Score,
 )
-from monai_cl.evaluation._store import read_json, write_json
-from monai_cl.evaluation._summary import judged, summarise
-from monai_cl.evaluation._table import read_table, write_table
 
 TABLE, SUMMARY, SUMMARY_TABLE = "curve.csv", "summary.json", "summary.csv"
 _FORMAT = 2  # 0.1.0 wrote none
@@ -35,14 +37,30 @@ _NOT_KNOWN = (
     "intervals are too narrow; `monai-cl curve CONFIG` makes them again from the finished runs, and `monai-cl report "
     "--datalist` reads the patients from a datalist"
 )
+# the columns of each kind of record in the files, which stay what they were
+_ROW = ("arm", "run", "budget", "seed", "case", "label", *METRICS, "patient")
+_ARM = ("name", "title", "role", "runs", "steps", "gets", "note")
+_ESTIMATE = (
+    "kind", "comparison", "metric", "label", "arm", "reference", "budget", "estimate", "low", "high", "confidence",
+    "runs", "seeds", "cases", "used", "excluded", "notes", "patients", "verdict",
+)  # fmt: skip
+_SAVED = (
+    "comparison", "arm", "reference", "budget", "target", "needed", "saved", "low", "high", "confidence", "excluded",
+    "notes",
+)  # fmt: skip
+_CONVERGENCE = ("arm", "budget", "steps", "converged", "gain", "low", "high", "tolerance", "reason")
+_PARTS = {"arms": _ARM, "estimates": _ESTIMATE, "labels_saved": _SAVED, "convergence": _CONVERGENCE}
 
 
 def save_curve(curve: Curve, folder: Path) -> None:
     """Write ``curve.csv``, ``summary.csv`` and ``summary.json`` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(folder / TABLE, curve.scores)
-    _write_estimates(folder / SUMMARY_TABLE, curve.estimates)
-    content = {name: [_encode(each) for each in getattr(curve, name)] for name in _TYPES}
+    _write_rows(folder / TABLE, _ROW, curve.scores)
+    _write_rows(folder / SUMMARY_TABLE, _ESTIMATE, curve.estimates)
+    content = {
+        part: [{name: _plain(getattr(each, name)) for name in names} for each in getattr(curve, part)]
+        for part, names in _PARTS.items()
+    }
     rest = {"failed": dict(curve.failed), "notes": list(curve.notes), "record": _plain(dict(curve.record))}
     write_json(folder / SUMMARY, {"format": _FORMAT, **content, **rest})
 
@@ -63,17 +81,17 @@ def load_curve(folder: str | Path, *, datalist: str | Path | None = None) -> Cur
     """
     folder = Path(folder)
     content = read_json(folder / SUMMARY)
-    if content is None:
+    if content is None or not (folder / TABLE).is_file():
         raise FileNotFoundError(f"no curve in {folder}; `monai-cl curve CONFIG` measures one")
-    parts: dict[str, Any] = {
-        name: tuple(_decode(kind, each) for each in content[name]) for name, kind in _TYPES.items()
-    }
     curve = Curve(
-        scores=read_table(folder / TABLE),
+        scores=tuple(_read_scores(folder / TABLE)),
+        arms=tuple(_decoded(CurveArm, each) for each in content["arms"]),
+        estimates=tuple(_decoded(Interval, each) for each in content["estimates"]),
+        labels_saved=tuple(_decoded(LabelsSaved, each) for each in content["labels_saved"]),
+        convergence=tuple(map(_convergence, content["convergence"])),
         failed=content["failed"],
         notes=tuple(content["notes"]),
         record=content["record"],
-        **parts,
     )
     if "format" in content:
         return curve
@@ -99,14 +117,8 @@ def _clustered(curve: Curve, datalist: Path) -> Curve:
     confidence = curve.estimates[0].confidence if curve.estimates else 0.95
     reference = str(curve.record["reference"])
     found = summarise(scores, curve.arms, reference, tolerance=tolerance, confidence=confidence)
-    return replace(
-        curve,
-        scores=scores,
-        estimates=found.estimates,
-        labels_saved=found.labels_saved,
-        convergence=found.convergence,
-        record={**curve.record, "patients": len(set(patients.values()))},
-    )
+    record = {**curve.record, "patients": len(set(patients.values()))}
+    return replace(curve, scores=scores, record=record, **found)
 
 
 def _unclustered(curve: Curve) -> Curve:
@@ -123,21 +135,8 @@ def _unclustered(curve: Curve) -> Curve:
     )
 
 
-_TYPES: dict[str, type] = {
-    "arms": CurveArm,
-    "estimates": Estimate,
-    "labels_saved": ArmLabelsSaved,
-    "convergence": ArmConvergence,
-}
-_Any = TypeVar("_Any")
-
-
-def _encode(item: Any) -> dict[str, Any]:
-    return {each.name: _plain(getattr(item, each.name)) for each in fields(item)}
-
-
-def _decode(kind: type[_Any], content: Mapping[str, Any]) -> _Any:
-    kinds = {each.name: str(each.type) for each in fields(kind)}  # type: ignore[arg-type]
+def _decoded(kind: Any, content: Mapping[str, Any]) -> Any:
+    kinds = {each.name: str(each.type) for each in fields(kind)}
     return kind(**{name: _as(kinds[name], value) for name, value in content.items()})
 
 
@@ -145,6 +144,16 @@ def _as(kind: str, value: Any) -> Any:
     if kind == "float":
         return math.nan if value is None else float(value)
     return tuple(value) if kind.startswith("tuple") else value
+
+
+def _convergence(content: Mapping[str, Any]) -> Convergence:
+    gain, low, high = (_as("float", content[name]) for name in ("gain", "low", "high"))
+    who = {"kind": "difference", "reference": content["arm"], "budget": content["budget"]}
+    # what else the interval rests on stands with the estimates
+    difference = Interval(gain, low, high, math.nan, cases=0, seeds=0, used=0, excluded=0, **who)
+    return Convergence(
+        content["converged"], difference, content["tolerance"], content["reason"], steps=content["steps"]
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -158,18 +167,26 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _write_estimates(path: Path, estimates: Sequence[Estimate]) -> None:
-    names = [each.name for each in fields(Estimate)]
+def _write_rows(path: Path, names: Sequence[str], records: Iterable[Any]) -> None:
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["class" if name == "label" else name for name in names])
-        writer.writerows([_cell(getattr(each, name)) for name in names] for each in estimates)
+        writer.writerows([_cell(getattr(each, name)) for name in names] for each in records)
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, tuple):
         return "; ".join(value)
     return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _read_scores(path: Path) -> Iterable[Score]:
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            who = (row["arm"], row["run"], int(row["budget"]), int(row["seed"]), row["case"], row["class"])
+            dice, distance, hausdorff = (float(row[metric]) for metric in METRICS)
+            patient = row.get("patient") or ""  # tables of 0.1.0 have no such column
+            yield Score(*who, dice, distance, hausdorff, patient)
 
 
 __all__ = [

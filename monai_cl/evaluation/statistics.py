@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
+from monai_cl.evaluation._bootstrap import Grid, Options, mean_interval, only, uniform
 from monai_cl.evaluation._labels_saved import CurvePair, budgets_of, saved_entry
-from monai_cl.evaluation._records import CaseScore, Convergence, Interval, LabelsSaved
-from monai_cl.evaluation._resampling import Options, mean_interval, only, uniform
-from monai_cl.evaluation._score_grid import Grid
+from monai_cl.evaluation.records import CaseScore, Convergence, Interval, LabelsSaved
 
 __all__ = [
     "CaseScore",
@@ -68,7 +68,8 @@ def interval(
     """
     grid = Grid.build(scores, [(arm, budget)])
     values = grid.values[arm, budget][:, None]
-    return mean_interval(values, grid.patients, (grid.runs[arm], [""]), Options(confidence, resamples, seed))
+    found = mean_interval(values, grid.patients, (grid.runs[arm], [""]), Options(confidence, resamples, seed))
+    return replace(found, kind="mean", arm=arm, budget=budget)
 
 
 def paired_difference(
@@ -118,7 +119,8 @@ def paired_difference(
     # r = run of the arm, q = run of the reference, s = seed, c = case
     difference = grid.values[arm, budget][:, None] - grid.values[reference, budget][None]
     runs = (grid.runs[arm], grid.runs[reference])
-    return mean_interval(difference, grid.patients, runs, Options(confidence, resamples, seed))
+    found = mean_interval(difference, grid.patients, runs, Options(confidence, resamples, seed))
+    return replace(found, kind="difference", arm=arm, reference=reference, budget=budget)
 
 
 def converged(
@@ -221,7 +223,8 @@ def labels_saved(
     center = pair.saved(uniform(pair.levels()))
     replicates = pair.saved(draws)
     alone = [(n, pair.saved(only(f, draws, pair.levels()))) for f, n in pair.levels().items() if n > 1]
-    return tuple(
+    entries = (
         saved_entry(i, pair, center.at(i), replicates.at(i), [(n, values.at(i)) for n, values in alone], options)
         for i in range(len(budgets[reference]))
     )
+    return tuple(replace(entry, arm=arm, reference=reference) for entry in entries)

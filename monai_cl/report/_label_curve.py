@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from monai_cl.evaluation import results
-from monai_cl.evaluation._believing import of_patients, short
+from monai_cl.evaluation.records import left_out, of_patients, short
 from monai_cl.evaluation.results import Curve, CurveArm
 from monai_cl.report.tables import Cell, Estimate, Table, is_number
 
@@ -53,7 +53,7 @@ def _table(caption: str, curve: Curve, columns: Sequence[tuple[str, Sequence[res
     rows = [(str(budget), *(_cell(found, budget) for _, found in columns)) for budget in _budgets(curve)]
     kept = tuple(row for row in rows if any(map(is_number, row)))
     every = [estimate for _, found in columns for estimate in found]
-    return Table(caption, ("labels", *(name for name, _ in columns)), kept, tuple(_covers(every)))
+    return Table(caption, ("labels", *(name for name, _ in columns)), kept, tuple(_covers(curve, every)))
 
 
 def _cell(found: Sequence[results.Estimate], budget: int) -> Cell:
@@ -64,14 +64,15 @@ def _cell(found: Sequence[results.Estimate], budget: int) -> Cell:
     return Estimate(chosen.estimate, low, high, short(chosen.verdict))
 
 
-def _covers(estimates: Sequence[results.Estimate]) -> Iterator[str]:
+def _covers(curve: Curve, estimates: Sequence[results.Estimate]) -> Iterator[str]:
     if not estimates:
         return
     first = estimates[0]
     seeds, runs = ({getattr(e, name) for e in estimates} for name in ("seeds", "runs"))
     crossed = f" and {_range(runs)} pretraining runs" if max(runs) > 1 else ""  # else a note tells
     counted = dict.fromkeys(of_patients(e.cases, e.patients) for e in estimates)
-    yield f"{100 * first.confidence:g} % intervals over {' or '.join(counted)}, {_range(seeds)} seeds{crossed}"
+    over = " or ".join(counted) + (f" ({left_out(gone['cases'])})" if (gone := curve.record.get("excluded")) else "")
+    yield f"{100 * first.confidence:g} % intervals over {over}, {_range(seeds)} seeds{crossed}"
     yield from dict.fromkeys(note for estimate in estimates for note in estimate.notes)
     yield from dict.fromkeys(estimate.verdict for estimate in estimates if ":" in estimate.verdict)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_cl.engine.drawing import new_figure, save
-from monai_cl.evaluation._believing import of_patients, short
+from monai_cl.evaluation.records import left_out, of_patients, short
 from monai_cl.evaluation.results import COMPUTE, STEPS, Curve, CurveArm, Estimate
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def _in_points(estimate: Estimate) -> str:
 
 
 def _counted(curve: Curve) -> str:
-    return of_patients(int(curve.record["cases"]), int(curve.record.get("patients", 0)))
+    said = of_patients(int(curve.record["cases"]), int(curve.record.get("patients", 0)))
+    excluded = curve.record.get("excluded")
+    return f"{said}, {left_out(excluded['cases'])}" if excluded else said
 
 
 def _draw_means(ax: Axes, curve: Curve) -> None:

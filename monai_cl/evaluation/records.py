@@ -1,0 +1,368 @@
+"""What is measured and what follows from it: one class each for a score, an interval, convergence, labels saved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+METRICS = ("dice", "surface_distance", "hausdorff_95")
+MEAN = "mean"  # over the classes of a case
+STEPS, COMPUTE = "equal steps", "equal compute"  # comparisons
+LONG, HANDED = "twice the steps", "equal compute"  # roles of arms that come by themselves
+PAIRED = "paired"  # name of the runs of an arm whose seeds take its pretraining runs in turn
+ENOUGH = 5  # seeds, and pretraining runs, that are asked for before a difference is believed
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """Score of one test case by one fine-tuned network.
+
+    Attributes:
+        arm: What the network started from, for example ``"scratch"``.
+        budget: Number of labelled training cases.
+        seed: Seed of the fine-tuning; arms with the same seed share the labelled subset.
+        case: Name of the test case.
+        value: Score, for example a Dice; NaN where it is undefined (the class is empty).
+        run: Pretraining run the network started from; empty where there was none.
+        patient: Patient of the case; cases of one patient are resampled together. Empty: the case is its own patient.
+    """
+
+    arm: str
+    budget: int
+    seed: int
+    case: str
+    value: float
+    run: str = ""
+    patient: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A row of a curve's table: all metrics of one class in one case by one fine-tuned network.
+
+    Attributes:
+        arm: As in :class:`CaseScore`, like ``run``, ``budget``, ``seed``, ``case`` and ``patient``.
+        label: Name of the class.
+        dice: Dice; NaN where the truth lacks the class.
+        surface_distance: Average symmetric distance of the surfaces in mm; NaN like ``dice``.
+        hausdorff_95: Hausdorff distance at the 95th percentile in mm; NaN like ``dice``.
+    """
+
+    arm: str
+    run: str
+    budget: int
+    seed: int
+    case: str
+    label: str
+    dice: float
+    surface_distance: float
+    hausdorff_95: float
+    patient: str = ""
+
+    @property
+    def missed(self) -> bool:
+        """True where the prediction lacks a class that the truth has: both distances are then the volume's diagonal."""
+        return self.dice == 0 and self.surface_distance == self.hausdorff_95
+
+    def of(self, value: float) -> CaseScore:
+        """One value of the same network and case."""
+        return CaseScore(self.arm, self.budget, self.seed, self.case, value, self.run, self.patient)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, or a paired difference of means, with its confidence interval.
+
+    Attributes:
+        estimate: Mean over all scores that count, or that of the arm less that of the reference.
+        low: Lower end; NaN where nothing can be told of the spread.
+        high: Upper end; NaN like ``low``.
+        confidence: Share of such intervals that hold the true value.
+        cases: Number of cases that count.
+        seeds: Number of seeds that count.
+        used: Number of scores, or of pairs of scores, that count.
+        excluded: Number left out because a score was NaN.
+        notes: What the interval does not cover, in words.
+        patients: Number of patients that the cases are of; 0 where it is not known.
+        kind: ``"mean"`` or ``"difference"``.
+        arm: Name of the arm.
+        reference: Of a difference: the arm it is compared with.
+        budget: Number of labels.
+        comparison: In a curve, of a difference: ``"equal steps"`` or ``"equal compute"``.
+        metric: In a curve: ``"dice"``, ``"surface_distance"`` or ``"hausdorff_95"`` (mm).
+        label: In a curve: a class, or ``"mean"`` over the classes of a case.
+        runs: In a curve: number of pretraining runs of the arm.
+        verdict: In a curve, of a difference: what it may be called, such as ``"gain"`` or ``"hint: 3 seeds; ..."``.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+    cases: int
+    seeds: int
+    used: int
+    excluded: int
+    notes: tuple[str, ...] = ()
+    patients: int = 0
+    kind: str = ""
+    arm: str = ""
+    reference: str = ""
+    budget: int = 0
+    comparison: str = ""
+    metric: str = ""
+    label: str = ""
+    runs: int = 0
+    verdict: str = ""
+
+    def contains(self, value: float) -> bool:
+        """Whether ``value`` lies inside; never, where the ends are undefined."""
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Whether training twice as long would have changed the score.
+
+    Attributes:
+        converged: ``True`` where it would not, ``False`` where it would, ``None`` where the interval decides neither.
+        difference: Score after twice the steps, less the score after the steps.
+        tolerance: Gain that is too small to matter, in units of the score.
+        reason: The rule that decided, in words.
+        steps: In a curve: the steps; it was tried with twice as many.
+    """
+
+    converged: bool | None
+    difference: Interval
+    tolerance: float
+    reason: str
+    steps: int = 0
+
+    @property
+    def arm(self) -> str:
+        """The arm in question."""
+        return self.difference.reference
+
+    @property
+    def budget(self) -> int:
+        """Number of labels."""
+        return self.difference.budget
+
+    @property
+    def gain(self) -> float:
+        """Score after twice the steps, less the score after the steps."""
+        return self.difference.estimate
+
+    @property
+    def low(self) -> float:
+        """Lower end of its interval."""
+        return self.difference.low
+
+    @property
+    def high(self) -> float:
+        """Upper end of its interval."""
+        return self.difference.high
+
+    @property
+    def verdict(self) -> str:
+        """``"yes"``, ``"no"`` or ``"undecided"``."""
+        return "undecided" if self.converged is None else "yes" if self.converged else "no"
+
+
+@dataclass(frozen=True)
+class LabelsSaved:
+    """Labels an arm needs fewer than the reference for the score that the reference reaches with ``budget`` labels.
+
+    Attributes:
+        budget: Labels of the reference.
+        target: Score of the (monotone) reference curve there.
+        needed: Labels with which the arm reaches it; NaN where that lies outside its budgets.
+        saved: Labels saved, negative where the arm needs more; NaN where ``needed`` is.
+        low: Lower end of the interval; minus infinity where the arm may need more than its largest budget.
+        high: Upper end of the interval; infinity where the arm may need less than its smallest budget.
+        confidence: Share of such intervals that hold the true value.
+        excluded: Number of (seed, case) cells left out because a score was NaN.
+        notes: What is undefined and why, in words.
+        arm: Name of the arm.
+        reference: The arm it is compared with.
+        comparison: In a curve: ``"equal steps"`` or ``"equal compute"``.
+    """
+
+    budget: int
+    target: float
+    needed: float
+    saved: float
+    low: float
+    high: float
+    confidence: float
+    excluded: int
+    notes: tuple[str, ...] = ()
+    arm: str = ""
+    reference: str = ""
+    comparison: str = ""
+
+
+# their names in the curves of 0.1.0
+Estimate: TypeAlias = Interval
+ArmConvergence: TypeAlias = Convergence
+ArmLabelsSaved: TypeAlias = LabelsSaved
+
+
+@dataclass(frozen=True)
+class CurveArm:
+    """An arm of a curve.
+
+    Attributes:
+        name: Its name in the tables.
+        title: Its name in words.
+        role: ``"reference"``, ``"pretrained"``, ``"scratch"`` (a further arm without pretraining), ``"twice the
+            steps"`` or ``"equal compute"``.
+        runs: Pretraining runs; one empty name without.
+        steps: Steps of a fine-tuning.
+        gets: Equal compute: the arm whose pretraining time it got.
+        note: How its steps came about, in words.
+    """
+
+    name: str
+    title: str
+    role: str
+    runs: tuple[str, ...]
+    steps: int
+    gets: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measured curve.
+
+    Attributes:
+        scores: One for each fine-tuned network, case and class.
+        arms: The arms, in order.
+        estimates: Means and differences with intervals.
+        labels_saved: Labels saved at equal Dice.
+        convergence: Whether the reference was trained long enough, by its Dice; empty where it was not tried.
+        failed: Name and reason of each run that failed.
+        notes: What a reader must know besides, in words.
+        record: ``reference``, ``budgets``, ``seeds``, ``cases``, ``patients``, ``classes``, ``section``, ``steps``,
+            ``versions``, ``hardware``, ``date``, ``elapsed_seconds`` (of the last start), ``cell_seconds`` (of all
+            runs together), ``equal_compute``, ``datalist`` and ``config``; ``excluded`` where cases were left out.
+    """
+
+    scores: tuple[Score, ...]
+    arms: tuple[CurveArm, ...]
+    estimates: tuple[Interval, ...]
+    labels_saved: tuple[LabelsSaved, ...] = ()
+    convergence: tuple[Convergence, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def arm(self, name: str) -> CurveArm:
+        """The arm of that name.
+
+        Raises:
+            ValueError: If there is none; the message lists all.
+        """
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise ValueError(f"arm must be one of {', '.join(arm.name for arm in self.arms)}, got {name!r}")
+
+    def means(self, arm: str, *, metric: str = "dice", label: str = MEAN) -> list[Interval]:
+        """Means of an arm, by budget."""
+        return self._estimates("mean", arm, "", metric, label)
+
+    def differences(
+        self, arm: str, *, comparison: str = STEPS, metric: str = "dice", label: str = MEAN
+    ) -> list[Interval]:
+        """Paired differences between an arm and the reference (``"equal steps"``, ``"equal compute"``), by budget."""
+        return self._estimates("difference", arm, comparison, metric, label)
+
+    def _estimates(self, *wanted: str) -> list[Interval]:
+        found = [e for e in self.estimates if (e.kind, e.arm, e.comparison, e.metric, e.label) == wanted]
+        return sorted(found, key=lambda estimate: estimate.budget)
+
+
+def verdict(low: float, high: float, *, seeds: int, runs: int | None, clustered: bool = True) -> str:
+    """What a paired difference may be called, in words.
+
+    An interval that leaves out 0 is a ``gain`` (or a ``loss``) from five seeds with a pretraining run each and patients
+    resampled as a whole; below that it is a ``hint``. Few seeds can agree by chance, one run may be a lucky one, and
+    what is believed then often does not carry over to other seeds and other volumes.
+
+    Args:
+        low: Lower end of the interval.
+        high: Upper end.
+        seeds: Number of seeds that it covers.
+        runs: Number of pretraining runs behind the arm; ``None`` where nothing was pretrained.
+        clustered: Whether it is known which cases are of one patient.
+
+    Returns:
+        ``"gain"``, ``"loss"``, ``"no difference shown"``, ``"undefined"``, or ``"hint: ..."`` and ``"hint of a loss:
+        ..."`` with what is asked for.
+
+    Example:
+        >>> verdict(0.01, 0.05, seeds=3, runs=3)
+        'hint: 3 seeds; five and a run each are asked for before a gain is believed'
+        >>> verdict(0.01, 0.05, seeds=5, runs=5), verdict(-0.01, 0.05, seeds=5, runs=5)
+        ('gain', 'no difference shown')
+    """
+    if math.isnan(low) or math.isnan(high):
+        return "undefined"
+    if low <= 0 <= high:
+        return "no difference shown"
+    kind = "gain" if low > 0 else "loss"
+    lacking = _lacking(seeds, runs, clustered)
+    if not lacking:
+        return kind
+    return f"hint{'' if low > 0 else ' of a loss'}: {lacking}; {_asked(runs)} before a {kind} is believed"
+
+
+def short(verdict: str) -> str:
+    """The word that stands beside an interval; its reason stands below.
+
+    Example:
+        >>> short("hint: 3 seeds; five and a run each are asked for before a gain is believed"), short("gain")
+        ('hint', 'gain')
+    """
+    word = verdict.partition(":")[0]
+    return "" if word == "no difference shown" else word
+
+
+def of_patients(cases: int, patients: int) -> str:
+    """Numbers of cases and of patients, in words; ``patients`` is 0 where nobody knows.
+
+    Example:
+        >>> of_patients(20, 10), of_patients(1, 1), of_patients(20, 0)
+        ('20 cases of 10 patients', '1 case of 1 patient', '20 cases (patients not known)')
+    """
+    said = f"{cases} case{'' if cases == 1 else 's'}"
+    return f"{said} of {patients} patient{'' if patients == 1 else 's'}" if patients else f"{said} (patients not known)"
+
+
+def left_out(cases: int) -> str:
+    """Number of cases whose scores do not count, in words.
+
+    Example:
+        >>> left_out(2)
+        '2 cases left out'
+    """
+    return f"{cases} case{'' if cases == 1 else 's'} left out"
+
+
+def _lacking(seeds: int, runs: int | None, clustered: bool) -> str:
+    """What is too little, in words; empty where nothing is."""
+    found = []
+    if seeds < ENOUGH or (runs is not None and runs < min(seeds, ENOUGH)):
+        behind = f" on {runs} pretraining run{'' if runs == 1 else 's'}" if runs is not None and runs < seeds else ""
+        found.append(f"{seeds} seed{'' if seeds == 1 else 's'}{behind}")
+    if not clustered:
+        found.append("patients not known")
+    return ", ".join(found)
+
+
+def _asked(runs: int | None) -> str:
+    return "five are asked for" if runs is None else "five and a run each are asked for"
