@@ -96,7 +96,7 @@ def alone_with(file: str | Path, *, instead: str = "another --out") -> Iterator[
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder is absent or holds nothing but its own lock."""
+    """Tell whether a folder is absent or holds nothing but its own lock."""
     return not folder.exists() or all(path.name == LOCK for path in folder.iterdir())
 
 
@@ -148,7 +148,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _read(lock: Path) -> dict[str, Any]:
-    """Who has a lock, as its file says; nothing where it does not say so."""
+    """Holder of a lock, as its file says; nothing where it does not say so."""
     for _ in range(3):
         with contextlib.suppress(OSError, ValueError):
             content = json.loads(lock.read_text(encoding="utf-8"))
@@ -167,7 +167,7 @@ def _is_still(lock: Path, descriptor: int) -> bool:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether a process of this machine has ended; a number that another process has now is not its own."""
+    """Tell whether a process of this machine has ended; a number that another process has now is not its own."""
     if holder.get("host") != socket.gethostname():
         return False
     began = _began(holder["pid"])

@@ -72,7 +72,7 @@ def _flag_of_component(key: str, parser: ConfigParser) -> bool | None:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Whether two values are equal and of one type, as 1 and true are not."""
+    """Compare two values; they are the same if equal and of one type, as 1 and true are not."""
     return type(one) is type(other) and bool(one == other)
 
 
@@ -90,7 +90,7 @@ def parser_in_use() -> ConfigParser | None:
 
 
 def is_bundle_process(arguments: Sequence[str]) -> bool:
-    """Whether a command line is one of ``python -m monai.bundle``."""
+    """Tell whether a command line is one of ``python -m monai.bundle``."""
     return bool(arguments) and Path(arguments[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
 
 

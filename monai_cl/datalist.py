@@ -160,7 +160,7 @@ def _paths(value: Any) -> list[str]:
 
 
 def is_cache(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is the folder of a cache from ``monai-cl cache``, or the ``cache.json`` in it."""
+    """Tell whether ``path`` is the folder of a cache from ``monai-cl cache``, or the ``cache.json`` in it."""
     return datalist_file(path).name == CACHE_FILE
 
 
@@ -324,7 +324,7 @@ def _bare(path: str) -> str:
 
 
 def _hidden_section(name: str, valid: Sequence[str]) -> str:
-    """What stands for the name of a section of a list made by hand."""
+    """Pseudonym of the name of a section of a list made by hand, where the list has it."""
     hidden = section_name(str(name), PlainNames(find_or_make_key))
     return hidden if hidden in valid else name
 

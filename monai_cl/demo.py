@@ -30,7 +30,7 @@ BUDGET = {"max_epochs": 5, "finetune_epochs": 9, "finetune_learning_rate": 0.006
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found.
+    """Result of the demo.
 
     Attributes:
         dice: Mean Dice over test subjects and classes of each arm.

@@ -106,7 +106,7 @@ def load(name: str | Path, **overrides: Any) -> Compose:
 
 
 def intensities(name: str | Path, **overrides: Any) -> Intensities:
-    """What a recipe does to the intensities of an image, as a transform of an image alone.
+    """Steps of a recipe on the intensities of an image, as a transform of an image alone.
 
     Steps that act on ``image`` but not on ``label`` change intensities; those that act on both move voxels and are left
     out. So images that were made rather than read can be brought to what fine-tuning with this recipe will see.
@@ -185,7 +185,7 @@ def parse_options(text: str) -> dict[str, Any]:
 
 
 def bright_region(image: Tensor) -> Tensor:
-    """Where the mean over 3 voxels along each axis is above the mean of the image: a head in air, noisy or zero.
+    """Mask of voxels whose mean over 3 voxels along each axis is above that of the image: a head in air, noisy or zero.
 
     The local mean keeps single voxels of noise out.
 
@@ -268,7 +268,7 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _is_code(value: Any) -> bool:
-    """Whether MONAI's configs would run a value, or look it up: options may come from somebody's record of a run."""
+    """Tell whether MONAI's configs would run a value, or look it up: options may come from a stranger's record."""
     if isinstance(value, list | tuple):
         return any(map(_is_code, value))
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Whether there is anything left of a volume once it is prepared."""
+"""Check that preparing a volume leaves anything of it."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -31,7 +31,7 @@ _MODALITIES = (("CT", r"\bct"), ("MR", r"\bmr|\bt1|\bt2|flair|\bdwi"))
 
 @dataclass(frozen=True)
 class Known:
-    """What was read from disk.
+    """Grids, refusals and series read from disk.
 
     Args:
         grids: Usable NIfTI files.

@@ -1,4 +1,4 @@
-"""What headers say of persons, so that no text that quotes a file passes it on."""
+"""Memory of persons in headers, so that no text that quotes a file passes them on."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Concealer:
             self._words.update((digits[2:], f"{day}{month}{year[2:]}", f"{month}{day}{year[2:]}"))
 
     def knows(self, component: str) -> bool:
-        """Whether a component of a path or a word holds, in whole or in part, what a header says of a person."""
+        """Tell whether a component of a path or a word holds, in whole or in part, what a header says of a person."""
         for form in _plain(SUFFIX.sub("", component)):
             if not self._words.isdisjoint(_TOKEN.findall(form)):
                 return True

@@ -1,4 +1,4 @@
-"""What scanning a folder hands from one step to the next."""
+"""Findings of a scan, as one step gives them to the next."""
 
 from __future__ import annotations
 

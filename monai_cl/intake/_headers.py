@@ -31,7 +31,7 @@ _Found = Grid | list[SliceHeader] | UnusableImageError | None
 
 @dataclass
 class Files:
-    """What the files of a folder are; DICOM slices are in the store."""
+    """Files of a folder by kind; DICOM slices are in the store."""
 
     grids: dict[str, Grid] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)

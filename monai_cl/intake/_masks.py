@@ -116,7 +116,7 @@ def _same(image: Grid, mask: Grid) -> bool:
 
 
 def _has_values_of_mask(path: Path, grid: Grid) -> bool:
-    """Whether values are few and whole, and regions of one value, not noise, make up the foreground."""
+    """Tell whether values are few and whole, and regions of one value, not noise, make up the foreground."""
     try:
         values = _middle_part(path, grid)
     except Exception:  # whatever a reader may throw at a broken file; reading it for good will tell
@@ -146,7 +146,7 @@ def _middle_part(path: Path, grid: Grid) -> NDArray[Any] | None:
 
 
 def _are_labels(values: NDArray[Any]) -> bool:
-    """Whether values are those of a label map.
+    """Tell whether values are those of a label map.
 
     Example:
         >>> regions = np.zeros((9, 9, 9))

@@ -1,4 +1,4 @@
-"""How a scan names what it has found: by ids, by plain names, or as it is on disk."""
+"""Names in the output of a scan: ids, plain names, or names as they are on disk."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class ScanNames:
 
     @property
     def files(self) -> Mapping[str, str | Sequence[str]]:
-        """What each token stands for, for the table."""
+        """Files behind each token, for the table."""
         return self._plain.files
 
     def path(self, path: str) -> str:
-        """What may be said of a path below the scanned folder."""
+        """Path below the scanned folder as outputs show it."""
         if not self._hide:
             return path
         if path in self._known:
@@ -60,7 +60,7 @@ class ScanNames:
         }
 
     def left_out(self, entries: Iterable[LeftOut]) -> list[LeftOut]:
-        """What was left out as it is written."""
+        """Rows of what was left out, as they are written."""
         return sorted(map(self._left_out, one_a_series(entries)), key=lambda entry: (entry.reason, entry.paths))
 
     def notes(self, findings: Findings) -> dict[str, list[str]]:

@@ -97,7 +97,7 @@ class SliceStore:
 
 
 def _fault(header: SliceHeader) -> UnusableImageError | None:
-    """What keeps the pixels of a file from being read."""
+    """Fault that keeps the pixels of a file from being read, if any."""
     try:
         check_pixels([header])
     except UnusableImageError as error:
@@ -114,7 +114,7 @@ def _raw(path: str) -> bytes:
 
 
 def _mark(header: SliceHeader) -> bytes:
-    """What two files of one image share."""
+    """Mark that two files of one image share."""
     # Place and description belong to it: careless anonymisation gives one identifier to all slices of all echoes.
     place = (header.position, header.orientation, tuple(sorted(header.facts.items())))
     key = (header.sop_instance or str(header.path), header.series, header.patient, *place)
@@ -122,7 +122,7 @@ def _mark(header: SliceHeader) -> bytes:
 
 
 def series_name(header: SliceHeader) -> str:
-    """What slices of one series share: patient and series, or folder; a file of frames is its own series.
+    """Name that slices of one series share: patient and series, or folder; a file of frames is its own series.
 
     It identifies a person: never write it.
     """

@@ -1,4 +1,4 @@
-"""Which image belongs to which label: from ``dataset.json``, or by name in a Decathlon layout, never by position."""
+"""Pairs of image and label: from ``dataset.json``, or by name in a Decathlon layout, never by position."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def read_dataset_json(path: Path, shown: str) -> dict[str, Any]:
 
 
 def without_sections(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a datalist says beside its sections."""
+    """Content of a datalist beside its sections."""
     sections = listed_sections(content)
     return {name: value for name, value in content.items() if name not in sections}
 
@@ -257,7 +257,7 @@ def subjects_by_name(images: Iterable[str]) -> dict[str, str]:
 
 
 def same_person(one: str, other: str) -> bool:
-    """Whether two file stems differ only in ends that tell scans of one person apart."""
+    """Tell whether two file stems differ only in ends that tell scans of one person apart."""
     return _person(one) == _person(other)
 
 

@@ -1,4 +1,4 @@
-"""What kind of picture a series is, in words from fixed lists: sequence family, body part, contradictions.
+"""Description of a series in words from fixed lists: sequence family, body part, contradictions.
 
 Free text of a header is searched for terms of imaging and never passed on: it can name a patient.
 """
@@ -66,7 +66,7 @@ _SOP_CT, _SOP_MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 
 @dataclass(frozen=True)
 class Description:
-    """What the tags say of a series.
+    """Description of a series by its tags.
 
     Args:
         sequence: Family of the MR sequence, such as ``"T1w"`` or ``"FLAIR"``; empty for CT and where unknown.
@@ -120,7 +120,7 @@ def body_part_by_words(text: str) -> str:
 
 
 def by_file_name(name: str) -> Description:
-    """What a file name says, as ``sub-01_T1w`` or ``case3_flair`` do."""
+    """Description by a file name, such as ``sub-01_T1w`` or ``case3_flair``."""
     words = _words(name)
     return Description(sequence_by_words(words), body_part_by_words(words), bool(_CONTRAST.search(words)))
 

@@ -163,7 +163,7 @@ def _volume(files: Sequence[SliceHeader], paths: str | list[str], keep_tilted: b
 
 
 def _remarks(files: Sequence[SliceHeader]) -> tuple[str, ...]:
-    """What headers say of the units of values, and of voxels outside of the picture."""
+    """Remarks on the units of values, and on voxels outside of the picture, from headers."""
     first = files[0]
     remarks = []
     if first.value_table and first.modality == "CT" and first.value_table != "HU":

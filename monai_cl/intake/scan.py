@@ -185,7 +185,7 @@ def _claims(
     findings: Findings,
     workers: int | None,
 ) -> list[Claim]:
-    """Who belongs to whom: by each ``dataset.json`` that lists images, by name where there is none above a file."""
+    """Pair images and labels: by each ``dataset.json`` that lists images, by name where there is none above a file."""
     listing = {root: content for root, content in contents.items() if listed_sections(content)}
     claims = [claim for root in sorted(listing) for claim in declared_claims(root, listing[root], folder, findings)]
     named = {path for claim in claims for path in (claim.image, claim.label) if isinstance(path, str)}

@@ -1,4 +1,4 @@
-"""What a scan found, for the terminal and for the summary page."""
+"""Result of a scan, for the terminal and for the summary page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monai_cl.intake._findings import Item, LeftOut
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What a scan found.
+    """Result of a scan.
 
     Args:
         folder: The scanned folder, or what several have in common.
@@ -48,7 +48,7 @@ class ScanResult:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many series, or files of no series, were left out, by reason."""
+        """Number of series, or files of no series, that were left out, by reason."""
         return dict(sorted(Counter(entry.reason for entry in self.left_out).items()))
 
     @property

@@ -24,7 +24,7 @@ _REASON = "implausible units"
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the voxels of a volume lie.
+    """Lattice of the voxels of a volume.
 
     Args:
         shape: Voxels along the three axes.
@@ -44,7 +44,7 @@ class Grid:
 
     @property
     def says_nothing(self) -> bool:
-        """Whether the affine is the identity on a stack of few slices: a tool wrote it that never knew the spacing."""
+        """Tell whether the affine is the identity on a stack of few slices, from a tool that knew no spacing."""
         return bool(np.array_equal(self.affine, np.eye(4))) and 4 * min(self.shape) <= max(self.shape)
 
 

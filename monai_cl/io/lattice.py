@@ -19,7 +19,7 @@ _SHARE = 0.1  # of the smallest voxel side, that voxels may lie apart
 
 @dataclass(frozen=True)
 class Order:
-    """How the axes of one volume run along those of another.
+    """Order and direction of the axes of one volume along those of another.
 
     Args:
         axes: The axis of the first that runs along each axis of the second.
@@ -31,7 +31,7 @@ class Order:
 
     @property
     def changes(self) -> bool:
-        """Whether the volume is stored otherwise at all."""
+        """Tell whether the volume is stored otherwise at all."""
         return self.axes != (0, 1, 2) or bool(self.flipped)
 
     def apply(self, values: Any) -> Any:
@@ -59,7 +59,7 @@ class Order:
 
 
 def order_along(affine: NDArray[np.float64], target: NDArray[np.float64]) -> Order:
-    """How to reorder a volume of one affine so that its axes run along those of another.
+    """Order that makes the axes of a volume of one affine run along those of another.
 
     Example:
         >>> order_along(np.diag([-1.0, 1, 1, 1])[:, [1, 0, 2, 3]], np.eye(4))

@@ -29,7 +29,7 @@ _PATTERN = re.compile(r"(?P<format>[^%]*%0?\d{0,2}[du][^%]*?)\s+(?P<range>-?\d+\
 
 @dataclass(frozen=True, eq=False)
 class RawVolume:
-    """Where the values of a volume lie, and how they are written.
+    """Place and encoding of the values of a volume.
 
     Args:
         shape: Voxels along the axes, the fastest first.
@@ -53,7 +53,7 @@ class RawVolume:
 
     @property
     def unsigned(self) -> bool:
-        """Whether values cannot be negative."""
+        """Tell whether values cannot be negative."""
         return self.dtype.kind == "u"
 
     @property
@@ -184,7 +184,7 @@ def beside(header: Path, name: str, root: Path | None) -> Path:
 
 
 def is_below(path: str, roots: Sequence[str]) -> bool:
-    """Whether a path without links is one of some folders or lies below one."""
+    """Tell whether a path without links is one of some folders or lies below one."""
     return any(path == root or path.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
 
 

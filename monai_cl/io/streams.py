@@ -160,7 +160,7 @@ class InflatedFile(io.RawIOBase):
             ) from None
 
     def _next_member(self, raw: bytes) -> None:
-        """What follows the end of a stream: another gzip member, zeros of padding, or nothing."""
+        """Begin what follows the end of a stream: another gzip member, zeros of padding, or nothing."""
         left = raw or self._next()
         while left and not left.strip(b"\0"):
             left = self._next()

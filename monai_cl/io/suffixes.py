@@ -9,12 +9,12 @@ ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def is_nifti(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is named as NIfTI."""
+    """Tell whether a file is named as NIfTI."""
     return os.fspath(path).lower().endswith(NIFTI)
 
 
 def is_itk(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is named as NRRD or MetaImage."""
+    """Tell whether a file is named as NRRD or MetaImage."""
     return os.fspath(path).lower().endswith(ITK)
 
 

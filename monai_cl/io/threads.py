@@ -1,4 +1,4 @@
-"""What readers do to the whole process, done by one thread at a time."""
+"""Effects of readers on the whole process, brought about by one thread at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every contrastive loss over anchors shares: its options, and how costs become one value."""
+"""Base of contrastive losses over anchors: their options, and the reduction of costs to one value."""
 
 import warnings
 

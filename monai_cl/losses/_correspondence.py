@@ -1,4 +1,4 @@
-"""Where the voxels of one view are found in another, from the source coordinates of both."""
+"""Correspondence of the voxels of two views, from the source coordinates of both."""
 
 import torch
 import torch.nn.functional as F

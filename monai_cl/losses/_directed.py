@@ -18,7 +18,7 @@ CHUNK = 1 << 22
 
 
 class Pairs(NamedTuple):
-    """What some anchors are compared with.
+    """Candidates that some anchors are compared with.
 
     Attributes:
         weights: Weight of each key as a positive, 0 for none, (anchors, keys), bool or number.

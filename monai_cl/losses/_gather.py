@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Ranks(NamedTuple):
-    """How the rows of a batch are spread over the processes.
+    """Spread of the rows of a batch over the processes.
 
     Attributes:
         counts: Rows of each process.

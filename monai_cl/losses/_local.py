@@ -1,4 +1,4 @@
-"""What the two losses of regions share: options, the regions of a map, rows of a map."""
+"""Base of the two losses of regions: options, the regions of a map, rows of a map."""
 
 from collections.abc import Sequence
 

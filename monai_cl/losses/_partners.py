@@ -1,4 +1,4 @@
-"""Which volume of a batch each volume is compared with."""
+"""Partners: the volume of a batch that each volume is compared with."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What losses of embeddings begin with: rows of unit length, in full precision."""
+"""Rows of unit length, in full precision, with which losses of embeddings begin."""
 
 import torch
 import torch.nn.functional as F

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 
 class VolumeContrastForm(NamedTuple):
-    """What a variant of :class:`monai_cl.losses.VolumeContrastLoss` and the options beside it come to; see there."""
+    """Form that a variant of :class:`monai_cl.losses.VolumeContrastLoss` and its options come to; see there."""
 
     link: str
     target: str

@@ -180,7 +180,7 @@ def _view(maps: Tensor, coords: Tensor | None, valid: Tensor) -> _View:
 
 
 def _within_reach(here: _View, there: _View) -> Tensor:
-    """Which places of one view lie in the box around those of the other: no anchor is drawn in vain far from it."""
+    """Find places of one view in the box around those of the other: no anchor is drawn in vain far from it."""
     low, high = (there.places.masked_fill(~there.valid[:, None], inf) for inf in (torch.inf, -torch.inf))
     return ((here.places >= low.amin(0)) & (here.places <= high.amax(0))).all(1)
 

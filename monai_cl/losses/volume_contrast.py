@@ -192,7 +192,7 @@ class VolumeContrastLoss(PlainLoss):
             return torch.stack(self._cosines(*self._units(crops, bases, teacher_crops, teacher_bases)))
 
     def dead_pairs(self, similarities: Tensor, overlap: Tensor) -> Tensor:
-        """Which :meth:`similarities` get no gradient although their crop and base overlap: bool, of their shape.
+        """Find :meth:`similarities` that get no gradient although their crop and base overlap: bool, of their shape.
 
         A clipped cosine has none below zero, so nothing pulls such a pair together; the links ``"signed"`` and
         ``"softmax"`` know no dead pair. A base without overlap that has a negative cosine lies where it should, and

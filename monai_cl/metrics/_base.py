@@ -1,4 +1,4 @@
-"""What the metrics share: working precision, input checks, and a buffer that each process fills at its own pace."""
+"""Base of the metrics: working precision, input checks, and a buffer that each process fills at its own pace."""
 
 import functools
 from abc import abstractmethod

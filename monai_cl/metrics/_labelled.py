@@ -1,4 +1,4 @@
-"""What probes of labelled embeddings share."""
+"""Checks that probes of labelled embeddings share."""
 
 from typing import Any
 

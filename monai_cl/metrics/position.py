@@ -15,7 +15,7 @@ NAMES = ("accuracy", "distance_mm", "chance_accuracy", "chance_distance_mm")
 @full_precision
 @torch.no_grad()
 def position_error(crops: Tensor, bases: Tensor, overlap: Tensor, centers: Tensor) -> dict[str, Tensor]:
-    r"""How far from its true place a crop is put by the similarity of embeddings.
+    r"""Distance between the true place of a crop and the place that the similarity of embeddings gives it.
 
     The prediction is the base most similar to the crop, :math:`\hat k = \arg\max_k \cos(x, z_k)`; right are the bases
     that share the most volume with it. The error is the distance from the predicted base's centre to the nearest

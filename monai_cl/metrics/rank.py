@@ -1,4 +1,4 @@
-"""How many directions and dimensions the embeddings use: the signs of dimensional collapse."""
+"""Number of directions and dimensions that embeddings use: the signs of dimensional collapse."""
 
 from typing import Any
 

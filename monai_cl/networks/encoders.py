@@ -12,7 +12,7 @@ LEVELS = ("all", "deepest")
 
 
 class _Encoder(NamedTuple):
-    """How the encoder of one class of network is taken apart, and where its decoder ends."""
+    """Parts of the encoder of one class of network, and the end of its decoder."""
 
     modules: Callable[[Any], list[nn.Module]]
     features: Callable[[Any, Tensor], list[Tensor]]

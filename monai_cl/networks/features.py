@@ -1,4 +1,4 @@
-"""What an encoder-decoder makes of an image on its way to the output, taken from one run of the whole network."""
+"""Features that an encoder-decoder makes of an image on its way to the output, taken from one run of the network."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -85,7 +85,7 @@ def check_segmenter(network: nn.Module, *, in_channels: int, out_channels: int, 
 
 
 def _outputs(network: nn.Module, shape: Sequence[int], training: bool) -> list[Any]:
-    """What a network returns for two images: normalisation over one small map would have nothing to average."""
+    """Outputs of a network for two images: normalisation over one small map would have nothing to average."""
     trial = copy.deepcopy(network).train(training)
     with torch.no_grad():
         try:

@@ -112,7 +112,7 @@ def save_subject(subject: BrainMaps, folder: str | Path, name: str) -> dict[str,
 
 
 def _by_suffix(maps: Tensor) -> dict[str, Tensor]:
-    """What is stored; as in practice R2* as a rate and MT saturation in p.u., the rest as it is."""
+    """Values to store; as in practice R2* as a rate and MT saturation in p.u., the rest as it is."""
     pd, t1, t2, t2_star, mtsat = (maps[MAP_NAMES.index(n)] for n in ("pd", "t1", "t2", "t2_star", "mtsat"))
     rate = torch.where(t2_star > 0, 1 / torch.where(t2_star > 0, t2_star, 1.0), 0.0)
     return {"PDmap": pd, "T1map": t1, "T2map": t2, "R2starmap": rate, "MTsat": 100 * mtsat}

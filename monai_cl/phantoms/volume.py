@@ -1,4 +1,4 @@
-"""What every phantom is: an image, its label map and an affine; and the smooth random fields they are made with."""
+"""Volume of a phantom: an image, its label map and an affine; and the smooth random fields they are made with."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ _said: set[tuple[str, ...]] = set()
 
 
 def keeps_names(content: Mapping[str, Any]) -> bool:
-    """Whether nothing is to be replaced: a scan or a cache made the list, or its owner says so in it."""
+    """Tell whether nothing is to be replaced: a scan or a cache made the list, or its owner says so in it."""
     return "key" in content or "cache" in content or content.get(KEPT_NAMES) is False
 
 
@@ -145,7 +145,7 @@ def _is_licence(name: str, value: Any) -> bool:
 
 
 def _is_ours(name: str, value: Any) -> bool:
-    """Whether a value is what scan or curate write under this name, though it looks like a number or a text."""
+    """Tell whether a value is what scan or curate write under this name, though it looks like a number or a text."""
     if name == "source":
         return isinstance(value, str) and bool(_SOURCE.fullmatch(value))
     if name in _HASHES:

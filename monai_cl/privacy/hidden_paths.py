@@ -1,4 +1,4 @@
-"""What stands in the place of a path component that could name a patient, and how its file is found again."""
+"""Aliases of path components that could name a patient, and the search for their files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ALIAS = re.compile(rf"{PREFIX}[0-9a-f]{{12}}(\.[a-z0-9]+){{0,2}}")
 
 
 def alias_of(name: str, key: Key) -> str:
-    """What stands in the place of a hidden component."""
+    """Alias of a component that is hidden."""
     suffix = SUFFIX.search(name)
     return f"{PREFIX}{key.digest('component', name)}{suffix.group().lower() if suffix else ''}"
 
 
 def has_alias(path: str) -> bool:
-    """Whether components of a path were hidden."""
+    """Tell whether components of a path were hidden."""
     return any(_ALIAS.fullmatch(part) for part in path.split("/"))
 
 
@@ -49,7 +49,7 @@ class HiddenPath(str):
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """What may be said of a path: that of the datalist, where it has one."""
+    """Path as outputs show it: that of the datalist, where it has one."""
     return path.shown if isinstance(path, HiddenPath) else os.fspath(path)
 
 

@@ -37,7 +37,7 @@ def make_token(key: Key, kind: str, paths: str | Sequence[str]) -> str:
 
 
 def is_token(component: str) -> bool:
-    """Whether a component of a path is a token."""
+    """Tell whether a component of a path is a token."""
     return bool(_TOKEN.fullmatch(component))
 
 

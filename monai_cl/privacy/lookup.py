@@ -1,4 +1,4 @@
-"""Which file an id stands for, and which scan a mask is of: told to the user of this machine, who has key and table."""
+"""Look up the file of an id, and the scan of a mask, for the user of this machine, who has key and table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose each mask is: noted when it is made, beside the key, for the user of this machine alone."""
+"""Record of the scan of each mask: kept when it is made, beside the key, for the user of this machine alone."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _one(scans: dict[str, set[str]], mark: str) -> str | None:
 
 
 def _identity(mask: str) -> str:
-    """What of a mask's name tells its scan from all others: a token, or the folder of a token and what lies below."""
+    """Part of a mask's name that tells its scan from others: a token, or the folder of a token and what lies below."""
     parts = mask.replace(os.sep, "/").split("/")
     if tokens := tokens_in(parts[-1]):
         return tokens[-1]

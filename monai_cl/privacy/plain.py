@@ -28,7 +28,7 @@ _LICENCE = re.compile(
 
 
 def is_plain(component: str) -> bool:
-    """Whether a path component is made of words of imaging, at most one other letter, and short numbers alone.
+    """Tell whether a path component is made of words of imaging, at most one other letter, and short numbers alone.
 
     A number has four digits at most, leading zeros aside, and is no year; of three digits or more there is one at
     most, and three numbers never follow each other without a word between them.
@@ -55,7 +55,7 @@ def _are_short(numbers: list[str], text: str) -> bool:
 
 
 def is_plain_path(path: str) -> bool:
-    """Whether a path can be shown as it is: it stays in its folder, and all of its components are plain.
+    """Tell whether a path can be shown as it is: it stays in its folder, and all of its components are plain.
 
     Example:
         >>> [is_plain_path(path) for path in ("imagesTr/la_003.nii.gz", "../la_003.nii.gz", "64/03/05/ct.nii")]
@@ -69,12 +69,12 @@ def is_plain_path(path: str) -> bool:
 
 
 def is_plain_text(text: str) -> bool:
-    """Whether a text, such as the name of a class or of a data set, names nobody; so do usual licences."""
+    """Tell whether a text, such as the name of a class or of a data set, names nobody; so do usual licences."""
     return bool(PSEUDONYM.fullmatch(text) or _LICENCE.fullmatch(text.strip())) or (len(text) <= 100 and is_plain(text))
 
 
 def is_plain_value(value: Any) -> bool:
-    """Whether a value of a JSON file is plainly no name, number or date of a person.
+    """Tell whether a value of a JSON file is plainly no name, number or date of a person.
 
     Example:
         >>> [is_plain_value(value) for value in (True, 57, 0.25, "left", 48213, 1964, 196403.0, "Mueller", [1, "Hans"])]

@@ -65,7 +65,7 @@ def new_key() -> Key:
 
 
 def key_path(path: str | os.PathLike[str] | None = None) -> Path:
-    """Where the key lies: ``path``, else ``MONAI_CL_KEY``, else the configuration folder of the user."""
+    """Place of the key: ``path``, else ``MONAI_CL_KEY``, else the configuration folder of the user."""
     if path or (path := os.environ.get(KEY_VARIABLE)):
         return Path(path).expanduser()
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"

@@ -35,7 +35,7 @@ def at_least_single(value: Parameter) -> Parameter:
 
 
 def spare(values: Tensor, *others: Tensor) -> Tensor | None:
-    """What to pass as ``out`` where ``values`` are not needed afterwards: themselves, if no gradient needs them."""
+    """Choose ``out`` where ``values`` are not needed afterwards: themselves, if no gradient needs them."""
     fits = not torch.is_grad_enabled() and all(other.shape in ((), values.shape) for other in others)
     return values if fits else None
 
@@ -173,7 +173,7 @@ def _finite(values: Tensor) -> Tensor:
 
 
 def _usable(time: Tensor) -> bool:
-    """Whether every relaxation time is positive and finite; the sum, quicker than a maximum, is not otherwise."""
+    """Tell whether every relaxation time is positive and finite; the sum, quicker than a maximum, is not otherwise."""
     return time.amin().item() >= SHORTEST_TIME and math.isfinite(time.sum().item())
 
 

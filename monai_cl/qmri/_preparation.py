@@ -34,7 +34,7 @@ def double_inversion_terms(recovery: Parameter, ti1: Parameter, ti2: Parameter, 
 
 
 def prepared(terms: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """What :func:`recovered` takes: the sum of the weights, each with the other sign, and the fading of the delays."""
+    """Prepare for :func:`recovered`: the sum of the weights, each with the other sign, and the fading of the delays."""
     weights, delays = terms[: len(terms) // 2], terms[len(terms) // 2 :]
     return (sum(weights[1:], start=weights[0]), *(-w for w in weights), *(fading(d) for d in delays))
 

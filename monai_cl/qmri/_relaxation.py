@@ -1,4 +1,4 @@
-"""What every equation is made of: decay, recovery and the sines of a flip angle, accurate in float32.
+"""Terms of every equation: decay, recovery and the sines of a flip angle, accurate in float32.
 
 Powers of two, not of e: on a CPU ``exp2`` takes half the time of ``exp``, for the same digits.
 """
@@ -20,7 +20,7 @@ def decay(t: Tensor, time: Tensor) -> Tensor:
 
 
 def fading(t: Tensor) -> Tensor:
-    """What :func:`faded` takes for a delay ``t``: the power of two, times T."""
+    """Argument of :func:`faded` for a delay ``t``: the power of two, times T."""
     return t * -_LOG2_E
 
 
@@ -59,7 +59,7 @@ def per_steady_state(t1: Tensor, tr: Tensor, cos: Tensor, opposing: Tensor) -> T
 
 
 def _far_below(t: Tensor, time: Tensor) -> bool:
-    """Whether t / T is so small that float32 does not see the next term of the series, (t / T)^3 / 720."""
+    """Tell whether t / T is so small that float32 does not see the next term of the series, (t / T)^3 / 720."""
     if time.dtype != torch.float32 or time.device.type != "cpu" or not time.numel():
         return False
     return bool(t.detach().amax().item() < 0.1 * time.detach().amin().item())
@@ -78,5 +78,5 @@ def scaled(angle: Parameter, b1: Parameter) -> Parameter:
 
 
 def is_number(value: object, expected: float) -> bool:
-    """Whether a parameter is a plain number (not a tensor) of the expected value."""
+    """Tell whether a parameter is a plain number (not a tensor) of the expected value."""
     return isinstance(value, (int, float)) and value == expected

@@ -28,7 +28,7 @@ def after_inversion(mz: Tensor, carried: Tensor, minus_per_efficiency: Tensor) -
 
 
 def cosine_power(angle: Tensor, pulses: Tensor) -> Tensor:
-    """What a number of pulses alone leave of the magnetisation along the field."""
+    """Share of the magnetisation along the field that a number of pulses alone leave."""
     return torch.pow(sines(angle)[1], pulses)
 
 

@@ -202,7 +202,7 @@ def _at_most(
 
 
 def _rounding(*values: Parameter) -> float:
-    """What the precision of tensors leaves open, so that they may meet a limit exactly as numbers may."""
+    """Margin that the precision of tensors leaves open, so that they may meet a limit exactly as numbers may."""
     tensors = [v.detach() for v in values if isinstance(v, Tensor) and v.is_floating_point() and v.numel()]
     return max((4 * torch.finfo(v.dtype).eps * float(v.abs().max()) for v in tensors), default=0.0)
 

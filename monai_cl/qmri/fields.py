@@ -1,4 +1,4 @@
-r"""How relaxation depends on the field strength.
+r"""Dependence of relaxation on the field strength.
 
 $T_1 = a\,(\gamma B_0)^b$ with $\gamma B_0$ in Hz; $R_2$ and $R_2^*$ are linear in $B_0$ between 1.5 and 7 T. A map is
 moved to another field by the ratio of the laws, so it keeps what distinguishes its voxels. Proton density does not

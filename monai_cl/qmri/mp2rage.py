@@ -224,7 +224,7 @@ def _prepare(
     tc: Tensor,
     efficiency: Tensor,
 ) -> tuple[Tensor, ...]:
-    """What :func:`_magnetisation` takes after T1."""
+    """Make what :func:`_magnetisation` takes after T1."""
     delays = (pulses * spacing, ta, tb, tc, before1 * spacing, before2 * spacing)
     trains: list[Tensor] = []
     for angle, before in ((angle1, before1), (angle2, before2)):

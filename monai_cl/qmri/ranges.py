@@ -11,7 +11,7 @@ Self = TypeVar("Self", bound="Range")
 
 
 class RandomSource(Interface):
-    """What is needed of a random state: :class:`numpy.random.RandomState` and ``Generator`` both have it."""
+    """Interface of a random state: :class:`numpy.random.RandomState` and ``Generator`` both have it."""
 
     def uniform(self, low: float, high: float) -> float:
         """A number between two."""

@@ -1,4 +1,4 @@
-"""What known tissues leave of a voxel: the maps of the rest, which is told by what was measured."""
+"""Remainder of a voxel beside known tissues: the maps of the rest, which is told by what was measured."""
 
 from collections.abc import Mapping, Sequence
 

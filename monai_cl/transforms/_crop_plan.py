@@ -1,4 +1,4 @@
-"""What is drawn for the views of a volume, and where their windows lie."""
+"""Plan of the views of a volume: what is drawn, and where their windows lie."""
 
 from dataclasses import dataclass, replace
 

@@ -16,7 +16,7 @@ _REACH = 3.0  # standard deviations that a blur looks to each side
 
 @dataclass(frozen=True)
 class ViewChanges:
-    """What is drawn for each of N views; nothing is done where a number is 0.
+    """Changes drawn for each of N views; nothing is done where a number is 0.
 
     Attributes:
         turns: Quarter turns in the plane of the first two axes, (N,).
@@ -33,7 +33,7 @@ class ViewChanges:
     seed: int
 
     def part(self, which: slice) -> "ViewChanges":
-        """Those of some of the views; their noise is another one than that of views before them."""
+        """Changes of some of the views; their noise is another one than that of views before them."""
         start = which.start or 0
         return ViewChanges(
             self.turns[which], self.blurs[which], self.biases[which], self.noises[which], (self.seed + start) % 2**32

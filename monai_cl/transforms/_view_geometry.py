@@ -1,4 +1,4 @@
-"""Where the voxels of a transformed image come from: an index grid that takes part in what moves voxels alone."""
+"""Origins of the voxels of a transformed image: an index grid that takes part in what moves voxels alone."""
 
 import copy
 from collections.abc import Hashable
@@ -86,7 +86,7 @@ def _homogeneous(places: Tensor) -> Tensor:
 
 
 def moves_voxels(transform: Any) -> bool:
-    """Whether a transform changes where voxels lie."""
+    """Tell whether a transform changes where voxels lie."""
     if isinstance(transform, (RandSmoothDeform, RandSmoothDeformd)):
         raise ValueError(
             f"{type(transform).__name__} cannot be followed: use Rand2DElastic, Rand3DElastic or RandGridDistortion"
@@ -165,6 +165,6 @@ def _pad_with_zeros(transform: Any) -> None:
 
 
 def _module(transform: Any) -> str:
-    """Where MONAI defines a transform or what it derives from."""
+    """Module of MONAI that defines a transform or a class it derives from."""
     modules = [base.__module__ for base in type(transform).__mro__]
     return next((module for module in modules if module.startswith(_MOVING)), "")

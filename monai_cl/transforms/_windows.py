@@ -42,7 +42,7 @@ def cut_windows(
 
 
 def _writer(canvas: Tensor, views: Tensor) -> _Writer:
-    """What writes the window of ``canvas`` that starts somewhere to a place in ``views``, mirrored and changed."""
+    """Make what writes the window of ``canvas`` that starts somewhere to a place in ``views``, mirrored and changed."""
     if canvas.device.type == "cpu" and canvas.dtype != torch.bfloat16:
         return partial(_write_backwards, canvas, canvas.numpy(), views, views.numpy())
     return partial(_write, canvas, views)

@@ -10,7 +10,7 @@ _PAIRS = 8192  # of intensities, at least, that a change is read off
 
 
 class IntensityChange(NamedTuple):
-    """How intensities changed, taken to be a monotone function of each voxel.
+    """Change of intensities, taken to be a monotone function of each voxel.
 
     What a recipe does to an image depends on the image: its percentiles, its mean. A part of it that went through the
     recipe by itself, or the same without noise, would come out brighter or darker than in the whole.

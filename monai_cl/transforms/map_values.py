@@ -102,7 +102,7 @@ def load_maps(
 
 
 def _told(path: HiddenPath, suffix: str) -> str:
-    """What is said of a file, with its kind where a hash in place of its name does not tell it."""
+    """Name of a file in errors, with its kind where a hash in place of the name does not tell it."""
     return f"{path.shown} ({suffix})" if has_alias(path.shown) else path.shown
 
 
@@ -141,7 +141,7 @@ def _chosen(files: Mapping[str, HiddenPath], maps: Sequence[str] | None) -> dict
 
 
 def _recorded(path: HiddenPath) -> str:
-    """What a record says of a file, also of one that the caller has named."""
+    """Name of a file in a record, also of one that the caller has named."""
     return path.shown if path.shown != str(path) else MapNames(Path(path).parent).file(path).shown
 
 

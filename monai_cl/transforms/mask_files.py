@@ -1,4 +1,4 @@
-"""Where masks of scans go, and whose they are: known to the user of this machine, and not to who gets the masks."""
+"""Places of masks and the scans they are of, known to the user of this machine, and not to who gets the masks."""
 
 from __future__ import annotations
 

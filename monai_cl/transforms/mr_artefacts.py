@@ -1,4 +1,4 @@
-"""What a scanner adds to an ideal MR image: drawn as plain numbers, applied to the signed signal before the magnitude.
+"""Artefacts of MR: drawn as plain numbers, applied to the signed signal before the magnitude.
 
 MONAI's transforms of these effects act on magnitudes, after the image is combined, which is too late here:
 ``RandRicianNoise`` is right for one coil but draws its noise outside ``randomize`` (no replay from a record) and would

@@ -259,7 +259,7 @@ def _called(one: Family | Protocol) -> str:
 
 
 def _further_maps(lacking: Mapping[Family | Protocol, Sequence[str]]) -> str:
-    """Which maps would allow which sequences, the fewest maps first."""
+    """Maps that would allow further sequences, the fewest maps first."""
     allowed: dict[tuple[str, ...], list[str]] = {}
     for one, names in lacking.items():
         allowed.setdefault(tuple(names), []).append(_called(one))

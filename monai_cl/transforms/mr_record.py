@@ -1,4 +1,4 @@
-"""What was drawn for an image, in its metadata: kept apart from other records when items become a batch."""
+"""Record of what was drawn for an image, in its metadata: kept apart from others when items become a batch."""
 
 from typing import Any
 

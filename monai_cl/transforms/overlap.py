@@ -1,4 +1,4 @@
-"""How much of a crop lies inside each cell of a grid."""
+"""Overlap of crops with the cells of a grid."""
 
 from collections.abc import Sequence
 

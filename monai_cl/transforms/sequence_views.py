@@ -228,7 +228,7 @@ class RandSequenceViews(Randomizable, Transform):
         return MetaTensor(sparse.float(), affine=axes)
 
     def _change(self, whole: MetaTensor, record: Mapping[str, Any]) -> IntensityChange | None:
-        """What is done to the intensities of the whole subject."""
+        """Change of the intensities of the whole subject."""
         if self.intensities is None:
             return None
         before = convert_to_tensor(self.contrast.apply(whole, {**record, "artefacts": {}}), track_meta=False)

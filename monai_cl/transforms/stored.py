@@ -101,7 +101,7 @@ class StoredVolume:
         return MetaTensor(one, affine=self.affine.clone(), meta=dict(self.meta))
 
     def read_like(self, cropped: MetaTensor) -> MetaTensor:
-        """What a crop of the :meth:`placeholder` would have been, with the operations recorded there.
+        """Read what a crop of the :meth:`placeholder` would have been, with the operations recorded there.
 
         Raises:
             ValueError: If it is no crop.
@@ -140,7 +140,7 @@ def moved(affine: Tensor, start: Sequence[int]) -> Tensor:
 
 
 def takes_stored(transform: Any) -> bool:
-    """Whether a transform reads the boxes it needs from a :class:`StoredVolume`; of a chain, its first one."""
+    """Tell whether a transform reads the boxes it needs from a :class:`StoredVolume`; of a chain, its first one."""
     parts = getattr(transform, "transforms", None)
     if parts:
         return takes_stored(parts[0])

@@ -1,4 +1,4 @@
-"""Which of the networks in a file of weights is taken, and which lie beside it."""
+"""Choice among the networks in a file of weights."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -29,7 +29,7 @@ def save_network(network: nn.Module, path: str | Path, *, contract: Mapping[str,
 
 
 def read_contract(path: str | Path) -> dict[str, Any]:
-    """What :func:`save_network` stored beside a file of weights; empty where there is nothing."""
+    """Contract that :func:`save_network` stored beside a file of weights; empty where there is none."""
     beside = Path(path).with_suffix(".json")
     if not beside.exists():
         return {}
@@ -38,7 +38,7 @@ def read_contract(path: str | Path) -> dict[str, Any]:
 
 
 def read_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a file of ``torch.save`` holds, read with ``weights_only=True``; a mapping is taken as it is.
+    """Content of a file of ``torch.save``, read with ``weights_only=True``; a mapping is taken as it is.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -47,7 +47,7 @@ def _tensors(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _fault(name: str, tensor: Tensor) -> str:
-    """What is wrong with a tensor; nothing about integers, truth values and empty ones."""
+    """Fault of a tensor, in words; none for integers, truth values and empty ones."""
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.is_complex():

@@ -101,7 +101,7 @@ KEY_MAPS = {
 
 
 def fits(network: Iterable[str]) -> bool:
-    """Whether a network with these names is what the key maps lead to."""
+    """Tell whether a network with these names is one that the key maps lead to."""
     return any(name.startswith(SWIN) for name in network)
 
 

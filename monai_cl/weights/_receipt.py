@@ -1,4 +1,4 @@
-"""What a checkpoint gave to a network."""
+"""Receipt of the weights that a checkpoint gave to a network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class WeightsMismatchError(ValueError):
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a checkpoint gave to a network.
+    """Receipt of the weights that a checkpoint gave to a network.
 
     Attributes:
         matched: Names of the network's tensors that were loaded.

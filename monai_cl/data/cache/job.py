@@ -35,7 +35,7 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one volume.
+    """Outcome of preparing one volume.
 
     Args:
         case: Its name.
@@ -145,7 +145,7 @@ class Job(Dataset[Outcome]):
         return entry
 
     def _entry(self, item: Item) -> dict[str, Any] | None:
-        """What an earlier call has stored of this item with these settings, if all of it is there."""
+        """Entry of this item that an earlier call has stored with these settings, if all of it is there."""
         try:
             entry: dict[str, Any] = read_json(self.folder / "entries" / f"{file_name(item)}.json")
             there = set(entry["volumes"]) == {key for key in FILE_KEYS if item.get(key)} and all(
@@ -167,7 +167,7 @@ def file_name(item: Mapping[str, Any]) -> str:
 
 
 def _describe(path: Path, one: Encoded, values: NDArray[Any], affine: Any) -> dict[str, Any]:
-    """How a volume is stored, where it lies, and how far it is from what was prepared."""
+    """Description of a stored volume: its form, its place, and how far it is from what was prepared."""
     nd = values.ndim - 1
     matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
     return {

@@ -1,4 +1,4 @@
-"""Whether the files behind a volume are still the same."""
+"""Stamps of source files, by which a cache sees that they have changed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def source_hash(files: list[Path]) -> str:
 
 
 def source_stamp(files: list[Path]) -> str:
-    """What can be compared without reading: a hash of sizes and times of change (which are not kept themselves)."""
+    """Hash of sizes and times of change (which are not kept themselves): it is compared without reading."""
     states = [path.stat() for path in files]
     return hashlib.sha256(json.dumps([(s.st_size, s.st_mtime_ns) for s in states]).encode()).hexdigest()
 

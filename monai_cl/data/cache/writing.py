@@ -40,7 +40,7 @@ class DiskFullError(OSError):
 
 @dataclass(frozen=True)
 class CacheResult:
-    """What a call of :func:`write_cache` did.
+    """Result of :func:`write_cache`.
 
     Args:
         folder: The cache.
@@ -64,7 +64,7 @@ class CacheResult:
 
     @property
     def next_command(self) -> str:
-        """How a bundle takes the cache."""
+        """Command with which a bundle takes the cache."""
         return f"python -m monai.bundle run ... --datalist {self.folder}"
 
     def table(self) -> Table:
@@ -217,7 +217,7 @@ def _cannot_write(job: Job, failed: Outcome, done: Sequence[Outcome]) -> OSError
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """What processes that were killed while they wrote have left; no other process is writing now."""
+    """Remove files of processes that were killed while they wrote; no other process is writing now."""
     for part in (folder, folder / "volumes", folder / "entries"):
         for leftover in part.glob(f".{'[0-9a-f]' * 16}.*"):
             leftover.unlink(missing_ok=True)

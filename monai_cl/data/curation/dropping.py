@@ -1,4 +1,4 @@
-"""Which volumes of a study go, and why: repetitions, and what is held out elsewhere."""
+"""Volumes of a study to drop, with the reason: repetitions, and those held out elsewhere."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def move_to_validation(entries: Sequence[Entry], share: float, seed: int) -> Non
 
 
 def leaks_of(entries: Sequence[Entry], sections: Sequence[str], against: str | os.PathLike[str] | None) -> list[Leak]:
-    """What pretraining sections share with those that are held out, or with another datalist."""
+    """Leaks between pretraining sections and those that are held out, or another datalist."""
     ours = [marked(entry) for entry in entries if entry.section in sections and not entry.reason]
     if against is None:
         held_out = [name for name in HELD_OUT if name not in sections]

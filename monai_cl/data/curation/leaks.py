@@ -41,7 +41,7 @@ class Leak:
 
 
 def find_leaks(first: Iterable[Item], second: Iterable[Item]) -> list[Leak]:
-    """What two lists share: patients by ``subject``, volumes by the marks that ``monai-cl curate`` writes.
+    """Find what two lists share: patients by ``subject``, volumes by the marks that ``monai-cl curate`` writes.
 
     Args:
         first: Items, as pretraining has them.

@@ -1,4 +1,4 @@
-"""Which slices of a volume or of a study tell something that the ones already kept do not."""
+"""Greedy choice of slices: each kept one differs from those kept before it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Criterion:
         return greedy_reduce(len(self.features), lambda one, others: self.close(one, others, threshold))
 
     def close(self, one: int, others: NDArray[np.intp], threshold: float) -> NDArray[np.bool_]:
-        """Which of the other slices are redundant beside one."""
+        """Slices that are redundant beside one."""
         if not others.size:
             return np.zeros(0, dtype=bool)
         mine, theirs = self.features[one], self.features[others]

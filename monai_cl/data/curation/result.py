@@ -1,4 +1,4 @@
-"""What curating found."""
+"""Result of curating a study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monai_cl.data.curation.leaks import Leak
 
 @dataclass(frozen=True)
 class CurationResult:
-    """What curating found.
+    """Result of curating a study.
 
     Args:
         datalist: The filtered datalist; ``None`` for a dry run.
@@ -62,7 +62,7 @@ class CurationResult:
         return table
 
     def threshold_table(self) -> Table:
-        """How many slices each threshold would keep."""
+        """Number of slices that each threshold would keep."""
         spacing = sorted(self.slice_spacing)
         told = f"{self.total_slices} slices"
         if spacing:

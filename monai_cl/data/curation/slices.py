@@ -67,6 +67,6 @@ def median_distance(stacks: Sequence[NDArray[np.uint64]]) -> float | None:
 
 
 def counts_by_threshold(criteria: Sequence[Criterion], method: str, threshold: float) -> dict[float, int]:
-    """How many slices each threshold would keep, the one in use among them."""
+    """Number of slices that each threshold would keep, the one in use among them."""
     tried = sorted({*THRESHOLDS[method], threshold}, reverse=method not in ("hash", "every-n"))
     return {one: sum(int((c.reduce(one) == np.arange(len(c.features))).sum()) for c in criteria) for one in tried}

@@ -1,4 +1,4 @@
-"""What is remembered of a volume to find it again: exactly, nearly, or as part of another one."""
+"""Marks of a volume by which it is found again: exactly, nearly, or as part of another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many slices a volume has, from its header alone."""
+"""Number of slices of a volume, from its header alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,7 +56,7 @@ def _measured(item: Item, axis: int | None, orientation: str | None) -> Item:
 
 
 def _order(affine: np.ndarray, orientation: str | None) -> list[int]:
-    """Which axis of the file each axis of the oriented volume is."""
+    """Axis of the file behind each axis of the oriented volume."""
     import nibabel
 
     if orientation is None:

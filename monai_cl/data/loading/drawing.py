@@ -1,4 +1,4 @@
-"""Which volumes are drawn how often, and which may share a batch: by fields of the datalist."""
+"""Weights of draws and groups of batches, by fields of the datalist."""
 
 import logging
 from collections import Counter

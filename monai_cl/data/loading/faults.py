@@ -49,7 +49,7 @@ class Faults:
 
     @property
     def too_many(self) -> bool:
-        """Whether there are more than allowed, or nothing is left."""
+        """Tell whether there are more than allowed, or nothing is left."""
         return len(self.found) > self.max_faults * self.total or len(self.found) == self.total
 
     def judge(self) -> None:
@@ -73,6 +73,6 @@ def unreadable(error: BaseException) -> str | None:
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, without the wrapper of MONAI that names only the transform."""
+    """Reason of an error, without the wrapper of MONAI that names only the transform."""
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {cause}"

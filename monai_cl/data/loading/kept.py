@@ -76,7 +76,7 @@ def _step(volume: Mapping[str, Any]) -> NDArray[np.float64] | None:
 
 
 def _along(image: Any, axis: int, step: NDArray[np.float64], case: str) -> float:
-    """How far a step from slice to slice of the file goes along the prepared axis: above 0, or below where it turns."""
+    """Length of a step from slice to slice of the file along the prepared axis: below 0 where it turns."""
     if not isinstance(image, (MetaTensor, StoredVolume)):
         return 1.0
     columns = np.asarray(image.affine, dtype=np.float64)[:3, :3]

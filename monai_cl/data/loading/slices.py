@@ -102,7 +102,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     @property
     def drawn(self) -> tuple[int, int]:
-        """How many slices (or slabs, by their first one) may be drawn, and how many there are."""
+        """Number of slices (or slabs, by their first one) that may be drawn, and of all there are."""
         return sum(map(len, self.starts)), sum(depth - self.slab + 1 for depth in self.depths)
 
     def _starts(self, index: int) -> Sequence[int]:

@@ -74,7 +74,7 @@ def _check_size(headers: Sequence[SliceHeader]) -> None:
 
 @cache
 def _remedy(syntax: str) -> str:
-    """What to do about a transfer syntax that the packages installed here do not decode; empty where they do."""
+    """Remedy for a transfer syntax that the packages installed here do not decode; empty where they do."""
     from pydicom.pixels import get_decoder
 
     if syntax == DEFLATED:

@@ -1,4 +1,4 @@
-"""Whether a compressed image is whole, by the marks and lengths of its own stream."""
+"""Completeness of a compressed image, by the marks and lengths of its own stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Codestream:
         self.length = sum(length for _, length in pieces)
 
     def is_whole(self, syntax: str) -> bool:
-        """Whether it goes on to its end; ``True`` where it does not tell, as RLE, video, and what is no image at all.
+        """Tell whether it goes on to its end; ``True`` where it does not say, as RLE, video, and no image at all.
 
         Args:
             syntax: UID of the transfer syntax.

@@ -1,4 +1,4 @@
-"""Where the voxels of a stack of slices lie."""
+"""Geometry of a stack of slices."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def tell_of_gpu_decoder(syntax: str) -> None:
 
 
 def _gpu_is_idle() -> bool:
-    """Whether there is a GPU, but not the package that decodes on it; a process without torch does not use one."""
+    """Tell whether a GPU is there, but not the package that decodes on it; a process without torch does not use one."""
     torch, plugin = sys.modules.get("torch"), sys.modules.get("monai.data.nvimgcodec_pydicom_plugin")
     if torch is None or plugin is None or not torch.cuda.is_available():
         return False

@@ -74,7 +74,7 @@ WANTED = frozenset(
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
-    """Whether a file carries the ``DICM`` mark after its 128-byte preamble, or starts with a data set without both."""
+    """Tell whether a file has the ``DICM`` mark after its 128-byte preamble, or starts with a data set without both."""
     with open(path, "rb") as stream:
         start = stream.read(132)
     return start[128:] == b"DICM" or starts_with_data_set(start)

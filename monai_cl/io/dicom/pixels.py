@@ -1,4 +1,4 @@
-"""Whether the pixel data that a DICOM header announces is there, without decoding it."""
+"""Completeness of the pixel data that a DICOM header announces, without decoding it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Piece = tuple[int, int]  # offset in the file, and length
 
 
 def pixel_state(stream: BinaryIO, tags: Tags) -> str:
-    """Whether the pixel data is as announced: ``"complete"``, ``"cut short"``, ``"other size"`` or ``"none"``."""
+    """State of the pixel data, by what is announced: ``"complete"``, ``"cut short"``, ``"other size"``, ``"none"``."""
     if not tags.integer(ROWS) or not tags.integer(COLUMNS):
         return "none"
     if tags.syntax == DEFLATED:  # the whole data set is compressed: only decoding tells
@@ -38,7 +38,7 @@ def pixel_state(stream: BinaryIO, tags: Tags) -> str:
 
 
 def _are_whole(stream: BinaryIO, fragments: list[_Piece], tags: Tags) -> bool:
-    """Whether compressed frames are all there, and each as long as it says itself."""
+    """Tell whether compressed frames are all there, and each as long as it says itself."""
     frames = _frames(tags)
     if len(fragments) < frames:
         return False
@@ -50,7 +50,7 @@ def _are_whole(stream: BinaryIO, fragments: list[_Piece], tags: Tags) -> bool:
 
 
 def _have_size(stream: BinaryIO, fragments: list[_Piece], tags: Tags) -> bool:
-    """Whether compressed frames are as large as the header says, where they tell."""
+    """Tell whether compressed frames are as large as the header says, where they have a size of their own."""
     frames = [fragments] if _frames(tags) == 1 else [[piece] for piece in fragments]
     sizes = (Codestream(stream, frame).size(tags.syntax) for frame in frames)
     return all(size is None or size == (tags.integer(COLUMNS), tags.integer(ROWS)) for size in sizes)

@@ -33,7 +33,7 @@ def stacks_of(singles: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
 
 
 def is_one_stack(headers: Sequence[SliceHeader]) -> bool:
-    """Whether slices, each alone in its series, could be one volume by all that their headers say."""
+    """Tell whether slices, each alone in its series, could be one volume by all that their headers say."""
     return len({header.series for header in headers}) == len(headers) and len(stacks_of(headers)) == 1
 
 

@@ -1,4 +1,4 @@
-"""What is known of one DICOM slice, and of whom it shows."""
+"""Header fields of one DICOM slice, and of the person it shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_PICTURES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTIMAGE", "RTRECORD", "SR
 
 @dataclass(frozen=True)
 class Person:
-    """What the header says of a person, raw: it is there to be recognised in paths and kept out of outputs."""
+    """Raw header fields of a person: they are there to be recognised in paths and kept out of outputs."""
 
     names: tuple[bytes, ...] = field(repr=False)
     ids: tuple[bytes, ...] = field(repr=False)
@@ -68,12 +68,12 @@ class SliceHeader:
 
     @property
     def multi_frame(self) -> bool:
-        """Whether the file holds frames with a geometry of their own."""
+        """Tell whether the file holds frames with a geometry of their own."""
         return self.frames > 1 or self.sop_class in ENHANCED
 
     @property
     def by_pydicom(self) -> bool:
-        """Whether pydicom decodes it: all but slices in a compression that SimpleITK knows and gives as they are."""
+        """Tell whether pydicom decodes it: all but slices in a compression that SimpleITK gives as they are."""
         return (
             self.frame is not None
             or self.transfer_syntax in UNCOMPRESSED  # needs no library in C, and takes less time
@@ -85,7 +85,7 @@ class SliceHeader:
 
 
 def is_text(path: str | os.PathLike[str]) -> bool:
-    """Whether the name of a file is UTF-8: SimpleITK ends the process on others."""
+    """Tell whether the name of a file is UTF-8: SimpleITK ends the process on others."""
     try:
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError:

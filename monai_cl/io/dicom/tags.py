@@ -40,7 +40,7 @@ _MOST_ITEMS = 64
 
 
 def starts_with_data_set(start: bytes) -> bool:
-    """Whether the first bytes of a file are an element that data sets begin with, of a length that it may have."""
+    """Tell whether the first bytes of a file are an element that data sets begin with, of a length that it may have."""
     if len(start) < 132:
         return False
     group, element, kind, short = unpack_from("<HH2sH", start)
@@ -210,7 +210,7 @@ class _Walker:
         return tag, kind, self._lengths.unpack(self._bytes(place + 8, 4))[0], place + 12
 
     def _behind(self, kind: bytes, length: int, start: int) -> int:
-        """Where an element ends, a sequence of undefined length included."""
+        """End of an element, that of a sequence of undefined length included."""
         if length != _UNDEFINED:
             return start + length
         if self._explicit and kind != b"SQ":

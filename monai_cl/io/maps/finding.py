@@ -72,6 +72,6 @@ def _told(path: str | os.PathLike[str]) -> str:
 
 
 def names_of_maps(paths: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
-    """Which of the channels of :func:`load_maps` the files of one subject give, in its order."""
+    """Channels of :func:`load_maps` that the files of one subject give, in its order."""
     there = {KINDS[kind].name for kind in maps_by_name(paths)}
     return tuple(name for name in NAMES if name in there)

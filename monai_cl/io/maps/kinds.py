@@ -27,7 +27,7 @@ _FREQUENCIES = {"hz": 1.0, "hertz": 1.0, "khz": 1e3, "rad/s": 1 / (2 * math.pi)}
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file of one suffix holds: its name here, its units with their factors, the medians one can believe."""
+    """Content of files of one suffix: its name here, its units with their factors, the medians one can believe."""
 
     name: str
     units: Mapping[str, float]  # wordings in small letters and without spaces
@@ -36,7 +36,7 @@ class Kind:
     inverse: bool = False
 
     def factor(self, unit: str) -> float | None:
-        """What values in a unit are multiplied by; None where the unit is unknown."""
+        """Factor for values in a unit; None where the unit is unknown."""
         return self.units.get("".join(unit.lower().replace("⁻¹", "-1").split()))
 
     @property

@@ -1,4 +1,4 @@
-"""What may be said of files of maps: labels of BIDS, which are pseudonyms, and keyed hashes in place of other names."""
+"""Names of maps as outputs show them: labels of BIDS, which are pseudonyms, and keyed hashes for other names."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class MapNames:
         return HiddenPath(str(real), self.path(below.as_posix()))
 
     def path(self, path: str) -> str:
-        """What may be said of a path: parts that are of BIDS, folders of words of imaging, hashes of all others."""
+        """Path as outputs show it: parts that are of BIDS, folders of words of imaging, hashes of all others."""
         *folders, name = path.split("/")
         known = [part if part in _FOLDERS or is_plain(part) else self._part(part) for part in folders]
         return "/".join([*known, self._part(name)])

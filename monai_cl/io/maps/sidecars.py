@@ -1,4 +1,4 @@
-"""What the JSON files beside a map say of its unit."""
+"""Unit of a map from the JSON files beside it."""
 
 from __future__ import annotations
 

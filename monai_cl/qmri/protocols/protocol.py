@@ -1,4 +1,4 @@
-"""What every acquisition protocol is: plain numbers, checked when made, played on maps, written down and replayed."""
+"""Acquisition protocols: plain numbers, checked when made, played on maps, written down and replayed."""
 
 import dataclasses
 from abc import ABC, abstractmethod
