@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from monai_cl.io.raw_volume import OUTSIDE, is_below
@@ -11,7 +11,7 @@ from monai_cl.io.raw_volume import OUTSIDE, is_below
 __all__ = ["OUTSIDE", "walk"]
 
 
-def walk(base: Path, starts: list[str], report: Callable[[str, str, str], None]) -> Iterator[str]:
+def walk(base: Path, starts: Sequence[str], report: Callable[[str, str, str], None]) -> Iterator[str]:
     """All files but hidden ones, folder by folder, each with its names sorted; only one listing is in memory.
 
     Links are followed as long as they stay below what is walked; one that leads out of it is reported. A folder that
