@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -126,8 +127,9 @@ def _kind_of_tree(tree: ast.expr, referred: Callable[[str], type | None], names:
 
 
 def _as_text(value: Any, text: str | None, *, may_be_null: bool) -> Any:
-    """The very text, unless it is a list or the like, or null where that has a meaning."""
-    typed = text is not None and not text.lstrip().startswith(("[", "(", "{", "'", '"'))
+    """The very text, unless it is a list or the like and no file is called so, or null where that has a meaning."""
+    literal = text is not None and text.lstrip().startswith(("[", "(", "{", "'", '"'))
+    typed = text is not None and (not literal or os.path.exists(text))
     if isinstance(value, list | tuple | dict | set) and not typed:
         return value
     if (value is None or _is_null(value)) and may_be_null:

@@ -180,7 +180,7 @@ def phantom(
     spacing: Annotated[float, typer.Option(help="Voxel size in mm, 1 to 12.")] = 1.0,
     field_strength: Annotated[float, typer.Option(help="1.5, 3 or 7 tesla.")] = 3.0,
     head: Annotated[bool, typer.Option(help="Add skull, muscle and fat.")] = False,
-    lesions: Annotated[int, typer.Option(help="Lesions of white matter in each subject.", min=0)] = 0,
+    lesions: Annotated[int, typer.Option(help="Lesions of white matter in each subject, up to 500.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Seed; more subjects leave the first ones as they were.", min=0)] = 0,
 ) -> None:
     """Write synthetic brains with quantitative maps, BIDS names: what `sequence_contrast` pretrains on."""
@@ -224,8 +224,9 @@ def curate(
     """Find duplicates, redundant slices and patients on both sides; write a filtered datalist, delete nothing."""
     from monai_cl.data.curation import curate as curate_study
     from monai_cl.data.curation.embedding import load_embedding
+    from monai_cl.datalist import beside_datalist
 
-    target = study.with_name(f"{study.stem}.curated.json") if out is None else out
+    target = beside_datalist(study, ".curated.json") if out is None else out
     with nullcontext() if dry_run else alone_with(target):
         result = curate_study(
             study,

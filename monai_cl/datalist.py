@@ -183,6 +183,23 @@ def datalist_file(path: str | os.PathLike[str]) -> Path:
     return path / CACHE_FILE if (path / CACHE_FILE).is_file() else path
 
 
+def beside_datalist(path: str | os.PathLike[str], ending: str) -> Path:
+    """The place beside a datalist that is named after it.
+
+    Args:
+        path: The JSON file, or the folder of a cache.
+        ending: What stands in the place of the suffix.
+
+    Example:
+        >>> beside_datalist("a/study.json", ".curated.json").as_posix()
+        'a/study.curated.json'
+    """
+    source = Path(path)
+    if not source.name:  # as of "." and "", which are this folder
+        source = source.absolute()
+    return source.parent / f"{source.stem}{ending}"
+
+
 def read_datalist(path: str | os.PathLike[str], *, hide_names: bool = True) -> dict[str, Any]:
     """The content of a datalist, without what could name a patient.
 
@@ -200,7 +217,9 @@ def read_datalist(path: str | os.PathLike[str], *, hide_names: bool = True) -> d
     """
     path = datalist_file(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no such datalist: {path}; `monai-cl scan FOLDER --out {path.name}` writes one")
+        name = "study.json" if path.is_dir() else path.name
+        what = f"{path}, which is a folder" if path.is_dir() else str(path)
+        raise FileNotFoundError(f"no such datalist: {what}; `monai-cl scan FOLDER --out {name}` writes one")
     try:
         content = read_json(path)
     except ValueError as error:

@@ -111,6 +111,17 @@ def test_curation_replaces_nothing_but_an_earlier_result(
     assert before == {path: path.read_bytes() for path in before}
 
 
+@pytest.mark.parametrize("folder", ["", ".", "/", "dir"])
+@pytest.mark.parametrize("command", ["cache ODD --recipe small_mr", "curate ODD"])
+def test_a_folder_in_place_of_a_datalist_is_told(
+    folder: str, command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    words = [word.replace("ODD", folder) for word in command.split()]
+    told = said(words, {1}, monkeypatch, capsys)
+    assert f"no such datalist: {folder or '.'}, which is a folder; `monai-cl scan FOLDER --out study.json`" in told
+
+
 def test_curation_goes_over_its_own_result(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setattr(cli, "listen", lambda: None)

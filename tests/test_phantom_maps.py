@@ -187,13 +187,21 @@ def test_lesions_lie_in_white_matter_and_are_counted():
         ({"spacing": 0.5}, "spacing must be between 1 and 12 mm"),
         ({"field_strength": 2.0}, r"field_strength must be one of \(1.5, 3.0, 7.0\) tesla"),
         ({"field_strength": 7.0, "head": True}, "head=True needs 1.5 or 3 tesla"),
-        ({"lesions": -1}, "lesions must be a number of at least 0"),
-        ({"lesions": (3, 1)}, "lesions must be a number of at least 0 or an ordered pair"),
+        ({"lesions": -1}, "lesions must be a number from 0 to 500"),
+        ({"lesions": (3, 1)}, "lesions must be a number from 0 to 500, .*or an ordered pair"),
+        ({"lesions": 999_999}, "lesions must be a number from 0 to 500, .* got 999999"),
+        ({"lesions": (1, 501)}, r"lesions must be a number from 0 to 500, .* got \(1, 501\)"),
     ],
 )
 def test_impossible_subjects_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         brain_maps(0, **arguments)
+
+
+def test_the_most_lesions_leave_most_of_the_white_matter():
+    subject = brain_maps(0, spacing=12.0, lesions=500)
+    _, white, _, lesion = subject.fractions.sum((1, 2, 3))[:4]
+    assert 0.15 < lesion / (lesion + white) < 0.5
 
 
 def test_unknown_tissue_is_refused(subject):

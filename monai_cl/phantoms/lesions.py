@@ -14,6 +14,7 @@ from monai_cl.phantoms.template import FIELD_OF_VIEW, full_template, lattice, to
 from monai_cl.phantoms.volume import smooth_noise
 
 LESION = "white_matter_lesion"
+MOST_LESIONS = 500  # about a quarter of the white matter
 _RADII = (1.5, 7.0)  # mm, drawn on a logarithmic scale: many small ones
 _ELONGATION = 1.6  # largest ratio of a half axis to the radius
 _ROUGHNESS, _ROUGHNESS_MM, _LATTICE_MM = 0.25, 3.0, 3.0

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from monai_cl.phantoms.deformation import random_displacement, sample, voxel_grid
 from monai_cl.phantoms.head import add_head
-from monai_cl.phantoms.lesions import add_lesions
+from monai_cl.phantoms.lesions import MOST_LESIONS, add_lesions
 from monai_cl.phantoms.template import FIELD_OF_VIEW, HEAD_MARGIN, Grid, lattice, template_fractions, to_grid
 from monai_cl.phantoms.volume import Seed, smooth_noise
 from monai_cl.qmri import Protocol, TissueValues, protocol_from_dict, tissue
@@ -141,7 +141,7 @@ def brain_maps(
         head: Add skull (no signal, with marrow), muscle and fat around the brain as shells of random thickness, since
             nilearn carries no skull; the field of view grows from 168 x 216 x 168 to 192 x 240 x 192 mm. Not at 7
             tesla, where the table has no muscle.
-        lesions: Number of lesions in white matter, or a pair to draw it from, both ends included.
+        lesions: Number of lesions in white matter, at most 500, or a pair to draw it from, both ends included.
 
     Returns:
         The subject: 56 x 72 x 56 voxels at 3 mm.
@@ -205,8 +205,11 @@ def _check(field_strength: float, head: bool, lesions: int | tuple[int, int]) ->
     if head and field_strength == 7:
         raise ValueError("head=True needs 1.5 or 3 tesla, muscle is not known at 7; leave the head out")
     low, high = lesions if isinstance(lesions, Sequence) else (lesions, lesions)
-    if not 0 <= low <= high:
-        raise ValueError(f"lesions must be a number of at least 0 or an ordered pair of them, got {lesions!r}")
+    if not 0 <= low <= high <= MOST_LESIONS:
+        raise ValueError(
+            f"lesions must be a number from 0 to {MOST_LESIONS}, for which there is room, or an ordered pair of them, "
+            f"got {lesions!r}"
+        )
 
 
 def _number(rng: np.random.Generator, lesions: int | tuple[int, int]) -> int:

@@ -28,7 +28,8 @@ _MOMENT = Path(__file__).with_name("moment.py")
 _HIDDEN = re.compile(r"^\.(?!.*lock$)|\.tmp$")
 # when and how fast something was done is no result
 _CLOCK = re.compile(
-    r'"(started|finished|seconds|time|seconds_a_step|pid|host|token|renewed)": ("[^"]*"|[0-9.e+-]+|null)'
+    r'"(started|finished|date|time|(cell_|elapsed_)?seconds|seconds_a_step|pid|host|token|renewed)": '
+    r'("[^"]*"|[0-9.e+-]+|null)'
 )
 
 

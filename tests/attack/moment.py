@@ -9,6 +9,7 @@ half done. With number 0 nothing is sent. A line for each event is kept in the f
 
 import os
 import runpy
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -58,6 +59,8 @@ def main() -> None:
     """Start counting, then run what the rest of the command line says."""
     notes, number, signal_number, delay, folder, program, *rest = sys.argv[1:]
     descriptor = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background, where nobody could send Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.addaudithook(Moment(descriptor, int(number), int(signal_number), float(delay), folder))
     sys.path[0] = ""
     if program == "monai-cl":

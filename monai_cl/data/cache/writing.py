@@ -26,7 +26,7 @@ from monai_cl.data.cache.encoding import DTYPES
 from monai_cl.data.cache.job import Job, Outcome, file_name
 from monai_cl.data.cache.manifest import read_items, totals, write_manifest
 from monai_cl.data.loading.faults import MAX_FAULTS, Faults
-from monai_cl.datalist import CACHE_FILE
+from monai_cl.datalist import CACHE_FILE, beside_datalist
 from monai_cl.transforms._labels import SAID
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -128,7 +128,7 @@ def write_cache(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     array_class(storage)
     source = Path(datalist)
-    folder = source.with_name(f"{source.stem}_cache") if out is None else Path(out)
+    folder = beside_datalist(source, "_cache") if out is None else Path(out)
     items = read_items(source, dataset_dir)
     job = Job(items, folder, recipe=recipe, options=options or {}, dtype=dtype, storage=storage)
     _check_folder(job, rebuild)

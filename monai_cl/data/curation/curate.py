@@ -18,7 +18,7 @@ from monai_cl.data.curation.reduction import Embed, check_threshold
 from monai_cl.data.curation.result import CurationResult
 from monai_cl.data.curation.slices import counts_by_threshold, criteria_of, median_distance, reduce_slices
 from monai_cl.data.curation.writing import write_datalist, write_table
-from monai_cl.datalist import read_datalist, split_sections
+from monai_cl.datalist import beside_datalist, read_datalist, split_sections
 
 ON_LEAK = ("refuse", "drop", "report")
 SCOPES = ("volume", "dataset")
@@ -81,7 +81,7 @@ def curate(
     threshold = check_threshold(method, threshold)
     _check_options(scope, on_leak, hold_out)
     source, chosen = Path(datalist), split_sections(sections)
-    target = Path(out) if out is not None else source.with_name(f"{source.stem}.curated.json")
+    target = Path(out) if out is not None else beside_datalist(source, ".curated.json")
     content = read_datalist(source)
     check_lists(source, content, chosen, against)
     if not dry_run:
