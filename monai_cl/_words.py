@@ -1,8 +1,9 @@
-"""Words of messages: the closest of the names that are valid."""
+"""Words of messages: the closest of the names that are valid, and arguments as a shell takes them."""
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -36,4 +37,17 @@ def id_suggestion(name: str, valid: Iterable[str]) -> str:
     return f", did you mean {' or '.join(best)}?" if best else ""
 
 
-__all__ = ["id_suggestion", "suggestion"]
+def quoted(argument: str) -> str:
+    r"""An argument as one gives it in a shell.
+
+    Example:
+        >>> quoted("a b"), quoted("['a']")
+        ("'a b'", '"[\'a\']"')
+    """
+    # lists hold single quotes, so double ones around them are the readable choice
+    if "'" in argument and not set(argument) & set('"$`\\!'):
+        return f'"{argument}"'
+    return shlex.quote(argument)
+
+
+__all__ = ["id_suggestion", "quoted", "suggestion"]

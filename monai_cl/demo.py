@@ -6,7 +6,6 @@ Every step runs the ``volume_contrast`` bundle as a user would; the demo only ma
 import contextlib
 import csv
 import logging
-import shlex
 import shutil
 import time
 import warnings
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from monai_cl import bundles
 from monai_cl._locks import alone_in, is_empty
+from monai_cl._words import quoted
 
 SPACING = 3.0  # mm; coarse, so that minutes on a CPU suffice
 ARMS = {"pretrained": "@pretrained", "from scratch": "none"}
@@ -152,12 +152,8 @@ def command_line(arguments: dict[str, Any]) -> str:
         >>> command_line({"bundle_root": "b", "config_file": ["train.yaml"]})
         'python -m monai.bundle run --bundle_root b --config_file "[\'train.yaml\']"'
     """
-
-    def quoted(value: Any) -> str:
-        # lists and dictionaries hold single quotes, so double ones around them are the readable choice
-        return f'"{value}"' if isinstance(value, (list, dict)) else shlex.quote(str(value))
-
-    return " ".join(["python -m monai.bundle run", *(f"--{key} {quoted(value)}" for key, value in arguments.items())])
+    given = (f"--{key} {quoted(str(value))}" for key, value in arguments.items())
+    return " ".join(["python -m monai.bundle run", *given])
 
 
 def _make_subjects(folder: Path, console: Console, **counts: int) -> None:

@@ -13,6 +13,8 @@ from rich.console import Console
 from test_curve import NETWORK, Pretend, config, curve_of, measure
 
 from monai_cl.evaluation import load_curve, run_curve
+from monai_cl.evaluation._config import read_config
+from monai_cl.evaluation._hold_out import kept_apart
 from monai_cl.report._label_curve import curve_tables, curve_warnings
 from monai_cl.report.curve_picture import curve_in_words
 from monai_cl.report.html import write_report
@@ -300,6 +302,8 @@ def test_the_list_of_patients_kept_apart_stays_as_an_earlier_version_wrote_it(
     written.write_text(json.dumps({**content, "name": "as 0.1.0 had it"}))  # this version hides such texts
     measure(path, launch)
     assert json.loads(written.read_text())["name"] == "as 0.1.0 had it"
+    with kept_apart(read_config(path), write=False) as (settled, _):  # 0.1.0 recorded the digest of this very file
+        assert settled.settings["datalist"] == str(written)
     content["training"].pop()
     written.write_text(json.dumps(content))
     measure(path, launch)

@@ -12,10 +12,9 @@ from test_curve import NETWORK, config, curve_of, measure
 from test_curve_files import old
 
 from monai_cl.evaluation._config import read_config
-from monai_cl.evaluation._digests import digest_sections
 from monai_cl.evaluation._hold_out import kept_apart
 from monai_cl.evaluation._launch import Processes
-from monai_cl.evaluation._plan import make_plan
+from monai_cl.evaluation._plan import digest_sections, make_plan
 from monai_cl.evaluation._settings import short_digest
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._store import Store

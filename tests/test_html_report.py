@@ -109,10 +109,9 @@ def curve(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def estimate(kind: str, arm: str, budget: int, low: float) -> Estimate:
         comparison, reference = ("equal steps", "scratch") if kind == "difference" else ("", "")
-        head = (kind, comparison, "dice", "mean", arm, reference, budget)
-        return Estimate(
-            *head, estimate=0.7, low=low, high=0.8, confidence=0.95, runs=1, seeds=2, cases=4, used=8, excluded=0
-        )
+        who = {"kind": kind, "comparison": comparison, "metric": "dice", "label": "mean", "arm": arm}
+        found = {"estimate": 0.7, "low": low, "high": 0.8, "confidence": 0.95, "runs": 1, "seeds": 2}
+        return Estimate(**who, **found, reference=reference, budget=budget, cases=4, used=8, excluded=0)
 
     arms = (
         CurveArm("scratch", "from scratch", "reference", ("",), 100),

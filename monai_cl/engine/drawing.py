@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Okabe-Ito: told apart by people with any colour vision
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = COLOURS
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -15,11 +15,11 @@ from rich.text import Text
 from monai_cl.engine.machine import hardware, versions
 from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell
 from monai_cl.evaluation._running import CellError
-from monai_cl.evaluation._scores import read_scores
 from monai_cl.evaluation._steps import in_words
 from monai_cl.evaluation._summary import summarise
 from monai_cl.evaluation._work import Work
 from monai_cl.evaluation.records import Convergence, Curve, CurveArm, Score, left_out
+from monai_cl.evaluation.scores import read_scores
 
 
 def describe(work: Work, console: Console, *, commands: bool = False) -> None:

@@ -25,7 +25,7 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
 
     Args:
         config: The curve.
-        write: Write the datalist into the output folder; else into one that is gone afterwards.
+        write: Write the datalist into the output folder; else into one that is gone afterwards, if it is not there.
 
     Yields:
         The config, and what was done in words.
@@ -45,8 +45,9 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
     content, volumes = _moved(shown, own, config.evaluation.section, number)
     said = f"{number} patients of training ({volumes} volumes) were kept apart for {config.evaluation.section}"
     with tempfile.TemporaryDirectory() as temporary:
-        path = (config.output if write else Path(temporary)) / DATALIST
+        path = config.output / DATALIST
         if not _lists_the_same(path, content):
+            path = path if write else Path(temporary) / DATALIST
             write_json(path, content)
         yield config.model_copy(update={"settings": {**config.settings, "datalist": str(path)}}), (said,)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from monai.bundle import ConfigParser
+from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 
-from monai_cl._files import read_yaml
 from monai_cl._locks import alone_in
+from monai_cl.evaluation._keys import Keys, must, read_keys
 from monai_cl.evaluation.sequence_invariance import (
     Descriptor,
     Invariance,
@@ -25,10 +25,43 @@ from monai_cl.evaluation.sequence_invariance import (
 )
 from monai_cl.weights import transfer
 
-_DEFAULTS: dict[str, Any] = {
-    "patients": None, "output": "runs/invariance", "spacing": 2.0, "points": 256, "stride": 2, "seed": 0,
-    "network": None, "checkpoints": {}, "taps": "all", "window": None, "mind": {},
-}  # fmt: skip
+Files = Annotated[dict[str, str], must("name files or folders by sequence")]
+Whole = Annotated[int, Field(strict=True, ge=1), must("be a whole number from 1")]
+
+
+def _some(value: Any) -> Any:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(
+            f"must name patients with their sequences, e.g. patients: {{p1: {{T1: ..., T2: ...}}}}, got {value!r}"
+        )
+    return {str(name): files for name, files in value.items()}
+
+
+class InvarianceConfig(Keys):
+    """A measurement of invariance; ``tutorials/invariance_brain.yaml`` says of each key what it does."""
+
+    patients: Annotated[dict[str, Files], BeforeValidator(_some)]
+    output: Path = Path("runs/invariance")
+    spacing: Annotated[float, Field(strict=True, gt=0), must("be a length in mm above 0")] = 2.0
+    points: Whole = 256
+    stride: Whole = 2
+    seed: Annotated[int, Field(strict=True), must("be a whole number")] = 0
+    network: dict[str, Any] | None = None
+    checkpoints: Annotated[Files, BeforeValidator(lambda value: value or {})] = Field(default_factory=dict)
+    taps: Annotated[Literal["encoder", "decoder", "all"], must("be encoder, decoder or all")] = "all"
+    window: Whole | None = None
+    mind: Annotated[dict[str, Any], BeforeValidator(lambda value: value or {})] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _agree(self) -> InvarianceConfig:
+        marked = [s for files in self.patients.values() for s in files if ": " in s or " -> " in s]
+        if marked:
+            raise ValueError(
+                f"names of sequences must hold neither ': ' nor ' -> ', which pairs are told by, got {marked[0]!r}"
+            )
+        if self.checkpoints and self.network is None:
+            raise ValueError("checkpoints are named, which must therefore describe the network, as network_def does")
+        return self
 
 
 def run_invariance(
@@ -48,48 +81,21 @@ def run_invariance(
         ValueError: If a setting is unknown or missing, or a checkpoint does not fit.
         FileNotFoundError: If a scan or checkpoint is not there.
     """
-    settings = _read(Path(config))
-    folder = Path(output or settings["output"])
+    read = read_keys(
+        InvarianceConfig, Path(config), "the file of a comparison", lambda place: ".".join(map(str, place))
+    )
+    folder = Path(output or read.output)
     with alone_in(folder):
-        return _measure(settings, folder, progress)
-
-
-def _measure(
-    settings: dict[str, Any], folder: Path, progress: Callable[[int, int], None] | None
-) -> tuple[list[Invariance], Path]:
-    patients = {
-        name: load_sequences({s: _there(path) for s, path in files.items()}, spacing=settings["spacing"])
-        for name, files in settings["patients"].items()
-    }
-    results = measure_invariance(
-        patients, _descriptors(settings), points=settings["points"], stride=settings["stride"], seed=settings["seed"],
-        shift=shift_for(settings["window"]), progress=progress,
-    )  # fmt: skip
-    told = {k: v for k, v in settings.items() if k not in ("patients", "output", "checkpoints")}
-    told["sequences"] = {name: list(files) for name, files in settings["patients"].items()}
-    return results, write_invariance(results, folder, settings=told)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    given = read_yaml(path, "the file of a comparison")
-    if not isinstance(given, dict):
-        raise ValueError(f"{path} must hold settings by name, got {type(given).__name__}")
-    for name in given:
-        if name not in _DEFAULTS:
-            close = difflib.get_close_matches(str(name), _DEFAULTS, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"settings of {path} must be of {tuple(_DEFAULTS)}, got {name!r}{hint}")
-    settings = {**_DEFAULTS, **given}
-    if not isinstance(settings["patients"], dict) or not settings["patients"]:
-        raise ValueError(f"{path} must name patients with their sequences, e.g. patients: {{p1: {{T1: ..., T2: ...}}}}")
-    marked = [s for sequences in settings["patients"].values() for s in sequences if ": " in s or " -> " in s]
-    if marked:
-        raise ValueError(
-            f"names of sequences must hold neither ': ' nor ' -> ', which pairs are told by, got {marked[0]!r}"
-        )
-    if settings["checkpoints"] and settings["network"] is None:
-        raise ValueError(f"{path} names checkpoints and must therefore describe the network, as a bundle's network_def")
-    return settings
+        patients = {
+            name: load_sequences({s: _there(path) for s, path in files.items()}, spacing=read.spacing)
+            for name, files in read.patients.items()
+        }
+        shift = shift_for(read.window)
+        drawn = {"points": read.points, "stride": read.stride, "seed": read.seed}
+        results = measure_invariance(patients, _descriptors(read), shift=shift, progress=progress, **drawn)
+        told = read.model_dump(exclude={"patients", "output", "checkpoints"})
+        told["sequences"] = {name: list(files) for name, files in read.patients.items()}
+        return results, write_invariance(results, folder, settings=told)
 
 
 def _there(path: str) -> Path:
@@ -98,21 +104,15 @@ def _there(path: str) -> Path:
     return Path(path)
 
 
-def _descriptors(settings: dict[str, Any]) -> dict[str, Descriptor]:
-    descriptors = {"MIND-SSC": mind_descriptor(**settings["mind"])}
-    if settings["network"] is None:
+def _descriptors(read: InvarianceConfig) -> dict[str, Descriptor]:
+    descriptors = {"MIND-SSC": mind_descriptor(**read.mind)}
+    if read.network is None:
         return descriptors
-    shown = {"taps": settings["taps"], "window": settings["window"]}
-    descriptors["random initialisation"] = network_descriptor(_network(settings), **shown)
-    for name, path in settings["checkpoints"].items():
-        network = _network(settings)
-        transfer(network, _there(path))
-        descriptors[name] = network_descriptor(network, **shown)
+    for name, path in {"random initialisation": None, **read.checkpoints}.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(read.seed)
+            network: nn.Module = ConfigParser(dict(read.network)).get_parsed_content()
+        if path is not None:
+            transfer(network, _there(path))
+        descriptors[name] = network_descriptor(network, taps=read.taps, window=read.window)
     return descriptors
-
-
-def _network(settings: dict[str, Any]) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings["seed"])
-        network: nn.Module = ConfigParser(dict(settings["network"])).get_parsed_content()
-    return network

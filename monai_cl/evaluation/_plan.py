@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from monai_cl._words import suggestion
 from monai_cl.data import digest
-from monai_cl.datalist import load_datalist, subject_of
+from monai_cl.datalist import load_datalist, read_datalist, split_sections, subject_of
 from monai_cl.engine.patients import patients_of
 from monai_cl.evaluation._config import COMPUTE, LONGER, Arm, Budget, CurveConfig, Evaluation
-from monai_cl.evaluation._digests import digest_sections
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation.records import HANDED, LONG, PAIRED, left_out, of_patients
 
@@ -166,6 +168,15 @@ def make_plan(config: CurveConfig) -> Plan:
     )
 
 
+def digest_sections(datalist: str | Path, sections: str | list[str]) -> str:
+    """SHA-256 of what sections of a datalist list: neither other sections nor remarks on a patient change it."""
+    content = read_datalist(datalist)
+    items = [item for name in split_sections(sections) for item in content.get(name, [])]
+    known = ("image", "label", "subject")
+    listed = [{key: item.get(key) for key in known} if isinstance(item, dict) else {"image": item} for item in items]
+    return hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def _excluded(wanted: Evaluation, items: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     """Cases that are named by themselves or by their patient."""
     known = {str(item["case"]): subject_of(item) for item in items}
@@ -280,4 +291,4 @@ def _folder(arm: str, run: str, budget: int, seed: int) -> str:
     return "/".join(part for part in ("cells", arm, run, f"labels_{budget}", f"seed_{seed}") if part)
 
 
-__all__ = ["GIVEN", "HANDED", "LONG", "PRETRAIN", "Cell", "Plan", "make_plan"]
+__all__ = ["GIVEN", "HANDED", "LONG", "PRETRAIN", "Cell", "Plan", "digest_sections", "make_plan"]

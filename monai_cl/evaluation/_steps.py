@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import yaml
 
 from monai_cl import bundles
 from monai_cl._overrides import lay
+from monai_cl._words import quoted
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -91,7 +91,7 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 def in_words(arguments: Sequence[str]) -> str:
     """The command as one gives it in a shell."""
-    return " ".join(["python", *(_quoted(argument) for argument in arguments)])
+    return " ".join(["python", *(quoted(argument) for argument in arguments)])
 
 
 def _text(value: Any) -> str:
@@ -99,13 +99,6 @@ def _text(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value not in ("None", "True", "False"):
         return value
     return repr(value)
-
-
-def _quoted(argument: str) -> str:
-    # lists hold single quotes, so double ones around them are the readable choice
-    if "'" in argument and not set(argument) & set('"$`\\!'):
-        return f'"{argument}"'
-    return shlex.quote(argument)
 
 
 @functools.cache

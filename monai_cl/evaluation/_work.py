@@ -13,10 +13,10 @@ from typing import Any
 from monai_cl.evaluation._launch import Launch
 from monai_cl.evaluation._plan import HANDED, LONG, PRETRAIN, Cell, Plan
 from monai_cl.evaluation._running import CellError, Done, Job
-from monai_cl.evaluation._scores import check_cases
 from monai_cl.evaluation._settings import FORMAT, Settings, changes, short_digest
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._store import Store, read_json, write_json
+from monai_cl.evaluation.scores import check_cases
 
 LOG, MODEL = "log.txt", "model.pt"
 EVALUATIONS, EVALUATION = "evaluations", "evaluation.json"  # of further sets, each in a folder

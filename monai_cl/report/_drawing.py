@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from monai_cl.engine.drawing import GREEN, ORANGE, PINK, RED
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -85,8 +87,8 @@ def _renamed(svg: str, name: str) -> str:
 
 def colours(count: int) -> list[str]:
     """Line colours that show on light and on dark, told apart by people with any colour vision."""
-    # Okabe-Ito without black and yellow, which vanish on one of the grounds; the blue comes lighter
-    hues = ("#D55E00", "#3D8FD1", "#009E73", "#CC79A7", "#E69F00", "#8C7AE6")
+    # black and yellow vanish on one of the grounds; the blue comes lighter
+    hues = (RED, "#3D8FD1", GREEN, PINK, ORANGE, "#8C7AE6")
     return [hues[index % len(hues)] for index in range(count)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,24 +15,22 @@ from monai_cl._files import read_json
 from monai_cl.engine import read_history
 from monai_cl.engine.run_record import FILE as RECORD
 from monai_cl.engine.run_record import read_run_record
+from monai_cl.evaluation.scores import FILES, RawScores, read_raw
 from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
 from monai_cl.report._safety import below, inside
 from monai_cl.weights import read_contract
 
 logger = logging.getLogger(__name__)
 
-DICE_FILE = "val_mean_dice_raw.csv"
-_FIRST = {DICE_FILE: "", "val_surface_distance_raw.csv": "a"}  # in this order, then by name
+_FIRST = {FILES["dice"]: "", FILES["surface_distance"]: "a"}  # in this order, then by name
 _MARKS = {
     "curve.csv": "curve",
     INVARIANCE_FILE: "invariance",
-    DICE_FILE: "evaluate",
+    FILES["dice"]: "evaluate",
     "psnr_raw.csv": "evaluate",
     "checkpoint.pt": "pretrain",
     "history.csv": "train",
 }
-
-Scores = dict[str, dict[str, float]]  # by case, then by class and "mean"
 
 
 @dataclass(frozen=True)
@@ -114,11 +111,11 @@ class Run:
         return {str(case): str(name) for case, name in known.items()} if isinstance(known, dict) else {}
 
     @cached_property
-    def scores(self) -> dict[str, Scores]:
+    def scores(self) -> dict[str, RawScores]:
         """Scores of an evaluation by metric, Dice first, NaN where one is not defined."""
         own = filter(lambda path: inside(self.folder, path), self.folder.glob("*_raw.csv"))
         files = sorted(own, key=lambda path: _FIRST.get(path.name, path.name))
-        return {path.name.removesuffix("_raw.csv"): _read_scores(path) for path in files}
+        return {path.name.removesuffix("_raw.csv"): read_raw(path) for path in files}
 
 
 @dataclass(frozen=True)
@@ -243,18 +240,3 @@ def _names(folders: Iterable[Path]) -> list[str]:
 def _depth(path: tuple[str, ...], paths: Sequence[tuple[str, ...]]) -> int:
     depths = range(1, len(path) + 1)
     return next((n for n in depths if sum(other[-n:] == path[-n:] for other in paths) == 1), len(path))
-
-
-def _read_scores(path: Path) -> Scores:
-    # MONAI writes names as they are, commas included: columns count from the right
-    lines = path.read_text(encoding="utf-8").splitlines()
-    columns = lines[0].split(",")[1:]
-    rows = [line.rsplit(",", len(columns)) for line in lines[1:]]
-    return {row[0]: {name: _number(text) for name, text in zip(columns, row[1:], strict=True)} for row in rows}
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -60,8 +60,7 @@ def _cell(found: Sequence[results.Estimate], budget: int) -> Cell:
     chosen = next((estimate for estimate in found if estimate.budget == budget), None)
     if chosen is None:
         return ""
-    low, high = (end if math.isfinite(end) else None for end in (chosen.low, chosen.high))
-    return Estimate(chosen.estimate, low, high, short(chosen.verdict))
+    return Estimate.of(chosen, short(chosen.verdict))
 
 
 def _covers(curve: Curve, estimates: Sequence[results.Estimate]) -> Iterator[str]:
@@ -132,14 +131,9 @@ def _number(value: float) -> str:
 
 def _convergence(curve: Curve) -> Iterator[Table]:
     heads = ("labels", "gain of twice the steps", "tolerance", "trained long enough", "by the rule that")
-    rows = [(str(c.budget), _gain(c), c.tolerance, c.verdict, c.reason) for c in curve.convergence]
+    rows = [(str(c.budget), Estimate.of(c.difference), c.tolerance, c.verdict, c.reason) for c in curve.convergence]
     arm = curve.convergence[0].arm if curve.convergence else ""
     yield Table(f"Was {arm} trained long enough?", heads, tuple(rows))
-
-
-def _gain(found: results.ArmConvergence) -> Estimate:
-    low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
-    return Estimate(found.gain, low, high)
 
 
 def _arms(curve: Curve) -> Table:

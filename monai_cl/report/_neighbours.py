@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from monai_cl.engine.drawing import new_figure
+from monai_cl.engine.drawing import ORANGE, new_figure
 from monai_cl.networks import encoder_features, pool_pyramid
 from monai_cl.report._drawing import Picture, draw_box, draw_slice, page_style, to_svg
 from monai_cl.report._sources import NotAvailableError, PreparedVolume, Sources, networks
@@ -21,7 +21,6 @@ MOST_VOLUMES = 12
 _CROPS = 8  # a volume
 _QUERIES = 4
 _NEAREST = 3
-_BOX = "#E69F00"
 
 Watch = Callable[[Iterable[PreparedVolume], int, str], Iterable[PreparedVolume]]
 
@@ -123,7 +122,7 @@ def _draw(crops: _Crops, similarity: NDArray[np.float64]) -> Picture:
                 ax.set_axis_off()
             for ax, crop, title in zip(row, [query, *nearest], [f"query {number}", *cosines], strict=False):
                 draw_slice(ax, crops.planes[crop], title)
-                draw_box(ax, crops.corners[crop], crops.images.shape[2:], "", _BOX)
+                draw_box(ax, crops.corners[crop], crops.images.shape[2:], "", ORANGE)
             words.append(f"Query {number}: {', '.join(cosines)}.")
         svg = to_svg(figure, f"Crops and their nearest crops of other patients. {' '.join(words)}", "neighbours")
     return Picture(svg, "Left the query, then its nearest crops, each of another patient, in the slices they come from")

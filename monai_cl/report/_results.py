@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from monai_cl.engine.save_cases import read_cases
 from monai_cl.evaluation import CaseScore, interval, paired_difference
 from monai_cl.evaluation.records import short, verdict
-from monai_cl.report._folders import Run, Scores
+from monai_cl.report._folders import Run
 from monai_cl.report.tables import Cell, Estimate, Table
 
 METRICS = {
@@ -75,7 +75,7 @@ def _labels(runs: Sequence[Run], metric: str) -> dict[str, str]:
 
 def _scores(run: Run, metric: str, part: str, *, patients: Mapping[str, str] | None = None) -> list[CaseScore]:
     """Scores of an evaluation; the patients are its own, or those that another evaluation of the same cases knows."""
-    rows: Scores = run.scores[metric]
+    rows = run.scores[metric]
     known = run.patients if patients is None else patients
     return [
         CaseScore(run.name, 0, 0, case, row.get(part, math.nan), patient=known.get(case, ""))

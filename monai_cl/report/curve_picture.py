@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monai_cl.engine.drawing import new_figure, save
+from monai_cl.engine.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, new_figure, save
 from monai_cl.evaluation.records import left_out, of_patients, short
 from monai_cl.evaluation.results import COMPUTE, STEPS, Curve, CurveArm, Estimate
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe-Ito without yellow, which vanishes on white: told apart by people with any colour vision; then three of Paul
-# Tol's
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#332288", "#999933")
+# yellow vanishes on white; the last three are Paul Tol's
+_COLOURS = (BLUE, RED, GREEN, PINK, SKY, ORANGE, "#882255", "#332288", "#999933")
 _REFERENCE = "#444444"
 _BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">", "p")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from monai_cl.data.curation.volume_marks import FINGERPRINT_BITS, VolumeMarks
 
@@ -181,20 +183,9 @@ def join_groups(subjects: Sequence[str], pairs: Iterable[Pair]) -> list[int]:
         >>> join_groups(["a", "b", "a", "c"], [Pair(1, 3, "near", "")])
         [0, 1, 0, 1]
     """
-    parent = list(range(len(subjects)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
     first: dict[str, int] = {}
     links = [(first.setdefault(subject, index), index) for index, subject in enumerate(subjects)]
-    for one, other in [*links, *((pair.first, pair.second) for pair in pairs)]:
-        low, high = sorted((root(one), root(other)))
-        parent[high] = low
-    numbers: Mapping[int, int] = {
-        top: number for number, top in enumerate(dict.fromkeys(root(index) for index in range(len(subjects))))
-    }
-    return [numbers[root(index)] for index in range(len(subjects))]
+    ends = np.array([*links, *((pair.first, pair.second) for pair in pairs)], dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends)), ends.T), shape=(len(subjects), len(subjects)))
+    _, numbers = connected_components(graph, directed=False)
+    return [int(number) for number in numbers]
