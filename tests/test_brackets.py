@@ -73,7 +73,7 @@ def test_texts_are_printed_without_markup() -> None:
     risky = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if path.name != "cli.py" and isinstance(node, ast.Call) and _prints_a_text(node):  # cli's takes none
+            if "cli" not in path.parts and isinstance(node, ast.Call) and _prints_a_text(node):  # cli's takes none
                 risky.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
     assert risky == []
 
