@@ -66,6 +66,10 @@ MODULES_0_1_0 = {
     "monai_cl.data.phantoms.shapes": ("abdomen_ct_phantom", "cardiac_mr_phantom", "chest_ct_phantom"),
     "monai_cl.data.phantoms.template": ("full_template", "template_fractions"),
     "monai_cl.data.phantoms.volume": ("LabelledVolume", "write_nifti"),
+    "monai_cl.evaluation.handlers": ("StepTime", "SurfaceDistance"),
+    "monai_cl.report.predictions": ("PredictionPicture", "foreground_dice"),
+    "monai_cl.report.run_record": ("RunRecord",),
+    "monai_cl.report.save_cases": ("SaveCases", "read_cases"),
 }
 
 

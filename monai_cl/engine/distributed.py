@@ -74,7 +74,7 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is raised in any process, so that all of them act at the same step."""
+    """Tell whether the flag is raised in any process, so that all of them act at the same step."""
     if world_size() == 1:
         return flag
     value = torch.tensor(float(flag), device=device)

@@ -169,7 +169,7 @@ def percentiles(samples: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def collapse_symptom(values: Mapping[str, float]) -> str:
-    """What says that all embeddings are alike; empty when nothing does."""
+    """Symptom of embeddings that are all alike; empty when there is none."""
     if values.get("effective_rank", COLLAPSED_RANK) < COLLAPSED_RANK:
         return f"effective rank {values['effective_rank']:.2f}, at least {COLLAPSED_RANK:g} is needed"
     if values.get("uniformity", -1.0) > COLLAPSED_UNIFORMITY:
@@ -178,7 +178,7 @@ def collapse_symptom(values: Mapping[str, float]) -> str:
 
 
 def likely_causes(engine: PretrainTrainer) -> str:
-    """What to look at first, in one sentence."""
+    """Settings to look at first, in one sentence."""
     highest = max(group.get("initial_lr", group["lr"]) for group in engine.optimizer.param_groups)
     causes = engine.inner_method.causes_of_collapse()
     if highest >= HIGH_LEARNING_RATE:

@@ -83,7 +83,7 @@ def keep_in_checkpoint(engine: Engine, name: str, state: Callable[[], dict[str, 
 
 
 def kept_in_checkpoint(engine: Engine, name: str) -> dict[str, Any] | None:
-    """What the checkpoint that a trainer goes on from holds under a name; ``None`` where it holds nothing."""
+    """Content of the checkpoint that a trainer goes on from under a name; ``None`` where it holds nothing."""
     return engine.resumed.get(name) if isinstance(engine, PretrainTrainer) else None
 
 

@@ -1,4 +1,4 @@
-"""Which cases are of one patient: numbers in place of names, for every table that is resampled by patient."""
+"""Patients of cases, as numbers in place of names, for every table that is resampled by patient."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def _data(datalist: str | Path | None, dataset_dir: str | Path | None, sections:
 
 
 def _patients(datalist: str | Path | None, sections: Any) -> dict[str, Any]:
-    """Which cases are of one patient: what intervals over an evaluation need to know."""
+    """Patients of the cases, which intervals over an evaluation need."""
     if datalist is None or not sections:
         return {}
     return {"patients": numbered(subjects_by_case(datalist, sections))}

@@ -1,4 +1,4 @@
-"""What frozen features know of the labels: the nearest look at fine-tuning that one can have while pretraining."""
+"""Probe of frozen features by labels: the nearest look at fine-tuning that one can have while pretraining."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -222,7 +222,7 @@ def _ends(
 
 
 def spread_notes(seeds: int, patients: int, runs: tuple[list[str], list[str]]) -> tuple[str, ...]:
-    """What an interval cannot tell, in words: spreads of which there is one sample only."""
+    """Limits of an interval, in words: spreads of which there is one sample only."""
     notes = []
     if seeds == 1:
         notes.append("one seed: the spread between seeds cannot be told, the interval speaks of this seed alone")

@@ -1,4 +1,4 @@
-"""What a curve makes sure of before its first run, since its last may be days away."""
+"""Checks of a curve before its first run, since its last may be days away."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ class Pretraining(Keys):
 
 
 class Arm(Keys):
-    """What networks start from, and how they are fine-tuned.
+    """Start of networks, and settings of their fine-tuning.
 
     Attributes:
         pretrained: Nothing, files of weights by the name of their run, or how to pretrain.
@@ -196,7 +196,7 @@ class Arm(Keys):
 
     @property
     def pretraining(self) -> Pretraining | None:
-        """How its networks are pretrained, where they are here."""
+        """Pretraining of its networks, where they are pretrained here."""
         return self.pretrained if isinstance(self.pretrained, Pretraining) else None
 
     @property
@@ -223,12 +223,12 @@ class Arm(Keys):
 
     @property
     def from_scratch(self) -> bool:
-        """Whether there is no pretraining."""
+        """Tell whether there is no pretraining."""
         return self.runs == ("",)
 
 
 class Evaluation(Keys):
-    """Which cases count, and how intervals are made.
+    """Cases that count, and the making of intervals.
 
     Attributes:
         section: Section of the datalist.

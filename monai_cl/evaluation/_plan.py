@@ -55,7 +55,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run.
+    """Cells to be run, with all they need.
 
     Attributes:
         config: The file.
@@ -109,7 +109,7 @@ class Plan:
         return {case: patient for case, patient in self.patients.items() if case not in self.excluded}
 
     def counts(self) -> str:
-        """How many cases count, of how many patients, and how many are left out."""
+        """Number of cases that count, of their patients, and of those left out."""
         said = of_patients(len(self.counted), len(set(self.counted.values())))
         return f"{said}, {left_out(len(self.excluded))}" if self.excluded else said
 

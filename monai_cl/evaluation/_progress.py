@@ -1,4 +1,4 @@
-"""How far a curve is, and the time left: a bar in a terminal, elsewhere a line for each run and one a minute."""
+"""Progress of a curve, and the time left: a bar in a terminal, elsewhere a line for each run and one a minute."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class CellError(RuntimeError):
 
 @dataclass(frozen=True)
 class Done:
-    """How a job went: its seconds, and the machine that it ran on."""
+    """Outcome of a job: its seconds, and the machine that it ran on."""
 
     seconds: float
     host: str
@@ -72,7 +72,7 @@ class Job:
 
 
 class Doing(Protocol):
-    """What a pool asks about cells."""
+    """Interface by which a pool asks about cells."""
 
     def job(self, cell: Cell, slot: int) -> Callable[[], Any]:
         """The job of a cell that was claimed."""
@@ -81,7 +81,7 @@ class Doing(Protocol):
         """Write the record of a cell, given its job and what that returned."""
 
     def finished(self, cell: Cell) -> bool:
-        """Whether nothing is left to do for a cell."""
+        """Tell whether nothing is left to do for a cell."""
 
 
 class Pool:
@@ -149,7 +149,7 @@ class Pool:
         watch()
 
     def settled(self) -> bool:
-        """Whether every cell is done or has failed."""
+        """Tell whether every cell is done or has failed."""
         return len(self.done) + len(self.failed) == len(self.cells)
 
     def _turn(self) -> bool:
@@ -251,7 +251,7 @@ def tail(log: Path) -> str:
 
 
 def reason(log: Path) -> str:
-    """Why the step that wrote a log ended: its line ``error: ...``, else its last line."""
+    """Reason for the end of the step that wrote a log: its line ``error: ...``, else its last line."""
     lines = [line for line in tail(log).splitlines() if line.strip()]
     told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return told[-1] if told else lines[-1] if lines else "it said nothing"

@@ -1,4 +1,4 @@
-"""What results depend on: that of a training and that of an evaluation apart, so that one can change alone."""
+"""Settings that results depend on: those of a training and of an evaluation apart, so that one can change alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Settings:
-    """What must stay the same for a result to belong to a curve.
+    """Settings that must stay the same for a result to belong to a curve.
 
     Attributes:
         plan: The plan.
@@ -59,7 +59,7 @@ class Settings:
         return {**root, **step.pick(config.settings), **own}
 
     def training(self, cell: Cell) -> dict[str, Any]:
-        """What the network of a cell depends on."""
+        """Settings that the network of a cell depends on."""
         plan = self.plan
         step = plan.pretrain[cell.arm] if cell.role == PRETRAIN else plan.train
         overrides = self.overrides(cell, step)
@@ -77,7 +77,7 @@ class Settings:
         return _settled({**found, **more})
 
     def evaluation(self, cell: Cell) -> dict[str, Any]:
-        """What the scores of a network depend on besides the network."""
+        """Settings that the scores of a network depend on besides the network."""
         plan = self.plan
         overrides = self.overrides(cell, plan.evaluate)
         own = {key: value for key, value in overrides.items() if not plan.train.knows(key)}
@@ -118,7 +118,7 @@ class Settings:
         return _settled({**found, **more})
 
     def changes(self, cell: Cell, record: Mapping[str, Any]) -> tuple[list[Change], list[Change]]:
-        """What differs between the record of a cell and now: of its training, and of its evaluation."""
+        """Differences between the record of a cell and now: of its training, and of its evaluation."""
         then = record["settings"]
         if record.get("format", 1) >= FORMAT:
             known = record.get("evaluation")
@@ -175,7 +175,7 @@ class Settings:
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Change]:
-    """What differs between two settings."""
+    """Differences between two settings."""
     for key in [*now, *(key for key in then if key not in now)]:
         old, new, place = then.get(key), now.get(key), (*path, str(key))
         if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -49,11 +49,11 @@ class Step:
         return cls(bundle, tuple(_config_file(bundle, name) for name in (*configs, *overlays)), len(configs), timed)
 
     def knows(self, key: str) -> bool:
-        """Whether an override of ``key`` would have an effect: its id is there, or may be a component's argument."""
+        """Tell whether an override of ``key`` has an effect: its id is there, or may be a component's argument."""
         return _knows(self.files, key)
 
     def pick(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the settings that are of this step: its own config files know them, whatever an overlay holds."""
+        """Settings that are of this step: its own config files know them, whatever an overlay holds."""
         return {key: value for key, value in settings.items() if _knows(self.files[: self.base], key)}
 
     def check(self, overrides: Mapping[str, Any]) -> None:
@@ -95,7 +95,7 @@ def in_words(arguments: Sequence[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    """What the command line of MONAI reads back as this very value."""
+    """Text that the command line of MONAI reads back as this very value."""
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value not in ("None", "True", "False"):
         return value
     return repr(value)

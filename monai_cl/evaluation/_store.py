@@ -1,4 +1,4 @@
-"""What is on disk of each cell: its record when it is finished, its failure, and who is working on it."""
+"""Cells on disk: the record of each when it is finished, its failure, and who is working on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Store:
         self._held: dict[str, Path] = {}  # locks by cell
 
     def folder(self, cell: Cell) -> Path:
-        """Where a cell is kept: where it was done, which may have another name, else where it will be."""
+        """Folder of a cell: that where it was done, which may have another name, else that where it will be."""
         places = [self.root / name for name in (cell.folder, cell.also) if name]
         if len(places) == 1:
             return places[0]
@@ -39,11 +39,11 @@ class Store:
         return next(iter(same or free or places))
 
     def record(self, cell: Cell) -> dict[str, Any] | None:
-        """What is known of a finished cell; ``None`` while it is not finished."""
+        """Record of a finished cell; ``None`` while it is not finished."""
         return read_json(self.folder(cell) / RECORD)
 
     def failure(self, cell: Cell) -> str | None:
-        """Why a cell failed since this start; ``None`` where it did not."""
+        """Reason for which a cell failed since this start; ``None`` where it did not."""
         content = read_json(self.folder(cell) / FAILURE)
         return None if content is None or content["time"] < self.since else str(content["reason"])
 

@@ -159,7 +159,7 @@ class Statistics:
             yield replace(entry, comparison=comparison.kind, notes=(*entry.notes, *complete.notes))
 
     def convergence(self, arm: CurveArm, longer: str, tolerance: float) -> Iterator[Convergence]:
-        """Whether twice the steps change the Dice of an arm, for each budget where they were tried."""
+        """Effect of twice the steps on the Dice of an arm, for each budget where they were tried."""
         for budget, complete in _usable(self._tables["dice", MEAN], longer, arm.name):
             found = converged(complete.scores, arm.name, longer, budget, tolerance=tolerance, **self.options)
             yield replace(found, steps=arm.steps, reason="; ".join([found.reason, *complete.notes]))

@@ -1,4 +1,4 @@
-"""What doing a cell means: the steps of its job, whether its result counts, and its record."""
+"""Work on a cell: the steps of its job, the test whether its result counts, and its record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EVIDENCE = ("timing.json", MODEL, "model.json", LOG)
 
 @dataclass(frozen=True)
 class Work:
-    """How the cells of a plan are done.
+    """Work on the cells of a plan.
 
     Attributes:
         plan: The plan.
@@ -42,7 +42,7 @@ class Work:
     threads: int | None = None
 
     def job(self, cell: Cell, slot: int = 0) -> Job:
-        """What is missing of a cell that was claimed; of a finished network, its evaluation on another set.
+        """Job that is missing of a cell that was claimed; of a finished network, its evaluation on another set.
 
         Raises:
             CellError: If its steps rest on what has failed.
@@ -96,7 +96,7 @@ class Work:
         return self.store.record(cell) is not None and (cell.role == PRETRAIN or self.evaluated(cell) is not None)
 
     def evaluated(self, cell: Cell) -> Path | None:
-        """Where the scores of a network on the cases of this plan are; ``None`` where they are missing."""
+        """Folder of the scores of a network on the cases of this plan; ``None`` where they are missing."""
         record, folder = self.store.record(cell), self.store.folder(cell)
         if record is None:
             return None
@@ -138,7 +138,7 @@ class Work:
 
     @functools.cached_property
     def settings(self) -> Settings:
-        """What its results depend on."""
+        """Settings that its results depend on."""
         return Settings(self.plan, self.epochs)
 
     def _start(self, cell: Cell) -> Path | None:
@@ -163,7 +163,7 @@ class Work:
         return self.epochs(cell)
 
     def handed(self, arm: str) -> dict[str, Any]:
-        """What the time of one pretraining of ``arm`` is in steps of the reference; measured once and kept.
+        """Time of one pretraining of ``arm`` in steps of the reference; measured once and kept.
 
         Raises:
             CellError: If there is nothing to measure, since every run it rests on failed.

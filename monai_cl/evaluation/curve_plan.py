@@ -46,7 +46,7 @@ class PlannedRuns:
 
 @dataclass(frozen=True)
 class CurvePlan:
-    """What a curve costs; a run alone on the machine, one after another.
+    """Cost of a curve; a run alone on the machine, one after another.
 
     Attributes:
         kinds: The runs by arm and kind.

@@ -1,4 +1,4 @@
-"""How well points were found again in other sequences, as tables in Markdown."""
+"""Errors of points looked for in other sequences, as tables in Markdown."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rows_by_sequences(measured: Sequence[Mapping[str, Sequence[float]]]) -> list
 
 
 def table_by_sequences(results: Sequence[Invariance]) -> str:
-    """How each pair of sequences fared, as a table in Markdown: median error in mm, share within 5 mm in per cent."""
+    """Table in Markdown of each pair of sequences: median error in mm, share within 5 mm in per cent."""
     lines = [f"| sequences | {' | '.join(r.name for r in results)} |", f"|---{'|---' * len(results)}|"]
     lines += [f"| {' | '.join(row)} |" for row in rows_by_sequences([r.pairs for r in results])]
     return "\n".join(lines)

@@ -58,7 +58,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Invariance:
-    """How well one descriptor finds points again in other sequences, with bootstrap intervals.
+    """Errors with which one descriptor finds points again in other sequences, with bootstrap intervals.
 
     Attributes:
         name: Name of the descriptor.

@@ -1,4 +1,4 @@
-"""What every probe tells of embeddings: whether views agree, and whether the embeddings fill their space."""
+"""Health of embeddings in every probe: agreement of views, and use of the space."""
 
 from torch import Tensor
 

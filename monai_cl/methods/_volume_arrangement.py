@@ -1,10 +1,10 @@
-"""How each variant of the volume contrast arranges features, projector and teacher."""
+"""Arrangement of features, projector and teacher by each variant of the volume contrast."""
 
 from typing import Any, NamedTuple
 
 
 class Arrangement(NamedTuple):
-    """What is around the loss; the fields are options of :class:`monai_cl.methods.VolumeContrast`."""
+    """Arrangement around the loss; the fields are options of :class:`monai_cl.methods.VolumeContrast`."""
 
     teacher: str
     momentum: float

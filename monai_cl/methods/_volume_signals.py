@@ -1,4 +1,4 @@
-"""What tells whether volume contrast works: positions found, similarities, dead pairs, distance to the teacher."""
+"""Signals by which volume contrast is judged: positions found, similarities, dead pairs, distance to the teacher."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What a pretraining method is: a network, terms with weights, and at times a teacher."""
+"""Pretraining methods: a network, terms with weights, and at times a teacher."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial

@@ -50,7 +50,7 @@ class Maps:
 
     @property
     def output(self) -> Any:
-        """What the network returns."""
+        """Output of the network."""
         return self._map("output")
 
     def _map(self, name: str) -> Any:

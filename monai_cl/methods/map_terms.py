@@ -64,7 +64,7 @@ class MapTerm(Term):
         return found, _voxel(coords)
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
-        """How well places are found again, and the health of embeddings of voxels.
+        """Errors of places found again, and the health of embeddings of voxels.
 
         Returns:
             ``place_error``: the median distance of the most similar voxel of the other view from the same place, in

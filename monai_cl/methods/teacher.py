@@ -50,7 +50,7 @@ class Teacher:
 
 
 class Followed(nn.Module):
-    """What a teacher follows: the network, or none, and the terms that it copies."""
+    """Parts that a teacher follows: the network, or none, and the terms that it copies."""
 
     def __init__(self, network: nn.Module | None, terms: nn.ModuleDict) -> None:
         super().__init__()

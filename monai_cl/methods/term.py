@@ -1,4 +1,4 @@
-"""What a term of a method is: one contrast or reconstruction, with its head, its loss and its health."""
+"""Terms of a method: each one contrast or reconstruction, with its head, its loss and its health."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -84,7 +84,7 @@ class VoxelPositionTerm(Term):
         return error.norm(dim=2)[valid > 0] * self.scale, coords.movedim(2, -1)[valid > 0]
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
-        """How far from the truth voxels are put.
+        """Distance from the truth at which voxels are put.
 
         Returns:
             ``position_error_mm``, the mean distance, and ``chance_error_mm``, the same if every voxel were put at the

@@ -1,4 +1,4 @@
-"""What people look at."""
+"""Pages, pictures and model cards."""
 
 from typing import TYPE_CHECKING
 

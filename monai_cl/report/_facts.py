@@ -1,4 +1,4 @@
-"""What was run: tables of steps, settings, data, versions and weights."""
+"""Tables of runs: steps, settings, data, versions and weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def handed_over(found: Found) -> list[Table]:
 
 
 def receipts(found: Found) -> list[Table]:
-    """What each fine-tuning began with, as far as it was recorded."""
+    """Start of each fine-tuning, as far as it was recorded."""
     rows = tuple(_receipt(run) for run in found.of("train") if "receipt" in run.record)
     heads = ("run", "matched tensors", "share of parameters, %", "missing", "unexpected", "wrong shape", "pretrained")
     note = "missing tensors start as initialised; pretrained counts the matched tensors that pretraining changed"

@@ -48,7 +48,7 @@ class Run:
     folder: Path
 
     def has(self, name: str) -> bool:
-        """Whether the folder itself holds a file, not by a link out of it."""
+        """Tell whether the folder itself holds a file, not by a link out of it."""
         return inside(self.folder, self.folder / name)
 
     @cached_property
@@ -136,7 +136,7 @@ class Bundle:
         return sorted(path for path in (self.folder / "models").glob("*.pt") if inside(self.folder, path))
 
     def contract(self, name: str = "pretrained") -> dict[str, Any]:
-        """What is known of a file of weights."""
+        """Contract of a file of weights, as far as it is known."""
         file = self.folder / f"models/{name}.pt"
         return read_contract(file) if inside(self.folder, file.with_suffix(".json")) else {}
 

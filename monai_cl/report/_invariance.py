@@ -1,4 +1,4 @@
-"""How well points were found again in other sequences, as tables with intervals."""
+"""Errors of points looked for in other sequences, as tables with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which crops of other patients the pretrained network finds most like a crop."""
+"""Nearest neighbours: the crops of other patients that the pretrained network finds most like a crop."""
 
 from __future__ import annotations
 

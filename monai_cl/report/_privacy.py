@@ -1,4 +1,4 @@
-"""What must not leave the machine: names of cases, and where files lie."""
+"""Names of cases and places of files, which must not leave the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the evaluations and curves found, as tables with intervals."""
+"""Results of evaluations and curves, as tables with intervals."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def inside(folder: Path, path: Path) -> bool:
-    """Whether a path is a regular file in a folder, neither by ``..`` nor by a link outside of it."""
+    """Tell whether a path is a regular file in a folder, neither by ``..`` nor by a link outside of it."""
     return below(folder, path) and path.is_file()
 
 
 def below(folder: Path, path: Path) -> bool:
-    """Whether a path stays in a folder when its links are followed."""
+    """Tell whether a path stays in a folder when its links are followed."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # links in a circle
@@ -23,7 +23,7 @@ def below(folder: Path, path: Path) -> bool:
 
 
 def is_data(value: Any) -> bool:
-    """Whether a value of a config is a number, a truth value, a text that is no code, nothing, or a list of these."""
+    """Tell whether a value of a config is a number, a truth value, a text without code, nothing, or a list of these."""
     if isinstance(value, list | tuple):
         return all(map(is_data, value))
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What a report needs beyond the results: a few prepared volumes, the views' settings, the pretrained network."""
+"""Sources of a report beyond the results: a few prepared volumes, the views' settings, the pretrained network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PreparedVolume:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the volumes of a study are, and how a run saw them.
+    """Volumes of a study, as a run saw them.
 
     Attributes:
         found: The runs of the report.

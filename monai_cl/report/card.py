@@ -139,7 +139,7 @@ def write_card(bundle: str | Path) -> Path:
 
 
 def check_card(bundle: str | Path) -> str:
-    """How the model card differs from what prose and records give, as a unified diff; empty where it does not."""
+    """Difference of the model card from what prose and records give, as a unified diff; empty where there is none."""
     target = Path(bundle) / CARD
     wanted = render_card(bundle).splitlines(keepends=True)
     present = target.read_text(encoding="utf-8").splitlines(keepends=True) if target.is_file() else []

@@ -92,7 +92,7 @@ def cell_text(cell: Cell) -> str:
 
 
 def is_number(cell: Cell) -> bool:
-    """Whether a cell is set flush right."""
+    """Tell whether a cell is set flush right."""
     return isinstance(cell, (int, float, Estimate)) and not isinstance(cell, bool)
 
 

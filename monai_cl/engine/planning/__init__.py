@@ -1,4 +1,4 @@
-"""What a run will cost, from a short dry run of its configuration."""
+"""Cost of a run, from a short dry run of its configuration."""
 
 from typing import TYPE_CHECKING
 

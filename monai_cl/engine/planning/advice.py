@@ -1,4 +1,4 @@
-"""Which of loader and device holds a run up, and which setting to turn."""
+"""Bottleneck of a run, loader or device, and the setting to turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ROOM = 0.5  # share of a GPU's memory up to which a larger batch fits for sure
 
 @dataclass(frozen=True)
 class Advice:
-    """What holds a run up.
+    """Bottleneck of a run, with a remedy.
 
     Args:
         bottleneck: ``"loader"`` or ``"device"``.
@@ -27,7 +27,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Measured:
-    """What advice rests on: times of a step in seconds, sizes in MB.
+    """Measurements that advice rests on: times of a step in seconds, sizes in MB.
 
     Args:
         loader: A batch, the loader alone.

@@ -88,7 +88,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 class _Run:
-    """What a configuration builds, with few volumes and no handlers.
+    """Run that a configuration builds, with few volumes and no handlers.
 
     Args:
         parser: The configuration.

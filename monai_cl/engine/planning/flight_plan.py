@@ -16,7 +16,7 @@ from monai_cl.engine.planning.advice import Advice
 
 @dataclass(frozen=True)
 class FlightPlan:
-    """What a run costs, measured on a few steps and extended to all of them.
+    """Cost of a run, measured on a few steps and extended to all of them.
 
     Args:
         device: Where it trains.
