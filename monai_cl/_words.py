@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 def suggestion(name: object, valid: Iterable[object], *, form: str = ", did you mean {!r}?") -> str:
-    """What to say after an unknown name: the closest valid one, or nothing where none is close.
+    """Words after an unknown name: the closest valid one, or nothing where none is close.
 
     Args:
         name: The unknown name.

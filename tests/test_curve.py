@@ -671,6 +671,21 @@ def test_forks_of_a_warm_process_do_what_processes_do(tmp_path: Path) -> None:
         ({"arms": {"a": {}}}, r"arm 'a' must say what it is `pretrained` with"),
         ({"arms": {"a": {"pretrained": "x.pt"}}}, r"compared with one arm without pretraining .* pretraining: none"),
         ({"keep_models": "no"}, r"keep_models must be true or false, got 'no'"),
+        ({"keep_models": "no", "seeds": "a"}, r"seeds must be whole numbers, got \['a'\]; keep_models must be true or"),
+        ({"overlays": {"a": 1}}, r"overlays must be names or paths, got \[\{'a': 1\}\]"),
+        ({"evaluation": {"confidence": 95}}, r"evaluation\.confidence must be a number from 0\.5 to 0\.999, got 95"),
+        ({"evaluation": False}, r"evaluation must hold the keys section, .*exclude, got False"),
+        ({"equal_compute": 3}, r"equal_compute must be false or hold the keys budgets, arms, got 3"),
+        ({"settings": ["a"]}, r"settings must hold ids of the bundle's configs and their values, got \['a'\]"),
+        ({"arms": []}, r"arms must hold at least one name with its settings, got \[\]"),
+        (
+            {"arms": {"s": {"pretrained": "none"}, "a": {"pretrained": {"seeds": [1, 1]}}}},
+            r"seeds of pretrained of arm 'a' must be different numbers, got \[1, 1\]",
+        ),
+        (
+            {"arms": {"s": {"pretrained": "none"}, "a": {"pretrained": ["x.pt", "x.pt"]}}},
+            r"pretrained of arm 'a' must be different paths",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_is_answered(config: Callable[..., Path], changes: dict[str, Any], answer: str) -> None:

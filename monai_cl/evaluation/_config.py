@@ -2,229 +2,32 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    PrivateAttr,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
-from monai_cl import bundles
 from monai_cl._words import suggestion
+from monai_cl.evaluation._arms import (
+    NAME,
+    Arm,
+    Budget,
+    Budgets,
+    Bundle,
+    Flag,
+    Names,
+    Place,
+    Pretraining,
+    Seeds,
+    Settings,
+    Text,
+)
 from monai_cl.evaluation._keys import Keys, Where, load, must, read_keys
-from monai_cl.evaluation.records import PAIRED
 
 LONGER = "_2x"  # ends the name of the arm with twice the steps
 COMPUTE = "_plus_"  # joins the reference and the arm whose pretraining time it gets
-# what the curve sets alike for every arm
-DECIDED = ("labels", "seed", "pretrained", "model", "output_dir", "evaluation_section", "bundle_root", "config_file")
-SHARED = (
-    "dataset_dir", "datalist", "recipe", "recipe_options",
-    "finetune_epochs", "finetune_epoch_length", "finetune_batch_size",
-)  # fmt: skip
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _WHAT, _HINT = "the file of a curve", "; the tutorials hold one to start from, curve_hippocampus.yaml"
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _in_order(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
-    if not budgets:
-        raise ValueError("must hold at least one number of labels, got []")
-    return tuple(sorted(set(budgets), key=lambda budget: math.inf if budget == "all" else budget))
-
-
-def _different(numbers: tuple[int, ...]) -> tuple[int, ...]:
-    if not numbers:
-        raise ValueError("must be whole numbers, got []")
-    if len(set(numbers)) < len(numbers):
-        raise ValueError(f"must be different numbers, got {list(numbers)}")
-    return numbers
-
-
-def _bundle(value: Any) -> Path:
-    """Folder of a bundle, by its path or its name."""
-    folder = Path(str(value))
-    return folder if (folder / "configs").is_dir() else bundles.path(str(value))
-
-
-def _leaves(value: Any, refused: Sequence[str]) -> dict[str, Any]:
-    """Values of ids of a bundle, none of which the curve sets itself."""
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"must hold ids of the bundle's configs and their values, got {value!r}")
-    wrong = [str(key) for key in value or {} if key in refused]
-    if wrong:
-        them = "it" if len(wrong) == 1 else "them"
-        raise ValueError(
-            f"must leave {', '.join(wrong)} to the curve, which sets {them} alike for every arm; take {them} out"
-        )
-    return {str(key): item for key, item in (value or {}).items()}
-
-
-def _switch(section: type[Keys]) -> BeforeValidator:
-    """Let a section be switched off by ``false``."""
-
-    def read(value: Any) -> Any:
-        if value is False:
-            return None
-        if value is not None and value is not True and not isinstance(value, dict | Keys):
-            raise ValueError(f"must be false or hold the keys {', '.join(section.known())}, got {value!r}")
-        return value if isinstance(value, dict | Keys) else {}
-
-    return BeforeValidator(read)
-
-
-def _checkpoints(value: Any) -> dict[str, Path]:
-    """Files of weights by the name of their run."""
-    listed = _listed(value)
-    if not all(isinstance(each, str) for each in listed):
-        raise ValueError(f"must be names or paths, got {value!r}")
-    paths = [Path(text) for text in listed]
-    if not paths or len({path.resolve() for path in paths}) < len(paths):
-        raise ValueError(f"must be different paths, got {value!r}")
-    stems = [path.stem for path in paths]
-    unique = len(set(stems)) == len(stems) and all(_NAME.fullmatch(stem) for stem in stems)
-    return {stem if unique else f"run_{i}": path for i, (stem, path) in enumerate(zip(stems, paths, strict=True))}
-
-
-def _start(value: Any) -> str:
-    if isinstance(value, dict | Keys):
-        return "~runs"
-    return "~none" if value is None or str(value).lower() in ("none", "null", "") else "~files"
-
-
-Flag = Annotated[bool, Field(strict=True), must("be true or false")]
-Text = Annotated[str, BeforeValidator(str)]
-Names = Annotated[tuple[Annotated[str, Field(strict=True)], ...], must("be names or paths"), BeforeValidator(_listed)]
-_BUDGET = must("be numbers of labels from 1, or all")
-Budget = int | Literal["all"]
-Budgets = Annotated[
-    tuple[Annotated[Annotated[int, Field(strict=True, ge=1)] | Literal["all"], _BUDGET], ...],
-    BeforeValidator(_listed),
-    AfterValidator(_in_order),
-]
-Seeds = Annotated[
-    tuple[Annotated[int, Field(strict=True)], ...],
-    must("be whole numbers"),
-    BeforeValidator(_listed),
-    AfterValidator(_different),
-]
-Bundle = Annotated[Path, BeforeValidator(_bundle)]
-Place = Annotated[Path | None, BeforeValidator(lambda value: str(value) if value else None)]
-Settings = Annotated[dict[str, Any], BeforeValidator(lambda value: _leaves(value, DECIDED))]
-Tuning = Annotated[dict[str, Any], BeforeValidator(lambda value: _leaves(value, (*DECIDED, *SHARED)))]
-
-
-class Pretraining(Keys):
-    """Pretraining runs of an arm: the ``pretrain`` step of a bundle, once for each seed.
-
-    Attributes:
-        bundle: The bundle; that of the curve when left out.
-        overlays: Config files laid on the step, by name or path.
-        settings: Values of ids of its configs.
-        seeds: One for each run.
-        paired: Each seed of fine-tuning starts from one run, in turn, instead of from every one.
-        after: The arm whose pretrained networks the runs begin with, run by run: a second stage.
-        of: The arm whose pretrained networks are taken as they are; there are then no runs of its own.
-    """
-
-    bundle: Bundle = Path()
-    overlays: Names = ()
-    settings: Settings = Field(default_factory=dict)
-    seeds: Seeds = (0,)
-    paired: Flag = False
-    after: Text = ""
-    of: Text = ""
-
-    @model_validator(mode="after")
-    def _agree(self) -> Pretraining:
-        given = self.model_fields_set
-        if "of" in given and len(given) > 1:
-            raise ValueError(f"must say nothing beside `of`, whose runs are taken as they are, got {sorted(given)}")
-        for key in ("seeds", "paired") if self.after else ():
-            if key in given:
-                got = list(self.seeds) if key == "seeds" else self.paired
-                raise ValueError(f"must leave {key} to the arm that it is `after`, got {got}; take it out")
-        _leaves(self.settings, ["start"] if self.after else [])
-        return self
-
-
-class Arm(Keys):
-    """Start of networks, and settings of their fine-tuning.
-
-    Attributes:
-        pretrained: Nothing, files of weights by the name of their run, or how to pretrain.
-        settings: Values of ids for its fine-tuning.
-        title: Its name in words.
-        pretraining_seconds: Time of one run behind the files, where somebody knows.
-    """
-
-    pretrained: Annotated[
-        Annotated[None, BeforeValidator(lambda _: None), Tag("~none")]
-        | Annotated[dict[str, Path], BeforeValidator(_checkpoints), Tag("~files")]
-        | Annotated[Pretraining, Tag("~runs")],
-        Discriminator(_start),
-    ]
-    settings: Tuning = Field(default_factory=dict)
-    title: Text = ""
-    pretraining_seconds: Annotated[float, Field(strict=True, ge=0), must("be a number from 0")] | None = None
-    _name: str = PrivateAttr("")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _says(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or ("pretrained" not in value and set(value) <= set(cls.known())):
-            raise ValueError(f"must say what it is `pretrained` with: none, paths, or settings; got {value!r}")
-        return value
-
-    @property
-    def name(self) -> str:
-        """Its name in tables and folders."""
-        return self._name
-
-    @property
-    def pretraining(self) -> Pretraining | None:
-        """Pretraining of its networks, where they are pretrained here."""
-        return self.pretrained if isinstance(self.pretrained, Pretraining) else None
-
-    @property
-    def checkpoints(self) -> Mapping[str, Path]:
-        """Files that it starts from, by name of the pretraining run."""
-        return self.pretrained if isinstance(self.pretrained, dict) else {}
-
-    @property
-    def runs(self) -> tuple[str, ...]:
-        """Names of the pretraining runs; one empty name without pretraining."""
-        if self.pretraining is not None:
-            return tuple(f"seed_{seed}" for seed in self.pretraining.seeds)
-        return tuple(self.checkpoints) or ("",)
-
-    @property
-    def series(self) -> tuple[str, ...]:
-        """Names of the series of fine-tunings: one for each pretraining run, or one that takes the runs in turn."""
-        paired = self.pretraining is not None and self.pretraining.paired and len(self.runs) > 1
-        return (PAIRED,) if paired else self.runs
-
-    def run_of(self, series: str, place: int) -> str:
-        """The pretraining run that a fine-tuning starts from, given its series and the place of its seed."""
-        return self.runs[place % len(self.runs)] if series == PAIRED else series
-
-    @property
-    def from_scratch(self) -> bool:
-        """Tell whether there is no pretraining."""
-        return self.runs == ("",)
 
 
 class Evaluation(Keys):
@@ -270,6 +73,19 @@ class Longer(Keys):
 
     budgets: Budgets = ()
     tolerance: Annotated[float, Field(strict=True, ge=0, le=1), must("be a number from 0 to 1")] = 0.005
+
+
+def _switch(section: type[Keys]) -> BeforeValidator:
+    """Let a section be switched off by ``false``."""
+
+    def read(value: Any) -> Any:
+        if value is False:
+            return None
+        if value is not None and value is not True and not isinstance(value, dict | Keys):
+            raise ValueError(f"must be false or hold the keys {', '.join(section.known())}, got {value!r}")
+        return value if isinstance(value, dict | Keys) else {}
+
+    return BeforeValidator(read)
 
 
 class CurveConfig(Keys):
@@ -323,7 +139,7 @@ class CurveConfig(Keys):
         """Work out what one key leaves to others."""
         settled: set[str] = set()
         for name, arm in self.arms.items():
-            if not _NAME.fullmatch(name) or name.endswith(LONGER) or COMPUTE in name:
+            if not NAME.fullmatch(name) or name.endswith(LONGER) or COMPUTE in name:
                 raise ValueError(
                     f"the name of an arm must be of letters, digits, '_', '-' and '.', and leave {LONGER!r} at the "
                     f"end and {COMPUTE!r} to the arms that are added, got {name!r}"

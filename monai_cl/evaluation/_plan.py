@@ -14,7 +14,8 @@ from monai_cl._words import suggestion
 from monai_cl.data import digest
 from monai_cl.datalist import load_datalist, read_datalist, split_sections, subject_of
 from monai_cl.engine.patients import patients_of
-from monai_cl.evaluation._config import COMPUTE, LONGER, Arm, Budget, CurveConfig, Evaluation
+from monai_cl.evaluation._arms import Arm, Budget
+from monai_cl.evaluation._config import COMPUTE, LONGER, CurveConfig, Evaluation
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation.records import HANDED, LONG, PAIRED, left_out, of_patients
 

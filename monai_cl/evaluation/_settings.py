@@ -63,18 +63,8 @@ class Settings:
         plan = self.plan
         step = plan.pretrain[cell.arm] if cell.role == PRETRAIN else plan.train
         overrides = self.overrides(cell, step)
-        found = {
-            "configs": step.digest(),
-            "overrides": _without_places(overrides),
-            "seed": cell.seed,
-            "datalist": _seen(step, overrides) if cell.role == PRETRAIN else plan.trained_on,
-            "recipe": _recipe(step, overrides),
-            "versions": versions(),
-        }
-        if cell.role == PRETRAIN:
-            return _settled({**found, "start": self.training(plan.cell(cell.needs[0]))} if cell.needs else found)
-        more = {"labels": cell.budget, "epochs": self.epochs(cell), "pretrained": self._origin(cell, self.training)}
-        return _settled({**found, **more})
+        seen = _seen(step, overrides) if cell.role == PRETRAIN else plan.trained_on
+        return self._of(cell, step, overrides, seen, self.training)
 
     def evaluation(self, cell: Cell) -> dict[str, Any]:
         """Settings that the scores of a network depend on besides the network."""
@@ -95,27 +85,39 @@ class Settings:
     def of_0_1_0(self, cell: Cell) -> dict[str, Any]:
         """Both together, as version 0.1.0 recorded them."""
         plan = self.plan
-        step = plan.pretrain[cell.arm] if cell.role == PRETRAIN else plan.evaluate
-        overrides = self.overrides(cell, step)
-        if cell.role != PRETRAIN:
-            overrides = {**self.overrides(cell, plan.train), **overrides}
-        found = {
-            "configs": step.digest(),
-            "overrides": _without_places(overrides),
-            "seed": cell.seed,
-            "datalist": _file_read(step, overrides) if cell.role == PRETRAIN else plan.datalist,
-            "recipe": _recipe(step, overrides),
-            "versions": versions(),
-        }
         if cell.role == PRETRAIN:
-            return _settled({**found, "start": self.of_0_1_0(plan.cell(cell.needs[0]))} if cell.needs else found)
-        more = {
-            "labels": cell.budget,
-            "epochs": self.epochs(cell),
-            "section": plan.config.evaluation.section,
-            "pretrained": self._origin(cell, self.of_0_1_0),
-        }
-        return _settled({**found, **more})
+            step = plan.pretrain[cell.arm]
+            overrides = self.overrides(cell, step)
+            return self._of(cell, step, overrides, _file_read(step, overrides), self.of_0_1_0)
+        overrides = {**self.overrides(cell, plan.train), **self.overrides(cell, plan.evaluate)}
+        section = {"section": plan.config.evaluation.section}
+        return self._of(cell, plan.evaluate, overrides, plan.datalist, self.of_0_1_0, **section)
+
+    def _of(
+        self,
+        cell: Cell,
+        step: Step,
+        overrides: Mapping[str, Any],
+        datalist: str,
+        origin: Callable[[Cell], dict[str, Any]],
+        **more: Any,
+    ) -> dict[str, Any]:
+        """Settings of a cell, given the digest of its data and the form in which its pretraining is recorded."""
+        if cell.role == PRETRAIN:
+            more |= {"start": origin(self.plan.cell(cell.needs[0]))} if cell.needs else {}
+        else:
+            more |= {"labels": cell.budget, "epochs": self.epochs(cell), "pretrained": self._origin(cell, origin)}
+        return _settled(
+            {
+                "configs": step.digest(),
+                "overrides": _without_places(overrides),
+                "seed": cell.seed,
+                "datalist": datalist,
+                "recipe": _recipe(step, overrides),
+                "versions": versions(),
+                **more,
+            }
+        )
 
     def changes(self, cell: Cell, record: Mapping[str, Any]) -> tuple[list[Change], list[Change]]:
         """Differences between the record of a cell and now: of its training, and of its evaluation."""

@@ -1,4 +1,4 @@
-"""What is measured and what follows from it: one class each for a score, an interval, convergence, labels saved."""
+"""Measured scores and their consequences: one class each for a score, an interval, convergence, labels saved."""
 
 from __future__ import annotations
 
@@ -118,13 +118,13 @@ class Interval:
     verdict: str = ""
 
     def contains(self, value: float) -> bool:
-        """Whether ``value`` lies inside; never, where the ends are undefined."""
+        """Tell whether ``value`` lies inside; never, where the ends are undefined."""
         return self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """Whether training twice as long would have changed the score.
+    """Answer to the question whether training twice as long would have changed the score.
 
     Attributes:
         converged: ``True`` where it would not, ``False`` where it would, ``None`` where the interval decides neither.
@@ -271,6 +271,11 @@ class Curve:
                 return arm
         raise ValueError(f"arm must be one of {', '.join(arm.name for arm in self.arms)}, got {name!r}")
 
+    def counts(self) -> str:
+        """Number of cases that count, of their patients, and of those left out."""
+        said = of_patients(int(self.record.get("cases", 0)), int(self.record.get("patients", 0)))
+        return f"{said}, {left_out(self.record['excluded']['cases'])}" if self.record.get("excluded") else said
+
     def means(self, arm: str, *, metric: str = "dice", label: str = MEAN) -> list[Interval]:
         """Means of an arm, by budget."""
         return self._estimates("mean", arm, "", metric, label)
@@ -287,7 +292,7 @@ class Curve:
 
 
 def verdict(low: float, high: float, *, seeds: int, runs: int | None, clustered: bool = True) -> str:
-    """What a paired difference may be called, in words.
+    """Name that a paired difference deserves, in words.
 
     An interval that leaves out 0 is a ``gain`` (or a ``loss``) from five seeds with a pretraining run each and patients
     resampled as a whole; below that it is a ``hint``. Few seeds can agree by chance, one run may be a lucky one, and
@@ -354,7 +359,7 @@ def left_out(cases: int) -> str:
 
 
 def _lacking(seeds: int, runs: int | None, clustered: bool) -> str:
-    """What is too little, in words; empty where nothing is."""
+    """Evidence that is lacking, in words; empty where none is."""
     found = []
     if seeds < ENOUGH or (runs is not None and runs < min(seeds, ENOUGH)):
         behind = f" on {runs} pretraining run{'' if runs == 1 else 's'}" if runs is not None and runs < seeds else ""

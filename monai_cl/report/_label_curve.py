@@ -24,19 +24,19 @@ _FACTS = ("date", "hardware", "section", "steps", "cell_seconds", "elapsed_secon
 
 
 def curve_tables(curve: Curve) -> list[Table]:
-    """What the curve shows: Dice, differences, labels saved, whether the reference was trained long enough."""
+    """Results of the curve: Dice, differences, labels saved, whether the reference was trained long enough."""
     tables = [_means(curve, "dice"), *_differences(curve), *_labels_saved(curve), *_convergence(curve)]
     return [table for table in tables if table.rows]
 
 
 def curve_details(curve: Curve) -> list[Table]:
-    """What the curve rests on: its arms, the distances between surfaces, versions and hardware."""
+    """Circumstances of the curve: its arms, the distances between surfaces, versions and hardware."""
     tables = [_arms(curve), *(_means(curve, metric) for metric in _METRICS if metric != "dice"), _facts(curve)]
     return [table for table in tables if table.rows]
 
 
 def curve_warnings(curve: Curve) -> list[str]:
-    """What a reader must know of the curve, in sentences."""
+    """Remarks that a reader of the curve must know, in sentences."""
     said = [f"{note[:1].upper()}{note[1:]}." if not note.endswith(".") else note for note in curve.notes]
     if curve.failed:  # their reasons may name cases, and stay in summary.json
         said.append(f"These runs failed and are left out: {', '.join(sorted(curve.failed))}.")
@@ -108,8 +108,7 @@ def _labels_saved(curve: Curve) -> Iterator[Table]:
         (f"{s.arm} instead of {s.reference}", s.comparison, s.budget, round(s.target, 3), _number(s.needed), _saved(s))
         for s in curve.labels_saved
     ]
-    counted = of_patients(int(curve.record.get("cases", 0)), int(curve.record.get("patients", 0)))
-    notes = [f"intervals over {counted}"] if rows else []
+    notes = [f"intervals over {curve.counts()}"] if rows else []
     notes += ["open: beyond the budgets that were measured"] if any(map(_is_open, curve.labels_saved)) else []
     notes += dict.fromkeys(note for saved in curve.labels_saved for note in saved.notes)
     yield Table("Labels saved at equal Dice", heads, tuple(rows), tuple(notes))

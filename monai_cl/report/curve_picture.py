@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_cl.engine.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, new_figure, save
-from monai_cl.evaluation.records import left_out, of_patients, short
+from monai_cl.evaluation.records import short
 from monai_cl.evaluation.results import COMPUTE, STEPS, Curve, CurveArm, Estimate
 
 if TYPE_CHECKING:
@@ -51,29 +51,26 @@ def curve_figure(curve: Curve) -> Figure:
 def curve_in_words(curve: Curve) -> str:
     """The same for those who cannot see the picture."""
     confidence = round(100 * curve.estimates[0].confidence) if curve.estimates else 95
-    parts = [f"Mean Dice over {_counted(curve)} against the number of labels, {confidence} % intervals."]
+    parts = [f"Mean Dice over {curve.counts()} against the number of labels, {confidence} % intervals."]
     for arm in _shown(curve):
         values = ", ".join(f"{e.estimate:.3f} with {e.budget}" for e in curve.means(arm.name))
         parts.append(f"{arm.title}: {values}.")
     for arm, comparison, estimates in _gains(curve):
-        values = ", ".join(f"{_in_points(e)} with {e.budget}" for e in estimates)
+        values = ", ".join(f"{in_points(e)}{_word(e)} with {e.budget}" for e in estimates)
         parts.append(f"{arm.title} less {_other(curve, estimates[0])} at {comparison}, in Dice points: {values}.")
     return " ".join(parts)
 
 
-def _in_points(estimate: Estimate) -> str:
-    """A difference with its interval and the word for it."""
-    word = short(estimate.verdict)
-    if word == "undefined":
+def in_points(estimate: Estimate) -> str:
+    """A difference in Dice points with its interval."""
+    if short(estimate.verdict) == "undefined":
         return f"{100 * estimate.estimate:+.1f} [interval undefined]"
-    ends = f"[{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
-    return f"{100 * estimate.estimate:+.1f} {ends}{f' ({word})' if word else ''}"
+    return f"{100 * estimate.estimate:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 
-def _counted(curve: Curve) -> str:
-    said = of_patients(int(curve.record["cases"]), int(curve.record.get("patients", 0)))
-    excluded = curve.record.get("excluded")
-    return f"{said}, {left_out(excluded['cases'])}" if excluded else said
+def _word(estimate: Estimate) -> str:
+    word = short(estimate.verdict)
+    return "" if word in ("", "undefined") else f" ({word})"
 
 
 def _draw_means(ax: Axes, curve: Curve) -> None:
@@ -142,7 +139,7 @@ def _gains(curve: Curve) -> list[tuple[CurveArm, str, list[Estimate]]]:
 
 
 def _other(curve: Curve, estimate: Estimate) -> str:
-    """What is subtracted, in words; how it got its steps stands beside it."""
+    """Arm that is subtracted, in words; how it got its steps stands beside it."""
     name = str(curve.record["reference"]) if estimate.comparison == COMPUTE else estimate.reference
     return curve.arm(name).title
 
@@ -181,4 +178,4 @@ def _headline(curve: Curve) -> str:
     drawn = "bands and bars" if _few(curve) else "bars"
     meaning = f"{drawn} are {confidence} % intervals over patients, seeds and pretraining runs"
     carries = next((e.verdict for e in curve.estimates if e.metric == "dice" and e.verdict.startswith("hint")), "")
-    return f"{record['section']}: {_counted(curve)}, {seeds}; {meaning}{failed}" + (f"\n{carries}" if carries else "")
+    return f"{record['section']}: {curve.counts()}, {seeds}; {meaning}{failed}" + (f"\n{carries}" if carries else "")

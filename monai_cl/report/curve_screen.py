@@ -11,7 +11,7 @@ from rich.text import Text
 
 from monai_cl.evaluation.results import STEPS, Curve, Estimate
 from monai_cl.report._label_curve import curve_warnings
-from monai_cl.report.curve_picture import curve_in_words, draw_curve
+from monai_cl.report.curve_picture import curve_in_words, draw_curve, in_points
 
 
 def show_curve(curve: Curve, folder: Path, console: Console) -> None:
@@ -39,12 +39,12 @@ def differences_table(curve: Curve) -> Table:
             for found in curve.differences(arm.name, comparison=comparison):
                 names = f"{found.arm} less {found.reference}"
                 said = "; ".join(caveats(curve, found))
-                table.add_row(Text(names, overflow="fold"), str(found.budget), Text(_points(found)), Text(said))
+                table.add_row(Text(names, overflow="fold"), str(found.budget), Text(in_points(found)), Text(said))
     return table
 
 
 def caveats(curve: Curve, found: Estimate) -> Iterator[str]:
-    """What stands beside a difference: its verdict, what it cannot tell, and whether the reference had converged.
+    """Remarks beside a difference: its verdict, its limits, and whether the reference had converged.
 
     Args:
         curve: The curve.
@@ -58,12 +58,6 @@ def caveats(curve: Curve, found: Estimate) -> Iterator[str]:
         if check.arm == found.reference and check.budget == found.budget and check.converged is not True:
             word = "not converged" if check.converged is False else "perhaps not converged"
             yield f"{check.arm} is {word}: a part may be faster convergence"
-
-
-def _points(found: Estimate) -> str:
-    if found.verdict == "undefined":
-        return f"{100 * found.estimate:+.1f} [undefined]"
-    return f"{100 * found.estimate:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 __all__ = ["caveats", "differences_table", "show_curve"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -27,7 +28,6 @@ from monai_cl.report._facts import details, facts, handed_over
 from monai_cl.report._folders import Found, Run, find
 from monai_cl.report._invariance import invariance_tables
 from monai_cl.report._label_curve import curve_details, curve_tables, curve_warnings
-from monai_cl.report._limits import limits
 from monai_cl.report._neighbours import draw_neighbours
 from monai_cl.report._page import page_environment
 from monai_cl.report._privacy import CaseNames
@@ -51,7 +51,7 @@ class Photo:
 
     @property
     def source(self) -> str:
-        """What goes into ``src``."""
+        """Data URI for ``src``."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
@@ -72,7 +72,7 @@ class Section:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing but words of what is missing."""
+        """Tell whether there is nothing but words of what is missing."""
         return not (self.points or self.photos or self.tables or self.pictures or self.viewers or self.folded)
 
 
@@ -130,7 +130,7 @@ def write_report(
         *_made("views", "Views and their correspondences", lambda: [_views(sources)]),
         *_made("neighbours", "Nearest neighbours", lambda: [_neighbours(sources, console) if neighbours else off]),
         *_made("weights", "Weights handed over", lambda: [_weights(found)]),
-        *_made("limits", "Limits", lambda: [Section("limits", "Limits", points=limits(found))]),
+        *_made("limits", "Limits", lambda: [Section("limits", "Limits", points=_limits(found))]),
     ]
     absent = [f"{section.title}: {' '.join(section.said)}" for section in sections if section.empty]
     absent += _not_read(found)
@@ -274,6 +274,42 @@ def _weights(found: Found) -> Section:
     if not section.tables:
         section.said.append("No receipt was recorded and no bundle with weights was given.")
     return section
+
+
+def _limits(found: Found) -> list[str]:
+    """One sentence or two a limit."""
+    return [*_of_runs(found), *dict.fromkeys(text for bundle in found.bundles for text in _of_card(bundle.folder))]
+
+
+def _of_runs(found: Found) -> list[str]:
+    evaluations, curves = found.of("evaluate"), found.of("curve")
+    said = ["For research. Not for diagnosis or treatment."]
+    if evaluations and not curves:
+        said.append(
+            "There is no label-efficiency curve here: each evaluation is of one network, from one seed and one subset "
+            "of labels. Whether pretraining helped cannot be told from them."
+        )
+    if not evaluations and not curves:
+        said.append("Nothing here was evaluated on unseen cases: losses alone do not show that pretraining helped.")
+    silent = [run.name for run in found.of("pretrain", "train", "evaluate") if not run.record]
+    if silent:
+        said.append(f"Versions, hardware, data and times were not recorded by: {', '.join(silent)}.")
+    cut = [run.name for run in found.runs if run.record.get("parts") and not run.record["parts"][-1].get("finished")]
+    if cut:
+        said.append(f"These runs had not finished when the report was made: {', '.join(cut)}.")
+    resumed = [run.name for run in found.runs if len(run.record.get("parts", ())) > 1]
+    if resumed:
+        said.append(f"These runs were stopped and went on later: {', '.join(resumed)}.")
+    return said
+
+
+def _of_card(bundle: Path) -> list[str]:
+    """The points under the heading "Limits" of a bundle's model card."""
+    card = bundle / "docs/README.md"
+    text = card.read_text(encoding="utf-8") if inside(bundle, card) else ""
+    section = re.search(r"^## Limits\s*\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    points = re.split(r"^- ", section.group(1), flags=re.MULTILINE)[1:] if section else []
+    return [" ".join(point.split()).replace("`", "") for point in points]
 
 
 def _render(title: str, sections: Sequence[Section], date: str) -> str:
