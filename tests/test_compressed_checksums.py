@@ -105,3 +105,31 @@ def test_a_stream_that_goes_on_for_ever_is_left(tmp_path: Path) -> None:
     (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(gzip.decompress(MEMBER) + bytes(1 << 28)))
     with pytest.raises(UnusableImageError, match="far more data than the header announces"):
         read_grid(tmp_path / "bomb.nii.gz")
+
+
+def test_a_look_at_what_comes_next_moves_nothing(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 2000
+    (tmp_path / "a.gz").write_bytes(gzip.compress(content[:300], mtime=0) + gzip.compress(content[300:], mtime=0))
+    with InflatedFile(open(tmp_path / "a.gz", "rb"), closes=True) as stream:
+        assert stream.peek(400) == content[:400]
+        assert stream.tell() == 0
+        assert stream.read(10) == content[:10]
+        assert stream.peek(5) == content[10:15]
+        assert stream.peek(len(content)) == content[10:]
+        assert stream.read() == content[10:]
+        assert stream.peek(1) == b""
+
+
+def test_a_scan_inflates_each_byte_of_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inflated = []
+    inflate = InflatedFile._inflate
+
+    def counted(stream: InflatedFile, raw: bytes) -> bytes:
+        found = inflate(stream, raw)
+        inflated.append(len(found))
+        return found
+
+    monkeypatch.setattr(InflatedFile, "_inflate", counted)
+    (tmp_path / "a.nii.gz").write_bytes(MEMBER)
+    read_grid(tmp_path / "a.nii.gz")
+    assert sum(inflated) == len(gzip.decompress(MEMBER))

@@ -32,19 +32,17 @@ def open_nifti(path: Path) -> Any:
         with open_regular(path):
             return nibabel.load(path)
     with open_regular(path) as file:
-        stream = InflatedFile(file) if packed else file
-        start = stream.read(_START) or b""
-    kind = nibabel.Nifti2Image if _number(start, 0, 4) == 540 else nibabel.Nifti1Image
-    _check_length(start)
-    if not packed:
-        holder = FileHolder(filename=str(path))
-        return kind.from_file_map({"header": holder, "image": holder})
-    inflated = InflatedFile(open(path, "rb"), closes=True)  # noqa: SIM115 - closing_stream closes it
+        start = b"" if packed else file.read(_START)
+    inflated = InflatedFile(open(path, "rb"), closes=True) if packed else None  # noqa: SIM115 - closing_stream closes it
     try:
+        start = inflated.peek(_START) if inflated else start
+        kind = nibabel.Nifti2Image if _number(start, 0, 4) == 540 else nibabel.Nifti1Image
+        _check_length(start)
         holder = FileHolder(fileobj=inflated, filename=str(path))
         return kind.from_file_map({"header": holder, "image": holder})
     except BaseException:
-        inflated.close()
+        if inflated:
+            inflated.close()
         raise
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from monai_cl.io.errors import UnusableImageError
 
-_FEED = 1 << 15  # compressed bytes at a time: at most 32 MB come out of them
+_FEED = 1 << 13  # compressed bytes at a time: at most 8 MB come out of them
 _BLOCK = 1 << 20
 _SLACK = 1 << 26  # bytes behind the voxels that are still read for the sake of the checksum
 
@@ -98,6 +98,15 @@ class InflatedFile(io.RawIOBase):
         while self._place < target and (self._rest or self._fill()):
             self._take(target - self._place)
         return self._place
+
+    def peek(self, count: int) -> bytes:
+        """The next bytes, as far as there are so many; reading goes on before them."""
+        parts, self._rest = [self._rest], memoryview(b"")
+        while sum(map(len, parts)) < count and self._fill():
+            parts.append(self._rest)
+            self._rest = memoryview(b"")
+        self._rest = memoryview(b"".join(parts))
+        return bytes(self._rest[:count])
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer as far as there is something."""
