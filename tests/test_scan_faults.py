@@ -166,16 +166,39 @@ def test_echoes_whose_images_all_have_one_identifier_are_no_copies(data, tags):
     assert "4 slice positions x 2 images each" in left_out.detail
 
 
+def named_in_listing(data, *names):
+    (data / "dataset.json").write_text(json.dumps({"training": [{"image": name} for name in names]}))
+    return {entry.paths[0]: (entry.reason, entry.detail) for entry in scanned(data).left_out}
+
+
 def test_a_series_that_dataset_json_names_is_left_out_for_its_own_reason(data):
     write_series(data / "gap", [0, 1, 3, 4])
+    found = named_in_listing(data, "gap", "nowhere")
+    assert list(found) == ["gap", "nowhere"]
+    assert found["gap"][0] == "missing or unevenly spaced slices"
+    assert found["nowhere"][0] == "named in dataset.json but absent"
+
+
+@pytest.mark.parametrize("second", [range(4), [0, 1, 3, 4]], ids=["two whole ones", "one with a gap"])
+def test_a_folder_of_several_series_that_dataset_json_names_is_not_one_usable_series(data, second):
+    write_series(data / "both/a", range(4), "1.2.97")
+    write_series(data / "both/b", second, "1.2.98")
+    found = named_in_listing(data, "both")
+    assert found["both"] == (
+        "named in dataset.json but not one usable series",
+        "list the files of one series, or give each a folder of its own",
+    )
+    assert len(found) == (1 if second == range(4) else 2)
+
+
+def test_two_series_in_one_folder_that_dataset_json_names_are_not_one_usable_series(data):
     for name in "ab":
-        write_series(data / "both", range(4), f"1.2.{ord(name)}")
-    entries = [{"image": name} for name in ("gap", "both", "nowhere")]
-    (data / "dataset.json").write_text(json.dumps({"training": entries}))
-    found = {entry.paths[0]: entry.reason for entry in scanned(data).left_out}
-    assert found["gap"] == "missing or unevenly spaced slices"
-    assert found["nowhere"] == "named in dataset.json but absent"
-    assert list(found) == ["gap", "nowhere"] or found["both"] == "named in dataset.json but not one usable series"
+        write_series(data / name, range(4), f"1.2.{ord(name)}")
+        (data / "both").mkdir(exist_ok=True)
+        for path in (data / name).iterdir():
+            path.rename(data / "both" / f"{name}{path.name}")
+        (data / name).rmdir()
+    assert named_in_listing(data, "both")["both"][0] == "named in dataset.json but not one usable series"
 
 
 def test_a_whole_copy_takes_the_place_of_a_file_cut_short(data):

@@ -57,6 +57,10 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_room(
 ) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
+    finish(attacked.prepare(folder, study_with_maps), folder)
+    expected = outputs(folder, attacked.volatile)
+    shutil.rmtree(folder)
+    folder.mkdir()
     words = attacked.prepare(folder, study_with_maps)
     (folder / "out").mkdir(exist_ok=True)
     shutil.copytree(folder / "out", small_disk / "out")
@@ -74,3 +78,4 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_room(
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     finish(words, folder)
+    assert differences(outputs(folder, attacked.volatile), expected) == []
