@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,20 @@ def test_a_study_is_cached(study: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert f"--datalist {tmp_path / 'c'}" in result.output
     assert json.loads((tmp_path / "c/cache.json").read_text())["cache"]["recipe"]["options"] == {"spacing": 2.0}
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_every_verb_sleep_while_they_wait_unless_told_otherwise(
+    said: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", said or "")
+    if said is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(cli, "listen", lambda: None)  # this process is not the command's
+    monkeypatch.setattr(sys, "argv", ["monai-cl", "bundles"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert os.environ["OMP_WAIT_POLICY"] == expected
 
 
 def test_recipes_and_bundles_are_listed() -> None:

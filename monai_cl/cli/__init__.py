@@ -1,5 +1,6 @@
 """The command line: one function a verb, the work is elsewhere."""
 
+import os
 import sys
 from typing import Any
 
@@ -55,6 +56,8 @@ app.add_typer(bundles, name="bundles")
 def main() -> None:
     """Run the command line; what users can mend is told in one line, without a traceback."""
     listen()
+    # threads that wait for each other sleep, for spinning makes busy cores crawl; it is read when torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except SystemExit as end:
