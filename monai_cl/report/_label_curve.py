@@ -9,13 +9,9 @@ from typing import Any
 from monai_cl.evaluation import results
 from monai_cl.evaluation.records import left_out, of_patients, short
 from monai_cl.evaluation.results import Curve, CurveArm
+from monai_cl.report._results import metric_name
 from monai_cl.report.tables import Cell, Estimate, Table, is_number
 
-_METRICS = {
-    "dice": "Dice",
-    "surface_distance": "Average surface distance in mm",
-    "hausdorff_95": "Hausdorff distance (95 %) in mm",
-}
 _MEANINGS = {
     results.STEPS: "every arm fine-tuned for the same steps",
     results.COMPUTE: "the reference also got the time that pretraining took",
@@ -31,7 +27,7 @@ def curve_tables(curve: Curve) -> list[Table]:
 
 def curve_details(curve: Curve) -> list[Table]:
     """Circumstances of the curve: its arms, the distances between surfaces, versions and hardware."""
-    tables = [_arms(curve), *(_means(curve, metric) for metric in _METRICS if metric != "dice"), _facts(curve)]
+    tables = [_arms(curve), *(_means(curve, metric) for metric in results.METRICS if metric != "dice"), _facts(curve)]
     return [table for table in tables if table.rows]
 
 
@@ -82,7 +78,7 @@ def _range(values: set[int]) -> str:
 
 def _means(curve: Curve, metric: str) -> Table:
     columns = [(arm.name, curve.means(arm.name, metric=metric)) for arm in curve.arms]
-    return _table(f"{_METRICS[metric]} by number of labels", curve, columns)
+    return _table(f"{metric_name(metric)} by number of labels", curve, columns)
 
 
 def _differences(curve: Curve) -> Iterator[Table]:

@@ -12,9 +12,9 @@ from monai_cl.report._folders import Run
 from monai_cl.report.tables import Cell, Estimate, Table
 
 METRICS = {
-    "val_mean_dice": "Dice",
-    "val_surface_distance": "Average surface distance in mm",
-    "val_hausdorff_95": "Hausdorff distance (95 %) in mm",
+    "dice": "Dice",
+    "surface_distance": "Average surface distance in mm",
+    "hausdorff_95": "Hausdorff distance (95 %) in mm",
     "psnr": "PSNR in dB",
     "psnr_of_noisy_image": "PSNR in dB of the image before denoising",
     "ssim": "SSIM",
@@ -29,7 +29,8 @@ _PATIENTS_UNKNOWN = (
 
 def metric_name(metric: str) -> str:
     """A metric as people call it."""
-    return METRICS.get(metric, metric.removeprefix("val_").replace("_", " "))
+    plain = metric.removeprefix("val_")
+    return METRICS.get(plain.removeprefix("mean_"), plain.replace("_", " "))
 
 
 def result_tables(runs: Sequence[Run]) -> list[Table]:
