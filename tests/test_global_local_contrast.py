@@ -6,14 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet
 from torch import Tensor, nn
 
 from monai_cl import weights
 from monai_cl.engine import adamw
-from monai_cl.engine.distributed import parallel
 from monai_cl.losses import (
     CrossVolumeLocalContrastiveLoss,
     DenseContrastiveLoss,
@@ -302,52 +299,3 @@ def test_partitions_that_embeddings_know_are_found() -> None:
 
     ours.terms["global"].embed = lambda extract, batch: place[:, None].repeat(1, 2, 1)
     assert ours.probe([batch])["partition_accuracy"] == 1.0
-
-
-def test_causes_of_collapse_are_named() -> None:
-    assert "pool_size=1" in method(pool_size=1).causes_of_collapse()[0]
-    assert "frozen" in method(global_weight=0.0, local_weight=1.0, freeze_encoder=True).causes_of_collapse()[0]
-    assert method().causes_of_collapse() == []
-
-
-# --- two processes
-
-
-def across() -> GlobalLocalContrast:
-    torch.manual_seed(1)
-    ours = GlobalLocalContrast(flat_network("instance"), SIZE, hidden=16, embedding=8, norm="layer")
-    return ours.double()
-
-
-def learn(wrapped: nn.Module, ours: GlobalLocalContrast, batch: dict[str, Any]) -> dict[str, Tensor]:
-    loss = wrapped(batch)["loss"]
-    loss.backward()
-    return {"loss": loss.detach(), **{n: p.grad for n, p in ours.named_parameters() if p.grad is not None}}
-
-
-def four_volumes() -> dict[str, Any]:
-    batch = views(volumes=4)
-    return {**batch, "image": batch["image"].double()}
-
-
-def run_process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    mine = {key: value[6 * rank : 6 * rank + 6] for key, value in four_volumes().items()}
-    mine["volume"] = mine["volume"] % 2  # each process may count its own volumes
-    ours = across()
-    results = learn(parallel(ours, torch.device("cpu")), ours, mine)
-    dist.barrier()
-    dist.destroy_process_group()
-    torch.save(results, Path(folder) / f"{rank}.pt")
-
-
-def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
-    mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
-    ours = across()
-    expected = learn(ours, ours, four_volumes())
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        assert found.keys() == expected.keys()
-        for key, value in expected.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-11, msg=key)

@@ -1,17 +1,13 @@
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet
 from torch import Tensor, nn
 
 from monai_cl.engine import adamw
-from monai_cl.engine.distributed import parallel
 from monai_cl.losses import VolumeContrastLoss
 from monai_cl.methods import PositionTerm, VolumeContrast
 from monai_cl.transforms import VolumeContrastCrops
@@ -238,20 +234,6 @@ def test_a_loss_brings_the_arrangement_of_its_variant_and_options_win() -> None:
     assert term(VolumeContrast(network, 8, variant="10k", loss=VolumeContrastLoss())).arrangement.teacher == "network"
 
 
-@pytest.mark.parametrize("variant", ["monai_cl", *PUBLISHED])
-def test_a_teacher_starts_as_a_copy_and_stays_outside_of_gradients_and_optimiser(variant: str) -> None:
-    method = tiny(variant)
-    optimizer = adamw(method, 0.1)
-    teacher = [] if method.teacher is None else list(method.teacher.parameters())
-    followed = method._followed() if variant != "cvpr" else method
-    assert all(torch.equal(a, b) for a, b in zip(teacher, followed.parameters(), strict=bool(teacher)))
-    method(noise(3, 8, 1))["loss"].backward()
-    assert not any(p.requires_grad or p.grad is not None for p in teacher)
-    optimised = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert not optimised & {id(p) for p in teacher}
-    assert optimised == {id(p) for p in method.parameters() if p.requires_grad}
-
-
 def test_a_teacher_of_the_projector_needs_no_second_pass_through_the_encoder() -> None:
     for variant, passes in (("cvpr", 1), ("10k", 2), ("v2", 1)):
         method, calls = tiny(variant), []
@@ -340,66 +322,6 @@ def test_a_missing_group_is_named() -> None:
 def test_a_wrong_option_is_named_with_the_known(option: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VolumeContrast(SegResNet(), 16, **option)
-
-
-ACROSS = {"monai_cl": {}, "cvpr": {}, "10k": {}, "v2": {}, "v2 softmax": {"link": "softmax"}}
-
-
-def across(name: str) -> VolumeContrast:
-    """A method whose batches of two are compared as the halves of one batch of four."""
-    options = {"norm": "layer", "dropout": 0.0, "group_key": "group"}
-    return tiny(name.split()[0], loss=VolumeContrastLoss(name.split()[0], **ACROSS[name]), **options).double()
-
-
-def learn(method: nn.Module, inner: VolumeContrast, batch: dict[str, Any]) -> dict[str, Tensor]:
-    """Two steps; the gradients of the first and the state after the second."""
-    optimizer = torch.optim.SGD([p for p in inner.parameters() if p.requires_grad], lr=0.1)
-    result: dict[str, Tensor] = {}
-    for step in range(2):
-        optimizer.zero_grad()
-        method(batch)["loss"].backward()
-        if step == 0:
-            result = {f"grad {n}": p.grad.clone() for n, p in inner.named_parameters() if p.grad is not None}
-        optimizer.step()
-        inner.after_step((step + 1) / 4)
-    return {**result, **inner.state_dict()}
-
-
-def four_volumes() -> dict[str, Any]:
-    g = torch.Generator().manual_seed(3)
-    crops, bases = (torch.rand(4, n, 1, 8, 8, 8, generator=g).double() for n in (2, 3))
-    overlap = torch.rand(4, 2, 3, generator=g).double().softmax(-1)
-    return {"image": {"crops": crops, "bases": bases, "overlap": overlap}, "group": torch.tensor([0, 0, 1, 1])}
-
-
-def run_process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    batch, half = four_volumes(), slice(2 * rank, 2 * rank + 2)
-    mine = {"image": {k: v[half] for k, v in batch["image"].items()}, "group": batch["group"][half]}
-    results = {}
-    for name in ACROSS:
-        method = across(name)
-        wrapped = parallel(method, torch.device("cpu"))
-        results[name] = learn(wrapped, method, mine)
-        bucketed = wrapped._get_ddp_logging_data()["num_parameter_tensors"]  # type: ignore[operator]
-        assert bucketed == sum(p.requires_grad for p in method.parameters())
-    dist.barrier()
-    dist.destroy_process_group()
-    torch.save(results, Path(folder) / f"{rank}.pt")
-
-
-def test_two_processes_learn_what_one_does_and_no_teacher_is_in_a_bucket(tmp_path: Path) -> None:
-    mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    for name in ACROSS:
-        method = across(name)
-        expected = learn(method, method, four_volumes())
-        assert any(key.startswith("grad network") for key in expected)
-        for rank in ranks:
-            assert rank[name].keys() == expected.keys()
-            for key, value in expected.items():
-                torch.testing.assert_close(rank[name][key], value, rtol=1e-9, atol=1e-12, msg=f"{name}: {key}")
 
 
 @pytest.mark.slow

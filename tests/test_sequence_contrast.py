@@ -260,11 +260,6 @@ def test_a_batch_of_one_is_refused_only_where_crops_are_told_apart() -> None:
     assert bool(SequenceContrast(network(), 16, global_weight=0.0, **SMALL)({"image": views(1)})["loss"].isfinite())
 
 
-def test_causes_of_collapse_are_named() -> None:
-    assert "pool_size=1" in SequenceContrast(network(), 16, pool_size=1, **SMALL).causes_of_collapse()[0]
-    assert SequenceContrast(network(), 16, **SMALL).causes_of_collapse() == []
-
-
 def test_half_size_decoders_are_restored_at_the_size_of_the_image() -> None:
     net: nn.Module = UNet(3, 1, 2, channels=(8, 8, 8), strides=(2, 2))
     method = SequenceContrast(net, 16, global_weight=0.0, dense_weight=0.0, **SMALL)

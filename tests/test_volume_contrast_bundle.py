@@ -51,7 +51,7 @@ def test_batches_of_one_group_reach_the_term_across_volumes(configured: Any) -> 
     loader, method = parser.get_parsed_content("train#dataloader"), parser.get_parsed_content("method")
     batches = list(loader)
     assert {tuple(batch["region"]) for batch in batches} == {("head", "head"), ("chest", "chest")}
-    assert method.group_key == "region"
+    assert method.terms["position"].group_key == "region"
     assert method(batches[0])["inter"].item() > 0
     batches[0]["region"] = ["head", "chest"]
     with pytest.raises(ValueError, match="draw batches from one group"):

@@ -55,7 +55,8 @@ def tried(
     trial = deepcopy(network).to("meta").train()
     if hasattr(trial, "use_vae"):  # the branch of SegResNetVAE takes one size alone, and is no part of the features
         setattr(trial, "use_vae", False)  # noqa: B010 - to mypy an attribute of a module is a module
-    image = torch.zeros(2, input_channels(trial), *sides, device="meta")
+    dtype = next(trial.parameters()).dtype
+    image = torch.zeros(2, input_channels(trial), *sides, device="meta", dtype=dtype)
     if "blocks" in needs:  # a decoder that is not known, or has not so many blocks, is another fault than a size
         decoder_modules(network, blocks=blocks)
     try:
