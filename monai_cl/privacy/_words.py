@@ -77,7 +77,7 @@ _FURTHER = """
     colour computed copd covid curated dev di digital ed es either fastmri flare fold frames gad greyscale hcp
     hecktor ignore images imagesunlabelled imagesva instance isles ixi kits la labelsts labelsva labelstr lidc lits
     lpba luna lv lymphnodes magnetic mapping more maps meta mms mnms mr mpm mrbrains mtsat niivue nlst none nor oasis
-    objects of or pair pairs pdmap pdw pcasl phase picai pixel pool preview probseg promise pwi quantitative ra
+    objects of or outside pair pairs pdmap pdw pcasl phase picai pixel pool preview probseg promise pwi quantitative ra
     radiograph raw resampled resonance retest rv scar series sequences shape shared simulated single size sites slab
     sources spaced spectroscopy starmap subset synthetic tb tbmap tci tcia term tiny to tomography totalseg
     totalsegmentator tracks transforms two ukbb unenhanced unknown unspecified upenn validated verse version views

@@ -63,6 +63,14 @@ def test_headers_are_counted(made: Path, tmp_path: Path) -> None:
         assert path.name in named, path.name
 
 
+def test_a_file_outside_of_the_folder_is_told_in_whole_words(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    shutil.copy(made / "headers/outside.mhd", tmp_path / "scans")
+    with pytest.raises(ValueError, match="nothing usable"):
+        scan(tmp_path / "scans", tmp_path / "s.json")
+    assert "a file with its voxels that lies outside of its own folder" in (tmp_path / "s.left_out.csv").read_text()
+
+
 def test_flipped_bits_are_left_out(made: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing usable"):
         scan(made / "bit_flips", tmp_path / "s.json", pictures=True)
