@@ -114,9 +114,13 @@ def _claim(lock: Path, place: Path, instead: str) -> Path | None:
         if _is_still(lock, descriptor):
             break
         os.close(descriptor)  # its holder has gone and has taken the file away
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(_myself()).encode())
     _held[lock] = _Held(descriptor, os.getpid())
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(_myself()).encode())
+    except OSError as error:  # as on a full disk
+        release(lock)
+        raise OSError(error.errno, error.strerror, str(lock)) from error
     return lock
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -92,8 +91,13 @@ def copy(name: str, destination: str | Path) -> Path:
         # One level deeper: the scratch folder is for its owner alone, a bundle is for the team.
         complete = Path(scratch) / "bundle"
         complete.mkdir()
-        for part in _COPIED:
-            _copy_part(source / part, complete / part)
+        try:
+            for part in _COPIED:
+                _copy_part(source / part, complete / part)
+        except OSError as error:
+            if error.filename is None and error.errno is not None:  # of a write that failed, as on a full disk
+                error.filename = os.fspath(target)
+            raise
         if target.exists():
             target.rmdir()  # fails if something was put there meanwhile
         complete.replace(target)
@@ -246,7 +250,11 @@ def _folder() -> Path:
 
 
 def _copy_part(source: Path, target: Path) -> None:
+    """Copy a file, or a folder without what is hidden; stops at the first error, which ``shutil.copytree`` does not."""
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        target.mkdir()
+        for path in sorted(source.iterdir()):
+            if path.name != "__pycache__" and not path.name.startswith("."):
+                _copy_part(path, target / path.name)
     elif source.is_file():
-        shutil.copyfile(source, target)
+        target.write_bytes(source.read_bytes())

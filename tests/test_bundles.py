@@ -109,7 +109,7 @@ def test_a_failed_copy_leaves_nothing(shelf, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(bundles.shutil, "copyfile", fail)
+    monkeypatch.setattr(bundles.Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         bundles.copy("one", tmp_path / "out" / "mine")
     assert list((tmp_path / "out").iterdir()) == []

@@ -20,6 +20,7 @@ from test_bundle_runs import run, tiny_network
 
 from monai_cl import bundles, weights
 from monai_cl._endings import in_words
+from monai_cl._locks import claim_file, release
 from monai_cl.engine import SaveMetrics
 from monai_cl.transforms import SaveMask, SaveMaskd
 
@@ -117,3 +118,18 @@ def test_tables_of_metrics_are_those_of_before_when_the_disk_fills(tmp_path: Pat
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert sorted(after) == sorted(before)
     assert after["dice_raw.csv"] == before["dice_raw.csv"]
+
+
+def test_a_bundle_that_does_not_fit_is_told_and_nothing_of_it_stays(tmp_path: Path) -> None:
+    with no_file_above(2000), pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as caught:
+        bundles.copy("volume_contrast", tmp_path / "mine")
+    assert in_words(caught.value).startswith(f"no file of {tmp_path} may grow further; nothing is half written")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_does_not_fit_leaves_no_file(tmp_path: Path) -> None:
+    with no_file_above(0), pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as caught:
+        claim_file(tmp_path / "page.html")
+    assert in_words(caught.value).startswith(f"no file of {tmp_path} may grow further; nothing is half written")
+    assert list(tmp_path.iterdir()) == []
+    release(claim_file(tmp_path / "page.html"))

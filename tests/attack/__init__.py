@@ -5,7 +5,7 @@
 | file | what is done | what must hold |
 |---|---|---|
 | ``test_kills.py`` | SIGKILL at random moments in every verb that writes | the same command ends with the same bytes |
-| ``test_stops.py`` | SIGTERM and Ctrl-C at random moments, a full disk | exit code and message, nothing half written |
+| ``test_stops.py`` | SIGTERM and Ctrl-C at random moments, a full disk | code, message, nothing half written; the end |
 | ``test_mutations.py`` | files with bytes changed, cut and added | counted and named, or read as they are; no crash |
 | ``test_races.py`` | two commands at once in one folder | one of them is refused by name, nothing is lost |
 | ``test_planted_names.py`` | names, numbers and dates in files and headers | no output holds one of them |

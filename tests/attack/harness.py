@@ -195,6 +195,14 @@ def _report(folder: Path, study: Path) -> list[str]:
     return ["monai-cl", "report", "bundle", "--out", "out/report.html", "--no-neighbours"]
 
 
+def _phantom(folder: Path, study: Path) -> list[str]:
+    return ["monai-cl", "phantom", "out/brains", "--subjects", "2", "--spacing", "8"]
+
+
+def _copy(folder: Path, study: Path) -> list[str]:
+    return ["monai-cl", "bundles", "copy", "volume_contrast", "out/bundle"]
+
+
 _SHORT = {"max_epochs": 4, "epoch_length": 3}
 ATTACKED = (
     Attacked("scan", _scan),
@@ -208,3 +216,5 @@ ATTACKED = (
     Attacked("curve", _curve),
     Attacked("report", _report),
 )
+# they want an empty folder, so that a second call does not go on
+AFRESH = (Attacked("phantom", _phantom), Attacked("copy", _copy))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from attack.harness import ATTACKED, Attacked, differences, draws, finish, hidden, outputs, run
+from attack.harness import AFRESH, ATTACKED, Attacked, differences, draws, finish, hidden, outputs, run
 
 pytestmark = pytest.mark.slow
 QUICK = [one for one in ATTACKED if one.name in ("scan", "curate", "cache", "report", "train", "inference")]
-FULL = [*QUICK, *(one for one in ATTACKED if one.name in ("pretrain-volume_contrast", "evaluate"))]
+FULL = [*QUICK, *(one for one in ATTACKED if one.name in ("pretrain-volume_contrast", "evaluate")), *AFRESH]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
@@ -76,6 +76,10 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_room(
     assert "room" in ended.said.splitlines()[-1], ended.said[-3000:]
     assert hidden(folder) == []
     filler.unlink()
+    if attacked in AFRESH:
+        assert [path for path in (folder / "out").rglob("*") if path.is_file()] == []
+        shutil.rmtree(small_disk / "out")
+        (small_disk / "out").mkdir()
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     finish(words, folder)
     assert differences(outputs(folder, attacked.volatile), expected) == []
