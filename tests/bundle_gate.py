@@ -164,7 +164,7 @@ def wrong_overlays(root: Path) -> list[str]:
     found = []
     for file, overlay in overlays.items():
         known = {key for config in steps.values() for key in config}
-        found += [f"{file}: no config has an id {key}" for key in overlay if key not in known and key not in PHASES]
+        found += [f"{file}: no config has an id {key}" for key in overlay if _head(key) not in {*known, *PHASES}]
     read = {file: set(_references(config)) for file, config in (steps | overlays).items()}
     for file, config in steps.items():
         partners = [set(files) for _, files in STEPS.values() if file in files]

@@ -100,12 +100,12 @@ def test_patches_of_slices_lie_in_their_volume(study: Path) -> None:
     assert all(bool((patch["label"] > 0).any()) for patch in found)
 
 
-@pytest.mark.parametrize("name", ["global_local_contrast", "volume_contrast"])
-def test_anchors_of_the_dense_term_are_a_setting(name: str) -> None:
+@pytest.mark.parametrize(("name", "overlay"), [("global_local_contrast", "dense"), ("volume_contrast", "volume_dense")])
+def test_anchors_of_the_dense_term_are_a_setting(name: str, overlay: str) -> None:
     configs = bundles.path(name) / "configs"
     parser = ConfigParser()
-    parser.read_config([str(configs / f"{file}.yaml") for file in ("pretrain", "small", "dense")])
+    parser.read_config([str(configs / f"{file}.yaml") for file in ("pretrain", overlay, "small")])
     parser.set(7, "dense_anchors")
     found = [m for m in parser.get_parsed_content("method").modules() if isinstance(m, DenseContrastiveLoss)]
     assert [loss.num_anchors for loss in found] == [7]
-    assert "dense_anchors=@dense_anchors" in str(parser["checkpoint"]) + str(parser.get("own_settings", ""))
+    assert "dense_anchors=@dense_anchors" in str(parser["settings"]) + str(parser.get("own_settings", ""))

@@ -122,7 +122,7 @@ def test_every_setting_that_is_null_says_what_it_is_otherwise(files):
 )
 def test_a_value_is_of_the_kind_of_its_default(override, expected):
     configs = bundles.path("volume_contrast") / "configs"
-    found = read([str(configs / "pretrain.yaml"), str(configs / "dense.yaml")], *override)
+    found = read([str(configs / "pretrain.yaml"), str(configs / "volume_dense.yaml")], *override)
     assert found == expected
     assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
 

@@ -175,14 +175,14 @@ SHORT: dict[str, Any] = {"max_epochs": 2, "epoch_length": 2, "patch_size": [16, 
 
 def test_the_bundle_pretrains_fine_tunes_and_refuses_to_go_on_with_other_weights(study: Path, tmp_path: Path) -> None:
     root = bundles.copy("volume_contrast", tmp_path / "bundle")
-    run(root, "pretrain", study, ("dense.yaml",), **SHORT)
+    run(root, "pretrain", study, ("volume_dense.yaml",), **SHORT)
     contract = weights.read_contract(root / "models/pretrained_dense.pt")
     assert contract["method"] == "volume_dense_contrast"
     assert any(name.startswith("up_layers") for name in contract["touched"])
     first = read_history(root / "runs/pretrain_dense/history.csv")[0]
     assert {"loss", "position", "dense", "position_accuracy", "step"} <= set(first)
     with pytest.raises(RuntimeError, match="Failed to evaluate") as refused:
-        run(root, "pretrain", study, ("dense.yaml",), **SHORT, dense_weight=3.0)
+        run(root, "pretrain", study, ("volume_dense.yaml",), **SHORT, dense_weight=3.0)
     assert "terms: [1.0, 1.0] -> [1.0, 3.0]" in bundles._reason(refused.value)
     run(root, "train", study, pretrained=str(root / "models/pretrained_dense.pt"))
     assert (root / "models/model.pt").exists()
@@ -204,7 +204,7 @@ def test_a_cache_gives_the_views_of_the_files_and_reads_parts_alone(
     monkeypatch.setattr(StoredVolume, "read", noted)
     batches = []
     for datalist in (study / "datalist.json", cache):
-        given = options(root, "pretrain", study, ("dense.yaml",), datalist=str(datalist), patch_size=[8, 8, 8])
+        given = options(root, "pretrain", study, ("volume_dense.yaml",), datalist=str(datalist), patch_size=[8, 8, 8])
         parser = ConfigParser()
         parser.read_config(given.pop("config_file"))
         parser.update({**given, "view_keys": ["image", "pair", "coords", "valid"]})
@@ -220,6 +220,6 @@ def test_a_cache_gives_the_views_of_the_files_and_reads_parts_alone(
 
 def test_two_processes_pretrain_together(study: Path, tmp_path: Path) -> None:
     root = bundles.copy("volume_contrast", tmp_path / "bundle")
-    arguments = command(root, "pretrain", study, ("dense.yaml", "multi_gpu.yaml"), **SHORT)
+    arguments = command(root, "pretrain", study, ("volume_dense.yaml", "multi_gpu.yaml"), **SHORT)
     finish(launch(two_processes(arguments), tmp_path / "log"), tmp_path / "log")
     assert (root / "models/pretrained_dense.pt").exists()

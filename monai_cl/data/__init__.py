@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from monai_cl.data.loading.depths import items_with_depth
     from monai_cl.data.loading.drawing import BatchDraw, field_of, source_weights
     from monai_cl.data.loading.faults import Faults, TooManyFaultsError
+    from monai_cl.data.loading.labelled import labelled_loader
     from monai_cl.data.loading.partitions import (
         PartitionBatchSampler,
         PartitionDraw,
@@ -75,6 +76,7 @@ __all__ = [
     "items_of_rank",
     "items_with_depth",
     "kept_slices",
+    "labelled_loader",
     "load_datalist",
     "load_fractions",
     "load_maps",

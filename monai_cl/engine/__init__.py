@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from monai_cl.engine.optimisation import adamw, warmup_cosine
     from monai_cl.engine.prediction_picture import PredictionPicture, foreground_dice
     from monai_cl.engine.progress import ProgressLine, scalars
+    from monai_cl.engine.run_handlers import EvaluationHandlers, FinetuneHandlers, PretrainHandlers
     from monai_cl.engine.run_record import RunRecord, read_run_record
+    from monai_cl.engine.run_settings import RunSettings
     from monai_cl.engine.save_cases import SaveCases
     from monai_cl.engine.save_metrics import SaveMetrics
     from monai_cl.engine.step_time import StepTime
     from monai_cl.engine.stop import GracefulStop
     from monai_cl.engine.surface_distance import SurfaceDistance
     from monai_cl.engine.trainer import NonFiniteLossError, PretrainTrainer
+    from monai_cl.engine.trainers import fine_tuning, pretraining
     from monai_cl.engine.voxel_loss import VoxelLoss, without_ignored
     from monai_cl.engine.voxel_probe import label_probe
 
@@ -28,6 +31,8 @@ __all__ = [
     "CheckpointMismatchError",
     "ClipGradients",
     "CollapseError",
+    "EvaluationHandlers",
+    "FinetuneHandlers",
     "FiniteLoss",
     "FinitePredictions",
     "GracefulStop",
@@ -36,9 +41,11 @@ __all__ = [
     "MixupBatch",
     "NonFiniteLossError",
     "PredictionPicture",
+    "PretrainHandlers",
     "PretrainTrainer",
     "ProgressLine",
     "RunRecord",
+    "RunSettings",
     "SaveCases",
     "SaveMetrics",
     "SaveNetwork",
@@ -46,8 +53,10 @@ __all__ = [
     "SurfaceDistance",
     "VoxelLoss",
     "adamw",
+    "fine_tuning",
     "foreground_dice",
     "label_probe",
+    "pretraining",
     "read_history",
     "read_run_record",
     "scalars",

@@ -6,6 +6,7 @@ from monai_cl._lazy import face
 
 if TYPE_CHECKING:
     from monai_cl.transforms._crop_plan import CropPlan
+    from monai_cl.transforms.augmentation import usual_augmentation
     from monai_cl.transforms.label_crop import RandCropByClassesD, RandCropByClassesd, RandCropByClassesDict
     from monai_cl.transforms.load import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
     from monai_cl.transforms.load_maps import (
@@ -113,6 +114,7 @@ __all__ = [
     "WeightedRatesd",
     "overlap_fractions",
     "slice_axis",
+    "usual_augmentation",
     "usual_geometry",
 ]
 

@@ -1,0 +1,116 @@
+"""Trainers made of the few things that differ from run to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from monai.engines import SupervisedTrainer, default_prepare_batch
+from monai.inferers import Inferer
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from monai_cl.engine import distributed
+from monai_cl.engine.optimisation import adamw, warmup_cosine
+from monai_cl.engine.trainer import PretrainTrainer
+from monai_cl.engine.voxel_loss import VoxelLoss
+from monai_cl.methods import Method
+
+
+def pretraining(
+    method: Method,
+    train_data_loader: Iterable[Any],
+    *,
+    max_epochs: int,
+    epoch_length: int,
+    device: str | torch.device = "cpu",
+    learning_rate: float = 1e-3,
+    optimizer: Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+    inferer: Inferer | None = None,
+    precision: str = "auto",
+    max_grad_norm: float | None = 1.0,
+    train_handlers: Sequence[Any] = (),
+) -> PretrainTrainer:
+    """Make the trainer of a pretraining; the method goes to the device, and is wrapped where several processes train.
+
+    Args:
+        method: Any :class:`monai_cl.methods.Method`, of this package or of another.
+        train_data_loader: Batches of what the method takes, as from :func:`monai_cl.data.view_batches`.
+        max_epochs: Number of epochs, of
+        epoch_length: steps.
+        device: Where to train.
+        learning_rate: Highest learning rate of the usual optimiser, where none is given.
+        optimizer: Optimiser of the method's parameters; :func:`monai_cl.engine.adamw` when left out.
+        scheduler: Its schedule; :func:`monai_cl.engine.warmup_cosine` over the run when left out.
+        inferer: Runs the method on a batch.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        max_grad_norm: Gradients are scaled down to this norm; ``None`` leaves them.
+        train_handlers: Handlers, as :class:`monai_cl.engine.PretrainHandlers` and others after it.
+    """
+    device = torch.device(device)
+    method = method.to(device)
+    optimizer = adamw(method, learning_rate) if optimizer is None else optimizer  # the wrapper has the same parameters
+    return PretrainTrainer(
+        device,
+        max_epochs,
+        train_data_loader,
+        distributed.parallel(method, device),
+        optimizer,
+        epoch_length=epoch_length,
+        inferer=inferer,
+        scheduler=warmup_cosine(optimizer, max_epochs * epoch_length) if scheduler is None else scheduler,
+        precision=precision,
+        max_grad_norm=max_grad_norm,
+        train_handlers=train_handlers,
+    )
+
+
+def fine_tuning(
+    network: nn.Module,
+    train_data_loader: Iterable[Any],
+    *,
+    max_epochs: int,
+    epoch_length: int,
+    loss: nn.Module,
+    ignore_index: int | None = None,
+    device: str | torch.device = "cpu",
+    learning_rate: float = 1e-3,
+    optimizer: Optimizer | None = None,
+    inferer: Inferer | None = None,
+    prepare_batch: Callable[..., Any] = default_prepare_batch,
+    train_handlers: Sequence[Any] = (),
+) -> SupervisedTrainer:
+    """Make MONAI's trainer of a segmentation network: wrapped for several processes, in mixed precision on a GPU.
+
+    Args:
+        network: The network.
+        train_data_loader: Batches with ``image`` and ``label``.
+        max_epochs: Number of epochs, of
+        epoch_length: steps.
+        loss: Loss of logits and labels, see :class:`monai_cl.engine.VoxelLoss`.
+        ignore_index: Label of voxels that do not count.
+        device: Where to train.
+        learning_rate: Learning rate of the usual optimiser, where none is given.
+        optimizer: Optimiser of the network's parameters; :func:`monai_cl.engine.adamw` when left out.
+        inferer: Runs the network on a batch.
+        prepare_batch: Takes images and labels out of a batch.
+        train_handlers: Handlers, as :class:`monai_cl.engine.FinetuneHandlers` and others after it.
+    """
+    device = torch.device(device)
+    network = network.to(device)
+    return SupervisedTrainer(
+        device=device,
+        max_epochs=max_epochs,
+        train_data_loader=train_data_loader,
+        network=distributed.parallel(network, device),
+        optimizer=adamw(network, learning_rate) if optimizer is None else optimizer,
+        loss_function=VoxelLoss(loss, ignore_index=ignore_index),
+        epoch_length=epoch_length,
+        inferer=inferer,
+        prepare_batch=prepare_batch,
+        amp=device.type == "cuda",
+        train_handlers=train_handlers,
+    )

@@ -1,0 +1,97 @@
+"""The random changes of labelled volumes that fine-tuning sees."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from monai.transforms import (
+    Compose,
+    RandAdjustContrastd,
+    RandAffined,
+    RandAxisFlipd,
+    RandGaussianNoised,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    RandSpatialCropd,
+    SpatialPadd,
+    SqueezeDimd,
+)
+
+from monai_cl.transforms.label_crop import RandCropByClassesd
+
+_BOTH = ("image", "label")
+
+
+def usual_augmentation(
+    roi_size: Sequence[int],
+    num_classes: int,
+    *,
+    ignore_index: int | None = None,
+    slice_axis: int | None = None,
+    flip: float = 0.0,
+    affine_prob: float = 0.8,
+    rotation: float = 15.0,
+    scale: float = 0.15,
+    translation: float = 0.05,
+    intensity_prob: float = 0.3,
+    gamma: Sequence[float] = (0.7, 1.5),
+    noise: float = 0.05,
+    factor: float = 0.2,
+    offset: float = 0.1,
+) -> Compose:
+    """A crop around a class, each equally often however small, in another pose and with other intensities.
+
+    Args:
+        roi_size: Size of the crop; smaller volumes are padded.
+        num_classes: Classes with the background.
+        ignore_index: Label of voxels that do not count.
+        slice_axis: Axis of the slices that are drawn first, for a ``roi_size`` of two sides. A whole slice is turned
+            before it is cut, of a volume what has been cut from it.
+        flip: Probability of turning about an axis; with a ``slice_axis`` only.
+        affine_prob: Probability of another pose.
+        rotation: Largest angle in degrees.
+        scale: Largest relative change of size along each axis.
+        translation: Largest shift along each axis, relative to the crop.
+        intensity_prob: Probability of each change of intensities.
+        gamma: Range of the exponent of contrast.
+        noise: Largest standard deviation of Gaussian noise.
+        factor: Largest relative change of intensities.
+        offset: Largest shift of intensities.
+
+    Returns:
+        A random transform of items with ``image`` and ``label``.
+    """
+    sides = len(roi_size)
+    pose = RandAffined(
+        _BOTH,
+        prob=affine_prob,
+        rotate_range=[np.deg2rad(rotation)] * (1 if sides == 2 else 3),
+        scale_range=[scale] * sides,
+        translate_range=[translation * side for side in roi_size],
+        mode=["bilinear", "nearest"],
+        padding_mode="border",
+    )
+    cut: list[Any] = [
+        SpatialPadd(_BOTH, roi_size),
+        RandCropByClassesd(
+            _BOTH, label_key="label", spatial_size=roi_size, num_classes=num_classes, num_samples=1, warn=False,
+            ignore_index=ignore_index,
+        ),
+    ]  # fmt: skip
+    looks: list[Any] = [
+        RandAdjustContrastd("image", prob=intensity_prob, gamma=gamma),
+        RandGaussianNoised("image", prob=intensity_prob, std=noise),
+        RandScaleIntensityd("image", prob=intensity_prob, factors=factor),
+        RandShiftIntensityd("image", prob=intensity_prob, offsets=offset),
+    ]
+    if slice_axis is None:
+        return Compose([*cut, pose, *looks])
+    appearance = Compose([RandAxisFlipd(_BOTH, prob=flip), *looks])
+    if sides == 2:
+        return Compose([_one_slice(slice_axis), pose, Compose(cut), appearance])
+    return Compose([Compose(cut), pose, appearance])
+
+
+def _one_slice(axis: int) -> Compose:
+    thickness = [1 if each == axis else -1 for each in range(3)]
+    return Compose([RandSpatialCropd(_BOTH, roi_size=thickness, random_size=False), SqueezeDimd(_BOTH, dim=axis + 1)])
