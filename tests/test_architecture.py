@@ -27,7 +27,7 @@ ARROWS = (
     ("data/__init__.py", "intake"),  # names of 0.1.0, of which none is imported before it is asked for
 )
 WITHOUT_TORCH = {"privacy", "io", "datalist", "intake"}
-LEAVES = {"_endings", "_files", "_lazy", "_locks", "_moved", "_overrides", "_settings", "_words"}
+LEAVES = {"_cores", "_endings", "_files", "_lazy", "_locks", "_moved", "_overrides", "_settings", "_words"}
 
 
 @cache

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from monai_cl._cores import cores
+
 _PACKAGES = ("monai_cl", "torch", "monai", "numpy", "pytorch-ignite", "nibabel", "pydicom", "SimpleITK")
 
 
@@ -30,12 +32,6 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {processor}"
     return f"{processor}, threads of torch: {torch.get_num_threads()}"
-
-
-def cores() -> int:
-    """Cores that this process may use, two for a physical one that runs two threads."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def physical_cores() -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from monai_cl._cores import threads as allowed_threads
 from monai_cl.intake._concealment import Concealer
 from monai_cl.intake._findings import Findings
 from monai_cl.intake._slice_store import SliceStore
@@ -86,7 +87,7 @@ def read_files(
 def _read(
     folder: Path, paths: Iterable[str], workers: int | None, console: Console | None
 ) -> Iterator[tuple[str, _Found]]:
-    threads = workers or min(16, 2 * (os.cpu_count() or 1))
+    threads = workers or min(16, 2 * allowed_threads())
     paths = iter(paths)
     columns = (SpinnerColumn(), TextColumn("reading headers: {task.completed:,.0f} files"), TimeElapsedColumn())
     with (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from monai_cl._cores import threads as allowed_threads
 from monai_cl.intake._decoder_pool import DecoderPool
 from monai_cl.intake._findings import Findings, Item
 from monai_cl.intake._planes import middle_plane
@@ -70,10 +70,10 @@ def look_at(folder: Path, findings: Findings, *, workers: int | None, console: C
         By the path of the image, for a list that of its first file.
     """
     items = [item for section in findings.sections.values() for item in section]
-    threads = workers or os.cpu_count() or 1
+    threads = workers or allowed_threads()
     with (
         warnings.catch_warnings(),
-        DecoderPool(min(threads, os.cpu_count() or 1)) as decoder,
+        DecoderPool(min(threads, allowed_threads())) as decoder,
         ThreadPoolExecutor(threads) as pool,
     ):
         warnings.simplefilter("ignore")

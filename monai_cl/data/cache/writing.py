@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 from torch.utils.data import DataLoader
 
+from monai_cl._cores import threads as allowed_threads
 from monai_cl._files import read_json
 from monai_cl._locks import alone_in
 from monai_cl.data.cache.arrays import array_class
@@ -174,7 +175,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _run(job: Job, max_faults: float, processes: int | None, console: Console) -> list[Outcome]:
     faults = Faults(len(job), max_faults)
-    workers = min(os.cpu_count() or 1 if processes is None else processes, len(job))
+    workers = min(allowed_threads() if processes is None else processes, len(job))
     loader = DataLoader(job, batch_size=None, num_workers=workers, collate_fn=_as_is)
     outcomes: list[Outcome] = []
     with _one_thread():  # as in the workers: the bytes must not depend on the number of processes

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from monai_cl._cores import threads as allowed_threads
 from monai_cl.data.curation.leaks import items_of
 from monai_cl.data.curation.volume_marks import VolumeMarks, mark
 from monai_cl.datalist import load_datalist, section_names
@@ -68,7 +69,7 @@ def read_entries(
         )
     }
     keep_slices = method in ("ssim", "mi", "embedding", "every-n")
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or allowed_threads()) as pool:
         work = pool.map(lambda one: _marks(found[one[0], _key(one[1])], keep_slices), listed)
         seen = track(
             work, "reading volumes", total=len(listed), console=console, transient=True, disable=console is None

@@ -1,7 +1,6 @@
 """Volumes prepared once, with faults counted instead of hidden."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import Dataset, IterableDataset
 
+from monai_cl._cores import threads as allowed_threads
 from monai_cl.data._voxels import require_voxels
 from monai_cl.data.cache.reading import check_prepared_by, open_item
 from monai_cl.data.loading.faults import MAX_FAULTS, Faults
@@ -37,7 +37,7 @@ class PreparedDataset(Dataset[dict[str, Any]]):
         data: Items as from :func:`monai_cl.datalist.load_datalist`; ``case`` names them.
         transform: Deterministic transform of an item; ``None`` takes items, or volumes of a cache, as they are.
         max_faults: Share of the items that may fail, in [0, 1].
-        num_workers: Threads; as many as there are cores when left out.
+        num_workers: Threads; this process's share of the cores when left out, at most ``OMP_NUM_THREADS``.
         rank: This process's number among ``world_size`` ones; each prepares every ``world_size``-th item.
         world_size: Number of processes.
 
@@ -66,7 +66,7 @@ class PreparedDataset(Dataset[dict[str, Any]]):
         self.transform = transform
         check_prepared_by(mine, transform)
         self.fault_record = Faults(len(mine), max_faults)
-        outcomes = self._prepare_all(mine, num_workers or os.cpu_count() or 1, show=rank == 0)
+        outcomes = self._prepare_all(mine, num_workers or allowed_threads(), show=rank == 0)
         self._volumes = [volume for volume in outcomes if volume is not None]
         self.fault_record.judge()
         _say_rounded(self._volumes)

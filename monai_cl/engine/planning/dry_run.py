@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -16,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
+from monai_cl._cores import cores
 from monai_cl._overrides import lay
 from monai_cl.datalist import CACHED
 from monai_cl.engine import random_state
@@ -163,7 +163,7 @@ def _extended(
         step=step,
         both=both,
         num_workers=int(getattr(run.loader, "num_workers", 0)),
-        cores=os.cpu_count() or 1,
+        cores=cores(),
         cuda=cuda,
         full_precision=precision == "fp32",
         from_cache=run.from_cache,
@@ -176,7 +176,7 @@ def _extended(
         prepare=prepare,
     )
     return FlightPlan(
-        device=torch.cuda.get_device_name(run.device) if cuda else f"{os.cpu_count()} CPU cores",
+        device=torch.cuda.get_device_name(run.device) if cuda else f"{cores()} CPU cores",
         precision=precision,
         steps=run.total_steps,
         measured_steps=steps,
