@@ -26,6 +26,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 ARROWS = (
     ("data/__init__.py", "intake"),  # names of 0.1.0, of which none is imported before it is asked for
 )
+QUESTIONS = {"how", "that", "those", "what", "when", "where", "whether", "which", "who", "whose", "why"}
 WITHOUT_TORCH = {"privacy", "io", "datalist", "intake"}
 LEAVES = {"_cores", "_endings", "_files", "_lazy", "_locks", "_moved", "_overrides", "_settings", "_words"}
 
@@ -37,8 +38,10 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.update([node.module] if node.module != "monai_cl" else [f"monai_cl.{a.name}" for a in node.names])
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} has a relative import, which does not tell a room"
+            module = str(node.module)
+            names.update([module] if module != "monai_cl" else [f"monai_cl.{a.name}" for a in node.names])
     return names
 
 
@@ -117,3 +120,11 @@ def test_plotting_and_phantom_libraries_are_imported_where_they_are_used(path: P
     names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
     assert not [name for name in names if name.split(".")[0] in ("matplotlib", "nilearn", "IPython")]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_docstring_begins_with_a_verb_or_a_noun(path: Path) -> None:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, documented)]
+    openings = [(getattr(node, "name", path.name), (ast.get_docstring(node) or "None.").split()[0]) for node in nodes]
+    assert [name for name, word in openings if word.strip(",.:;").lower() in QUESTIONS] == []

@@ -27,7 +27,7 @@ from monai_cl.weights import Receipt, receipt_of
 
 
 class Handler(Protocol):
-    """What ignite and MONAI call a handler."""
+    """Interface of a handler, as ignite and MONAI call it."""
 
     def attach(self, engine: Any) -> None:
         """Register with an engine."""

@@ -1,4 +1,4 @@
-"""What a run is made of, said once for its checkpoint, its record and those who take its network."""
+"""Parts of a run, stated once for its checkpoint, its record and those who take its network."""
 
 from __future__ import annotations
 
