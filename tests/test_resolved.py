@@ -160,6 +160,15 @@ def test_between_versions_only_settings_that_both_know_are_compared() -> None:
     assert differences(then, now) == ["b: absent -> 2", "structure: 'x' -> 'y'"]
 
 
+def test_of_a_part_of_another_class_its_class_alone_is_named() -> None:
+    then, now = (
+        {"part": describe(part), "scale": scale} for part, scale in ((nn.BatchNorm1d(4), 1), (nn.LayerNorm(4), 2))
+    )
+    assert [text.split(":")[0] for text in differences(then, now)] == ["part.class", "scale"]
+    wider = {"part": describe(nn.BatchNorm1d(6)), "scale": 1}
+    assert "part.parameters: 8 -> 12" in differences(then, wider)
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_preparing_a_volume_changes_nothing_in_a_recipe(name: str, study: Path) -> None:
     recipe = recipes.load(name)

@@ -22,6 +22,7 @@ from monai_cl.engine.distributed import unwrap
 from monai_cl.networks import MomentumTeacher
 
 CLASS = "class"
+_PARAMETERS = "parameters"
 _CODE, _STRUCTURE = "code", "structure"  # read off libraries as they are: another version of them may print otherwise
 _SHORT = 64  # values; longer arrays and lists are given by their digest
 _DEPTH = 40  # of objects within objects
@@ -66,7 +67,7 @@ def resolved_settings(engine: Engine) -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], *, alike: bool = True) -> list[str]:
-    """Name each setting that differs, with both values.
+    """Name each setting that differs, with both values; of another class alone, whose parameters and form follow.
 
     Args:
         then: Settings from :func:`resolved_settings`.
@@ -82,11 +83,10 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], *, alike: bool 
     names = before.keys() | after.keys()
     if not alike:
         names = {name for name in before.keys() & after.keys() if name.rpartition(".")[2] not in (_CODE, _STRUCTURE)}
-    return [
-        f"{name}: {_shown(before, name)} -> {_shown(after, name)}"
-        for name in sorted(names)
-        if name not in before or name not in after or before[name] != after[name]
-    ]
+    changed = {name for name in names if name not in before or name not in after or before[name] != after[name]}
+    replaced = {name.removesuffix(CLASS) for name in changed if f".{name}".endswith(f".{CLASS}")}
+    changed -= {f"{place}{what}" for place in replaced for what in (_PARAMETERS, _STRUCTURE)}
+    return [f"{name}: {_shown(before, name)} -> {_shown(after, name)}" for name in sorted(changed)]
 
 
 def describe(value: Any) -> Any:
@@ -157,7 +157,7 @@ class _Describer:
         if isinstance(module, nn.ModuleDict):
             return {name: self(part) for name, part in module.items()}
         if kind.startswith(_THIRD_PARTY):
-            return {CLASS: kind, "parameters": sum(p.numel() for p in module.parameters()), _STRUCTURE: _form(module)}
+            return {CLASS: kind, _PARAMETERS: sum(p.numel() for p in module.parameters()), _STRUCTURE: _form(module)}
         return {CLASS: kind, **self._attributes(vars(module)), **self._attributes(dict(module.named_children()))}
 
     def _array(self, value: Tensor | np.ndarray) -> Any:
