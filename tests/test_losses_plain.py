@@ -24,6 +24,7 @@ CASES: dict[str, tuple[nn.Module, list[tuple[int, ...]], tuple[Any, ...]]] = {
     "CrossVolumeLocalContrastiveLoss": (
         losses.CrossVolumeLocalContrastiveLoss(2), [MAPS, MAPS], (torch.tensor([0, 0]), torch.tensor([0, 1])),
     ),
+    "ClassContrastiveLoss": (losses.ClassContrastiveLoss(2), [MAPS], (torch.arange(72).reshape(2, 6, 6) % 3,)),
     "DenseContrastiveLoss": (losses.DenseContrastiveLoss(2, num_anchors=None), [MAPS, MAPS], ()),
     "VolumeContrastLoss": (
         losses.VolumeContrastLoss(), [(2, 3, 5), (2, 4, 5)], (torch.full((2, 3, 4), 0.25),),

@@ -8,6 +8,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from monai_cl.losses import (
+    ClassContrastiveLoss,
     CrossVolumeLocalContrastiveLoss,
     DecoupledContrastiveLoss,
     DenseContrastiveLoss,
@@ -24,6 +25,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 COUNTS = {"equal": (6, 6), "unequal": (7, 5), "one row": (11, 1)}
 PART, VOLUME = torch.arange(12) % 3, torch.arange(12) // 3
 VALID = torch.rand(12, 8, 8, generator=torch.Generator().manual_seed(1)) < torch.linspace(0.2, 1, 12)[:, None, None]
+LABELS = torch.randint(0, 3, (12, 8, 8), generator=torch.Generator().manual_seed(3))
+LABELS[11], LABELS[:3] = LABELS[11] % 2, LABELS[:3] + (LABELS[:3] > 0)  # classes that one process alone has, or lacks
 OVERLAP = torch.rand(12, 5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64).softmax(2)
 PARTNER = torch.tensor([1, 2, 3, 4, 5, 0, 7, 8, 9, 10, 11, 6])  # of the volume's own process
 ONLY_EQUAL = {"volume"}  # a mean over volumes, which compares volumes of one process
@@ -52,6 +55,12 @@ def losses(rows: slice, *, gather: bool) -> dict[str, Loss]:
         "volume": lambda a, b: VolumeContrastLoss()(
             a[:, :60].reshape(-1, 5, 12), b[:, :36].reshape(-1, 3, 12), OVERLAP[rows], partner=PARTNER[rows] - start
         )["loss"],
+        **{
+            f"class {form}": lambda a, b, form=form: ClassContrastiveLoss(
+                2, num_anchors=None, form=form, gather=gather
+            )(torch.stack([a.reshape(-1, 8, 8), b.reshape(-1, 8, 8)], 1), LABELS[rows], VALID[rows])
+            for form in ("softmax", "published")
+        },
         "vicreg": lambda a, b: VICRegLoss(gather=gather)(a, b),
     }
 

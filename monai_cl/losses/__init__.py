@@ -1,6 +1,7 @@
 """Losses: tensors in, scalars out, float32 inside."""
 
 from monai_cl.losses._checks import NonFiniteError
+from monai_cl.losses.class_contrast import ClassContrastiveLoss
 from monai_cl.losses.cross_volume_local import CrossVolumeLocalContrastiveLoss
 from monai_cl.losses.dense import DenseContrastiveLoss
 from monai_cl.losses.local_region import LocalRegionContrastiveLoss
@@ -11,6 +12,7 @@ from monai_cl.losses.vicreg import VICRegLoss
 from monai_cl.losses.volume_contrast import VolumeContrastLoss
 
 __all__ = [
+    "ClassContrastiveLoss",
     "CrossVolumeLocalContrastiveLoss",
     "DecoupledContrastiveLoss",
     "DenseContrastiveLoss",
