@@ -1,5 +1,7 @@
 """Versions of the packages and the hardware that a result rests on, and the cores that a run may use."""
 
+import contextlib
+import ctypes
 import functools
 import importlib.metadata
 import os
@@ -12,6 +14,8 @@ import torch
 from monai_cl._cores import cores
 
 _PACKAGES = ("monai_cl", "torch", "monai", "numpy", "pytorch-ignite", "nibabel", "pydicom", "SimpleITK")
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, in malloc.h
 
 
 def versions() -> dict[str, str]:
@@ -49,3 +53,18 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, up to 32 MB a block, for the next step to take.
+
+    glibc gives the end of its heap back to the system and asks for it again, page by page, at each step: about a tenth
+    of the time of a step of small crops on a CPU. Nothing happens where the environment already says what to do
+    (``MALLOC_TRIM_THRESHOLD_``), and with other libraries.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # no such function, or no library of the process
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_MMAP_THRESHOLD, 32 * 2**20)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from monai_cl.engine import distributed
+from monai_cl.engine.machine import keep_freed_memory
 from monai_cl.engine.optimisation import adamw, warmup_cosine
 from monai_cl.engine.trainer import PretrainTrainer
 from monai_cl.engine.voxel_loss import VoxelLoss
@@ -51,6 +52,8 @@ def pretraining(
         train_handlers: Handlers, as :class:`monai_cl.engine.PretrainHandlers` and others after it.
     """
     device = torch.device(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     method = method.to(device)
     optimizer = adamw(method, learning_rate) if optimizer is None else optimizer  # the wrapper has the same parameters
     return PretrainTrainer(
@@ -100,6 +103,8 @@ def fine_tuning(
         train_handlers: Handlers, as :class:`monai_cl.engine.FinetuneHandlers` and others after it.
     """
     device = torch.device(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     network = network.to(device)
     return SupervisedTrainer(
         device=device,
