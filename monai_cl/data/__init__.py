@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from monai_cl.data.loading.drawing import BatchDraw, field_of, source_weights
     from monai_cl.data.loading.faults import Faults, TooManyFaultsError
     from monai_cl.data.loading.labelled import labelled_loader
+    from monai_cl.data.loading.mixed import MixedBatches, Steps, mixed_loader, without_labels
     from monai_cl.data.loading.partitions import (
         PartitionBatchSampler,
         PartitionDraw,
@@ -41,6 +42,7 @@ __all__ = [
     "CacheResult",
     "Faults",
     "MaskFiles",
+    "MixedBatches",
     "PartitionBatchSampler",
     "PartitionDraw",
     "PreparedDataset",
@@ -49,6 +51,7 @@ __all__ = [
     "ScanResult",
     "SliceDataset",
     "StepSampler",
+    "Steps",
     "TooManyFaultsError",
     "ViewDataset",
     "brain_maps",
@@ -82,6 +85,7 @@ __all__ = [
     "load_maps",
     "map_items",
     "maps_by_name",
+    "mixed_loader",
     "names_of_maps",
     "partition_of",
     "partition_starts",
@@ -98,6 +102,7 @@ __all__ = [
     "split_for_probe",
     "split_subjects",
     "view_loader",
+    "without_labels",
     "write_brain_dataset",
     "write_brain_maps",
     "write_cache",

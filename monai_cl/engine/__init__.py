@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from monai_cl.engine.run_settings import RunSettings
     from monai_cl.engine.save_cases import SaveCases
     from monai_cl.engine.save_metrics import SaveMetrics
+    from monai_cl.engine.selftraining import PartsLoss, SelfTrainer, SelfTraining
     from monai_cl.engine.step_time import StepTime
     from monai_cl.engine.stop import GracefulStop
     from monai_cl.engine.surface_distance import SurfaceDistance
@@ -40,6 +41,7 @@ __all__ = [
     "History",
     "MixupBatch",
     "NonFiniteLossError",
+    "PartsLoss",
     "PredictionPicture",
     "PretrainHandlers",
     "PretrainTrainer",
@@ -49,6 +51,8 @@ __all__ = [
     "SaveCases",
     "SaveMetrics",
     "SaveNetwork",
+    "SelfTrainer",
+    "SelfTraining",
     "StepTime",
     "SurfaceDistance",
     "VoxelLoss",

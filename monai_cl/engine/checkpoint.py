@@ -9,7 +9,7 @@ from ignite.engine import Events
 
 from monai_cl import weights
 from monai_cl._files import atomic_write, remove_leftovers
-from monai_cl.data import PartitionBatchSampler, StepSampler
+from monai_cl.data import PartitionBatchSampler, Steps, StepSampler
 from monai_cl.engine import random_state
 from monai_cl.engine.distributed import gather_objects, rank, world_size
 from monai_cl.engine.machine import versions
@@ -138,9 +138,10 @@ class Checkpoint:
         engine.resumed = content.get("handlers", {})
         engine.state.iteration = content["step"]
         engine.state.epoch = content["step"] // engine.state.epoch_length
-        sampler = getattr(engine.data_loader, "batch_sampler", None)
-        if isinstance(sampler, StepSampler | PartitionBatchSampler):
-            sampler.start = content["step"]
+        for kind in ("batch_sampler", "sampler"):
+            sampler = getattr(engine.data_loader, kind, None)
+            if isinstance(sampler, StepSampler | PartitionBatchSampler | Steps):
+                sampler.start = content["step"]
         self._saved_step = content["step"]
 
     def _compare(self, engine: PretrainTrainer, content: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from monai_cl._lazy import face
 if TYPE_CHECKING:
     from monai_cl.transforms._crop_plan import CropPlan
     from monai_cl.transforms.augmentation import usual_augmentation
+    from monai_cl.transforms.copy_paste import Box
     from monai_cl.transforms.label_crop import RandCropByClassesD, RandCropByClassesd, RandCropByClassesDict
     from monai_cl.transforms.load import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
     from monai_cl.transforms.load_maps import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from monai_cl.transforms.mr_contrast_dictionary import RandMRContrastD, RandMRContrastd, RandMRContrastDict
     from monai_cl.transforms.mr_record import MRRecord
     from monai_cl.transforms.overlap import overlap_fractions
+    from monai_cl.transforms.pseudo_labels import PseudoLabels, keep_largest
     from monai_cl.transforms.save_mask import SaveMask, SaveMaskD, SaveMaskd, SaveMaskDict
     from monai_cl.transforms.sequence_views import (
         RandSequenceViews,
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Box",
     "CropPlan",
     "LoadMapsD",
     "LoadMapsDict",
@@ -70,6 +73,7 @@ __all__ = [
     "MRArtefacts",
     "MRRecord",
     "MaskFiles",
+    "PseudoLabels",
     "RandCropByClassesD",
     "RandCropByClassesDict",
     "RandCropByClassesd",
@@ -112,6 +116,7 @@ __all__ = [
     "WeightedRatesD",
     "WeightedRatesDict",
     "WeightedRatesd",
+    "keep_largest",
     "overlap_fractions",
     "slice_axis",
     "usual_augmentation",

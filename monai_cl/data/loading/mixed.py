@@ -1,0 +1,130 @@
+"""Batches of labelled and unlabelled patches, computed from the seed and the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import monai.data
+import numpy as np
+import torch
+from monai.transforms import Randomizable
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from monai_cl.data.loading.sampling import collate_views
+
+
+def without_labels(items: Sequence[dict[str, Any]], keys: Sequence[str] = ("label",)) -> list[dict[str, Any]]:
+    """Return the items of a datalist without their labels, so that nothing can read them.
+
+    Example:
+        >>> without_labels([{"image": "a.nii.gz", "label": "a_label.nii.gz"}])
+        [{'image': 'a.nii.gz'}]
+    """
+    return [{key: value for key, value in item.items() if key not in keys} for item in items]
+
+
+class Steps(Sampler[int]):
+    """The steps of a run in order, from :attr:`start` on.
+
+    Args:
+        steps: Steps of the whole run.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.start = 0
+
+    def __len__(self) -> int:
+        return max(self.steps - self.start, 0)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.steps))
+
+
+class MixedBatches(Dataset[dict[str, Any]]):
+    """A batch of a step: ``image`` and ``label`` of labelled volumes, ``unlabelled`` images of others, ``case``.
+
+    Volumes come in turn, in another order at each turn, and are altered anew each time. A process takes its share of
+    the batch of all, so that two of them see what one with twice the batch does.
+
+    Args:
+        labelled: Prepared volumes with ``image`` and ``label``.
+        unlabelled: Prepared volumes of which ``image`` alone is looked at.
+        alter_labelled: Random transform of a labelled volume to a patch.
+        alter_unlabelled: Random transform of an unlabelled one; it is given no label.
+        batch_size: Patches of each kind a process.
+        seed: Seed of the run.
+        rank: This process's number among ``world_size`` ones.
+        world_size: Number of processes.
+
+    Raises:
+        ValueError: If there are no labelled or no unlabelled volumes.
+    """
+
+    def __init__(
+        self,
+        labelled: Sequence[dict[str, Any]],
+        unlabelled: Sequence[dict[str, Any]],
+        *,
+        alter_labelled: Randomizable,
+        alter_unlabelled: Randomizable,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        for name, volumes in (("labelled", labelled), ("unlabelled", unlabelled)):
+            if not len(volumes):
+                raise ValueError(
+                    f"self-training needs at least one {name} volume, got none; add some to the datalist, or train "
+                    "without self-training"
+                )
+        self.labelled = monai.data.Dataset(labelled, alter_labelled)
+        self.unlabelled = monai.data.Dataset(unlabelled, alter_unlabelled)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        known = self._patches(self.labelled, 0, step, ("image", "label"))
+        others = self._patches(self.unlabelled, 1, step, ("image",))
+        return {**known, "unlabelled": others["image"]}
+
+    def _patches(self, source: Any, kind: int, step: int, keys: Sequence[str]) -> dict[str, Any]:
+        everyone = self.batch_size * self.world_size
+        first = self.rank * self.batch_size
+        seeds = np.random.default_rng([self.seed, kind, 0, step]).integers(0, 2**32, size=everyone)
+        patches = []
+        for place in range(first, first + self.batch_size):
+            turn, number = divmod(step * everyone + place, len(source))
+            order = np.random.default_rng([self.seed, kind, 1, turn]).permutation(len(source))
+            patches.append(self._patch(source, int(order[number]), int(seeds[place]), keys))
+        return collate_views(patches)
+
+    def _patch(self, source: Any, item: int, seed: int, keys: Sequence[str]) -> dict[str, Any]:
+        volume = source.data[item]
+        given = {key: volume[key] for key in keys}
+        source.transform.set_random_state(seed=seed)
+        altered = source.transform(given)
+        patch = altered[0] if isinstance(altered, list) else altered  # of croppers that give several
+        return {**{key: patch[key] for key in keys}, "case": str(volume.get("case", item))}
+
+
+def mixed_loader(batches: MixedBatches, steps: int, *, num_workers: int = 0) -> DataLoader[dict[str, Any]]:
+    """Loader of one batch a step; set ``loader.sampler.start`` to begin later.
+
+    Args:
+        batches: Makes the batch of a step.
+        steps: Steps of the whole run.
+        num_workers: Worker processes.
+    """
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=Steps(steps),
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(batches.seed),  # the global one belongs to the network
+    )
