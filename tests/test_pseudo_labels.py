@@ -68,14 +68,15 @@ def test_the_likeliest_class_or_a_threshold_with_two_classes() -> None:
 
 def test_uncertain_voxels_do_not_count() -> None:
     given = logits()
-    labels, counts = PseudoLabels(3, confidence=0.6, largest=[])(given)
+    labels, counts, confidence = PseudoLabels(3, confidence=0.6, largest=[])(given)
     assert torch.equal(labels, given.argmax(1, keepdim=True))
     assert torch.equal(counts, given.softmax(1).amax(1, keepdim=True) >= 0.6)
-    assert bool(PseudoLabels(3)(given)[1].all())
+    assert torch.equal(confidence, given.softmax(1).amax(1, keepdim=True))
+    assert bool(PseudoLabels(3)(given).certain.all())
 
 
 def test_it_needs_no_gradient_and_no_full_precision() -> None:
-    labels, counts = PseudoLabels(3)(logits().requires_grad_().bfloat16())
+    labels, counts, _ = PseudoLabels(3)(logits().requires_grad_().bfloat16())
     assert not labels.requires_grad
     assert counts.dtype == torch.bool
 

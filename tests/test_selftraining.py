@@ -17,9 +17,17 @@ from monai.transforms import Compose, RandGaussianNoised, RandSpatialCropd
 from torch import Tensor, nn
 
 from monai_cl.data import MixedBatches, mixed_loader, without_labels
-from monai_cl.engine import Checkpoint, CheckpointMismatchError, SelfTrainer, SelfTraining
+from monai_cl.engine import (
+    Checkpoint,
+    CheckpointMismatchError,
+    History,
+    PseudoLabelSignals,
+    SelfTrainer,
+    SelfTraining,
+    read_history,
+)
 from monai_cl.networks import segmenter
-from monai_cl.transforms import PseudoLabels
+from monai_cl.transforms import Pseudo, PseudoLabels
 from monai_cl.transforms.copy_paste import draw_box, outside_of
 
 SIZE = (16, 16)
@@ -68,6 +76,10 @@ def trainer(
     )  # fmt: skip
 
 
+def certainly(labels: Tensor) -> Pseudo:
+    return Pseudo(labels, torch.ones_like(labels, dtype=torch.bool), torch.ones_like(labels, dtype=torch.float))
+
+
 def dice_ce(logits: Tensor, label: Tensor, part: Tensor) -> Tensor:
     """Loss of one image (K, *S) on the voxels of a part, written out."""
     share = logits.softmax(0)
@@ -113,7 +125,7 @@ def first_step(run: SelfTrainer) -> tuple[float, dict[str, Tensor]]:
 def test_loss_and_gradient_are_those_of_loops_with_true_labels_for_pseudo_labels(u_weight: float) -> None:
     run = trainer(u_weight=u_weight)
     truth = torch.randint(0, 3, (2, 1, *SIZE), generator=torch.Generator().manual_seed(5))
-    run.method.pseudo_labels = lambda logits: (truth, torch.ones_like(truth, dtype=torch.bool))  # type: ignore[assignment]
+    run.method.pseudo_labels = lambda logits: certainly(truth)  # type: ignore[assignment]
     twin = trainer(u_weight=u_weight).method.train()
     expected = step_of(twin, run.data_loader.dataset[0], 1, truth, u_weight)
     expected.backward()
@@ -129,7 +141,7 @@ def test_without_weight_pseudo_labels_change_nothing() -> None:
     for shift in (0, 1):
         run = trainer(u_weight=0.0)
         label = torch.full((2, 1, *SIZE), shift)
-        run.method.pseudo_labels = lambda logits, label=label: (label, torch.ones_like(label).bool())  # type: ignore[assignment]
+        run.method.pseudo_labels = lambda logits, label=label: certainly(label)  # type: ignore[assignment]
         run.run()
         found.append(run.method.state_dict())
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
@@ -140,7 +152,7 @@ def test_targets_of_both_mixes_say_which_part_is_whose() -> None:
     batch = batches()[0]
     truth = torch.randint(0, 3, (2, 1, *SIZE))
     certain = torch.rand(2, 1, *SIZE) < 0.5
-    method.pseudo_labels = lambda logits: (truth, certain)  # type: ignore[assignment]
+    method.pseudo_labels = lambda logits: Pseudo(truth, certain, torch.ones(()))  # type: ignore[assignment]
     images, targets = method.mix(batch, 4, 0.9)
     outside = outside_of(draw_box(SIZE, 2 / 3, np.random.default_rng([0, 4])), SIZE)
     for n in range(2):
@@ -224,7 +236,11 @@ def test_no_label_of_an_unlabelled_volume_is_ever_read() -> None:
 def test_a_run_that_goes_on_ends_bit_for_bit_as_one_without_a_break(tmp_path: Path, exports: str) -> None:
     def run(folder: str, epochs: int) -> SelfTrainer:
         checkpoint = Checkpoint(tmp_path / folder, tmp_path / folder / "model.pt")
-        made = trainer(handlers=[checkpoint], supervised=0.0, exports=exports)
+        files = [
+            History(tmp_path / folder / "history.csv", every=4),
+            PseudoLabelSignals(tmp_path / folder / "signals.csv"),
+        ]
+        made = trainer(handlers=[checkpoint, *files], exports=exports)
         made.add_event_handler(Events.EPOCH_COMPLETED, lambda: made.terminate() if made.state.epoch == epochs else None)
         made.run()
         return made
@@ -236,6 +252,8 @@ def test_a_run_that_goes_on_ends_bit_for_bit_as_one_without_a_break(tmp_path: Pa
     assert resumed.state.iteration == whole.state.iteration == STEPS
     for key, value in whole.method.state_dict().items():
         assert torch.equal(resumed.method.state_dict()[key], value), key
+    for name in ("history.csv", "signals.csv"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     exported = torch.load(tmp_path / "broken/model.pt", weights_only=True)
     expected = whole.method.teacher.module if exports == "teacher" else whole.method.student
     assert all(torch.equal(exported[key], value) for key, value in expected.state_dict().items())
@@ -252,7 +270,8 @@ def process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     data = mixed_loader(batches(batch_size=2, rank=rank, world_size=2), STEPS)
-    run = trainer(unet(("group", {"num_groups": 1})), data, supervised=0.3)
+    signals = PseudoLabelSignals(f"{folder}/two.csv")
+    run = trainer(unet(("group", {"num_groups": 1})), data, handlers=[signals], supervised=0.3)
     run.method.pseudo_labels.confidence = 0.4
     run.run()
     torch.save(run.method.state_dict(), f"{folder}/{rank}.pt")
@@ -262,13 +281,17 @@ def process(rank: int, folder: str) -> None:
 
 def test_two_processes_end_as_one_with_twice_the_batch(tmp_path: Path) -> None:
     mp.spawn(process, args=(str(tmp_path),), nprocs=2)
-    run = trainer(unet(("group", {"num_groups": 1})), mixed_loader(batches(batch_size=4), STEPS), supervised=0.3)
+    data = mixed_loader(batches(batch_size=4), STEPS)
+    signals = PseudoLabelSignals(tmp_path / "one.csv")
+    run = trainer(unet(("group", {"num_groups": 1})), data, handlers=[signals], supervised=0.3)
     run.method.pseudo_labels.confidence = 0.4
     run.run()
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
         for key, value in run.method.state_dict().items():
             torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4, msg=f"{rank}: {key}")
+    for two, one in zip(read_history(tmp_path / "two.csv"), read_history(tmp_path / "one.csv"), strict=True):
+        assert two == pytest.approx(one, abs=0.01)
 
 
 def test_three_dimensions_and_deep_supervision_train() -> None:
@@ -297,6 +320,7 @@ def test_three_dimensions_and_deep_supervision_train() -> None:
     assert set(run.state.output) == {"image", "label", "pred", "loss"}
     assert run.state.output["image"].shape == (2, 1, 8, 12, 8)
     assert bool(run.state.output["loss"].isfinite())
+    assert not any(one.requires_grad for one in (run.state.output["loss"], *run.state.output["pred"]))
 
 
 def test_batches_follow_from_the_step_and_are_shares_of_one() -> None:

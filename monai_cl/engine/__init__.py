@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from monai_cl.engine.optimisation import adamw, warmup_cosine
     from monai_cl.engine.prediction_picture import PredictionPicture, foreground_dice
     from monai_cl.engine.progress import ProgressLine, scalars
+    from monai_cl.engine.pseudo_label_signals import DriftError, PseudoLabelSignals
     from monai_cl.engine.run_handlers import EvaluationHandlers, FinetuneHandlers, PretrainHandlers
     from monai_cl.engine.run_record import RunRecord, read_run_record
     from monai_cl.engine.run_settings import RunSettings
@@ -32,6 +33,7 @@ __all__ = [
     "CheckpointMismatchError",
     "ClipGradients",
     "CollapseError",
+    "DriftError",
     "EvaluationHandlers",
     "FinetuneHandlers",
     "FiniteLoss",
@@ -46,6 +48,7 @@ __all__ = [
     "PretrainHandlers",
     "PretrainTrainer",
     "ProgressLine",
+    "PseudoLabelSignals",
     "RunRecord",
     "RunSettings",
     "SaveCases",

@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 
 from monai_cl._files import atomic_write
 from monai_cl.engine.progress import scalars
+from monai_cl.engine.selftraining import SelfTrainer
 from monai_cl.engine.trainer import PretrainTrainer
 
 
@@ -78,13 +79,13 @@ class History:
 
 def keep_in_checkpoint(engine: Engine, name: str, state: Callable[[], dict[str, Any]]) -> None:
     """Let a trainer's checkpoint hold what ``state`` gives, plain values, under a name; other engines keep nothing."""
-    if isinstance(engine, PretrainTrainer):
+    if isinstance(engine, PretrainTrainer | SelfTrainer):
         engine.states[name] = state
 
 
 def kept_in_checkpoint(engine: Engine, name: str) -> dict[str, Any] | None:
     """Content of the checkpoint that a trainer goes on from under a name; ``None`` where it holds nothing."""
-    return engine.resumed.get(name) if isinstance(engine, PretrainTrainer) else None
+    return engine.resumed.get(name) if isinstance(engine, PretrainTrainer | SelfTrainer) else None
 
 
 def format_rows(rows: Sequence[Mapping[str, float]]) -> str:

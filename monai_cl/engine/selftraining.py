@@ -21,7 +21,7 @@ from monai_cl.engine import distributed
 from monai_cl.engine.voxel_loss import Maps, VoxelLoss, ignored
 from monai_cl.networks import MomentumTeacher
 from monai_cl.transforms.copy_paste import copy_paste, draw_box, outside_of
-from monai_cl.transforms.pseudo_labels import PseudoLabels
+from monai_cl.transforms.pseudo_labels import Pseudo, PseudoLabels
 
 NOT_COUNTED = -1  # of a target, where the other part lies
 EXPORTS = ("teacher", "student")
@@ -53,6 +53,9 @@ class SelfTraining(nn.Module):
         exports: ``"teacher"`` or ``"student"``: the network that is handed over.
         seed: Seed of the boxes; these are the same in all processes.
         ignore_index: True label of voxels that do not count.
+
+    Attributes:
+        last: Labels that the teacher gave at the last step; None where it was not asked.
 
     Raises:
         ValueError: If an option is out of range.
@@ -96,6 +99,7 @@ class SelfTraining(nn.Module):
         self.exports = exports
         self.seed = seed
         self.ignore_index = ignore_index
+        self.last: Pseudo | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -137,6 +141,7 @@ class SelfTraining(nn.Module):
         box = draw_box(size, self.ratio, np.random.default_rng([self.seed, step]))
         outside = outside_of(box, size, image.device)
         nothing = torch.full_like(label, NOT_COUNTED)
+        self.last = None
         if self.is_supervised(progress):
             other = _neighbours(len(image), image.device)
             mixed = copy_paste(image, image[other], outside)
@@ -146,8 +151,8 @@ class SelfTraining(nn.Module):
             raise ValueError(
                 f"unlabelled must have the shape of image, {tuple(image.shape)}, got {tuple(unlabelled.shape)}"
             )
-        pseudo, certain = self.pseudo_labels(self.teacher(unlabelled))
-        pseudo = pseudo.to(label.dtype).masked_fill(~certain, NOT_COUNTED)
+        self.last = self.pseudo_labels(self.teacher(unlabelled))
+        pseudo = self.last.labels.to(label.dtype).masked_fill(~self.last.certain, NOT_COUNTED)
         images = [copy_paste(image, unlabelled, outside), copy_paste(unlabelled, image, outside)]
         true = [copy_paste(label, nothing, outside), copy_paste(nothing, label, outside)]
         of_teacher = [copy_paste(nothing, pseudo, outside), copy_paste(pseudo, nothing, outside)]
@@ -266,6 +271,14 @@ class SelfTrainer(SupervisedTrainer):
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Scaler of the loss, which does nothing outside of mixed precision."""
         return self._no_scaler if self.scaler is None else self.scaler
+
+    def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
+        output: dict[str, Any] = super()._iteration(engine, batchdata)
+        maps = output["pred"]
+        # for handlers, which need no graph
+        output["pred"] = maps.detach() if isinstance(maps, Tensor) else [one.detach() for one in maps]
+        output["loss"] = output["loss"].detach()
+        return output
 
     def _mix(
         self, batch: dict[str, Any], device: torch.device, non_blocking: bool = False, **kwargs: Any

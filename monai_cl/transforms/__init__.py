@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from monai_cl.transforms.mr_contrast_dictionary import RandMRContrastD, RandMRContrastd, RandMRContrastDict
     from monai_cl.transforms.mr_record import MRRecord
     from monai_cl.transforms.overlap import overlap_fractions
-    from monai_cl.transforms.pseudo_labels import PseudoLabels, keep_largest
+    from monai_cl.transforms.pseudo_labels import Pseudo, PseudoLabels, keep_largest
     from monai_cl.transforms.save_mask import SaveMask, SaveMaskD, SaveMaskd, SaveMaskDict
     from monai_cl.transforms.sequence_views import (
         RandSequenceViews,
@@ -73,6 +73,7 @@ __all__ = [
     "MRArtefacts",
     "MRRecord",
     "MaskFiles",
+    "Pseudo",
     "PseudoLabels",
     "RandCropByClassesD",
     "RandCropByClassesDict",

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+
+
+class Pseudo(NamedTuple):
+    r"""Labels made of logits, each (B, 1, \*S).
+
+    Attributes:
+        labels: Class of each voxel.
+        certain: Voxels that count.
+        confidence: Probability of the likeliest class.
+    """
+
+    labels: Tensor
+    certain: Tensor
+    confidence: Tensor
 
 
 class PseudoLabels:
@@ -29,7 +44,7 @@ class PseudoLabels:
 
     Example:
         >>> logits = torch.tensor([[9.0, 0, 9, 0, 0], [0, 9, 0, 9, 9]]).reshape(1, 2, 1, 5)
-        >>> PseudoLabels(2)(logits)[0].tolist()
+        >>> PseudoLabels(2)(logits).labels.tolist()
         [[[[0, 0, 0, 1, 1]]]]
     """
 
@@ -59,8 +74,8 @@ class PseudoLabels:
         self.connectivity = connectivity
 
     @torch.no_grad()
-    def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Labels (B, 1, \*S) of logits (B, K, \*S), and the voxels (B, 1, \*S) that count.
+    def __call__(self, logits: Tensor) -> Pseudo:
+        r"""Labels of logits (B, K, \*S), the voxels that count, and how certain they are.
 
         Raises:
             ValueError: If there are not as many channels as classes.
@@ -71,7 +86,7 @@ class PseudoLabels:
         best, labels = probability.max(1, keepdim=True)
         if self.foreground is not None:
             labels = (probability[:, 1:] >= self.foreground).long()
-        return keep_largest(labels, self.largest, self.connectivity), best >= self.confidence
+        return Pseudo(keep_largest(labels, self.largest, self.connectivity), best >= self.confidence, best)
 
 
 def keep_largest(labels: Tensor, classes: Sequence[int], connectivity: int | None = 1) -> Tensor:

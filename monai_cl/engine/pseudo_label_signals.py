@@ -1,0 +1,197 @@
+"""Looking after pseudo-labels while a network is trained with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
+from torch import Tensor
+
+from monai_cl.engine.distributed import rank, world_size
+from monai_cl.engine.health import HIGH_LEARNING_RATE
+from monai_cl.engine.history import read_history, write_history
+from monai_cl.engine.selftraining import SelfTrainer
+
+logger = logging.getLogger(__name__)
+
+BINS = 10  # of the confidence, from 0 to 1
+VANISHED = 0.01  # a class with less than this of its share in the labels is gone
+_SHORT_START = 0.1  # share of the run on labels alone
+
+
+class DriftError(RuntimeError):
+    """Pseudo-labels have lost a class, or one class has taken all: further training would be wasted."""
+
+
+class _Counts(NamedTuple):
+    """Voxels since the last look, each (K,) or (bins,); of all processes once they are added up."""
+
+    predicted: Tensor  # by the teacher, of each class
+    counted: Tensor  # those of them that are certain enough
+    labelled: Tensor  # true labels
+    agreed: Tensor  # (2,): student like teacher, and compared
+    confidence: Tensor  # (BINS,)
+    certainty: Tensor  # (1,): sum of the confidence
+
+
+class PseudoLabelSignals:
+    """Log what the teacher's labels are like, each epoch, and raise the alarm when they drift.
+
+    Of the steps of an epoch in which pseudo-labels were made: the share of each class among them (``share_1``) and
+    among the true labels of the same batches (``labelled_share_1``), the share of voxels that are certain enough to
+    count, the mean confidence and its histogram (``confidence_0.9`` is the share of voxels from 0.9 up), and how much
+    of the mixed images' pseudo-labelled voxels the student predicts as the teacher did (``agreement``). They go to a
+    CSV file and, as ``pseudo_...``, into the engine's metrics. Numbers are those of all processes.
+
+    A class has vanished when its share is below :data:`VANISHED` of that among true labels; a foreground class has
+    swallowed the volume when it has more than half of what it has not among true labels.
+
+    Args:
+        path: The CSV file, written by the first process.
+        on_drift: ``"warn"`` logs the symptom and its likely cause; ``"stop"`` ends the run.
+
+    Raises:
+        DriftError: While running, with ``on_drift="stop"``.
+        ValueError: If ``on_drift`` is neither.
+    """
+
+    def __init__(self, path: str | Path, *, on_drift: str = "warn") -> None:
+        if on_drift not in ("stop", "warn"):
+            raise ValueError(f"on_drift must be 'stop' or 'warn', got {on_drift!r}")
+        self.path = Path(path)
+        self.on_drift = on_drift
+        self._rows: list[dict[str, float]] = []
+        self._counts: _Counts | None = None
+
+    def attach(self, engine: SelfTrainer) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._look)
+
+    def _start(self, engine: SelfTrainer) -> None:
+        self._rows = read_history(self.path, until=engine.state.iteration)
+        self._counts = None
+
+    @torch.no_grad()
+    def _collect(self, engine: SelfTrainer) -> None:
+        if engine.method.last is None:
+            return
+        counts = _count(engine)  # nothing waits for the device here
+        if self._counts is not None:
+            counts = _Counts(*(a + b for a, b in zip(self._counts, counts, strict=True)))
+        self._counts = counts
+
+    def _look(self, engine: SelfTrainer) -> None:
+        if self._counts is None:  # labelled volumes are alone as yet, in all processes alike
+            return
+        counts, self._counts = _of_all_processes(self._counts), None
+        values = _values(counts)
+        engine.state.metrics.update({f"pseudo_{name}": value for name, value in values.items()})
+        self._rows.append({"step": engine.state.iteration, **values})
+        if rank() == 0:
+            write_history(self.path, self._rows)
+        symptoms = drift_symptoms(values)
+        if not symptoms:
+            return
+        text = f"step {engine.state.iteration}: {'; '.join(symptoms)}. {_likely_causes(engine, values)}"
+        if self.on_drift == "stop":
+            raise DriftError(f"pseudo-labels have drifted: {text}")
+        if rank() == 0:
+            logger.warning("pseudo-labels have drifted: %s", text)
+
+
+def drift_symptoms(values: Mapping[str, float]) -> list[str]:
+    """Symptoms of classes that vanished from pseudo-labels or swallowed the volume; none when all is well.
+
+    Args:
+        values: ``share_1`` and ``labelled_share_1`` and so on, a pair a foreground class.
+
+    Example:
+        >>> drift_symptoms({"share_1": 0.0, "labelled_share_1": 0.2})
+        ['the teacher predicts nothing but background']
+        >>> drift_symptoms({"share_1": 0.9, "labelled_share_1": 0.2})
+        ['class 1 has swallowed the volume: 90.0 % of pseudo-labels, 20.0 % of labels']
+    """
+    expected = {name.removeprefix("labelled_share_"): v for name, v in values.items() if name.startswith("labelled_")}
+    shares = {one: (values[f"share_{one}"], share) for one, share in expected.items() if one != "0"}
+    there = {one: pair for one, pair in shares.items() if pair[1] > 0}
+    gone = [one for one, (share, labelled) in there.items() if share < VANISHED * labelled]
+    if gone and not any(share for share, _ in shares.values()):
+        return ["the teacher predicts nothing but background"]
+    symptoms = [f"class {one} has vanished: {_both(*shares[one])}" for one in gone]
+    swallowed = [one for one, (share, labelled) in shares.items() if share > labelled + (1 - labelled) / 2]
+    return symptoms + [f"class {one} has swallowed the volume: {_both(*shares[one])}" for one in swallowed]
+
+
+def _both(share: float, labelled: float) -> str:
+    return f"{share:.1%} of pseudo-labels, {labelled:.1%} of labels".replace("%", " %")
+
+
+def _likely_causes(engine: SelfTrainer, values: Mapping[str, float]) -> str:
+    method, causes = engine.method, []
+    rate = max(group.get("initial_lr", group["lr"]) for group in engine.optimizer.param_groups)
+    if method.pseudo_labels.confidence > 0 and values["certain"] < 0.5:
+        causes.append(
+            f"a confidence of {method.pseudo_labels.confidence:g}, which {values['certain']:.0%} of voxels reach"
+        )
+    if method.supervised < _SHORT_START:
+        causes.append(f"a start on labels alone of {method.supervised:.0%} of the run, too short from scratch")
+    if rate >= HIGH_LEARNING_RATE:
+        causes.append(f"a learning rate of {rate:g}")
+    if not causes:
+        causes = [
+            f"a weight of pseudo-labels ({method.u_weight:g}) that is too high for so few labels",
+            "unlabelled scans of another kind than the labelled ones, or that do not show the class",
+        ]
+    return f"Likely causes: {'; '.join(causes)}"
+
+
+def _count(engine: SelfTrainer) -> _Counts:
+    pseudo, targets, maps = engine.method.last, engine.state.output["label"], engine.state.output["pred"]
+    if pseudo is None:
+        raise ValueError("no pseudo-labels were made at this step, which must be known before they are counted")
+    number = engine.method.pseudo_labels.num_classes
+    predicted = (maps if isinstance(maps, Tensor) else maps[0]).argmax(1)
+    labels, teacher = pseudo.labels.flatten(), targets[:, 1]
+    bins = (pseudo.confidence.float() * BINS).long().clamp(max=BINS - 1)
+    true = targets[:, 0]
+    return _Counts(
+        _of_classes(labels, number),
+        _of_classes(torch.where(pseudo.certain.flatten(), labels, -1), number),
+        _of_classes(true.flatten(), number),
+        torch.stack([((predicted == teacher) & (teacher >= 0)).sum(), (teacher >= 0).sum()]),
+        _of_classes(bins.flatten(), BINS),
+        pseudo.confidence.double().sum()[None],
+    )
+
+
+def _of_classes(labels: Tensor, number: int) -> Tensor:
+    """Voxels of each class, (number,); below 0 is none. No class is looked up, so that the device is not waited for."""
+    counts = labels.new_zeros(number + 1, dtype=torch.long)
+    return counts.index_add(0, labels.long() + 1, torch.ones_like(labels, dtype=torch.long))[1:]
+
+
+def _of_all_processes(counts: _Counts) -> _Counts:
+    if world_size() > 1:
+        for one in counts:
+            dist.all_reduce(one)
+    return counts
+
+
+def _values(counts: _Counts) -> dict[str, float]:
+    predicted, counted, labelled, agreed, confidence, certainty = (one.tolist() for one in counts)
+    voxels = sum(predicted)
+    return {
+        **{f"share_{one}": number / voxels for one, number in enumerate(predicted)},
+        **{f"labelled_share_{one}": number / max(sum(labelled), 1) for one, number in enumerate(labelled)},
+        "certain": sum(counted) / voxels,
+        "agreement": agreed[0] / max(agreed[1], 1),
+        "confidence": certainty[0] / voxels,
+        **{f"confidence_{place / BINS:g}": number / voxels for place, number in enumerate(confidence)},
+    }
