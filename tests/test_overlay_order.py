@@ -17,7 +17,7 @@ from monai_cl import bundles
 
 RULE = "Order: pretrain or train, the overlay of a method or task, small, volumes, multi_gpu; later files win."
 LAST = ("small", "volumes", "multi_gpu")
-TASKS = ("evaluate", "denoise")  # overlays on train.yaml
+TASKS = ("evaluate", "denoise", "selftrain")  # overlays on train.yaml
 ROOT = Path(__file__).parents[1]
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from monai_cl.data.loading.drawing import BatchDraw, field_of, source_weights
     from monai_cl.data.loading.faults import Faults, TooManyFaultsError
     from monai_cl.data.loading.labelled import labelled_loader
-    from monai_cl.data.loading.mixed import MixedBatches, Steps, mixed_loader, without_labels
+    from monai_cl.data.loading.mixed import MixedBatches, Steps, mixed_loader, unlabelled_rest, without_labels
     from monai_cl.data.loading.partitions import (
         PartitionBatchSampler,
         PartitionDraw,
@@ -101,6 +101,7 @@ __all__ = [
     "source_weights",
     "split_for_probe",
     "split_subjects",
+    "unlabelled_rest",
     "view_loader",
     "without_labels",
     "write_brain_dataset",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from monai_cl.engine.prediction_picture import PredictionPicture, foreground_dice
     from monai_cl.engine.progress import ProgressLine, scalars
     from monai_cl.engine.pseudo_label_signals import DriftError, PseudoLabelSignals
-    from monai_cl.engine.run_handlers import EvaluationHandlers, FinetuneHandlers, PretrainHandlers
+    from monai_cl.engine.run_handlers import EvaluationHandlers, FinetuneHandlers, PretrainHandlers, SelfTrainHandlers
     from monai_cl.engine.run_record import RunRecord, read_run_record
     from monai_cl.engine.run_settings import RunSettings
     from monai_cl.engine.save_cases import SaveCases
@@ -54,6 +54,7 @@ __all__ = [
     "SaveCases",
     "SaveMetrics",
     "SaveNetwork",
+    "SelfTrainHandlers",
     "SelfTrainer",
     "SelfTraining",
     "StepTime",

@@ -18,6 +18,7 @@ from monai_cl.engine.health import HealthProbe
 from monai_cl.engine.history import History
 from monai_cl.engine.prediction_picture import PredictionPicture
 from monai_cl.engine.progress import ProgressLine, scalars
+from monai_cl.engine.pseudo_label_signals import PseudoLabelSignals
 from monai_cl.engine.run_record import RunRecord
 from monai_cl.engine.run_settings import RunSettings
 from monai_cl.engine.save_cases import SaveCases
@@ -145,6 +146,51 @@ class FinetuneHandlers(RunHandlers):
                 _record(settings, folder, "train", settings.to_tell(), volumes, receipt=_receipt(network)),
                 TensorBoardStatsHandler(log_dir=str(folder / "tensorboard"), output_transform=loss),
                 SaveNetwork(network, model, contract=settings.to_hand_over()),
+            ],
+        )
+
+
+class SelfTrainHandlers(RunHandlers):
+    """Checkpoint, guards, signals, progress, history, record and TensorBoard of a self-training.
+
+    Args:
+        output_dir: Folder of the run.
+        model: Where the state dict of the network that is handed over goes.
+        settings: What the run is made of.
+        network: The student.
+        volumes: The labelled volumes, for the record.
+        clip: Bound on the norm of the gradient; ``None`` for none.
+        save_every: Epochs between checkpoints.
+        resume: Go on from a checkpoint in ``output_dir``.
+        on_drift: ``"warn"`` or ``"stop"``, see :class:`monai_cl.engine.PseudoLabelSignals`.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        model: str | Path,
+        settings: RunSettings,
+        *,
+        network: nn.Module,
+        volumes: Sized | None = None,
+        clip: float | None = 1.0,
+        save_every: int = 1,
+        resume: bool = True,
+        on_drift: str = "warn",
+    ) -> None:
+        folder = Path(output_dir)
+        contract = settings.to_hand_over()
+        checkpoint = Checkpoint(
+            folder, model, every=save_every, resume=resume, settings=settings.to_compare(), contract=contract
+        )
+        signals = PseudoLabelSignals(folder / "pseudo_labels.csv", on_drift=on_drift)
+        super().__init__(
+            [checkpoint, FiniteLoss(), ClipGradients(clip), signals],
+            lambda: [
+                ProgressLine("self-train", ["loss", "pseudo_certain", "pseudo_confidence", "pseudo_agreement"]),
+                History(folder / "history.csv"),
+                _record(settings, folder, "train", settings.to_tell(), volumes, receipt=_receipt(network)),
+                TensorBoardStatsHandler(log_dir=str(folder / "tensorboard"), output_transform=scalars),
             ],
         )
 

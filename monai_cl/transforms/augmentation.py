@@ -27,6 +27,7 @@ def usual_augmentation(
     num_classes: int,
     *,
     ignore_index: int | None = None,
+    labelled: bool = True,
     slice_axis: int | None = None,
     flip: float = 0.0,
     affine_prob: float = 0.8,
@@ -45,6 +46,7 @@ def usual_augmentation(
         roi_size: Size of the crop; smaller volumes are padded.
         num_classes: Classes with the background.
         ignore_index: Label of voxels that do not count.
+        labelled: False for items with ``image`` alone, which are cropped anywhere.
         slice_axis: Axis of the slices that are drawn first, for a ``roi_size`` of two sides. A whole slice is turned
             before it is cut, of a volume what has been cut from it.
         flip: Probability of turning about an axis; with a ``slice_axis`` only.
@@ -59,25 +61,25 @@ def usual_augmentation(
         offset: Largest shift of intensities.
 
     Returns:
-        A random transform of items with ``image`` and ``label``.
+        A random transform of items with ``image`` and ``label``, or ``image`` alone.
     """
-    sides = len(roi_size)
+    sides, keys = len(roi_size), _BOTH if labelled else ("image",)
     pose = RandAffined(
-        _BOTH,
+        keys,
         prob=affine_prob,
         rotate_range=[np.deg2rad(rotation)] * (1 if sides == 2 else 3),
         scale_range=[scale] * sides,
         translate_range=[translation * side for side in roi_size],
-        mode=["bilinear", "nearest"],
+        mode=["bilinear", "nearest"][: len(keys)],
         padding_mode="border",
     )
-    cut: list[Any] = [
-        SpatialPadd(_BOTH, roi_size),
-        RandCropByClassesd(
-            _BOTH, label_key="label", spatial_size=roi_size, num_classes=num_classes, num_samples=1, warn=False,
+    cropped: Any = RandSpatialCropd(keys, roi_size, random_size=False)
+    if labelled:
+        cropped = RandCropByClassesd(
+            keys, label_key="label", spatial_size=roi_size, num_classes=num_classes, num_samples=1, warn=False,
             ignore_index=ignore_index,
-        ),
-    ]  # fmt: skip
+        )  # fmt: skip
+    cut: list[Any] = [SpatialPadd(keys, roi_size), cropped]
     looks: list[Any] = [
         RandAdjustContrastd("image", prob=intensity_prob, gamma=gamma),
         RandGaussianNoised("image", prob=intensity_prob, std=noise),
@@ -86,12 +88,12 @@ def usual_augmentation(
     ]
     if slice_axis is None:
         return Compose([*cut, pose, *looks])
-    appearance = Compose([RandAxisFlipd(_BOTH, prob=flip), *looks])
+    appearance = Compose([RandAxisFlipd(keys, prob=flip), *looks])
     if sides == 2:
-        return Compose([_one_slice(slice_axis), pose, Compose(cut), appearance])
+        return Compose([_one_slice(slice_axis, keys), pose, Compose(cut), appearance])
     return Compose([Compose(cut), pose, appearance])
 
 
-def _one_slice(axis: int) -> Compose:
+def _one_slice(axis: int, keys: Sequence[str]) -> Compose:
     thickness = [1 if each == axis else -1 for each in range(3)]
-    return Compose([RandSpatialCropd(_BOTH, roi_size=thickness, random_size=False), SqueezeDimd(_BOTH, dim=axis + 1)])
+    return Compose([RandSpatialCropd(keys, roi_size=thickness, random_size=False), SqueezeDimd(keys, dim=axis + 1)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import monai.data
@@ -12,6 +14,9 @@ from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from monai_cl.data.loading.sampling import collate_views
+from monai_cl.datalist import load_datalist, read_datalist
+
+logger = logging.getLogger(__name__)
 
 
 def without_labels(items: Sequence[dict[str, Any]], keys: Sequence[str] = ("label",)) -> list[dict[str, Any]]:
@@ -22,6 +27,44 @@ def without_labels(items: Sequence[dict[str, Any]], keys: Sequence[str] = ("labe
         [{'image': 'a.nii.gz'}]
     """
     return [{key: value for key, value in item.items() if key not in keys} for item in items]
+
+
+def unlabelled_rest(
+    datalist: str | Path, labelled: Sequence[dict[str, Any]], *, dataset_dir: str | Path | None = None
+) -> list[dict[str, Any]]:
+    """Items of ``training`` and ``unlabelled`` that are not trained on with their labels; none of them has a label.
+
+    Args:
+        datalist: The JSON file, or the folder of a cache.
+        labelled: Items that are trained on with their labels.
+        dataset_dir: Folder that relative paths start from.
+
+    Raises:
+        ValueError: If nothing is left.
+    """
+    known = {_image(item) for item in labelled}
+    items = load_datalist(datalist, "training+unlabelled", dataset_dir=dataset_dir, labelled=False)
+    rest = [item for item in items if _image(item) not in known]
+    listed = (
+        {_image(item) for item in load_datalist(datalist, "unlabelled", dataset_dir=dataset_dir, labelled=False)}
+        if read_datalist(datalist).get("unlabelled")
+        else set()
+    )
+    if known & listed:
+        logger.warning(
+            "%d volumes with labels are also in the unlabelled list: each is used once, with its label",
+            len(known & listed),
+        )
+    if not rest:
+        raise ValueError(
+            f"self-training needs volumes beside the {len(known)} labelled ones, {datalist} has none in training or "
+            "unlabelled; add unlabelled volumes, take fewer labels, or leave selftrain.yaml out"
+        )
+    return without_labels(rest)
+
+
+def _image(item: dict[str, Any]) -> str:
+    return str(item["image"])
 
 
 class Steps(Sampler[int]):

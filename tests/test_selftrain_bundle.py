@@ -1,0 +1,146 @@
+"""Self-training as users of the bundles run it."""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.utils import set_determinism
+from test_bundle_runs import run, tiny_network
+
+from monai_cl import bundles
+from monai_cl.data import load_datalist, unlabelled_rest
+from monai_cl.engine import SelfTraining, random_state
+from monai_cl.transforms import usual_augmentation
+
+SHORT: dict[str, Any] = {"finetune_epochs": 3, "finetune_epoch_length": 2, "labels": 2, "pretrained": "none"}
+OVERLAY = ("selftrain.yaml",)
+
+
+@pytest.fixture(autouse=True)
+def undisturbed(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    caplog.set_level(logging.INFO, "monai_cl")
+    states = random_state.capture()
+    yield
+    set_determinism(seed=None)
+    random_state.restore(states)
+
+
+@pytest.fixture
+def own_study(study: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(study, tmp_path / "study"))
+
+
+def edit(study: Path, **sections: Any) -> None:
+    content = json.loads((study / "datalist.json").read_text())
+    (study / "datalist.json").write_text(json.dumps({**content, **sections}))
+
+
+def weights_of(root: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(root / "models/model.pt", weights_only=True)
+    return content
+
+
+@pytest.mark.parametrize("name", bundles.names())
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    name: str, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = (bundles.copy(name, tmp_path / folder) for folder in ("whole", "broken"))
+    run(whole, "train", study, OVERLAY, **SHORT)
+    follow = SelfTraining.follow
+
+    def fail(self: SelfTraining, step: int) -> None:
+        if step == 3:
+            raise OSError("the power went")
+        follow(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SelfTraining, "follow", fail)
+        with pytest.raises(Exception, match=r"the power went|Failed to evaluate"):
+            run(broken, "train", study, OVERLAY, **SHORT)
+    assert len(rows(broken)) < len(rows(whole)) == 2
+    run(broken, "train", study, OVERLAY, **SHORT)
+    expected, found = weights_of(whole), weights_of(broken)
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert rows(broken) == rows(whole)
+    tiny_network(whole, study).load_state_dict(expected)
+
+
+def rows(root: Path) -> list[str]:
+    path = root / "runs/selftrain/pseudo_labels.csv"
+    return path.read_text().splitlines()[1:] if path.exists() else []
+
+
+def test_the_student_is_handed_over_if_asked(study: Path, tmp_path: Path) -> None:
+    ends = []
+    for exports in ("teacher", "student"):
+        root = bundles.copy("volume_contrast", tmp_path / exports)
+        run(root, "train", study, OVERLAY, **SHORT, exports=exports)
+        content = torch.load(root / "runs/selftrain/checkpoint.pt", weights_only=True)["method"]
+        prefix = {"teacher": "teacher.module.", "student": "student."}[exports]
+        assert all(torch.equal(content[prefix + key], value) for key, value in weights_of(root).items())
+        ends.append(weights_of(root))
+    assert not all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+def test_without_unlabelled_volumes_it_refuses_by_name_and_train_does_not(own_study: Path, tmp_path: Path) -> None:
+    edit(own_study, unlabelled=[])
+    root = bundles.copy("volume_contrast", tmp_path / "bundle")
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the cause is matched
+        run(root, "train", own_study, OVERLAY, **{**SHORT, "labels": 4})
+    texts = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        texts.append(str(error))
+        error = error.__cause__
+    assert any("self-training needs volumes beside the 4 labelled ones" in text for text in texts)
+    run(root, "train", own_study, **{**SHORT, "labels": 4})
+
+
+def test_labelled_volumes_beyond_those_used_are_unlabelled_ones(own_study: Path) -> None:
+    edit(own_study, unlabelled=[])
+    known = load_datalist(own_study / "datalist.json", labelled=True, limit=3)
+    (rest,) = unlabelled_rest(own_study / "datalist.json", known)
+    assert rest["image"] not in [item["image"] for item in known]
+    assert "label" not in rest
+
+
+def test_labelled_volumes_in_the_unlabelled_list_are_used_once_and_it_is_said(
+    own_study: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = json.loads((own_study / "datalist.json").read_text())
+    edit(own_study, unlabelled=[*content["unlabelled"], *content["training"][:2]])
+    known = load_datalist(own_study / "datalist.json", labelled=True)
+    rest = unlabelled_rest(own_study / "datalist.json", known)
+    assert len(rest) == 2
+    assert "2 volumes with labels are also in the unlabelled list: each is used once, with its label" in caplog.text
+
+
+def test_wrong_labels_planted_in_the_unlabelled_list_change_nothing(own_study: Path, tmp_path: Path) -> None:
+    ends = []
+    for planted in (False, True):
+        if planted:
+            content = json.loads((own_study / "datalist.json").read_text())
+            for item in content["unlabelled"]:
+                item["label"] = item["image"].replace("images", "labels")
+                image = nib.load(own_study / item["image"])
+                wrong = nib.Nifti1Image(np.full(image.shape, 77, np.uint8), image.affine)
+                nib.save(wrong, own_study / item["label"])
+            edit(own_study, unlabelled=content["unlabelled"])
+        root = bundles.copy("volume_contrast", tmp_path / str(planted))
+        run(root, "train", own_study, OVERLAY, **{**SHORT, "labels": 4})
+        ends.append(weights_of(root))
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+@pytest.mark.parametrize(("roi", "axis"), [((8, 8, 8), None), ((8, 8), 2), ((8, 8, 8), 2)])
+def test_unlabelled_patches_have_the_size_that_is_asked_for(roi: tuple[int, ...], axis: int | None) -> None:
+    altered = usual_augmentation(roi, 2, labelled=False, slice_axis=axis).set_random_state(seed=0)
+    found = altered({"image": torch.rand(1, 12, 12, 6)})
+    assert found["image"].shape == (1, *roi)
