@@ -1,6 +1,7 @@
 """Fixtures: tiny studies on disk."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def _key_of_pseudonyms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MONAI_CL_KEY", str(tmp_path_factory.mktemp("key") / "pseudonym.key"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A command that a test runs in this process listens to signals; the next test finds them as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def write_maps(folder: Path, subject: str, seed: int, *, shape: tuple[int, ...] = (20, 22, 18)) -> None:

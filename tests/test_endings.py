@@ -43,7 +43,12 @@ def test_a_signal_ends_a_command_with_a_line_and_nothing_half_written(
     number: signal.Signals, name: str, code: int, tmp_path: Path
 ) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITING, str(tmp_path / "a.json")], stdout=-1, stderr=-1, text=True
+        [sys.executable, "-c", WRITING, str(tmp_path / "a.json")],
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        # a shell starts what it runs in the background with Ctrl-C ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout
     assert process.stdout.readline() == "now\n"

@@ -178,7 +178,7 @@ def test_pretraining_a_decoder_refuses_a_network_with_a_loss_of_its_own(method: 
 def test_what_is_hidden_is_restored_from_the_main_map(name: str) -> None:
     method = MaskedReconstruction(getattr(nets, name.split()[0])(**TRAINED[name]))
     method({"image": torch.rand(2, 1, *SIZE)})["loss"].backward()
-    assert all(bool(parameter.grad.any()) for parameter in method.head.parameters())
+    assert all(bool(parameter.grad.any()) for parameter in method.terms.parameters())
 
 
 @pytest.mark.parametrize("name", ["SegResNetVAE", "DenseNet121"])

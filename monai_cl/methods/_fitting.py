@@ -18,9 +18,9 @@ def spatial_dims(network: nn.Module) -> int:
     Raises:
         ValueError: If it has no convolution.
     """
-    for parameter in network.parameters():
-        if parameter.ndim > 2:
-            return parameter.ndim - 2
+    for module in network.modules():  # not any parameter: embeddings of places have axes of their own
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            return module.weight.ndim - 2
     raise ValueError(f"{type(network).__name__} has no convolution; its output channels cannot be told")
 
 
