@@ -20,6 +20,7 @@ _CODE = ("$", "@", "%")  # an expression, a reference, another file: MONAI reads
 _REFERENCE = re.compile(r"@(\w+(?:(?:::|#)\w+)*)")
 # settings of the bundles that may be null, and what they are otherwise
 MAY_BE_NULL: Mapping[str, type] = {
+    "connectivity": int,
     "datalist": str,
     "dense_anchors": int,
     "finetune_clip": float,

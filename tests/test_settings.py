@@ -19,6 +19,7 @@ TRUE = ["true", "True", "TRUE", "yes", "on", "1", "'true'"]
 BASES = {
     "evaluate": ["train"],
     "denoise": ["train"],
+    "selftrain": ["train"],
     "small": ["pretrain", "train"],
     "multi_gpu": ["pretrain", "train"],
 }
