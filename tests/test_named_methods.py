@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from ignite.engine import Engine, Events
-from monai.networks.nets import UNet
 from stored_methods import BEFORE, CASES, SIZE, STEPS, crops, grid, network, of_slices, pairs, rand, trainer
 from test_engine import identical
 from torch import Tensor, nn
@@ -271,8 +270,3 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.M
             assert rank[name].keys() == expected.keys()
             for key, value in expected.items():
                 torch.testing.assert_close(rank[name][key], value, rtol=1e-8, atol=1e-11, msg=f"{name}: {key}")
-
-
-def test_networks_of_the_battery_have_what_each_needs() -> None:
-    assert isinstance(network(), UNet)
-    assert CASES.keys() >= WITH_TEACHER

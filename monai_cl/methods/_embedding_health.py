@@ -9,6 +9,7 @@ from monai_cl.metrics import (
     InstanceUniformityMetric,
 )
 
+ENOUGH = 8  # embeddings, below which their rank and spread say nothing of a collapse
 HEALTH = frozenset({"alignment", "uniformity", "effective_rank", "dead_dimensions"})
 
 

@@ -88,7 +88,7 @@ class Method(nn.Module):
         self.terms.update({name: term for name, term in (terms or {}).items() if name in self.weights})
         self._setup(image_size)
         if teacher is not None:
-            self.teacher = teacher.copy_of(self._followed())
+            self.teacher = MomentumTeacher(self._followed())
         self.train(self.training)
 
     def _setup(self, image_size: Size | Mapping[str, Size] | None) -> None:
@@ -130,6 +130,7 @@ class Method(nn.Module):
         """One for each key, new for each batch."""
         copy: Any = None if self.teacher is None else self.teacher.module
         twins = {} if copy is None else {id(self.terms[name]): twin for name, twin in copy.terms.items()}
+        dims = spatial_dims(self.network)
         found = {}
         for key, (needs, blocks) in self._passes().items():
             forward = partial(run, needs=needs, blocks=blocks, fixed_encoder=self.trains == "decoder")
@@ -137,7 +138,7 @@ class Method(nn.Module):
                 self.network,
                 forward=forward,
                 check=partial(self._check, key),
-                spatial_dims=spatial_dims(self.network),
+                spatial_dims=dims,
                 teacher=None if copy is None else copy.network,
                 twins=twins,
             )

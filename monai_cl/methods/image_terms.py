@@ -9,14 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monai_cl.losses import NTXentLoss, PartitionContrastiveLoss, PositionalContrastiveLoss
-from monai_cl.methods._embedding_health import EmbeddingHealth
+from monai_cl.methods._embedding_health import ENOUGH, EmbeddingHealth
 from monai_cl.methods.extraction import FeatureExtractor, Maps
 from monai_cl.methods.term import Term, of_batch, require_positive, views_of
 from monai_cl.metrics import KNNProbeMetric, RetrievalMetric, retrieval_at_k
 from monai_cl.networks import Projector, pool_pyramid
 
 CONTRASTS = ("gd", "gd-", "nt_xent", "position")
-_ENOUGH = 8  # embeddings, below which their rank and spread say nothing of a collapse
 _NEIGHBOURS = 5
 
 
@@ -133,7 +132,7 @@ class InstanceTerm(ImageTerm):
             ``retrieval`` (share of images whose other view is the nearest of all), ``chance_retrieval``, ``alignment``
             of the two views and, of enough of them, ``uniformity``, ``effective_rank`` and ``dead_dimensions``.
         """
-        health, retrieval = EmbeddingHealth(fewest=_ENOUGH), RetrievalMetric()
+        health, retrieval = EmbeddingHealth(fewest=ENOUGH), RetrievalMetric()
         for z1, z2 in records:
             retrieval(z1, z2)
             health(z1, z2, rows=torch.cat([z1, z2]))

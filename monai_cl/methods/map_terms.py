@@ -8,13 +8,12 @@ from torch import Tensor, nn
 
 from monai_cl.losses import CrossVolumeLocalContrastiveLoss, DenseContrastiveLoss, LocalRegionContrastiveLoss
 from monai_cl.methods._dense_maps import DenseHead, Found, dense_rows, hypercolumns
-from monai_cl.methods._embedding_health import EmbeddingHealth
+from monai_cl.methods._embedding_health import ENOUGH, EmbeddingHealth
 from monai_cl.methods.extraction import FeatureExtractor, Maps
 from monai_cl.methods.term import Term, Views, of_batch, require_positive, views_of
 from monai_cl.networks import resized
 
 _PROBED = 512  # voxels of each image that a probe compares, evenly spread
-_ENOUGH = 8  # embeddings, below which their rank and spread say nothing of a collapse
 
 
 class MapTerm(Term):
@@ -250,7 +249,7 @@ _NEEDS = {
 
 def voxel_health(found: Sequence[Found]) -> dict[str, float]:
     """Health of embeddings of voxels, by name; nothing where there are none."""
-    health = EmbeddingHealth(fewest=_ENOUGH)
+    health = EmbeddingHealth(fewest=ENOUGH)
     for one in found:
         if len(one.first):
             health(one.first, one.second, rows=one.first)

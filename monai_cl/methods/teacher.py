@@ -40,10 +40,6 @@ class Teacher:
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"momentum must be between 0 and 1, got {self.momentum!r}")
 
-    def copy_of(self, followed: nn.Module) -> MomentumTeacher:
-        """Return a teacher that starts as a copy."""
-        return MomentumTeacher(followed)
-
     def move(self, copy: MomentumTeacher, followed: nn.Module, progress: float) -> None:
         """Move a copy towards what it follows; ``progress`` is the share of training that is done."""
         copy.update(followed, scheduled_momentum(progress, self.momentum, self.schedule))
