@@ -9,9 +9,12 @@ from torch import Tensor
 
 # containers that frameworks put a state dict into, those of a network as it was trained before averages of it
 _CONTAINERS = (
-    "state_dict", "model_state_dict", "network", "model", "net", "module", "params", "student", "teacher",
-    "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "module_ema", "ema", "params_ema", "shadow",
+    "state_dict", "model_state_dict", "network_weights", "network", "model", "net", "module", "params", "student",
+    "teacher", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "module_ema", "ema", "params_ema",
+    "shadow",
 )  # fmt: skip
+# wrappers that may lie around any part of a network: compiled, sharded, with checkpoints of activations
+_AROUND = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 # networks that learn in checkpoints of our runs, today and of version 0.1.0
 _NETWORKS = ("network", "student.network", "position.student.network")
 _AVERAGE = re.compile(r"(^|_)(ema|swa|averaged?|teacher|shadow)(_|$)")
@@ -50,7 +53,13 @@ def choose(content: Mapping[str, Any], key: str | None = None) -> Chosen:
             raise ValueError(f"the checkpoint holds no tensors; its entries are {sorted(map(str, content))[:10]}")
     else:
         taken, state = _named(content, key)
-    return Chosen(state, taken, _averages(content, taken))
+    return Chosen(_unwrapped(state), taken, _averages(content, taken))
+
+
+def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without those of wrappers; as they are where two would become one."""
+    renamed = {_AROUND.sub("", name): tensor for name, tensor in state.items()}
+    return renamed if len(renamed) == len(state) else state
 
 
 def _inside(content: Mapping[str, Any], above: str = "") -> tuple[str, dict[str, Tensor]]:

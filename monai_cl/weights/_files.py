@@ -10,6 +10,9 @@ from torch import nn
 
 from monai_cl._files import atomic_write, read_json
 from monai_cl.weights._finite import require_finite
+from monai_cl.weights._reading import safetensors_notes
+
+NOTE = "monai_cl"  # under which a file of safetensors holds its contract
 
 
 def save_network(network: nn.Module, path: str | Path, *, contract: Mapping[str, Any] | None = None) -> None:
@@ -29,53 +32,14 @@ def save_network(network: nn.Module, path: str | Path, *, contract: Mapping[str,
 
 
 def read_contract(path: str | Path) -> dict[str, Any]:
-    """Contract that :func:`save_network` stored beside a file of weights; empty where there is none."""
-    beside = Path(path).with_suffix(".json")
-    if not beside.exists():
-        return {}
-    content: dict[str, Any] = read_json(beside)
-    return content
+    """Contract that :func:`save_network` stored beside a file of weights, or one of safetensors holds inside.
 
-
-def read_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    """Content of a file of ``torch.save``, read with ``weights_only=True``; a mapping is taken as it is.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or holds no mapping.
+    Empty where there is none.
     """
-    if isinstance(checkpoint, Mapping):
-        return checkpoint
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no file of weights at {path}; run the step that writes it first, or give another path"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(_unreadable(path, error)) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} must hold a state dict, got {type(content).__name__}")
-    return content
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    if foreign := _foreign(path):
-        return (
-            f"{path} must hold only tensors and plain values, got objects of {', '.join(foreign)}, which run code when "
-            "they are read. If you trust the file, take the tensors out of it once: content = torch.load(old, "
-            "weights_only=False); torch.save({'state_dict': content['state_dict']}, new)"
-        )
-    return (
-        f"{path} cannot be read as weights ({type(error).__name__}): it must be a file of torch.save that holds "
-        "only tensors and plain values; is it complete?"
-    )
-
-
-def _foreign(path: Path) -> list[str]:
-    """Names of the classes in a file that weights have no need of; none of a file that is broken."""
-    try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # no zip archive, or cut off
-        return []
+    beside = Path(path).with_suffix(".json")
+    if beside.exists():
+        content: dict[str, Any] = read_json(beside)
+        return content
+    text = safetensors_notes(Path(path)).get(NOTE)
+    inside = {} if text is None else json.loads(text)
+    return inside.get("contract", {}) if isinstance(inside, dict) else {}

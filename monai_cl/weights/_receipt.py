@@ -36,6 +36,7 @@ class Receipt:
         inflated: Names of the tensors whose input channels were multiplied or reduced to the network's.
         weights_key: The entry of the checkpoint that was taken; empty where the tensors lie in no entry.
         beside: Entries with averages of the network (EMA, a teacher) that were not taken.
+        converted: Kinds of floating-point numbers in the checkpoint that are not the network's: ``"float16"``.
     """
 
     matched: tuple[str, ...]
@@ -52,6 +53,7 @@ class Receipt:
     inflated: tuple[str, ...] = ()
     weights_key: str = ""
     beside: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
 
     @property
     def encoder_share(self) -> float:
@@ -81,6 +83,8 @@ class Receipt:
             rows.append(("left out", _some(self.dropped)))
         if self.inflated:
             rows.append(("inflated", _some(self.inflated)))
+        if self.converted:
+            rows.append(("precision", f"{', '.join(self.converted)} in the file, of which the network's was made"))
         if self.touched:
             carried = sum(name in set(self.touched) for name in self.matched)
             rows.append(

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from monai_cl.weights._channels import inflatable, inflate
 from monai_cl.weights._choice import choose
-from monai_cl.weights._files import read_checkpoint, read_contract
+from monai_cl.weights._files import read_contract
 from monai_cl.weights._finite import require_finite
 from monai_cl.weights._key_maps import KEY_MAPS, KeyMap, detect, fits
+from monai_cl.weights._names import by_one_name, tensors_of
+from monai_cl.weights._reading import read_checkpoint
 from monai_cl.weights._receipt import Receipt, WeightsMismatchError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,8 @@ def transfer(
 
     Args:
         network: The network to fill, in place.
-        checkpoint: A file written by ``torch.save`` (read with ``weights_only=True``) or a state dict.
+        checkpoint: A file written by ``torch.save`` (read with ``weights_only=True``) or by safetensors, or a state
+            dict. Numbers of half precision become those of the network.
         min_matched: Least share that must match, in [0, 1]: of the network's parameters (0.9 when left out), or, of a
             published checkpoint, of the tensors of the encoder, the network's and the checkpoint's (all when left
             out).
@@ -81,12 +84,14 @@ def transfer(
         raise ValueError(f"min_matched must be between 0 and 1, got {min_matched!r}")
     if key_map not in (None, "auto", *KEY_MAPS):
         raise ValueError(f"key_map must be 'auto', None or one of {tuple(KEY_MAPS)}, got {key_map!r}")
-    own = network.state_dict()
+    own, others = tensors_of(network)
     chosen = choose(read_checkpoint(checkpoint), weights_key)
     found = chosen.tensors
     require_finite(found, "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
     translation = _choose(key_map, network, own, found)
     state, dropped = (_strip(found, set(own)), ()) if translation is None else translation.apply(found)
+    state = by_one_name(state, others)
+    _refuse_integers(own, state)
     other_channels = inflatable(network, own, state)
     if inflate_channels:
         state.update({name: inflate(state[name], own[name].shape[1]) for name in other_channels})
@@ -102,8 +107,7 @@ def transfer(
     if translation is None:  # a key map says which of two networks it takes
         receipt = replace(receipt, weights_key=chosen.key, beside=chosen.beside)
     _require_enough(network, receipt, min_matched, found, {} if inflate_channels else other_channels)
-    own.update({name: state[name] for name in receipt.matched})
-    network.load_state_dict(own)
+    network.load_state_dict({name: state[name] for name in receipt.matched}, strict=False)
     if receipt.beside:
         taken = receipt.weights_key or "what lies in no entry"
         logger.warning("took %s, not %s; weights_key takes another", taken, ", ".join(receipt.beside))
@@ -200,7 +204,7 @@ def _require_enough(
         floor, share = PLAIN_FLOOR if min_matched is None else min_matched, receipt.share
         gain = sum(other_channels.values()) / max(receipt.total_parameters, 1)
         what = f"the parameters of {name}"
-        known = None if fits(network.state_dict()) else detect(found)
+        known = None if fits(tensors_of(network)[0]) else detect(found)
         hint = f" (its names are those of {known.source}, which fits SwinUNETR)" if known else ""
     else:
         floor, share = ENCODER_FLOOR if min_matched is None else min_matched, receipt.encoder_share
@@ -265,4 +269,24 @@ def _compare(
         encoder_total=len(encoder),
         dropped=dropped,
         inflated=inflated,
+        converted=tuple(sorted({_kind(state[name]) for name in matched if _is_other_float(own[name], state[name])})),
     )
+
+
+def _refuse_integers(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Quantised weights mean nothing without their scales."""
+    floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
+    wrong = [name for name in floats if name in state and not state[name].is_floating_point()]
+    if wrong:
+        raise ValueError(
+            f"weights must be floating-point numbers, got {_kind(state[wrong[0]])} for {wrong[0]} and {len(wrong) - 1} "
+            "more: quantised weights are not read; take the file before it was quantised"
+        )
+
+
+def _is_other_float(mine: Tensor, theirs: Tensor) -> bool:
+    return theirs.is_floating_point() and theirs.dtype != mine.dtype
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
