@@ -10,18 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 
-def face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make ``__getattr__`` and ``__dir__`` of a package from the imports it states under ``if TYPE_CHECKING:``.
+def face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Make ``__getattr__``, ``__dir__`` and ``__all__`` of a package from its imports under ``if TYPE_CHECKING:``.
 
-    The imports stand once, in the form that type checkers and readers know, and none of them is carried out before
-    one of its names is used: listing a folder of scans then needs neither torch nor MONAI. Modules of the package are
-    attributes of it as well, as if they had been imported.
+    The imports stand once, in the form that type checkers and readers know (``import X as X`` gives a name on), and
+    none of them is carried out before one of its names is used: listing a folder of scans then needs neither torch nor
+    MONAI. Modules of the package are attributes of it as well, as if they had been imported.
 
     Args:
         package: ``__name__`` of the package.
 
     Returns:
-        The two functions of PEP 562.
+        The two functions of PEP 562, and the names.
 
     Example:
         >>> import monai_cl.losses
@@ -44,7 +44,7 @@ def face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     def __dir__() -> list[str]:
         return sorted({*vars(sys.modules[package]), *origins})
 
-    return __getattr__, __dir__
+    return __getattr__, __dir__, sorted(origins)
 
 
 def stated_imports(package: str) -> dict[str, str]:

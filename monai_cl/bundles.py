@@ -22,8 +22,7 @@ from rich.console import Console
 
 from monai_cl._endings import in_words, listen
 from monai_cl._files import read_yaml
-from monai_cl._locks import claim_file, claim_folder
-from monai_cl._locks import release as free
+from monai_cl._locks import claim_file, claim_folder, release as free
 from monai_cl._overrides import (
     is_bundle_process,
     is_flag,

@@ -12,8 +12,7 @@ from typing import Any
 from monai_cl._files import read_json
 from monai_cl._words import suggestion
 from monai_cl.io.suffixes import stem
-from monai_cl.privacy.hand_made import FILE_KEYS as FILE_KEYS
-from monai_cl.privacy.hand_made import keeps_names, section_name, without_names
+from monai_cl.privacy.hand_made import FILE_KEYS as FILE_KEYS, keeps_names, section_name, without_names
 from monai_cl.privacy.hidden_paths import shown
 from monai_cl.privacy.naming import PlainNames, Pseudonym
 from monai_cl.privacy.pseudonyms import find_or_make_key

@@ -12,8 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from monai_cl.cli import app
-from monai_cl.cli import console as console_of_commands
+from monai_cl.cli import app, console as console_of_commands
 
 PACKAGE = Path(__file__).parents[1] / "monai_cl"
 ODD = "scans[/x]"  # a folder `scans[` and in it `x]`: rich takes [/x] for the end of a style that never began

@@ -15,9 +15,9 @@ from monai_cl.phantoms import (
     brain_subject,
     cardiac_mr_phantom,
     chest_ct_phantom,
+    template as phantom_template,
     write_brain_dataset,
 )
-from monai_cl.phantoms import template as phantom_template
 from monai_cl.phantoms.deformation import exponentiate, jacobian_determinant, random_displacement, voxel_grid
 from monai_cl.phantoms.template import Grid, full_template, template_fractions
 from monai_cl.phantoms.volume import centred_affine, rician, smooth_noise, write_nifti

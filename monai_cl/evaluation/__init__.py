@@ -5,57 +5,38 @@ from typing import TYPE_CHECKING
 from monai_cl._lazy import face
 
 if TYPE_CHECKING:
-    from monai_cl.evaluation._invariance_config import run_invariance
-    from monai_cl.evaluation.curve import CurveResult, CurveStoppedError, run_curve
+    from monai_cl.evaluation._invariance_config import run_invariance as run_invariance
+    from monai_cl.evaluation.curve import (
+        CurveResult as CurveResult,
+        CurveStoppedError as CurveStoppedError,
+        run_curve as run_curve,
+    )
     from monai_cl.evaluation.records import (
-        ArmConvergence,
-        ArmLabelsSaved,
-        CaseScore,
-        Convergence,
-        Curve,
-        CurveArm,
-        Estimate,
-        Interval,
-        LabelsSaved,
-        Score,
+        ArmConvergence as ArmConvergence,
+        ArmLabelsSaved as ArmLabelsSaved,
+        CaseScore as CaseScore,
+        Convergence as Convergence,
+        Curve as Curve,
+        CurveArm as CurveArm,
+        Estimate as Estimate,
+        Interval as Interval,
+        LabelsSaved as LabelsSaved,
+        Score as Score,
     )
-    from monai_cl.evaluation.results import load_curve
+    from monai_cl.evaluation.results import load_curve as load_curve
     from monai_cl.evaluation.sequence_invariance import (
-        Invariance,
-        load_sequences,
-        measure_invariance,
-        mind_descriptor,
-        network_descriptor,
-        shift_for,
+        Invariance as Invariance,
+        load_sequences as load_sequences,
+        measure_invariance as measure_invariance,
+        mind_descriptor as mind_descriptor,
+        network_descriptor as network_descriptor,
+        shift_for as shift_for,
     )
-    from monai_cl.evaluation.statistics import converged, interval, labels_saved, paired_difference
+    from monai_cl.evaluation.statistics import (
+        converged as converged,
+        interval as interval,
+        labels_saved as labels_saved,
+        paired_difference as paired_difference,
+    )
 
-__all__ = [
-    "ArmConvergence",
-    "ArmLabelsSaved",
-    "CaseScore",
-    "Convergence",
-    "Curve",
-    "CurveArm",
-    "CurveResult",
-    "CurveStoppedError",
-    "Estimate",
-    "Interval",
-    "Invariance",
-    "LabelsSaved",
-    "Score",
-    "converged",
-    "interval",
-    "labels_saved",
-    "load_curve",
-    "load_sequences",
-    "measure_invariance",
-    "mind_descriptor",
-    "network_descriptor",
-    "paired_difference",
-    "run_curve",
-    "run_invariance",
-    "shift_for",
-]
-
-__getattr__, __dir__ = face(__name__)
+__getattr__, __dir__, __all__ = face(__name__)

@@ -5,38 +5,25 @@ from typing import TYPE_CHECKING
 from monai_cl._lazy import face
 
 if TYPE_CHECKING:
-    from monai_cl.networks.decoders import decoder_blocks, decoder_features, decoder_modules
-    from monai_cl.networks.encoders import (
-        encoder_features,
-        encoder_modules,
-        encoder_stride,
-        input_channels,
-        output_module,
+    from monai_cl.networks.decoders import (
+        decoder_blocks as decoder_blocks,
+        decoder_features as decoder_features,
+        decoder_modules as decoder_modules,
     )
-    from monai_cl.networks.features import Features, network_features
-    from monai_cl.networks.heads import Projector, pool_pyramid, resized
-    from monai_cl.networks.momentum import MomentumTeacher, cosine_momentum, scheduled_momentum
-    from monai_cl.networks.outputs import check_segmenter, segmenter
+    from monai_cl.networks.encoders import (
+        encoder_features as encoder_features,
+        encoder_modules as encoder_modules,
+        encoder_stride as encoder_stride,
+        input_channels as input_channels,
+        output_module as output_module,
+    )
+    from monai_cl.networks.features import Features as Features, network_features as network_features
+    from monai_cl.networks.heads import Projector as Projector, pool_pyramid as pool_pyramid, resized as resized
+    from monai_cl.networks.momentum import (
+        MomentumTeacher as MomentumTeacher,
+        cosine_momentum as cosine_momentum,
+        scheduled_momentum as scheduled_momentum,
+    )
+    from monai_cl.networks.outputs import check_segmenter as check_segmenter, segmenter as segmenter
 
-__all__ = [
-    "Features",
-    "MomentumTeacher",
-    "Projector",
-    "check_segmenter",
-    "cosine_momentum",
-    "decoder_blocks",
-    "decoder_features",
-    "decoder_modules",
-    "encoder_features",
-    "encoder_modules",
-    "encoder_stride",
-    "input_channels",
-    "network_features",
-    "output_module",
-    "pool_pyramid",
-    "resized",
-    "scheduled_momentum",
-    "segmenter",
-]
-
-__getattr__, __dir__ = face(__name__)
+__getattr__, __dir__, __all__ = face(__name__)

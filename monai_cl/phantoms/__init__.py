@@ -5,25 +5,15 @@ from typing import TYPE_CHECKING
 from monai_cl._lazy import face
 
 if TYPE_CHECKING:
-    from monai_cl.phantoms.bids import save_subject, write_brain_maps
-    from monai_cl.phantoms.brain import BrainSubject, brain_subject
-    from monai_cl.phantoms.maps import BrainMaps, brain_maps
-    from monai_cl.phantoms.shapes import abdomen_ct_phantom, cardiac_mr_phantom, chest_ct_phantom
-    from monai_cl.phantoms.study import write_brain_dataset
-    from monai_cl.phantoms.volume import LabelledVolume
+    from monai_cl.phantoms.bids import save_subject as save_subject, write_brain_maps as write_brain_maps
+    from monai_cl.phantoms.brain import BrainSubject as BrainSubject, brain_subject as brain_subject
+    from monai_cl.phantoms.maps import BrainMaps as BrainMaps, brain_maps as brain_maps
+    from monai_cl.phantoms.shapes import (
+        abdomen_ct_phantom as abdomen_ct_phantom,
+        cardiac_mr_phantom as cardiac_mr_phantom,
+        chest_ct_phantom as chest_ct_phantom,
+    )
+    from monai_cl.phantoms.study import write_brain_dataset as write_brain_dataset
+    from monai_cl.phantoms.volume import LabelledVolume as LabelledVolume
 
-__all__ = [
-    "BrainMaps",
-    "BrainSubject",
-    "LabelledVolume",
-    "abdomen_ct_phantom",
-    "brain_maps",
-    "brain_subject",
-    "cardiac_mr_phantom",
-    "chest_ct_phantom",
-    "save_subject",
-    "write_brain_dataset",
-    "write_brain_maps",
-]
-
-__getattr__, __dir__ = face(__name__)
+__getattr__, __dir__, __all__ = face(__name__)

@@ -2,8 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol as Interface
-from typing import TypeVar
+from typing import Protocol as Interface, TypeVar
 
 from monai_cl.qmri.constraints import ConstraintError
 

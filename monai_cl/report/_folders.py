@@ -13,8 +13,7 @@ import torch
 
 from monai_cl._files import read_json
 from monai_cl.engine import read_history
-from monai_cl.engine.run_record import FILE as RECORD
-from monai_cl.engine.run_record import read_run_record
+from monai_cl.engine.run_record import FILE as RECORD, read_run_record
 from monai_cl.evaluation.scores import FILES, RawScores, read_raw
 from monai_cl.evaluation.sequence_invariance import INVARIANCE_FILE
 from monai_cl.report._safety import below, inside

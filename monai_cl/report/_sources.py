@@ -13,8 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from monai_cl import bundles as shelf
-from monai_cl import recipes, weights
+from monai_cl import bundles as shelf, recipes, weights
 from monai_cl.datalist import few_labels, load_datalist, subject_of
 from monai_cl.report._folders import Bundle, Found
 from monai_cl.report._safety import inside, is_data

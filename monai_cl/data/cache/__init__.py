@@ -5,9 +5,7 @@ from typing import TYPE_CHECKING
 from monai_cl._lazy import face
 
 if TYPE_CHECKING:
-    from monai_cl.data.cache.reading import check_prepared_by, open_item
-    from monai_cl.data.cache.writing import CacheResult, write_cache
+    from monai_cl.data.cache.reading import check_prepared_by as check_prepared_by, open_item as open_item
+    from monai_cl.data.cache.writing import CacheResult as CacheResult, write_cache as write_cache
 
-__all__ = ["CacheResult", "check_prepared_by", "open_item", "write_cache"]
-
-__getattr__, __dir__ = face(__name__)
+__getattr__, __dir__, __all__ = face(__name__)

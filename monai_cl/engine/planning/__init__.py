@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING
 from monai_cl._lazy import face
 
 if TYPE_CHECKING:
-    from monai_cl.engine.planning.advice import Advice, advise
-    from monai_cl.engine.planning.dry_run import plan_run
-    from monai_cl.engine.planning.flight_plan import FlightPlan
+    from monai_cl.engine.planning.advice import Advice as Advice, advise as advise
+    from monai_cl.engine.planning.dry_run import plan_run as plan_run
+    from monai_cl.engine.planning.flight_plan import FlightPlan as FlightPlan
 
-__all__ = ["Advice", "FlightPlan", "advise", "plan_run"]
-
-__getattr__, __dir__ = face(__name__)
+__getattr__, __dir__, __all__ = face(__name__)
