@@ -140,6 +140,7 @@ class Arm(Keys):
 
     Attributes:
         pretrained: Nothing, files of weights by the name of their run, or how to pretrain.
+        overlays: Config files laid on its fine-tuning, by name or path; the evaluation is that of all arms.
         settings: Values of ids for its fine-tuning.
         title: Its name in words.
         pretraining_seconds: Time of one run behind the files, where somebody knows.
@@ -151,6 +152,7 @@ class Arm(Keys):
         | Annotated[Pretraining, Tag("~runs")],
         Discriminator(_start),
     ]
+    overlays: Names = ()
     settings: Tuning = Field(default_factory=dict)
     title: Text = ""
     pretraining_seconds: Annotated[float, Field(strict=True, ge=0), must("be a number from 0")] | None = None
@@ -199,3 +201,13 @@ class Arm(Keys):
     def from_scratch(self) -> bool:
         """Tell whether there is no pretraining."""
         return self.runs == ("",)
+
+    @property
+    def takes_time(self) -> bool:
+        """Tell whether it takes time that an arm from scratch does not: for pretraining, or for longer steps."""
+        return bool(self.overlays) or not self.from_scratch
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether its networks are those of another arm, fine-tuned by the same steps of the same length."""
+        return self.pretraining is not None and bool(self.pretraining.of) and not self.overlays

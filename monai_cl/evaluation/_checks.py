@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from monai_cl import weights
 from monai_cl.data import check_study, map_items
-from monai_cl.datalist import load_datalist, shared_subjects
-from monai_cl.evaluation._config import Arm
+from monai_cl.datalist import load_datalist, read_datalist, shared_subjects
+from monai_cl.evaluation._arms import SHARED, Arm
 from monai_cl.evaluation._plan import PRETRAIN, Plan
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._work import Work
@@ -37,13 +40,19 @@ def check(work: Work) -> tuple[str, ...]:
 
 def _check_settings(plan: Plan) -> None:
     config = plan.config
-    steps = [plan.train, plan.evaluate, *plan.pretrain.values()]
+    steps = [plan.train, plan.evaluate, *plan.own.values(), *plan.pretrain.values()]
     if (config.bundle / "configs" / "pretrain.yaml").is_file():
         steps.append(Step.of(config.bundle, ["pretrain"], config.overlays))
     everything = Step(config.bundle, tuple(dict.fromkeys(file for step in steps for file in step.files)), base=0)
     everything.check({key: value for key, value in config.settings.items() if not any(s.knows(key) for s in steps)})
     for arm in config.arms.values():
-        plan.evaluate.check({key: value for key, value in arm.settings.items() if not plan.train.knows(key)})
+        step = plan.training(arm.name)
+        unknown = {key: value for key, value in arm.settings.items() if not step.knows(key)}
+        (step if arm.overlays else plan.evaluate).check(
+            {key: value for key, value in unknown.items() if not plan.evaluate.knows(key)}
+        )
+        if arm.overlays:
+            _check_overlays(plan, arm)
         if arm.pretraining is None or arm.pretraining.of:
             continue
         step = plan.pretrain[arm.name]
@@ -53,6 +62,31 @@ def _check_settings(plan: Plan) -> None:
                 f"arm {arm.name!r} cannot begin with the networks of {arm.pretraining.after}: the pretraining of "
                 f"{arm.pretraining.bundle.name} has no id `start`; use a bundle that has one"
             )
+
+
+def _check_overlays(plan: Plan, arm: Arm) -> None:
+    """Refuse overlays of an arm that make another network than the evaluation does, or set what is alike for all."""
+    step, common = plan.own[arm.name], plan.config.settings
+    settings = {**step.pick(common), **step.pick(arm.settings)}
+    for key in (key for key in SHARED if step.knows(key) and plan.train.knows(key)):
+        alike, own = plan.train.value(key, plan.train.pick(common)), step.value(key, settings)
+        if own != alike:
+            raise ValueError(
+                f"overlays of arm {arm.name!r} must leave {key} to the curve, which sets it alike for every arm "
+                f"({alike!r}), got {own!r}; take it out of them"
+            )
+    trained = step.network(settings).state_dict()
+    evaluated = plan.evaluate.network({**plan.evaluate.pick(common), **plan.evaluate.pick(arm.settings)}).state_dict()
+    other = [key for key in {**trained, **evaluated} if _shape(trained, key) != _shape(evaluated, key)]
+    if other:
+        raise ValueError(
+            f"overlays of arm {arm.name!r} must leave the network to the curve, which evaluates every arm alike, got "
+            f"another in {len(other)} tensors ({', '.join(other[:3])}); name the overlay among those of the curve"
+        )
+
+
+def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:
+    return tuple(state[key].shape) if key in state else None
 
 
 def _check_patients(plan: Plan) -> tuple[str, ...]:
@@ -83,6 +117,15 @@ def _check_patients(plan: Plan) -> tuple[str, ...]:
             notes.append(
                 f"the pretraining of {name} sees images of {len(shared)} patients of {section}, without labels"
             )
+    for name, step in plan.own.items():
+        if not step.knows("unlabelled#dataset"):
+            continue
+        listed = [key for key in ("training", "unlabelled") if read_datalist(datalist).get(key)]
+        seen = load_datalist(datalist, "+".join(listed), dataset_dir=folder, labelled=False)
+        if shared := shared_subjects(seen, held_out):
+            notes.append(
+                f"the fine-tuning of {name} sees images of {len(shared)} patients of {section}, without labels"
+            )
     return tuple(notes)
 
 
@@ -90,11 +133,12 @@ def _check_weights(plan: Plan, arm: Arm) -> None:
     """Try each checkpoint once: that it is of another network shows in seconds."""
     if arm.from_scratch:
         return
-    common = {**plan.train.pick(plan.config.settings), **plan.train.pick(arm.settings)}
-    network = plan.train.network(common)
+    train = plan.training(arm.name)
+    common = {**train.pick(plan.config.settings), **train.pick(arm.settings)}
+    network = train.network(common)
     names = ("min_matched", "key_map", "inflate_channels")
-    options = {name: plan.train.value(name, common) for name in names if plan.train.knows(name)}
-    key = plan.train.value("weights_key", common) if plan.train.knows("weights_key") else None
+    options = {name: train.value(name, common) for name in names if train.knows(name)}
+    key = train.value("weights_key", common) if train.knows("weights_key") else None
     for path in arm.checkpoints.values():
         try:
             weights.transfer(network, path, weights_key=key, **options)

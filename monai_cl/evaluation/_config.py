@@ -62,7 +62,10 @@ class Evaluation(Keys):
 
 
 class EqualCompute(Keys):
-    """The reference once more, given the time of a pretraining in steps: at which budgets, of which arms."""
+    """The reference once more, given the time that an arm takes beyond it in steps: at which budgets, of which arms.
+
+    That is the time of its pretraining and, where it has overlays, what its fine-tuning takes longer.
+    """
 
     budgets: Budgets = ()
     arms: Names | None = None
@@ -98,9 +101,10 @@ class CurveConfig(Keys):
         budgets: Numbers of labelled volumes, or ``all``.
         seeds: Each draws the labelled volumes and the initial weights.
         arms: What networks start from, by name.
-        reference: The arm that the others are compared with; the only one without pretraining when left out.
+        reference: The arm that the others are compared with; when left out the only one without pretraining, or the
+            only one of those without overlays.
         evaluation: Which cases count.
-        equal_compute: The reference given the time of a pretraining; ``None`` without.
+        equal_compute: The reference given the time that another arm takes; ``None`` without.
         convergence: The reference with twice the steps; ``None`` without.
         keep_models: Whether fine-tuned networks are kept.
         output: Folder of the results.
@@ -148,11 +152,14 @@ class CurveConfig(Keys):
         for name in self.arms:
             self._settle_start(name, (), settled)
         scratch = [name for name, arm in self.arms.items() if arm.from_scratch]
-        self.reference = _reference(self.reference if "reference" in self.model_fields_set else None, scratch)
+        plain = [name for name in scratch if not self.arms[name].overlays]
+        named = self.reference if "reference" in self.model_fields_set else None
+        only = next((names[0] for names in (scratch, plain) if len(names) == 1), None)
+        self.reference = _reference(only if named is None else named, scratch)
         if self.equal_compute is not None:
             self.equal_compute.budgets = self._among("equal_compute", self.equal_compute.budgets or self.budgets)
-            known = [name for name in self.arms if name not in scratch]
-            self.equal_compute.arms = _pretrained(self.equal_compute.arms, known)
+            known = [name for name, arm in self.arms.items() if name != self.reference and arm.takes_time]
+            self.equal_compute.arms = _costly(self.equal_compute.arms, known)
         if self.convergence is not None:
             ends = (self.budgets[0], self.budgets[-1])
             self.convergence.budgets = self._among("convergence", self.convergence.budgets or ends)
@@ -213,8 +220,6 @@ class CurveConfig(Keys):
 
 
 def _reference(value: str | None, scratch: Sequence[str]) -> str:
-    if value is None and len(scratch) == 1:
-        return scratch[0]
     if value not in scratch or value is None:
         raise ValueError(
             "the others are compared with one arm without pretraining (pretrained: none); name it as reference, "
@@ -223,11 +228,11 @@ def _reference(value: str | None, scratch: Sequence[str]) -> str:
     return value
 
 
-def _pretrained(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+def _costly(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
     for name in names or ():
         if name not in known:
             valid = f"{suggestion(name, known)} (valid: {', '.join(known)})"
-            raise ValueError(f"equal_compute.arms must be pretrained arms, got {name!r}{valid}")
+            raise ValueError(f"equal_compute.arms must be pretrained arms, or have overlays, got {name!r}{valid}")
     return tuple(known if names is None else names)
 
 

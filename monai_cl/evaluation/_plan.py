@@ -61,7 +61,8 @@ class Plan:
     Attributes:
         config: The file.
         train: The fine-tuning step.
-        evaluate: The evaluation step.
+        evaluate: The evaluation step, of every arm alike.
+        own: The fine-tuning step of each arm that has overlays.
         pretrain: The pretraining step of each arm that has one.
         budgets: Numbers of labels.
         cases: Names of the evaluation cases.
@@ -71,6 +72,7 @@ class Plan:
         classes: Names of the classes above background.
         datalist: SHA-256 of the datalist.
         trained_on: SHA-256 of its section of training.
+        trained_on_more: SHA-256 of its sections of training and of unlabelled volumes, which an overlay may use.
         evaluated_on: SHA-256 of the section that is evaluated on, of whichever datalist.
         steps: Steps of a fine-tuning.
         cells: The runs.
@@ -80,6 +82,7 @@ class Plan:
     config: CurveConfig
     train: Step
     evaluate: Step
+    own: dict[str, Step]
     pretrain: dict[str, Step]
     budgets: tuple[int, ...]
     cases: tuple[str, ...]
@@ -89,6 +92,7 @@ class Plan:
     classes: tuple[str, ...]
     datalist: str
     trained_on: str
+    trained_on_more: str
     evaluated_on: str
     epochs: int
     epoch_length: int
@@ -99,6 +103,10 @@ class Plan:
     def steps(self) -> int:
         """Steps of a fine-tuning."""
         return self.epochs * self.epoch_length
+
+    def training(self, arm: str) -> Step:
+        """The fine-tuning step of a given arm."""
+        return self.own.get(arm, self.train)
 
     def cell(self, folder: str) -> Cell:
         """The cell of that name."""
@@ -132,6 +140,11 @@ def make_plan(config: CurveConfig) -> Plan:
 
     train = Step.of(config.bundle, ["train"], config.overlays, timed=True)
     evaluate = Step.of(config.bundle, ["train", "evaluate"], config.overlays)
+    own = {
+        arm.name: Step.of(config.bundle, ["train", *arm.overlays], config.overlays, timed=True)
+        for arm in config.arms.values()
+        if arm.overlays
+    }
     pretrain = {
         arm.name: Step.of(
             arm.pretraining.bundle, ["pretrain"], (*arm.pretraining.overlays, *config.overlays), timed=True
@@ -152,6 +165,7 @@ def make_plan(config: CurveConfig) -> Plan:
         config=config,
         train=train,
         evaluate=evaluate,
+        own=own,
         pretrain=pretrain,
         budgets=tuple(dict.fromkeys(budgets.values())),
         cases=tuple(str(item["case"]) for item in cases),
@@ -161,6 +175,7 @@ def make_plan(config: CurveConfig) -> Plan:
         classes=tuple(names.get(label, f"class {label}") for label in range(1, channels)),
         datalist=digest(datalist),
         trained_on=digest_sections(datalist, "training"),
+        trained_on_more=digest_sections(datalist, ["training", "unlabelled"]),
         evaluated_on=digest_sections(listed, wanted.section),
         epochs=int(train.value("finetune_epochs", common)),
         epoch_length=int(train.value("finetune_epoch_length", common)),
@@ -254,17 +269,19 @@ def _elsewhere(arm: Arm, series: str, run: str, budget: int, seed: int) -> dict[
 
 
 def _handed(config: CurveConfig, budgets: dict[Budget, int]) -> Iterator[Cell]:
-    """The reference with the time of a pretraining: last, since that time is the mean of all runs."""
+    """The reference with the time that an arm takes beyond it: last, since that time is the mean of all runs."""
     reference = config.reference
     if (compute := config.equal_compute) is None:
         return
     for arm in config.arms.values():
-        if arm.name not in (compute.arms or ()) or not (config.stages(arm.name) or arm.pretraining_seconds is not None):
-            continue
-        if arm.pretraining is not None and arm.pretraining.of:  # the arm it takes its networks from is compared
+        known = config.stages(arm.name) or arm.pretraining_seconds is not None or arm.from_scratch
+        # where networks are shared, the arm they are taken from is compared
+        if arm.name not in (compute.arms or ()) or arm.is_shared or not known:
             continue
         before = [_pretraining_folder(stage, run) for stage, run in product(config.stages(arm.name), arm.runs)]
-        before += [_folder(reference, "", b, s) for b, s in product(dict.fromkeys(budgets.values()), config.seeds)]
+        tuned = [(reference, "")] + [(arm.name, series) for series in arm.series if arm.overlays]
+        everywhere = [*product(tuned, dict.fromkeys(budgets.values()), config.seeds)]
+        before += [_folder(name, series, number, seed) for (name, series), number, seed in everywhere]
         for seed, budget in product(config.seeds, dict.fromkeys(budgets[each] for each in compute.budgets)):
             name = f"{reference}{COMPUTE}{arm.name}"
             yield _finetuning(HANDED, name, reference, "", budget, seed, gets=arm.name, needs=tuple(before))

@@ -61,9 +61,10 @@ class Settings:
     def training(self, cell: Cell) -> dict[str, Any]:
         """Settings that the network of a cell depends on."""
         plan = self.plan
-        step = plan.pretrain[cell.arm] if cell.role == PRETRAIN else plan.train
+        step = plan.pretrain[cell.arm] if cell.role == PRETRAIN else plan.training(cell.base)
         overrides = self.overrides(cell, step)
-        seen = _seen(step, overrides) if cell.role == PRETRAIN else plan.trained_on
+        tuned_on = plan.trained_on_more if cell.base in plan.own else plan.trained_on
+        seen = _seen(step, overrides) if cell.role == PRETRAIN else tuned_on
         return self._of(cell, step, overrides, seen, self.training)
 
     def evaluation(self, cell: Cell) -> dict[str, Any]:
@@ -153,7 +154,8 @@ class Settings:
 
     def _shipped_configs(self) -> set[str]:
         """Names of the config files that come with the package: those of a user's own are no matter of version."""
-        steps = (self.plan.train, self.plan.evaluate, *self.plan.pretrain.values())
+        plan = self.plan
+        steps = (plan.train, plan.evaluate, *plan.own.values(), *plan.pretrain.values())
         files = {file for step in steps for file in step.files}
         own = {file.name for file in files if not _is_shipped(file.parent.parent)}
         return {file.name for file in files} - own

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl.evaluation._launch import Launch
-from monai_cl.evaluation._plan import HANDED, LONG, PRETRAIN, Cell, Plan
+from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell, Plan
 from monai_cl.evaluation._running import CellError, Done, Job
 from monai_cl.evaluation._settings import FORMAT, Settings, changes, short_digest
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._store import Store, read_json, write_json
 from monai_cl.evaluation.scores import check_cases
 
-LOG, MODEL = "log.txt", "model.pt"
+LOG, MODEL, CHECKPOINT = "log.txt", "model.pt", "checkpoint.pt"
 EVALUATIONS, EVALUATION = "evaluations", "evaluation.json"  # of further sets, each in a folder
 _EVIDENCE = ("timing.json", MODEL, "model.json", LOG)
 
@@ -56,7 +56,8 @@ class Work:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             settings, steps = self.settings.training(cell), list(self.steps(cell))
-        if cell.role != PRETRAIN and not again:  # pretraining goes on from its checkpoint, fine-tuning starts anew
+        # pretraining goes on from its checkpoint, and self-training too; other fine-tuning starts anew
+        if cell.role != PRETRAIN and not again and not (folder / CHECKPOINT).is_file():
             for name in (*_EVIDENCE, *(path.name for path in folder.glob("val_*.csv"))):
                 (folder / name).unlink(missing_ok=True)
         commands = tuple((title, tuple(step.arguments(overrides))) for title, step, overrides in steps)
@@ -85,6 +86,8 @@ class Work:
                 known["evaluation"] = self.settings.evaluation(cell)
             who = {"arm": cell.arm, "role": cell.role, "run": cell.run, "labels": cell.budget, "seed": cell.seed}
             self.store.finish(cell, {**known, **who, "timing": timing, "host": done.host})
+        if cell.role != PRETRAIN:
+            (folder / CHECKPOINT).unlink(missing_ok=True)  # nothing is left to go on with
         if cell.role != PRETRAIN and not self.plan.config.keep_models:
             (folder / MODEL).unlink(missing_ok=True)
 
@@ -123,7 +126,7 @@ class Work:
             first = {"start": str(self.store.root / cell.needs[0] / "pretrained.pt")} if cell.needs else {}
             yield "pretraining", step, {**self.settings.overrides(cell, step), **where, **first}
             return
-        step = self.plan.train
+        step = self.plan.training(cell.base)
         model = {"model": str(folder / MODEL), "output_dir": str(target or folder), "seed": cell.seed}
         more: dict[str, Any] = {"labels": cell.budget, "pretrained": str(self._start(cell) or "none")}
         overrides = {**self.settings.overrides(cell, step), **model, **more, "finetune_epochs": self.epochs(cell)}
@@ -163,7 +166,7 @@ class Work:
         return self.epochs(cell)
 
     def handed(self, arm: str) -> dict[str, Any]:
-        """Time of one pretraining of ``arm`` in steps of the reference; measured once and kept.
+        """Time that one network of ``arm`` takes beyond the reference, in steps of it; measured once and kept.
 
         Raises:
             CellError: If there is nothing to measure, since every run it rests on failed.
@@ -182,25 +185,26 @@ class Work:
         records = {cell: self.store.record(cell) for cell in plan.cells}
         timings = {cell: record["timing"] for cell, record in records.items() if record is not None}
         pace = [_pace(t) for cell, t in timings.items() if cell.arm == plan.config.reference]
+        tuned = [_pace(t) for cell, t in timings.items() if cell.arm == arm and cell.role == GIVEN and arm in plan.own]
         known = plan.config.arm(arm).pretraining_seconds
         stages = [
             [_pace(t) * t["total"] for cell, t in timings.items() if cell.role == PRETRAIN and cell.arm == stage]
             for stage in plan.config.stages(arm)
         ]
         stages = [[known]] if known is not None else stages
-        if not pace or not all(stages):
-            raise CellError(
-                f"the time of a pretraining of {arm} cannot be told, as every run of it or of the reference failed"
-            )
-        seconds, step = sum(sum(spent) / len(spent) for spent in stages), sum(pace) / len(pace)
-        extra = math.ceil(seconds / step / plan.epoch_length - 1e-9)  # rounding is no epoch
+        if not pace or not all(stages) or (arm in plan.own and not tuned):
+            raise CellError(f"the time of {arm} cannot be told, as every run of it or of the reference failed")
+        seconds, step = sum(map(_mean, stages)), _mean(pace)
+        longer = max(_mean(tuned) - step, 0.0) * plan.steps if tuned else 0.0
+        extra = math.ceil((seconds + longer) / step / plan.epoch_length - 1e-9)  # rounding is no epoch
         return {
             "pretraining_seconds": seconds,
+            **({"finetuning_seconds": longer} if arm in plan.own else {}),
             "seconds_per_step": step,
             "extra_steps": extra * plan.epoch_length,
             "steps": (plan.epochs + extra) * plan.epoch_length,
             "epochs": plan.epochs + extra,
-            "source": "stated in the file" if known is not None else _measured(stages),
+            "source": "stated in the file" if known is not None else _measured(stages) if stages else "none",
         }
 
 
@@ -211,6 +215,10 @@ def _now() -> str:
 def _measured(stages: Sequence[Sequence[float]]) -> str:
     together = "" if len(stages) == 1 else f", {len(stages)} stages together"
     return f"mean of {len(stages[-1])} measured runs{together}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _pace(timing: Mapping[str, Any]) -> float:

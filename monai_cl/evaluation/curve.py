@@ -89,7 +89,8 @@ def run_curve(
     arm. Two more kinds of arms come by themselves: the reference with twice the steps, which tells whether it is
     converged, and the reference with the time of a pretraining handed to it in steps (equal compute). That time is
     the one of the training loop: the seconds a pretraining step took times the number of steps, over the seconds that
-    a step of the reference took, all measured in the runs themselves.
+    a step of the reference took, all measured in the runs themselves. Where an arm has overlays, such as self-training,
+    the seconds that its fine-tuning takes longer than the reference's are handed over as well.
 
     A run that is finished is not done again; the same command goes on where it was stopped, and further seeds, budgets
     and arms add only what is new. Another evaluation set is evaluated with the networks that are there; where they were
@@ -278,9 +279,13 @@ def _handed(work: Work, cell: Cell) -> dict[str, Any] | None:
 def _how(handed: Mapping[str, Any] | None) -> str:
     if handed is None:
         return ""
+    spent = [f"{handed['pretraining_seconds']:.4g} s of pretraining ({handed['source']})"]
+    if "finetuning_seconds" in handed:
+        longer = f"{handed['finetuning_seconds']:.4g} s that its fine-tuning takes longer"
+        spent = [*spent, longer] if handed["pretraining_seconds"] else [longer]
     return (
-        f"{handed['pretraining_seconds']:.4g} s of pretraining ({handed['source']}) are {handed['extra_steps']} more "
-        f"steps of fine-tuning, which take {handed['seconds_per_step']:.3g} s each"
+        f"{' and '.join(spent)} are {handed['extra_steps']} more steps of fine-tuning, which take "
+        f"{handed['seconds_per_step']:.3g} s each"
     )
 
 
@@ -329,10 +334,9 @@ def _notes(
     ]
     compared = {arm.gets for arm in arms if arm.role == HANDED}
     for arm in config.arms.values():
-        shared = arm.pretraining is not None and arm.pretraining.of
-        if arm.from_scratch or arm.name in compared or shared:
+        if arm.name == config.reference or not arm.takes_time or arm.name in compared or arm.is_shared:
             continue
-        known = arm.pretraining is not None or arm.pretraining_seconds is not None
+        known = arm.pretraining is not None or arm.pretraining_seconds is not None or arm.from_scratch
         why = "was switched off or failed" if known else "needs pretraining_seconds, which the file does not state"
         found.append(f"{arm.name}: the comparison at equal compute {why}")
     found += [f"{arm.title}: {arm.note}" for arm in arms if arm.note]

@@ -18,7 +18,7 @@ from monai_cl.evaluation._checks import check
 from monai_cl.evaluation._config import is_curve, read_config
 from monai_cl.evaluation._hold_out import kept_apart
 from monai_cl.evaluation._launch import run_process
-from monai_cl.evaluation._plan import HANDED, PRETRAIN, Cell, make_plan
+from monai_cl.evaluation._plan import GIVEN, HANDED, PRETRAIN, Cell, Plan, make_plan
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._store import Store
 from monai_cl.evaluation._work import Work
@@ -53,7 +53,7 @@ class CurvePlan:
         hours: Hours that are left in all.
         cases: Number of evaluation cases.
         patients: Number of patients they are of.
-        step_seconds: Seconds a step: of each pretraining arm and of ``fine-tuning``.
+        step_seconds: Seconds a step: of each pretraining arm, of ``fine-tuning``, and of that of arms with overlays.
     """
 
     kinds: tuple[PlannedRuns, ...]
@@ -130,14 +130,22 @@ def _measured(work: Work) -> list[tuple[str, Step, dict[str, Any]]]:
     """Name, step and overrides of each kind of training."""
     plan = work.plan
     firsts = {cell.arm: cell for cell in reversed(plan.cells) if cell.role == PRETRAIN}
-    tuning = next(cell for cell in plan.cells if cell.arm == plan.config.reference)
+    tuned = {cell.arm: cell for cell in reversed(plan.cells) if cell.role == GIVEN}
     where = {"output_dir": str(plan.config.output)}
     found = [
         (name, plan.pretrain[name], {**work.settings.overrides(cell, plan.pretrain[name]), **where, "seed": cell.seed})
         for name, cell in firsts.items()
     ]
-    more = {"labels": max(plan.budgets), "pretrained": "none", "seed": tuning.seed}
-    return [*found, (_TUNING, plan.train, {**work.settings.overrides(tuning, plan.train), **where, **more})]
+    for arm in (plan.config.reference, *(arm for arm in plan.own if arm != plan.config.reference)):
+        cell, step = tuned[arm], plan.training(arm)
+        more = {"labels": max(plan.budgets), "pretrained": "none", "seed": cell.seed}
+        found.append((_tuning(arm, plan), step, {**work.settings.overrides(cell, step), **where, **more}))
+    return found
+
+
+def _tuning(arm: str, plan: Plan) -> str:
+    """Name of the measurement of an arm's fine-tuning: that of the reference but for arms with overlays."""
+    return f"{_TUNING} of {arm}" if arm in plan.own and arm != plan.config.reference else _TUNING
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,8 @@ class _Times:
         """Seconds of a cell that is not finished."""
         if cell.role == PRETRAIN:
             return self._pretraining(cell.arm)
-        tuning, plan = self.found[_TUNING], self.work.plan
+        plan = self.work.plan
+        tuning = self.found[_tuning(cell.base, plan)]
         volume = tuning.prepare_seconds / max(tuning.volumes, 1)
         evaluated = len(plan.cases) * (volume + tuning.step_seconds)
         if self.work.store.record(cell) is not None and self.work.is_kept(cell):
@@ -171,7 +180,8 @@ class _Times:
         stated = config.arm(cell.gets).pretraining_seconds
         stages = [self.found[stage].steps * self.found[stage].seconds for stage in config.stages(cell.gets)]
         spent = sum(stages) if stated is None else stated
-        return plan.epochs + spent / max(self.found[_TUNING].seconds * plan.epoch_length, 1e-9)
+        step, own = self.found[_TUNING].seconds, self.found[_tuning(cell.gets, plan)].seconds
+        return plan.epochs + (spent + max(own - step, 0.0) * plan.steps) / max(step * plan.epoch_length, 1e-9)
 
 
 __all__ = ["CurvePlan", "PlannedRuns", "is_curve", "plan_curve"]
