@@ -12,6 +12,9 @@ from types import ModuleType
 
 # name in 0.1.0 -> name now; what lies below a package moves with it, unless it has a line of its own
 MOVED = {
+    "monai_cl.data.cache.sources": "monai_cl.data.cache.job",
+    "monai_cl.data.curation.checks": "monai_cl.data.curation.curate",
+    "monai_cl.data.curation.writing": "monai_cl.data.curation.curate",
     "monai_cl.data.datalist": "monai_cl.datalist",
     "monai_cl.data.intake": "monai_cl.intake",
     "monai_cl.data.intake.nifti": "monai_cl.io.grid",
@@ -23,9 +26,13 @@ MOVED = {
     "monai_cl.data.maps.study": "monai_cl.data.map_study",
     "monai_cl.data.masks": "monai_cl.transforms.mask_files",
     "monai_cl.data.phantoms": "monai_cl.phantoms",
+    "monai_cl.engine.precision": "monai_cl.engine.trainer",
     "monai_cl.report.predictions": "monai_cl.engine.prediction_picture",
     "monai_cl.report.run_record": "monai_cl.engine.run_record",
     "monai_cl.report.save_cases": "monai_cl.engine.save_cases",
+    "monai_cl.transforms.label_crop": "monai_cl.transforms.augmentation",
+    "monai_cl.transforms.mr_contrast_dictionary": "monai_cl.transforms.mr_contrast",
+    "monai_cl.transforms.volume_contrast_crops_dictionary": "monai_cl.transforms.volume_contrast_crops",
 }
 
 

@@ -28,7 +28,7 @@ from monai_cl.engine import (
     read_history,
     warmup_cosine,
 )
-from monai_cl.engine.precision import choose_precision
+from monai_cl.engine.trainer import choose_precision
 from monai_cl.losses import VolumeContrastLoss
 from monai_cl.methods import Method, VolumeContrast
 from monai_cl.transforms import VolumeContrastCropsd

@@ -10,15 +10,15 @@ import pytest
 import torch
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from monai_cl.io.dicom import gpu_decoder
-from monai_cl.io.dicom.gpu_decoder import tell_of_gpu_decoder
+from monai_cl.io.dicom import decoding
+from monai_cl.io.dicom.decoding import tell_of_gpu_decoder
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process with a GPU and without nvImageCodec, which has said nothing yet."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(gpu_decoder, "_told", set())
+    monkeypatch.setattr(decoding, "_told", set())
 
 
 def test_making_a_loader_says_nothing() -> None:
@@ -52,6 +52,6 @@ def test_without_a_gpu_there_is_nothing_to_gain(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(gpu_decoder, "_told", set())
+    monkeypatch.setattr(decoding, "_told", set())
     tell_of_gpu_decoder(JPEG2000Lossless)
     assert caplog.records == []

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from monai_cl._files import read_json
 from monai_cl.data import load_datalist, scan
-from monai_cl.data.cache.sources import source_files
+from monai_cl.data.cache.job import source_files
 from monai_cl.datalist import read_datalist
 from monai_cl.intake.scan import ScanResult
 from monai_cl.io.maps.sidecars import stated_unit

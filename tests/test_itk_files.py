@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from monai_cl.data import scan
-from monai_cl.data.cache.sources import source_files
+from monai_cl.data.cache.job import source_files
 from monai_cl.intake._middle_slice import middle_slice
 from monai_cl.intake.scan import ScanResult
 from monai_cl.io.errors import UnusableImageError

@@ -7,8 +7,8 @@ from torch import Tensor
 from volume_contrast_loops import PUBLISHED, cos, draw, loop_reference
 
 from monai_cl.losses import NonFiniteError, VolumeContrastLoss
-from monai_cl.losses._partners import choose_partners, random_derangement
 from monai_cl.losses._volume_terms import negative_term, positive_term, soft_term, spread_term
+from monai_cl.losses.volume_contrast import choose_partners, random_derangement
 
 
 def loss_of(inputs: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:

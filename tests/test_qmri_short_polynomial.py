@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_cl.qmri import FAMILIES, draw_protocol, simulate
-from monai_cl.qmri._short_polynomial import TOLERANCE, shortened
-from monai_cl.qmri.extended_phase_graph import polynomial
+from monai_cl.qmri.extended_phase_graph import TOLERANCE, polynomial, shortened
 
 ECHO_TRAINS = [n for n in sorted(FAMILIES) if hasattr(draw_protocol(n, np.random.RandomState(0)), "train_length")]
 

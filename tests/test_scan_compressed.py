@@ -17,7 +17,7 @@ from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from monai_cl.data import ScanResult, scan
 from monai_cl.io.dicom import read_slice_header
-from monai_cl.io.dicom.codestream import Codestream
+from monai_cl.io.dicom.pixels import Codestream
 from monai_cl.transforms.load import LoadVolume
 
 SIZE = {"Columns": 48, "Rows": 40}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,11 @@ from rich.progress import track
 from monai_cl._cores import threads as allowed_threads
 from monai_cl.intake._decoder_pool import DecoderPool
 from monai_cl.intake._findings import Findings, Item
-from monai_cl.intake._planes import middle_plane
 from monai_cl.io.dicom import is_dicom, read_slice_headers, stack
 from monai_cl.io.dicom.decoding import IN_PROCESS, Decoder, decode
 from monai_cl.io.itk import read_itk, read_itk_header
 from monai_cl.io.nifti import closing_stream, open_nifti
+from monai_cl.io.streams import InflatedFile, read_exactly
 from monai_cl.io.suffixes import is_itk, is_nifti
 
 Sides = tuple[float, float]
@@ -40,6 +41,8 @@ PADDING_KEPT = (
 )
 UNIFORM = "the middle slice is all one value"
 MASK_LIKE = "few whole values as in a label map: perhaps a mask, not an image"
+_MOST = 1024  # pixels along an axis
+_BLOCK = 1 << 22  # bytes
 
 
 @dataclass(frozen=True)
@@ -212,3 +215,45 @@ def _png(plane: NDArray[np.float32], sides: Sequence[float], window: tuple[float
 def _first(item: Item) -> str:
     image = item["image"]
     return image if isinstance(image, str) else image[0]
+
+
+def middle_plane(
+    stream: BinaryIO | InflatedFile, begin: int, shape: Sequence[int], dtype: np.dtype[np.generic]
+) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    """The middle plane along the last of three axes, at most 1024 pixels along each of the first two.
+
+    Args:
+        stream: The file, the first axis fastest.
+        begin: Where its voxels begin.
+        shape: Voxels along the three axes.
+        dtype: Their type, with its byte order.
+
+    Returns:
+        The plane ``(x, y)``, and which one of so many voxels it holds along x and y.
+
+    Raises:
+        UnusableImageError: If the file ends early.
+    """
+    width, height, depth = (int(size) for size in shape)
+    across, down = math.ceil(width / _MOST), math.ceil(height / _MOST)
+    place = begin + depth // 2 * width * height * dtype.itemsize
+    if across == down == 1:
+        stream.seek(place)
+        whole = np.frombuffer(read_exactly(stream, width * height * dtype.itemsize), dtype=dtype)
+        return whole.reshape(height, width).T.astype(np.float32), (1, 1)
+    rows = [_row(stream, place + row * width * dtype.itemsize, width, across, dtype) for row in range(0, height, down)]
+    return np.stack(rows, axis=1), (across, down)
+
+
+def _row(
+    stream: BinaryIO | InflatedFile, place: int, width: int, step: int, dtype: np.dtype[np.generic]
+) -> NDArray[np.float32]:
+    """Each ``step``-th value of a row, read block by block."""
+    block = max(1, _BLOCK // (step * dtype.itemsize)) * step  # values: a multiple of the step
+    parts = []
+    stream.seek(place)
+    for start in range(0, width, block):
+        count = min(block, width - start)
+        values = np.frombuffer(read_exactly(stream, count * dtype.itemsize), dtype=dtype)
+        parts.append(values[::step].astype(np.float32))
+    return np.concatenate(parts)

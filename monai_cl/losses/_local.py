@@ -1,14 +1,79 @@
 """Base of the two losses of regions: options, the regions of a map, rows of a map."""
 
 from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from monai_cl.losses._anchored import AnchoredLoss, require_choice
 from monai_cl.losses._checks import require_finite, require_shape
-from monai_cl.losses._regions import Regions, grid_corners, nearest_regions, published_regions, take_windows
 from monai_cl.losses._rows import unit_rows
+
+# Published by hand for 13 regions: negatives of each, as row and column in quarters of the map.
+_ANCHORS = "00 02 04 20 22 24 40 42 44 11 13 31 33"
+_TABLES = {
+    3: "02 11 12 20 21|00 04 11 13 22|02 12 13 23 24|00 11 22 40 31|11 13 31 33 20|04 22 44 13 33|20 21 42 31 32|"
+    "22 40 44 31 33|23 24 42 33 32|00 02 20 22 13|02 04 11 22 24|20 22 40 42 33|22 24 42 44 31",
+    1: "02 20 22 11 13|00 04 22 11 13|02 22 24 31 13|00 22 40 11 31|11 13 31 33 20|04 22 44 13 33|20 22 42 31 11|"
+    "22 40 44 31 33|22 24 42 33 31|00 02 20 22 13|02 04 22 24 33|20 22 40 02 11|22 24 42 44 13",
+}
+
+
+class Regions(NamedTuple):
+    """Windows of a map and the negatives of each.
+
+    Attributes:
+        corners: First voxel of each window, (M, nd); the first R are anchors, the others negatives only.
+        negatives: Which windows are negatives of which anchor, (R, M).
+    """
+
+    corners: Tensor
+    negatives: Tensor
+
+
+def grid_corners(size: Sequence[int], window: Sequence[int]) -> Tensor:
+    """Corners at {0, 1/2, 1} and {1/4, 3/4} of the room in each axis: 13 in two dimensions, 35 in three."""
+    room = [s - k for s, k in zip(size, window, strict=True)]
+    shares = [*product((0.0, 0.5, 1.0), repeat=len(size)), *product((0.25, 0.75), repeat=len(size))]
+    return torch.tensor([[int(f * r) for f, r in zip(share, room, strict=True)] for share in shares])
+
+
+def nearest_regions(corners: Tensor, window: Sequence[int], number: int, *, allow_overlap: bool) -> Regions:
+    """The ``number`` nearest other windows of each, ties by index; none that shares voxels unless allowed."""
+    step = (corners[:, None] - corners).abs()
+    usable = ~torch.eye(len(corners), dtype=torch.bool)
+    if not allow_overlap:
+        usable &= (step >= torch.tensor(window)).any(-1)
+    far = step.square().sum(-1).masked_fill(~usable, torch.iinfo(torch.long).max)
+    chosen = far.argsort(dim=1, stable=True)[:, :number]
+    negatives = torch.zeros_like(usable).scatter_(1, chosen, True) & usable
+    return Regions(corners, negatives)
+
+
+def published_regions(size: Sequence[int], window: Sequence[int], number: int) -> Regions:
+    """The published 13 regions and their first ``number`` negatives, some of which are no anchors."""
+    room = [s - 4 if window[0] == 3 else s - 1 for s in size]
+    rows = [row.split() for row in _TABLES[window[0]].split("|")]
+    names = list(dict.fromkeys([*_ANCHORS.split(), *(name for row in rows for name in row)]))
+    corners = torch.tensor([[int(int(q) / 4 * r) for q, r in zip(name, room, strict=True)] for name in names])
+    negatives = torch.zeros(len(rows), len(names), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        negatives[i, [names.index(name) for name in row[:number]]] = True
+    return Regions(corners, negatives)
+
+
+def take_windows(maps: Tensor, corners: Tensor, window: Sequence[int]) -> Tensor:
+    """Windows of (B, C, *S) as rows (B, M, voxels * C), position before channel."""
+    size = maps.shape[2:]
+    offsets = torch.cartesian_prod(*(torch.arange(k) for k in window)).reshape(-1, len(window))
+    at = corners.cpu()[:, None] + offsets  # (M, voxels, nd)
+    stride = torch.tensor([int(torch.tensor(size[i + 1 :]).prod()) for i in range(len(size))])
+    flat = (at * stride).sum(-1).flatten().to(maps.device)
+    taken = maps.flatten(2).index_select(2, flat)
+    windows: Tensor = taken.reshape(*taken.shape[:2], *at.shape[:2])
+    return windows.permute(0, 2, 3, 1).flatten(2)
 
 
 class RegionLoss(AnchoredLoss):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from monai_cl.methods.term import Term as Term, views_of as views_of
     from monai_cl.methods.volume_contrast import VolumeContrast as VolumeContrast
     from monai_cl.methods.volume_dense_contrast import VolumeDenseContrast as VolumeDenseContrast
-    from monai_cl.methods.voxel_position import VoxelPosition as VoxelPosition
-    from monai_cl.methods.voxel_position_term import VoxelPositionTerm as VoxelPositionTerm
+    from monai_cl.methods.voxel_position import VoxelPosition as VoxelPosition, VoxelPositionTerm as VoxelPositionTerm
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -1,6 +1,7 @@
 """Pretraining methods: a network, terms with weights, and at times a teacher."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,13 +12,13 @@ from torch import Tensor, nn
 from monai_cl import weights as handed_over
 from monai_cl.methods._embedding_health import HEALTH
 from monai_cl.methods._fitting import FittingImages, Size, spatial_dims, tried
-from monai_cl.methods._learning import choose_what_learns
 from monai_cl.methods.extraction import MAPS, FeatureExtractor, Maps, run
 from monai_cl.methods.teacher import Followed, Teacher, parameter_distance
 from monai_cl.methods.term import Term
-from monai_cl.networks import MomentumTeacher, encoder_modules
+from monai_cl.networks import MomentumTeacher, decoder_modules, encoder_modules, encoder_stride, input_channels
 
 TRAINS = ("all", "encoder", "decoder")
+Pass = tuple[frozenset[str], int | None]  # what is needed, and how many blocks of the decoder run
 
 
 class Method(nn.Module):
@@ -109,9 +110,9 @@ class Method(nn.Module):
     def _terms(self) -> dict[str, Term]:
         return dict(self.terms.items())  # type: ignore[arg-type]
 
-    def _passes(self) -> dict[str, tuple[frozenset[str], int | None]]:
+    def _passes(self) -> dict[str, Pass]:
         """Union of what terms need by key, and the number of the decoder's blocks that run; ``None`` is all."""
-        passes: dict[str, tuple[frozenset[str], int | None]] = {}
+        passes: dict[str, Pass] = {}
         for name, term in self._terms().items():
             if unknown := term.needs - set(MAPS):
                 raise ValueError(f"needs of term {name!r} must be among {MAPS}, got {sorted(unknown)}")
@@ -269,3 +270,53 @@ def _rename(module: nn.Module, state: dict[str, Any], prefix: str, *unused: Any)
             continue
         tensor, rest = state.pop(name), name.removeprefix(prefix + old)
         state.update({f"{prefix}{new}{rest}": tensor for new in renamed[old] if new + rest in known})
+
+
+def choose_what_learns(network: nn.Module, passes: Sequence[Pass], trains: str) -> None:
+    """Set ``requires_grad`` of the parameters of a network.
+
+    Parameters that no map depends on would otherwise be counted as pretrained, and stop a run of several processes.
+    Where the output itself is learned from, all stay as they are.
+
+    Args:
+        network: The network.
+        passes: Needs of each pass, and the number of decoder blocks that run.
+        trains: ``"all"``, ``"encoder"`` or ``"decoder"``.
+    """
+    needs = frozenset[str]().union(*(needs for needs, _ in passes))
+    if needs.isdisjoint({"decoder", "output"}):
+        network.requires_grad_(False)
+        for module in _modules(network, passes):
+            module.requires_grad_(True)
+    elif "output" not in needs:
+        _by_trying(network, passes)
+    if trains == "all":
+        return
+    encoder = {id(p) for module in encoder_modules(network) for p in module.parameters()}
+    for parameter in network.parameters():
+        if (id(parameter) in encoder) != (trains == "encoder"):
+            parameter.requires_grad_(False)
+
+
+def _modules(network: nn.Module, passes: Sequence[Pass]) -> list[nn.Module]:
+    """Modules that maps of the encoder and of blocks of the decoder depend on."""
+    modules: list[nn.Module] = []
+    for needs, blocks in passes:
+        modules += encoder_modules(network, levels="all" if needs & {"encoder", "blocks"} else "deepest")
+        modules += decoder_modules(network, blocks=blocks) if "blocks" in needs else []
+    return modules
+
+
+def _by_trying(network: nn.Module, passes: Sequence[Pass]) -> None:
+    trial = deepcopy(network).cpu().train().requires_grad_(True)
+    dims = spatial_dims(trial)
+    size = [2 * s for s in encoder_stride(network, dims)]
+    used = []
+    for needs, blocks in passes:
+        maps = run(trial, torch.rand(2, input_channels(trial), *size), needs, blocks=blocks)
+        used += maps.encoder if "encoder" in needs else maps.encoder[-1:] if "deepest" in needs else []
+        used += maps.blocks if "blocks" in needs else []
+        used += [maps.decoder] if "decoder" in needs else []
+    torch.stack([one.square().mean() for one in used]).sum().backward()
+    for own, copy in zip(network.parameters(), trial.parameters(), strict=True):
+        own.requires_grad_(copy.grad is not None)

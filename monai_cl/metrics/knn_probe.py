@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monai_cl.losses._checks import require_positive, require_shape
-from monai_cl.metrics._base import TIE, as_numbers, as_rows, check_k, full_precision, unit
-from monai_cl.metrics._labelled import LabelledMetric
+from monai_cl.metrics._base import TIE, LabelledMetric, as_numbers, as_rows, check_k, full_precision, unit
 
 
 @full_precision

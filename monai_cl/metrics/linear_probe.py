@@ -6,8 +6,7 @@ from monai.metrics.embedding_collapse import linear_probe_accuracy as monai_line
 from torch import Tensor
 
 from monai_cl.losses._checks import require_positive, require_shape
-from monai_cl.metrics._base import as_numbers, as_rows, full_precision
-from monai_cl.metrics._labelled import LabelledMetric
+from monai_cl.metrics._base import LabelledMetric, as_numbers, as_rows, full_precision
 
 
 @full_precision

@@ -6,13 +6,13 @@ from monai_cl._lazy import face
 
 if TYPE_CHECKING:
     from monai_cl.transforms._crop_plan import CropPlan as CropPlan
-    from monai_cl.transforms.augmentation import usual_augmentation as usual_augmentation
-    from monai_cl.transforms.copy_paste import Box as Box
-    from monai_cl.transforms.label_crop import (
+    from monai_cl.transforms.augmentation import (
         RandCropByClassesD as RandCropByClassesD,
         RandCropByClassesd as RandCropByClassesd,
         RandCropByClassesDict as RandCropByClassesDict,
+        usual_augmentation as usual_augmentation,
     )
+    from monai_cl.transforms.copy_paste import Box as Box
     from monai_cl.transforms.load import (
         LoadVolume as LoadVolume,
         LoadVolumeD as LoadVolumeD,
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     )
     from monai_cl.transforms.mask_files import MaskFiles as MaskFiles
     from monai_cl.transforms.mr_artefacts import MRArtefacts as MRArtefacts
-    from monai_cl.transforms.mr_contrast import RandMRContrast as RandMRContrast
-    from monai_cl.transforms.mr_contrast_dictionary import (
+    from monai_cl.transforms.mr_contrast import (
+        RandMRContrast as RandMRContrast,
         RandMRContrastD as RandMRContrastD,
         RandMRContrastd as RandMRContrastd,
         RandMRContrastDict as RandMRContrastDict,
@@ -84,8 +84,8 @@ if TYPE_CHECKING:
         RandViewsd as RandViewsd,
         RandViewsDict as RandViewsDict,
     )
-    from monai_cl.transforms.volume_contrast_crops import VolumeContrastCrops as VolumeContrastCrops
-    from monai_cl.transforms.volume_contrast_crops_dictionary import (
+    from monai_cl.transforms.volume_contrast_crops import (
+        VolumeContrastCrops as VolumeContrastCrops,
         VolumeContrastCropsD as VolumeContrastCropsD,
         VolumeContrastCropsd as VolumeContrastCropsd,
         VolumeContrastCropsDict as VolumeContrastCropsDict,

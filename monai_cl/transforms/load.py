@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.data import MetaTensor, get_track_meta
+from monai.config import KeysCollection, PathLike
+from monai.data import MetaTensor, NibabelReader, get_track_meta
 from monai.transforms import LoadImage, MapTransform, Transform
 from monai.utils import SpaceKeys, TransformBackends
 from numpy.typing import NDArray
@@ -28,16 +28,41 @@ from monai_cl.io.dicom.decoding import decode
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.itk import read_itk
 from monai_cl.io.lattice import check_same_lattice
+from monai_cl.io.memory import check_memory
+from monai_cl.io.nifti import check_complete, check_real, closing_stream, finish, open_nifti
 from monai_cl.io.suffixes import is_itk
 from monai_cl.io.threads import without_warnings
 from monai_cl.transforms._labels import whole_labels
-from monai_cl.transforms._nifti_reader import NiftiReader
-
-PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 # Everything else a header holds stays out of the image: NIfTI text fields can name a patient as DICOM tags do.
 _KEPT_META = ("filename_or_obj", "affine", "original_affine", "spatial_shape", "space", "original_channel_dim")
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class NiftiReader(NibabelReader):
+    """Reads one NIfTI file with the affine of its sform, else of its qform, as a scan does.
+
+    The reader of MONAI takes another one, down to that of the voxel sides alone, wherever the header rounds these
+    sides, and never sees the checksum at the end of a compressed file.
+    """
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
+        """Open the file, and check that it holds what its header announces."""
+        path = data if isinstance(data, (str, bytes)) or not isinstance(data, Sequence) else data[0]
+        self.filenames = (path,)
+        image = open_nifti(Path(str(path)))
+        check_real(image)
+        check_memory(image.shape)
+        check_complete(Path(str(path)), image)
+        return image
+
+    def get_data(self, img: Any) -> tuple[Any, dict[str, Any]]:
+        """Values and metadata, once the checksum of the file holds."""
+        with closing_stream(img):
+            values, meta = super().get_data(img)
+            finish(img)
+        return values, meta
 
 
 class LoadVolume(Transform):

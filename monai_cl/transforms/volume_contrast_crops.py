@@ -1,16 +1,18 @@
 """Views for volume contrast: a grid of base crops, random crops of the same canvas, and their overlaps."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Randomizable, Transform
-from monai.utils import TransformBackends, convert_to_tensor
+from monai.transforms import MapTransform, Randomizable, Transform
+from monai.utils import TransformBackends, convert_to_tensor, ensure_tuple
 from torch import Tensor
 
-from monai_cl.transforms._crop_plan import CropPlan, places_alone, window_centers
+from monai_cl.transforms._crop_plan import CropPlan, places_alone, window_centers, with_other_noise
 from monai_cl.transforms._view_changes import ViewChanges, changed, field_terms
 from monai_cl.transforms._windows import cut_windows
 from monai_cl.transforms.overlap import overlap_fractions
@@ -281,3 +283,77 @@ class VolumeContrastCrops(Randomizable, Transform):
 
 def _minimum(data: Tensor | StoredVolume) -> float:
     return data.minimum if isinstance(data, StoredVolume) else float(data.min())
+
+
+class VolumeContrastCropsd(Randomizable, MapTransform):
+    """Dictionary form of :class:`VolumeContrastCrops`: each key's volume is replaced by its dictionary of views.
+
+    All keys share one plan, so their crops lie at the same places and change alike, each with noise of its own; they
+    must have the same spatial shape. Views are float32.
+
+    Args:
+        keys: Keys of channel-first volumes.
+        grid: As in :class:`VolumeContrastCrops`, which takes all further arguments.
+        crop_size: Edge lengths of a random crop in voxels.
+        num_crops: Random crops a volume.
+        intensity_keys: Those of them whose intensities are changed, all when left out: leave label maps out.
+        allow_missing_keys: Skip keys that an item lacks.
+        **kwargs: Further arguments of :class:`VolumeContrastCrops`.
+
+    Raises:
+        ValueError: If ``intensity_keys`` are not among ``keys``, or volumes differ in shape.
+    """
+
+    backend = VolumeContrastCrops.backend
+    takes_stored = True
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        grid: Sequence[int],
+        crop_size: Sequence[int],
+        num_crops: int = 2,
+        *,
+        intensity_keys: KeysCollection | None = None,
+        allow_missing_keys: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.intensity_keys = self.keys if intensity_keys is None else ensure_tuple(intensity_keys)
+        if unknown := set(self.intensity_keys) - set(self.keys):
+            raise ValueError(f"intensity_keys must be among keys {self.keys}, got {sorted(map(str, unknown))}")
+        self.crops = VolumeContrastCrops(grid, crop_size, num_crops, **kwargs)
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> "VolumeContrastCropsd":
+        """Seed this transform and the array transform it owns."""
+        super().set_random_state(seed, state)
+        self.crops.set_random_state(seed, state)
+        return self
+
+    def randomize(self, data: Sequence[int]) -> CropPlan:
+        """Draw one plan for all keys."""
+        return self.crops.randomize(data)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each key's volume by its views."""
+        d = dict(data)
+        present = list(self.key_iterator(d))
+        if not present:
+            return d
+        shape = tuple(d[present[0]].shape[1:])
+        for key in present:
+            if tuple(d[key].shape[1:]) != shape:
+                raise ValueError(
+                    f"all keys must have one spatial shape, got {shape} for {present[0]!r} and "
+                    f"{tuple(d[key].shape[1:])} for {key!r}; resample them to one grid first"
+                )
+        plan = self.randomize(shape)
+        for place, key in enumerate(present):
+            own = with_other_noise(plan, place)
+            d[key] = self.crops.apply(d[key], own, intensities=key in self.intensity_keys)
+        return d
+
+
+VolumeContrastCropsD = VolumeContrastCropsDict = VolumeContrastCropsd

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from monai_cl.data.curation.checks import check_lists, check_target
+from monai_cl._files import atomic_write, read_json
 from monai_cl.data.curation.dropping import drop_duplicates, drop_leaks, group, leaks_of, move_to_validation
 from monai_cl.data.curation.duplicates import Pair
-from monai_cl.data.curation.entries import Entry, read_entries
+from monai_cl.data.curation.entries import Entry, marked, read_entries
 from monai_cl.data.curation.leaks import HELD_OUT, Leak, leak_text
 from monai_cl.data.curation.reduction import Embed, check_threshold
 from monai_cl.data.curation.result import CurationResult
-from monai_cl.data.curation.slices import counts_by_threshold, criteria_of, median_distance, reduce_slices
-from monai_cl.data.curation.writing import write_datalist, write_table
-from monai_cl.datalist import beside_datalist, read_datalist, split_sections
+from monai_cl.data.curation.slices import counts_by_threshold, criteria_of, median_distance, reduce_slices, runs_of
+from monai_cl.datalist import beside_datalist, read_datalist, section_names, split_sections, subject_of
 
 ON_LEAK = ("refuse", "drop", "report")
 SCOPES = ("volume", "dataset")
+_USUAL = ("training", "validation", "test", "unlabelled")  # which a list need not have
 
 
 def curate(
@@ -160,3 +164,91 @@ def _check_options(scope: str, on_leak: str, hold_out: float) -> None:
         raise ValueError(f"on_leak must be one of {', '.join(ON_LEAK)}, got {on_leak!r}")
     if not 0 <= hold_out < 1:
         raise ValueError(f"hold_out must be at least 0 and below 1, got {hold_out}")
+
+
+def check_lists(
+    source: Path, content: Mapping[str, Any], sections: Sequence[str], against: str | os.PathLike[str] | None
+) -> None:
+    """Refuse lists in which there is nothing to curate, or nothing to guard: the result would look like a clean one.
+
+    Raises:
+        ValueError: If there is no volume, ``sections`` names no list, or ``against`` lists no volume.
+    """
+    filled = [name for name in section_names(content) if content.get(name)]
+    if not filled:
+        raise ValueError(f"the study must list volumes, {source} lists none; scan a folder that holds some")
+    unknown = [name for name in sections if name not in {*content, *_USUAL}]
+    if unknown or not sections:
+        given = ", ".join(map(repr, unknown)) or "none"
+        raise ValueError(f"sections must name lists of {source} ({', '.join(filled)}), got {given}")
+    if against is not None:
+        guarded = read_datalist(against)
+        if not any(guarded.get(name) for name in section_names(guarded)):
+            raise ValueError(f"against must be a datalist that holds volumes, {os.fspath(against)} lists none")
+
+
+def check_target(target: Path, source: Path, against: str | os.PathLike[str] | None) -> None:
+    """Refuse to replace anything but an earlier result of curation.
+
+    Raises:
+        ValueError: If ``target`` is no name of a datalist, an input, or another file.
+    """
+    if target.suffix != ".json":
+        raise ValueError(f"out must be a .json file, got {str(target)!r}")
+    if target.is_dir():
+        raise ValueError(f"out must be a file, but {target} is a folder; give a file in it")
+    if not os.path.lexists(target):
+        return
+    try:
+        content = read_json(target)
+        ours = isinstance(content, dict) and "curation" in content
+    except (OSError, ValueError):
+        ours = False
+    inputs = [source, *([] if against is None else [Path(against)])]
+    if not ours or target.resolve() in [path.resolve() for path in inputs]:
+        raise ValueError(f"{target} exists and is not the result of an earlier curation; choose another name")
+
+
+def write_table(result: CurationResult, sections: Sequence[str]) -> None:
+    """One row a volume: kept or dropped, and why."""
+    leaking = {leak.first for leak in result.leaks}
+    with (
+        atomic_write(_target(result.table_file)) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(
+            ("image", "section", "subject", "group", "kept", "reason", "like", "slices", "slices_kept", "leak")
+        )
+        for entry in result.entries:
+            count = len(entry.marks.hashes) if entry.marks else ""
+            left = len(entry.slices) if entry.slices is not None else count
+            subject = subject_of(entry.item)
+            leak = entry.section in sections and bool({subject, entry.name} & leaking)
+            row = (entry.name, entry.section, subject, entry.group, "no" if entry.reason else "yes", entry.reason)
+            writer.writerow((*row, entry.like, count, left, "yes" if leak else ""))
+
+
+def write_datalist(result: CurationResult, content: Mapping[str, Any]) -> None:
+    """All fields of the study, its items without those dropped, with what curating adds."""
+    sections: dict[str, list[dict[str, Any]]] = {name: [] for name in section_names(content)}
+    for entry in result.entries:
+        if entry.reason:
+            continue
+        item = marked(entry)
+        if entry.slices is not None and entry.marks is not None:
+            count = len(entry.marks.hashes)
+            item |= {"slices": runs_of(entry.slices), "slices_of": count, "weight": round(len(entry.slices) / count, 4)}
+            item["slice_step"] = [round(part, 5) + 0.0 for part in entry.marks.slice_step]  # mm; + 0.0 against -0.0
+        sections.setdefault(entry.section, []).append(item)
+    dropped = Counter(entry.reason for entry in result.entries if entry.reason)
+    curation = {"method": result.method, "threshold": result.threshold, "dropped": dict(sorted(dropped.items()))}
+    with atomic_write(_target(result.datalist)) as temporary:
+        text = json.dumps({**content, **sections, "curation": curation}, indent=1, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _target(path: Path | None) -> Path:
+    if path is None:
+        raise ValueError("a dry run writes nothing; curate with dry_run=False")
+    return path

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +14,89 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cl.io.dicom import decoder_process
-from monai_cl.io.dicom.gpu_decoder import tell_of_gpu_decoder
 from monai_cl.io.dicom.lookup import apply_table, read_table
-from monai_cl.io.dicom.padding import is_padding, is_rescaled_padding, set_background
 from monai_cl.io.dicom.slices import SliceHeader
 from monai_cl.io.threads import read_with_itk, without_warnings
+
+logger = logging.getLogger(__name__)
+_PREFIX = "1.2.840.10008.1.2.4."
+# what the plugin of nvImageCodec for pydicom decodes: JPEG, JPEG 2000 and high-throughput JPEG 2000
+PROFITS = frozenset(f"{_PREFIX}{tail}" for tail in (50, 51, 57, 70, 90, 91, 201, 202, 203))
+_lock = threading.Lock()
+_told: set[str] = set()
+AIR = -1024.0  # HU, the lowest value of most scanners
+_REACHES_AIR = -200.0  # HU: every picture of a body in Hounsfield units has darker voxels
+_LIGHTEST_AIR = -900.0  # HU
+Padding = tuple[float, float]  # lowest and highest stored value that is padding
+
+
+def tell_of_gpu_decoder(syntax: str) -> None:
+    """Say once a process that a GPU could decode files of this transfer syntax, where it could and does not."""
+    if syntax not in PROFITS or _told:
+        return
+    with _lock:
+        if not _told and _gpu_is_idle():
+            logger.warning(
+                "compressed DICOM is decoded on the CPU: nvImageCodec, pip install 'monai[nvimgcodec]', would do it on "
+                "the GPU"
+            )
+        _told.add(syntax)
+
+
+def _gpu_is_idle() -> bool:
+    """Tell whether a GPU is there, but not the package that decodes on it; a process without torch does not use one."""
+    torch, plugin = sys.modules.get("torch"), sys.modules.get("monai.data.nvimgcodec_pydicom_plugin")
+    if torch is None or plugin is None or not torch.cuda.is_available():
+        return False
+    if torch.utils.data.get_worker_info() is not None:  # each worker would say it
+        return False
+    return not plugin.is_nvimgcodec_available()
+
+
+def is_padding(stored: NDArray[Any], padding: Padding) -> NDArray[np.bool_]:
+    """Mask of the stored values that are padding."""
+    low, high = padding
+    return (stored >= low) & (stored <= high)
+
+
+def is_rescaled_padding(
+    values: NDArray[np.float32], padding: Padding, slope: float, intercept: float
+) -> NDArray[np.bool_]:
+    """Mask of the values that are padding after the rescale; half a step is for its rounding."""
+    low, high = sorted(end * slope + intercept for end in padding)
+    half = abs(slope) / 2
+    return (values > low - half) & (values < high + half)
+
+
+def set_background(volume: NDArray[np.float32], padded: NDArray[np.bool_], *, is_ct: bool) -> str:
+    """Set padded voxels, in place, to air (-1024 HU) in CT, to the lowest of all other values elsewhere.
+
+    Nothing changes where padding lies among the other values, so that it may be tissue as well, and where it is as dark
+    as air already. CT of which no other voxel is as dark as air is not in Hounsfield units and treated as the rest.
+
+    Args:
+        volume: Values after the rescale.
+        padded: Mask of its padded voxels.
+        is_ct: Whether it is CT.
+
+    Returns:
+        ``"set"``, ``"among other values"``, or nothing where nothing had to change.
+    """
+    if not padded.any():
+        return ""
+    low = float(np.min(volume, where=~padded, initial=np.inf))
+    high = float(np.max(volume, where=~padded, initial=-np.inf))
+    darkest = float(np.min(volume, where=padded, initial=np.inf))
+    lightest = float(np.max(volume, where=padded, initial=-np.inf))
+    if low > high:  # nothing but padding
+        low = darkest
+    elif lightest > low and darkest < high:
+        return "among other values"
+    background = AIR if is_ct and low < _REACHES_AIR else low
+    if darkest == lightest == background or (background == AIR and darkest >= AIR and lightest <= _LIGHTEST_AIR):
+        return ""
+    volume[padded] = background
+    return "set"
 
 
 class Decoder(Protocol):
@@ -59,7 +140,7 @@ class Decoded:
 
     Args:
         values: ``(1, columns, rows, slices)``.
-        padding: What :func:`~monai_cl.io.dicom.padding.set_background` says of their padding.
+        padding: What :func:`~monai_cl.io.dicom.decoding.set_background` says of their padding.
     """
 
     values: NDArray[np.float32]
