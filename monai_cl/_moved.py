@@ -26,7 +26,6 @@ MOVED = {
     "monai_cl.data.maps.study": "monai_cl.data.map_study",
     "monai_cl.data.masks": "monai_cl.transforms.mask_files",
     "monai_cl.data.phantoms": "monai_cl.phantoms",
-    "monai_cl.engine.precision": "monai_cl.engine.trainer",
     "monai_cl.report.predictions": "monai_cl.engine.prediction_picture",
     "monai_cl.report.run_record": "monai_cl.engine.run_record",
     "monai_cl.report.save_cases": "monai_cl.engine.save_cases",

@@ -432,7 +432,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "no datalist to evaluate": ("evaluate", {"datalist": "none.json"}, r"no such datalist: none\.json; `monai-cl"),
     "batch": ("pretrain", {"batch_size": 7}, r"must be between 1 and the number of (volumes|patients) \(6\), got 7"),
     "flat crop": ("pretrain", {"crop_size": [8, 8]}, r"grid, crop_size .*must have the same 1 to 3 axes, got"),
-    "precision": ("pretrain", {"precision": "bf16"}, r"precision on a CPU must be 'fp32' or 'auto', got 'bf16'"),
+    "precision": ("pretrain", {"precision": "fp16"}, r"on a CPU must be 'fp32', 'bf16' or 'auto', got 'fp16'"),
     "no pretraining": ("train", {}, r"no file of weights at .*pretrained\.pt; run the step that writes it first, or "),
     "labels": ("train", {"labels": 9, "pretrained": "none"}, r"between 1 and 4 \(4 items of 4 subjects\), got 9"),
     "too few channels": (

@@ -28,7 +28,7 @@ from monai_cl.engine import (
     read_history,
     warmup_cosine,
 )
-from monai_cl.engine.trainer import choose_precision
+from monai_cl.engine.precision import choose_precision
 from monai_cl.losses import VolumeContrastLoss
 from monai_cl.methods import Method, VolumeContrast
 from monai_cl.transforms import VolumeContrastCropsd
@@ -492,8 +492,9 @@ def test_biases_and_norms_are_not_decayed_and_frozen_parameters_left_out() -> No
 
 def test_precision_is_full_on_a_cpu_and_says_so() -> None:
     assert choose_precision("auto", torch.device("cpu")).name == "fp32"
-    with pytest.raises(ValueError, match="precision on a CPU must be 'fp32' or 'auto', got 'bf16'"):
-        choose_precision("bf16", torch.device("cpu"))
+    assert choose_precision("bf16", torch.device("cpu")).name == "bf16"
+    with pytest.raises(ValueError, match="precision on a CPU must be 'fp32', 'bf16' or 'auto', got 'fp16'"):
+        choose_precision("fp16", torch.device("cpu"))
     with pytest.raises(ValueError, match="precision must be one of"):
         choose_precision("fp8", torch.device("cpu"))
 

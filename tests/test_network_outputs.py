@@ -228,3 +228,17 @@ def test_a_bundle_refuses_by_name_before_a_step(study: Path, tmp_path: Path) -> 
         random_state.restore(before)
     assert re.match("network_def must give maps to learn from, SegResNetVAE returns", str(caught.value.__cause__))
     assert not (root / "models" / "model.pt").exists()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_channels_last_changes_the_layout_and_no_value(dims: int) -> None:
+    torch.manual_seed(0)
+    network = nets.UNet(dims, 1, 2, (4, 8), (2,))
+    image = torch.randn(1, 1, *[16] * dims)
+    before, state = network(image), {name: t.clone() for name, t in network.state_dict().items()}
+    network = segmenter(network, channels_last=True)
+    layout = torch.channels_last if dims == 2 else torch.channels_last_3d
+    kernels = [p for p in network.parameters() if p.ndim == dims + 2]
+    assert all(kernel.is_contiguous(memory_format=layout) for kernel in kernels)
+    assert all(torch.equal(t, state[name]) for name, t in network.state_dict().items())
+    torch.testing.assert_close(network(image), before)

@@ -47,12 +47,15 @@ def weights_of(root: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("name", bundles.names())
+HALF = {"precision": "bf16", "channels_last": True}
+
+
+@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in bundles.names()), (bundles.names()[0], HALF)])
 def test_an_interrupted_run_ends_as_one_that_was_not(
-    name: str, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, more: dict[str, Any], study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = (bundles.copy(name, tmp_path / folder) for folder in ("whole", "broken"))
-    run(whole, "train", study, OVERLAY, **SHORT)
+    run(whole, "train", study, OVERLAY, **SHORT, **more)
     follow = SelfTraining.follow
 
     def fail(self: SelfTraining, step: int) -> None:
@@ -63,9 +66,9 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     with monkeypatch.context() as patch:
         patch.setattr(SelfTraining, "follow", fail)
         with pytest.raises(Exception, match=r"the power went|Failed to evaluate"):
-            run(broken, "train", study, OVERLAY, **SHORT)
+            run(broken, "train", study, OVERLAY, **SHORT, **more)
     assert len(rows(broken)) < len(rows(whole)) == 2
-    run(broken, "train", study, OVERLAY, **SHORT)
+    run(broken, "train", study, OVERLAY, **SHORT, **more)
     expected, found = weights_of(whole), weights_of(broken)
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     assert rows(broken) == rows(whole)

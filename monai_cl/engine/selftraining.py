@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from monai_cl.engine import distributed
+from monai_cl.engine.precision import PrecisionInferer, supervised_precision
 from monai_cl.engine.voxel_loss import Maps, VoxelLoss, ignored
 from monai_cl.networks import MomentumTeacher
 from monai_cl.transforms.copy_paste import copy_paste, draw_box, outside_of
@@ -216,6 +216,7 @@ class SelfTrainer(SupervisedTrainer):
         device: Where to train.
         scheduler: Learning-rate schedule, stepped once a step.
         inferer: Runs the student on a batch.
+        precision: As that of :func:`monai_cl.engine.fine_tuning`.
         train_handlers: Handlers with an ``attach`` method.
     """
 
@@ -231,9 +232,11 @@ class SelfTrainer(SupervisedTrainer):
         device: str | torch.device = "cpu",
         scheduler: LRScheduler | None = None,
         inferer: Inferer | None = None,
+        precision: str = "auto",
         train_handlers: Sequence[Any] = (),
     ) -> None:
         device = torch.device(device)
+        self.precision = supervised_precision(precision, device)
         self.method = method.to(device)
         self.scheduler = scheduler
         self.last_checkpoint: Path | None = None
@@ -249,9 +252,9 @@ class SelfTrainer(SupervisedTrainer):
             optimizer=optimizer,
             loss_function=PartsLoss(loss),
             epoch_length=epoch_length,
-            inferer=inferer,
+            inferer=PrecisionInferer(inferer, self.precision),
             prepare_batch=self._mix,
-            amp=device.type == "cuda",
+            amp=self.precision.name == "fp16",
             decollate=False,
             train_handlers=train_handlers,
         )
@@ -289,7 +292,7 @@ class SelfTrainer(SupervisedTrainer):
         }
         progress = (self.state.iteration - 1) / self.total_steps
         self.loss_function.weight = self.method.weight(progress)
-        with torch.autocast("cuda") if self.amp else contextlib.nullcontext():
+        with self.precision.autocast():
             return self.method.mix(tensors, self.state.iteration, progress)
 
     def _after_step(self) -> None:

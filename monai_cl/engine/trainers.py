@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from monai_cl.engine import distributed
 from monai_cl.engine.machine import keep_freed_memory
 from monai_cl.engine.optimisation import adamw, warmup_cosine
+from monai_cl.engine.precision import PrecisionInferer, supervised_precision
 from monai_cl.engine.trainer import PretrainTrainer
 from monai_cl.engine.voxel_loss import VoxelLoss
 from monai_cl.methods import Method
@@ -83,6 +84,7 @@ def fine_tuning(
     learning_rate: float = 1e-3,
     optimizer: Optimizer | None = None,
     inferer: Inferer | None = None,
+    precision: str = "auto",
     prepare_batch: Callable[..., Any] = default_prepare_batch,
     train_handlers: Sequence[Any] = (),
 ) -> SupervisedTrainer:
@@ -99,12 +101,14 @@ def fine_tuning(
         learning_rate: Learning rate of the usual optimiser, where none is given.
         optimizer: Optimiser of the network's parameters; :func:`monai_cl.engine.adamw` when left out.
         inferer: Runs the network on a batch.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; ``"auto"``: MONAI's mixed precision on a GPU, fp32 on a CPU.
         prepare_batch: Takes images and labels out of a batch.
         train_handlers: Handlers, as :class:`monai_cl.engine.FinetuneHandlers` and others after it.
     """
     device = torch.device(device)
     if device.type == "cpu":
         keep_freed_memory()
+    chosen = supervised_precision(precision, device)
     network = network.to(device)
     return SupervisedTrainer(
         device=device,
@@ -114,8 +118,8 @@ def fine_tuning(
         optimizer=adamw(network, learning_rate) if optimizer is None else optimizer,
         loss_function=VoxelLoss(loss, ignore_index=ignore_index),
         epoch_length=epoch_length,
-        inferer=inferer,
+        inferer=PrecisionInferer(inferer, chosen) if chosen.name == "bf16" else inferer,
         prepare_batch=prepare_batch,
-        amp=device.type == "cuda",
+        amp=chosen.name == "fp16",
         train_handlers=train_handlers,
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 _REMEDY = "take a network that returns one map of its input's size, or a list of maps for deep supervision"
 
 
-def segmenter(network: nn.Module) -> nn.Module:
+def segmenter(network: nn.Module, *, channels_last: bool = False) -> nn.Module:
     r"""Let a network of MONAI return one map (B, C, \*S), or in training a list of maps, the main one first.
 
     With deep supervision DynUNet stacks its maps along a further axis, SegResNetDS and MedNeXt return lists,
@@ -22,6 +22,8 @@ def segmenter(network: nn.Module) -> nn.Module:
 
     Args:
         network: The network; a forward hook is added to it.
+        channels_last: Whether channels are the innermost axis in memory: on a CPU faster for UNet and DynUNet, slower
+            for networks with group normalisation. The values of its tensors stay.
 
     Returns:
         The same network.
@@ -35,6 +37,10 @@ def segmenter(network: nn.Module) -> nn.Module:
     if not getattr(network, "is_segmenter", False):
         network.register_forward_hook(_main_first)
         network.is_segmenter = True  # type: ignore[assignment]
+    if channels_last:
+        dims = {tensor.ndim for tensor in network.parameters()}
+        layout = torch.channels_last_3d if 5 in dims else torch.channels_last
+        network.to(memory_format=layout)  # type: ignore[call-overload]
     return network
 
 
