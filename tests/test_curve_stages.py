@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_curve import Pretend, config, curve_of, measure
 
-from monai_cl.data import load_datalist, shared_subjects
+from monai_cl.data import load_datalist, shared_subjects, write_cache
 from monai_cl.evaluation._config import read_config
 from monai_cl.evaluation._plan import PRETRAIN, make_plan
 from monai_cl.evaluation._steps import Step
@@ -142,6 +142,19 @@ def test_patients_kept_apart_are_evaluated_on_and_seen_by_nothing_else(
     assert [len(lists[name]) for name in ("training", "validation")] == [1, 5]
     assert not shared_subjects(lists["training"] + lists["unlabelled"], lists["validation"])
     assert {Path(given["datalist"]) for given in launch.given} == {apart}
+
+
+def test_patients_of_a_cache_are_kept_apart_too(config: Callable[..., Path], study: Path, tmp_path: Path) -> None:
+    cache = write_cache(study / "datalist.json", tmp_path / "cache", recipe="small_mr", processes=0).folder
+    settings = {"dataset_dir": str(study), "datalist": str(cache), "recipe": "small_mr", "out_channels": 3}
+    launch = Pretend()
+    measure(config(settings=settings, budgets=[1], evaluation={"resamples": 100, "hold_out": 2}), launch)
+    assert {(given["datalist"], given["dataset_dir"]) for given in launch.given} == {
+        (str(tmp_path / "out" / "datalist.json"), str(cache))
+    }
+    moved = load_datalist(tmp_path / "out" / "datalist.json", "validation", dataset_dir=cache)
+    before = load_datalist(cache, "validation")
+    assert len(moved) == len(before) + 2
 
 
 def test_who_is_kept_apart_depends_on_names_alone(config: Callable[..., Path], study: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai_cl.datalist import read_datalist, subject_of
+from monai_cl.datalist import datalist_file, is_cache, read_datalist, subject_of
 from monai_cl.evaluation._config import CurveConfig
 from monai_cl.evaluation._store import read_json, write_json
 
@@ -49,7 +49,10 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         if not _lists_the_same(path, content):
             path = path if write else Path(temporary) / DATALIST
             write_json(path, content)
-        yield config.model_copy(update={"settings": {**config.settings, "datalist": str(path)}}), (said,)
+        # paths of a cache start from its folder, wherever the list of them lies
+        start = {"dataset_dir": str(datalist_file(source).parent)} if is_cache(source) else {}
+        settings = {**config.settings, "datalist": str(path), **start}
+        yield config.model_copy(update={"settings": settings}), (said,)
 
 
 def _lists_the_same(path: Path, content: dict[str, Any]) -> bool:
