@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         FinitePredictions as FinitePredictions,
         SaveNetwork as SaveNetwork,
     )
+    from monai_cl.engine.frozen import FrozenFirst as FrozenFirst
     from monai_cl.engine.health import CollapseError as CollapseError, HealthProbe as HealthProbe
     from monai_cl.engine.history import History as History, read_history as read_history
     from monai_cl.engine.mixup import MixupBatch as MixupBatch

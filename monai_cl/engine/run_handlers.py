@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from monai_cl.engine.checkpoint import Checkpoint
 from monai_cl.engine.distributed import rank, world_size
 from monai_cl.engine.finetuning import ClipGradients, FiniteLoss, FinitePredictions, SaveNetwork
+from monai_cl.engine.frozen import FrozenFirst
 from monai_cl.engine.health import HealthProbe
 from monai_cl.engine.history import History
 from monai_cl.engine.prediction_picture import PredictionPicture
@@ -122,6 +123,7 @@ class FinetuneHandlers(RunHandlers):
         scheduler: Learning-rate schedule, stepped once a step.
         volumes: The prepared volumes, for the record.
         clip: Bound on the norm of the gradient; ``None`` for none.
+        frozen: Share of the steps over which pretrained parameters stay as they are.
     """
 
     def __init__(
@@ -134,12 +136,13 @@ class FinetuneHandlers(RunHandlers):
         scheduler: LRScheduler,
         volumes: Sized | None = None,
         clip: float | None = 1.0,
+        frozen: float = 0.0,
     ) -> None:
         folder = Path(output_dir)
         schedule = LrScheduleHandler(scheduler, print_lr=False, epoch_level=False)
         loss = from_engine(["loss"], first=True)
         super().__init__(
-            [FiniteLoss(), ClipGradients(clip), schedule],
+            [FiniteLoss(), FrozenFirst(network, frozen), ClipGradients(clip), schedule],
             lambda: [
                 ProgressLine("fine-tune"),
                 History(folder / "history.csv"),
@@ -160,6 +163,7 @@ class SelfTrainHandlers(RunHandlers):
         network: The student.
         volumes: The labelled volumes, for the record.
         clip: Bound on the norm of the gradient; ``None`` for none.
+        frozen: Share of the steps over which pretrained parameters stay as they are.
         save_every: Epochs between checkpoints.
         resume: Go on from a checkpoint in ``output_dir``.
         on_drift: ``"warn"`` or ``"stop"``, see :class:`monai_cl.engine.PseudoLabelSignals`.
@@ -174,6 +178,7 @@ class SelfTrainHandlers(RunHandlers):
         network: nn.Module,
         volumes: Sized | None = None,
         clip: float | None = 1.0,
+        frozen: float = 0.0,
         save_every: int = 1,
         resume: bool = True,
         on_drift: str = "warn",
@@ -185,7 +190,7 @@ class SelfTrainHandlers(RunHandlers):
         )
         signals = PseudoLabelSignals(folder / "pseudo_labels.csv", on_drift=on_drift)
         super().__init__(
-            [checkpoint, FiniteLoss(), ClipGradients(clip), signals],
+            [checkpoint, FiniteLoss(), FrozenFirst(network, frozen), ClipGradients(clip), signals],
             lambda: [
                 ProgressLine("self-train", ["loss", "pseudo_certain", "pseudo_confidence", "pseudo_agreement"]),
                 History(folder / "history.csv"),
