@@ -18,8 +18,15 @@ def test_every_case_is_stored() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_a_method_gives_what_it_gave_in_version_0_1_0(name: str, tmp_path: Path) -> None:
     stored, now = VALUES[name], measured(name, STORED / f"{name}.pt.gz", tmp_path)
-    for part in ("losses", "gradients", "weights"):
-        # a bias before a normalisation has a gradient of rounding errors alone
+    for part in ("losses", "gradients"):
         assert now[part] == pytest.approx(stored[part], rel=2e-4, abs=2e-6), part
+    # a bias before a normalisation has a gradient of rounding errors alone, of which AdamW makes whole steps
+    moved = {name for name, norm in stored["gradients"].items() if norm > 1e-5}
+    assert len(moved) >= len(stored["weights"]) // 2
+    assert _of(now, moved) == pytest.approx(_of(stored, moved), rel=2e-4, abs=2e-6)
     assert now["heads"] == pytest.approx(stored["heads"], rel=2e-4)
     assert now["steps"] == pytest.approx(stored["steps"], rel=2e-4)
+
+
+def _of(values: dict[str, Any], names: set[str]) -> dict[str, float]:
+    return {name: value for name, value in values["weights"].items() if name in names}
