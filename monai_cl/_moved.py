@@ -23,6 +23,7 @@ MOVED = {
     "monai_cl.data.intake.units": "monai_cl.io.grid",
     "monai_cl.data.maps": "monai_cl.io.maps",
     "monai_cl.data.maps.reading": "monai_cl.transforms.map_values",
+    "monai_cl.data.maps.sidecars": "monai_cl.io.maps.files",
     "monai_cl.data.maps.study": "monai_cl.data.map_study",
     "monai_cl.data.masks": "monai_cl.transforms.mask_files",
     "monai_cl.data.phantoms": "monai_cl.phantoms",

@@ -48,6 +48,3 @@ def quoted(argument: str) -> str:
     if "'" in argument and not set(argument) & set('"$`\\!'):
         return f'"{argument}"'
     return shlex.quote(argument)
-
-
-__all__ = ["id_suggestion", "quoted", "suggestion"]

@@ -19,7 +19,7 @@ from monai_cl.data import load_datalist, scan
 from monai_cl.data.cache.job import source_files
 from monai_cl.datalist import read_datalist
 from monai_cl.intake.scan import ScanResult
-from monai_cl.io.maps.sidecars import stated_unit
+from monai_cl.io.maps.files import stated_unit
 from monai_cl.report.study_page import write_study_page
 from monai_cl.transforms import LoadVolume
 

@@ -18,11 +18,20 @@ from monai_cl.phantoms import (
     template as phantom_template,
     write_brain_dataset,
 )
-from monai_cl.phantoms.deformation import exponentiate, jacobian_determinant, random_displacement, voxel_grid
+from monai_cl.phantoms.deformation import exponentiate, random_displacement, voxel_grid
 from monai_cl.phantoms.template import Grid, full_template, template_fractions
 from monai_cl.phantoms.volume import centred_affine, rician, smooth_noise, write_nifti
 
 needs_nilearn = pytest.mark.skipif(importlib.util.find_spec("nilearn") is None, reason="needs the demo extra")
+
+
+def jacobian_determinant(displacement: torch.Tensor) -> torch.Tensor:
+    """Determinant of the gradient of x + u(x), (X, Y, Z); positive where the map keeps its orientation."""
+    # rows = component of the map, columns = axis of the derivative
+    rows = [torch.stack(torch.gradient(component)) for component in displacement + voxel_grid(displacement.shape[1:])]
+    return torch.linalg.det(torch.stack(rows).permute(2, 3, 4, 0, 1))
+
+
 EXTENT = (168, 216, 168)
 
 

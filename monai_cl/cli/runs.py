@@ -97,7 +97,7 @@ def invariance(
             config, output=out, progress=lambda done, total: progress.update(task, completed=done, total=total)
         )
     for text in (table(results), "", table_by_sequences(results)):
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
     console.print(f"wrote {path}")
 
 
@@ -157,6 +157,6 @@ def _cards(bundles: list[Path], *, check: bool) -> None:
         return
     stale = {bundle: found for bundle in bundles if (found := check_card(bundle))}
     for bundle, found in stale.items():
-        console.print(found, markup=False, highlight=False, soft_wrap=True)
+        console.print(found, soft_wrap=True)
         console.print(f"the card of {bundle} differs from its records: monai-cl card {bundle}")
     raise typer.Exit(code=1 if stale else 0)

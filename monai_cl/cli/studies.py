@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -45,7 +45,7 @@ def scan(
         if pictures:
             written.append(write_study_page(result, out.with_suffix(".html")))
     console.print(f"wrote {', '.join(map(str, written))}; next:")
-    console.print(result.next_command, soft_wrap=True, markup=False, highlight=False)
+    console.print(result.next_command, soft_wrap=True)
 
 
 def cache(
@@ -78,9 +78,7 @@ def cache(
         console=console,
     )
     console.print(result.table())
-    console.print(
-        f"next: give it as the datalist: {result.next_command}", soft_wrap=True, markup=False, highlight=False
-    )
+    console.print(f"next: give it as the datalist: {result.next_command}", soft_wrap=True)
 
 
 def curate(
@@ -126,7 +124,7 @@ def curate(
     console.print(result.table())
     console.print(result.threshold_table())
     for leak in result.leaks[:20]:
-        console.print(f"shared: {leak}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"shared: {leak}", soft_wrap=True)
     if result.datalist:
         console.print(f"wrote {result.datalist} and {result.table_file}; no file was deleted")
 
@@ -164,15 +162,16 @@ def phantom(
 
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("subjects", total=subjects)
-        options: dict[str, Any] = {"spacing": spacing, "field_strength": field_strength, "head": head}
         write_brain_maps(
             folder,
             subjects=subjects,
+            spacing=spacing,
+            field_strength=field_strength,
+            head=head,
             lesions=lesions,
             seed=seed,
             progress=lambda done, total: bar.update(task, completed=done),
-            **options,
         )
     console.print(f"wrote {subjects} subjects to {folder}; next:")
     command = "python -m monai.bundle run --bundle_root BUNDLE --config_file BUNDLE/configs/pretrain.yaml"
-    console.print(f"{command} --dataset_dir {folder}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{command} --dataset_dir {folder}", soft_wrap=True)

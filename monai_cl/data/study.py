@@ -139,11 +139,7 @@ def _words(values: Sequence[int]) -> str:
 
 
 def check_axes(volumes: Dataset[Mapping[str, Any]], crop_size: Sequence[int]) -> None:
-    """Refuse crops of another number of axes than the prepared volumes have.
-
-    Raises:
-        ValueError: If they differ.
-    """
+    """Refuse crops of another number of axes than the prepared volumes have."""
     axes = torch.as_tensor(volumes[0]["image"]).ndim - 1
     if len(crop_size) != axes:
         raise ValueError(f"crop_size must have the {axes} axes of the volumes, got {tuple(crop_size)}")

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     )
     from monai_cl.engine.run_record import RunRecord as RunRecord, read_run_record as read_run_record
     from monai_cl.engine.run_settings import RunSettings as RunSettings
-    from monai_cl.engine.save_cases import SaveCases as SaveCases
-    from monai_cl.engine.save_metrics import SaveMetrics as SaveMetrics
+    from monai_cl.engine.save_cases import SaveCases as SaveCases, SaveMetrics as SaveMetrics
     from monai_cl.engine.selftraining import (
         PartsLoss as PartsLoss,
         SelfTrainer as SelfTrainer,

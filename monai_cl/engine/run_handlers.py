@@ -22,8 +22,7 @@ from monai_cl.engine.progress import ProgressLine, scalars
 from monai_cl.engine.pseudo_label_signals import PseudoLabelSignals
 from monai_cl.engine.run_record import RunRecord
 from monai_cl.engine.run_settings import RunSettings
-from monai_cl.engine.save_cases import SaveCases
-from monai_cl.engine.save_metrics import SaveMetrics
+from monai_cl.engine.save_cases import SaveCases, SaveMetrics
 from monai_cl.engine.stop import GracefulStop
 from monai_cl.weights import Receipt, receipt_of
 

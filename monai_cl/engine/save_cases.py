@@ -1,9 +1,11 @@
-"""Volumes of an evaluation, small enough to keep, for a report to show slice by slice."""
+"""Results of an evaluation on disk: volumes small enough to keep, for a report to show slice by slice, and tables."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.handlers import MetricsSaver
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -147,3 +150,28 @@ def _spacing(image: Any) -> tuple[float, ...]:
         return (1.0,) * axes
     lengths = np.linalg.norm(np.asarray(affine, dtype=float)[:axes, :axes], axis=0)
     return tuple(round(float(length), 5) or 1.0 for length in lengths.tolist())
+
+
+class SaveMetrics(MetricsSaver):
+    """MONAI's ``MetricsSaver``, whose files are the old ones or the new ones, never a part.
+
+    Example:
+        >>> SaveMetrics("out", metrics="val_mean_dice").save_dir
+        'out'
+    """
+
+    save_dir: str | os.PathLike[str]
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the tables of an epoch."""
+        folder = Path(self.save_dir)
+        with tempfile.TemporaryDirectory() as scratch:
+            self.save_dir = scratch
+            try:
+                super().__call__(engine)
+            finally:
+                self.save_dir = folder
+            for table in sorted(Path(scratch).iterdir()):
+                folder.mkdir(parents=True, exist_ok=True)
+                with atomic_write(folder / table.name) as temporary:
+                    temporary.write_bytes(table.read_bytes())

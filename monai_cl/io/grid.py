@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.itk import read_itk_header
-from monai_cl.io.lattice import check_same_lattice
+from monai_cl.io.lattice import by, check_same_lattice
 from monai_cl.io.memory import check_memory
 from monai_cl.io.nifti import check_complete, check_real, closing_stream, finish, open_nifti
 
@@ -118,38 +118,26 @@ def read_itk_grid(path: str | os.PathLike[str], *, root: Path | None = None) -> 
 
 
 def check_same_grid(image: Grid, label: Grid) -> None:
-    """Check that a label lies on the voxels of its image, see :func:`check_same_lattice`.
-
-    Raises:
-        UnusableImageError: If it does not.
-    """
+    """Refuse a label that does not lie on the voxels of its image, see :func:`check_same_lattice`."""
     check_same_lattice(image.affine, image.shape, label.affine, label.shape)
 
 
 def _volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     if not shape or min(shape) <= 0:
-        raise UnusableImageError("empty header", f"dimensions {_by(shape) or 'none'}")
+        raise UnusableImageError("empty header", f"dimensions {by(shape) or 'none'}")
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) > 3:
-        raise UnusableImageError("4-D", f"{_by(shape)} voxels; split it into 3-D files")
+        raise UnusableImageError("4-D", f"{by(shape)} voxels; split it into 3-D files")
     if len(shape) < 3 or 1 in shape:
-        raise UnusableImageError("2-D", f"{_by(shape)} voxels, a volume is needed")
+        raise UnusableImageError("2-D", f"{by(shape)} voxels, a volume is needed")
     if min(shape) < 3:
-        raise UnusableImageError("too few slices", f"{_by(shape)} voxels, at least 3 along each axis are needed")
+        raise UnusableImageError("too few slices", f"{by(shape)} voxels, at least 3 along each axis are needed")
     return shape[0], shape[1], shape[2]
 
 
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(size) for size in shape)
-
-
 def check_spacing(grid: Grid) -> None:
-    """Check that voxels and the volume have sizes that scans of people have.
-
-    Raises:
-        UnusableImageError: If they have not.
-    """
+    """Refuse voxels or a volume of a size that no scan of a person has."""
     sides = grid.spacing
     extent = max(side * count for side, count in zip(sides, grid.shape, strict=True))
     if min(sides) >= _SMALLEST and max(sides) <= _LARGEST and _EXTENT[0] <= extent <= _EXTENT[1]:

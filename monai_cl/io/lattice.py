@@ -100,7 +100,7 @@ def check_same_lattice(
     order = order_along(label, image)
     if tuple(label_shape[axis] for axis in order.axes) != tuple(shape):
         raise UnusableImageError(
-            "image and label differ in shape", f"image {_by(shape)}, label {_by(label_shape)} voxels"
+            "image and label differ in shape", f"image {by(shape)}, label {by(label_shape)} voxels"
         )
     difference = image - order.affine(label, label_shape)
     corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))])
@@ -117,5 +117,6 @@ def check_same_lattice(
     return order
 
 
-def _by(shape: Sequence[int]) -> str:
+def by(shape: Sequence[int]) -> str:
+    """Sizes as a text, ``64 x 64 x 32``."""
     return " x ".join(str(size) for size in shape)

@@ -29,11 +29,7 @@ def memory() -> int:
 
 
 def check_memory(shape: Sequence[int]) -> None:
-    """Check that the values of a volume can be in memory at all.
-
-    Raises:
-        UnusableImageError: If they cannot.
-    """
+    """Refuse a volume whose values cannot be in memory at all."""
     needed = math.prod(int(size) for size in shape) * _VALUE
     if needed > memory():
         raise UnusableImageError(

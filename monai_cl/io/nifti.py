@@ -91,11 +91,7 @@ def length_of(image: Any) -> int:
 
 
 def check_real(image: Any) -> None:
-    """Check that voxels are no complex numbers, of which reading would keep the real part alone.
-
-    Raises:
-        UnusableImageError: If they are.
-    """
+    """Refuse voxels that are complex numbers, of which reading would keep the real part alone."""
     dtype = image.get_data_dtype()
     if dtype.kind == "c":
         raise UnusableImageError("complex values", f"voxels of type {dtype}, only real ones are read; save magnitudes")

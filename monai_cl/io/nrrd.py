@@ -33,17 +33,7 @@ _FLIPS = {
 
 
 def read_nrrd(path: Path, start: bytes, root: Path | None) -> RawVolume:
-    """The volume that a header describes.
-
-    Args:
-        path: The file.
-        start: Its first bytes, the whole header among them.
-        root: Folder that no link may lead out of.
-
-    Raises:
-        UnusableImageError: If a file with voxels lies elsewhere.
-        Exception: If a field is absent or none of its kind.
-    """
+    """The volume that a header describes, see :func:`~monai_cl.io.metaimage.read_metaimage`."""
     fields, begin, names = _fields(start)
     (dimension,) = whole_numbers(fields["dimension"], 1, low=1, high=16)
     sizes = whole_numbers(fields["sizes"], dimension, low=1, high=1 << 40)

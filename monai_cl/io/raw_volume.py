@@ -62,22 +62,14 @@ class RawVolume:
         return math.prod(self.shape) * self.components * self.dtype.itemsize
 
     def check(self) -> None:
-        """Check that the files are there and hold as much as is announced; compressed ones are read to the end.
-
-        Raises:
-            UnusableImageError: If they are not or do not.
-        """
+        """Refuse files that are absent or hold less than is announced; compressed ones are read to the end."""
         self.check_claims()
         if self.encoding in PACKED:
             with self._open(self.files[0]) as stream:
                 self._finish(stream)
 
     def check_claims(self) -> None:
-        """Check that the files are there and can hold as much as is announced, as far as their lengths tell.
-
-        Raises:
-            UnusableImageError: If they are not or cannot.
-        """
+        """Refuse files that are absent or, as far as their lengths tell, cannot hold as much as is announced."""
         if not self.files or (len(self.files) > 1 and self.encoding in PACKED):
             raise UnusableImageError("unreadable", "values in one file, or uncompressed ones in several, are read")
         if not np.isfinite(self.affine).all() or abs(np.linalg.det(self.affine)) < 1e-12:

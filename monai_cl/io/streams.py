@@ -8,7 +8,6 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from monai_cl.io.errors import UnusableImageError
@@ -31,16 +30,6 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise not_regular()
         yield stream
-
-
-def check_regular(path: Path) -> None:
-    """Check that a path is a file with an end.
-
-    Raises:
-        UnusableImageError: If it is a pipe, a socket or a device.
-    """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise not_regular()
 
 
 def not_regular() -> UnusableImageError:

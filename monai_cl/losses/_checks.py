@@ -11,11 +11,7 @@ class NonFiniteError(ValueError):
 
 
 def require_finite(**tensors: Tensor | None) -> None:
-    """Raise :class:`NonFiniteError` naming the first tensor that holds NaN or infinity.
-
-    Raises:
-        NonFiniteError: If any value of any tensor is not finite.
-    """
+    """Raise :class:`NonFiniteError` naming the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():
         if tensor is not None and not bool(tensor.isfinite().all()):
             bad = int((~tensor.isfinite()).sum())

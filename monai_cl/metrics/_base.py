@@ -101,9 +101,9 @@ class BufferedMetric(CumulativeIterationMetric):
     _synced: bool
     _synced_tensors: list[Tensor | None] | None
 
-    @abstractmethod
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor | list[Tensor]:
-        """Batch-first tensors to buffer for one batch."""
+        """Batch-first tensors to buffer for one batch; the embeddings (B, D) where a metric says nothing else."""
+        return as_rows("embeddings", y_pred)
 
     @abstractmethod
     def aggregate(self) -> Any:

@@ -1,6 +1,5 @@
 """Number of directions and dimensions that embeddings use: the signs of dimensional collapse."""
 
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,9 +92,6 @@ class EffectiveRankMetric(BufferedMetric):
         super().__init__()
         self.center = center
 
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        return as_rows("embeddings", y_pred)
-
     def aggregate(self) -> Tensor:
         """Effective rank of all embeddings, 0-dim."""
         return effective_rank(self.gathered()[0], center=self.center)
@@ -112,9 +108,6 @@ class DeadDimensionsMetric(BufferedMetric):
         super().__init__()
         _check_tolerance(tolerance)
         self.tolerance = tolerance
-
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        return as_rows("embeddings", y_pred)
 
     def aggregate(self) -> Tensor:
         """Share of dead dimensions over all embeddings, 0-dim."""

@@ -102,9 +102,6 @@ class InstanceUniformityMetric(BufferedMetric):
         self.t = t
         self.chunk_size = chunk_size
 
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        return as_rows("embeddings", y_pred)
-
     def aggregate(self) -> Tensor:
         """Uniformity of all embeddings, 0-dim."""
         return uniformity(self.gathered()[0], self.t, self.chunk_size)

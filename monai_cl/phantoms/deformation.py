@@ -103,18 +103,3 @@ def _random_affine(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         rotation[i, j], rotation[j, i] = -np.sin(angle), np.sin(angle)
         matrix = rotation @ matrix
     return matrix.float(), torch.from_numpy(rng.uniform(-2, 2, 3)).float()
-
-
-def jacobian_determinant(displacement: Tensor) -> Tensor:
-    """Determinant of the gradient of x + u(x); positive where the map keeps its orientation.
-
-    Args:
-        displacement: Displacement u of shape ``(3, X, Y, Z)`` in voxels.
-
-    Returns:
-        Determinant of shape ``(X, Y, Z)``, differences taken between neighbouring voxels.
-    """
-    # rows = component of the map, columns = axis of the derivative
-    rows = [torch.stack(torch.gradient(component)) for component in displacement + voxel_grid(displacement.shape[1:])]
-    determinant: Tensor = torch.linalg.det(torch.stack(rows).permute(2, 3, 4, 0, 1))
-    return determinant

@@ -11,10 +11,6 @@ from torch import Tensor
 
 from monai_cl.phantoms.volume import LabelledVolume, Seed, centred_affine, rician, smooth_noise
 
-ABDOMEN_LABELS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen", 5: "spine"}
-CHEST_LABELS = {1: "right lung", 2: "left lung", 3: "heart", 4: "spine"}
-CARDIAC_LABELS = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
-
 
 class _Canvas:
     """Image and label that shapes are painted on; positions are fractions of the half field of view, RAS."""

@@ -1,4 +1,4 @@
-"""Timings and angles that a scanner can play out; anything else raises before a signal is computed."""
+"""Timings and angles that a scanner can play out; all else is a :class:`ConstraintError` before any arithmetic."""
 
 import math
 
@@ -15,32 +15,20 @@ class ConstraintError(ValueError):
 
 
 def check_gradient_echo(*, tr: Parameter, te: Parameter, flip_angle: Parameter) -> None:
-    """Require 0 < TE < TR and 0 < flip angle <= 180.
-
-    Raises:
-        ConstraintError: If a value is outside.
-    """
+    """Require 0 < TE < TR and 0 < flip angle <= 180."""
     _positive(tr=tr, te=te)
     _angle("flip_angle", flip_angle)
     _below("te", te, "tr", tr, "shorten the echo time or lengthen the repetition time")
 
 
 def check_spin_echo(*, tr: Parameter, te: Parameter) -> None:
-    """Require 0 < TE < TR.
-
-    Raises:
-        ConstraintError: If a value is outside.
-    """
+    """Require 0 < TE < TR."""
     _positive(tr=tr, te=te)
     _below("te", te, "tr", tr, "shorten the echo time or lengthen the repetition time")
 
 
 def check_refocusing_train(*, echo_spacing: Parameter, train_length: Parameter, refocusing_angle: Parameter) -> None:
-    """Require a positive echo spacing, a whole number of echoes and 0 < refocusing angle <= 180.
-
-    Raises:
-        ConstraintError: If a value is outside.
-    """
+    """Require a positive echo spacing, a whole number of echoes and 0 < refocusing angle <= 180."""
     _positive(echo_spacing=echo_spacing)
     _count("train_length", train_length)
     _angle("refocusing_angle", refocusing_angle)
@@ -54,11 +42,7 @@ def check_fast_spin_echo(
     effective_echo: Parameter,
     refocusing_angle: Parameter,
 ) -> None:
-    """Require 1 <= effective echo <= train length, a train shorter than TR, and 0 < refocusing angle <= 180.
-
-    Raises:
-        ConstraintError: If a value is outside.
-    """
+    """Require 1 <= effective echo <= train length, a train shorter than TR, and 0 < refocusing angle <= 180."""
     _positive(tr=tr)
     check_refocusing_train(echo_spacing=echo_spacing, train_length=train_length, refocusing_angle=refocusing_angle)
     _count("effective_echo", effective_echo)
@@ -70,11 +54,7 @@ def check_fast_spin_echo(
 
 
 def check_inversion(*, tr: Parameter, ti: Parameter, last_echo: Parameter, efficiency: Parameter) -> None:
-    """Require TI + TL < TR, where TL is the time from excitation to the end of the readout.
-
-    Raises:
-        ConstraintError: If a value is outside.
-    """
+    """Require TI + TL < TR, where TL is the time from excitation to the end of the readout."""
     _positive(tr=tr, ti=ti, last_echo=last_echo)
     check_efficiency(efficiency)
     _below("ti + last_echo", ti + last_echo, "tr", tr, "lengthen the repetition time or shorten ti or the echo train")
@@ -83,11 +63,7 @@ def check_inversion(*, tr: Parameter, ti: Parameter, last_echo: Parameter, effic
 def check_double_inversion(
     *, tr: Parameter, ti1: Parameter, ti2: Parameter, last_echo: Parameter, efficiency: Parameter
 ) -> None:
-    """Require TI2 < TI1 and TI1 + TI2 + TL < TR.
-
-    Raises:
-        ConstraintError: If a value is outside.
-    """
+    """Require TI2 < TI1 and TI1 + TI2 + TL < TR."""
     _positive(tr=tr, ti1=ti1, ti2=ti2, last_echo=last_echo)
     check_efficiency(efficiency)
     _below("ti2", ti2, "ti1", ti1, "ti1 separates the inversions, ti2 the second inversion and the excitation")
@@ -95,11 +71,7 @@ def check_double_inversion(
 
 
 def check_echo_within_train(*, te: Parameter, last_echo: Parameter) -> None:
-    """Require the effective echo time to lie within the echo train.
-
-    Raises:
-        ConstraintError: If it does not.
-    """
+    """Require the effective echo time to lie within the echo train."""
     _positive(te=te, last_echo=last_echo)
     _at_most("te", te, "last_echo", last_echo, "last_echo is the time from excitation to the last echo")
 
@@ -114,11 +86,7 @@ def check_mprage(
     num_pulses: Parameter,
     efficiency: Parameter,
 ) -> None:
-    """Require TE <= TX and a train of n pulses that fits around TI: TI >= n TX / 2 and TR - TI >= n TX / 2.
-
-    Raises:
-        ConstraintError: If a value is outside.
-    """
+    """Require TE <= TX and a train of n pulses that fits around TI: TI >= n TX / 2 and TR - TI >= n TX / 2."""
     _check_train(tr, echo_spacing, te, num_pulses, efficiency)
     _positive(ti=ti)
     _angle("flip_angle", flip_angle)
@@ -139,11 +107,7 @@ def check_mp2rage(
     num_pulses: Parameter,
     efficiency: Parameter,
 ) -> None:
-    """Require TE <= TX, TI1 >= n TX / 2, TI2 - TI1 >= n TX and TR - TI2 >= n TX / 2.
-
-    Raises:
-        ConstraintError: If a value is outside.
-    """
+    """Require TE <= TX, TI1 >= n TX / 2, TI2 - TI1 >= n TX and TR - TI2 >= n TX / 2."""
     _check_train(tr, echo_spacing, te, num_pulses, efficiency)
     _positive(ti1=ti1, ti2=ti2)
     _angle("flip_angle1", flip_angle1)
@@ -155,11 +119,7 @@ def check_mp2rage(
 
 
 def check_efficiency(efficiency: Parameter) -> None:
-    """Require an inversion efficiency in (0, 1].
-
-    Raises:
-        ConstraintError: If it is outside.
-    """
+    """Require an inversion efficiency in (0, 1]."""
     if not _holds((efficiency > 0) & (efficiency <= 1)):
         raise ConstraintError(f"efficiency must be in (0, 1] (1 is a perfect inversion), got {_show(efficiency)}")
 

@@ -1,7 +1,8 @@
 """Kinds of families: ranges, drawn in an order in which every draw can be played out.
 
-A family is a frozen dataclass of ranges. A number fixes a parameter, a pair draws it uniformly, and the classes of
-:mod:`monai_cl.qmri.ranges` draw otherwise. Later parameters are drawn from what the earlier ones leave.
+A family is a frozen dataclass of ranges, named and in units as in its class of :mod:`monai_cl.qmri.protocols`. A number
+fixes a parameter, a pair draws it uniformly, and the classes of :mod:`monai_cl.qmri.ranges` draw otherwise. Later
+parameters are drawn from what the earlier ones leave.
 """
 
 import dataclasses
@@ -80,14 +81,7 @@ class Family(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class SpoiledGradientEchoFamily(Family):
-    """Spoiled gradient echoes.
-
-    Attributes:
-        tr: Repetition time in seconds.
-        te: Echo time in seconds.
-        flip_angle: Degrees.
-        mt_pulse: Whether a magnetisation transfer pulse is played.
-    """
+    """Spoiled gradient echoes."""
 
     tr: Range
     te: Range
@@ -103,13 +97,7 @@ class SpoiledGradientEchoFamily(Family):
 
 @dataclass(frozen=True, kw_only=True)
 class SusceptibilityWeightedFamily(Family):
-    """Susceptibility weighting.
-
-    Attributes:
-        tr: Repetition time in seconds.
-        te: Echo time in seconds.
-        flip_angle: Degrees.
-    """
+    """Susceptibility weighting."""
 
     tr: Range
     te: Range
@@ -123,12 +111,7 @@ class SusceptibilityWeightedFamily(Family):
 
 @dataclass(frozen=True, kw_only=True)
 class BalancedSsfpFamily(Family):
-    """Balanced SSFP with the echo in the middle of the repetition.
-
-    Attributes:
-        tr: Repetition time in seconds.
-        flip_angle: Degrees.
-    """
+    """Balanced SSFP with the echo in the middle of the repetition."""
 
     tr: Range
     flip_angle: Range
@@ -140,12 +123,7 @@ class BalancedSsfpFamily(Family):
 
 @dataclass(frozen=True, kw_only=True)
 class SpinEchoFamily(Family):
-    """Spin echoes.
-
-    Attributes:
-        tr: Repetition time in seconds.
-        te: Echo time in seconds.
-    """
+    """Spin echoes."""
 
     tr: Range
     te: Range
@@ -160,11 +138,8 @@ class FastSpinEchoFamily(Family):
     """Fast spin echoes.
 
     Attributes:
-        tr: Repetition time in seconds.
         te: Effective echo time in seconds; the nearest multiple of the echo spacing within the range is taken.
-        echo_spacing: Seconds.
         train_length: Number of echoes, at least as many as the effective echo.
-        refocusing_angle: Degrees.
     """
 
     tr: Range
@@ -211,7 +186,6 @@ class InversionRecoveryFamily(FastSpinEchoFamily):
     Attributes:
         nulled: Name of the tissue whose T1 at the field sets the inversion time.
         detuning: Factor on the exact null.
-        efficiency: Share of the magnetisation that is inverted.
     """
 
     nulled: str
@@ -235,7 +209,6 @@ class DoubleInversionRecoveryFamily(FastSpinEchoFamily):
     Attributes:
         nulled: Names of the tissues whose T1 at the field set the inversion times, the longer T1 first.
         detuning: Factor on each of the two exact times, drawn for each.
-        efficiency: Share of the magnetisation that each pulse inverts.
     """
 
     nulled: tuple[str, str]
@@ -259,13 +232,7 @@ class MprageFamily(Family):
     """MPRAGE.
 
     Attributes:
-        tr: Time from inversion to inversion in seconds.
-        ti: Time from inversion to the middle of the train in seconds.
-        echo_spacing: Time from pulse to pulse in seconds.
         te: Echo time in seconds; its upper end is also half of the echo spacing.
-        flip_angle: Degrees.
-        num_pulses: Number of pulses.
-        efficiency: Share of the magnetisation that is inverted.
     """
 
     tr: Range
@@ -295,19 +262,7 @@ class MprageFamily(Family):
 
 @dataclass(frozen=True, kw_only=True)
 class Mp2rageFamily(Family):
-    """MP2RAGE.
-
-    Attributes:
-        tr: Time from inversion to inversion in seconds.
-        ti1: Time from inversion to the middle of the first train in seconds.
-        ti2: Time from inversion to the middle of the second train in seconds.
-        echo_spacing: Time from pulse to pulse in seconds.
-        te: Echo time in seconds, at most the echo spacing.
-        flip_angle1: Degrees, first train.
-        flip_angle2: Degrees, second train.
-        num_pulses: Number of pulses in each train.
-        efficiency: Share of the magnetisation that is inverted.
-    """
+    """MP2RAGE; the upper end of ``te`` is also the echo spacing."""
 
     tr: Range
     ti1: Range

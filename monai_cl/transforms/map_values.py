@@ -15,11 +15,10 @@ from monai.data import MetaTensor
 from monai.utils import SpaceKeys
 from torch import Tensor
 
-from monai_cl.io.maps.files import grid_of, values_of
+from monai_cl.io.maps.files import grid_of, stated_unit, values_of
 from monai_cl.io.maps.finding import find_maps
 from monai_cl.io.maps.kinds import FRACTION, KINDS, NAMES, suffix_of
 from monai_cl.io.maps.names import MapNames
-from monai_cl.io.maps.sidecars import stated_unit
 from monai_cl.privacy.hidden_paths import HiddenPath, has_alias, shown
 from monai_cl.qmri import limit_maps
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,17 +83,7 @@ def near_pictures(
     Returns:
         Index in the first list, in the second, and the correlation.
     """
-    if not len(pictures) or (others is not None and not len(others)):
-        return []
-    left = _standard(pictures)
-    right = left if others is None else _standard(others)
-    found = []
-    for start in range(0, len(left), _CHUNK):
-        likeness = left[start : start + _CHUNK] @ right.T
-        for row, column in np.argwhere(likeness >= NEAR_CORRELATION):
-            if others is not None or start + row < column:
-                found.append((int(start + row), int(column), float(likeness[row, column])))
-    return found
+    return _alike(pictures, others, _standard, NEAR_CORRELATION)
 
 
 def correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
@@ -129,17 +119,27 @@ def near_fingerprints(
     Returns:
         Index in the first list, in the second, and the share of bits that differ.
     """
-    if not len(prints) or (others is not None and not len(others)):
+    least = FINGERPRINT_BITS * (1 - 2 * NEAR_SHARE)  # of signs, the product is (equal bits) - (different bits)
+    return [(i, j, (1 - product / FINGERPRINT_BITS) / 2) for i, j, product in _alike(prints, others, _signs, least)]
+
+
+def _alike(
+    ours: Sequence[NDArray[np.uint8]],
+    theirs: Sequence[NDArray[np.uint8]] | None,
+    rows: Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float32]],
+    least: float,
+) -> list[tuple[int, int, float]]:
+    """Indices of pairs whose rows have a product of at least ``least``, and that product."""
+    if not len(ours) or (theirs is not None and not len(theirs)):
         return []
-    left = _signs(prints)
-    right = left if others is None else _signs(others)
+    left = rows(ours)
+    right = left if theirs is None else rows(theirs)
     found = []
     for start in range(0, len(left), _CHUNK):
-        # of signs, the product is (equal bits) - (different bits)
-        share = (1 - left[start : start + _CHUNK] @ right.T / FINGERPRINT_BITS) / 2
-        for row, column in np.argwhere(share <= NEAR_SHARE):
-            if others is not None or start + row < column:
-                found.append((int(start + row), int(column), float(share[row, column])))
+        products = left[start : start + _CHUNK] @ right.T
+        for row, column in np.argwhere(products >= least):
+            if theirs is not None or start + row < column:
+                found.append((int(start + row), int(column), float(products[row, column])))
     return found
 
 

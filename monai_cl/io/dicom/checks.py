@@ -16,11 +16,7 @@ _SLICES = ENHANCED | {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"}
 
 
 def check_single_image(header: SliceHeader) -> None:
-    """Check that a file holds pictures: not an index, a report, a segmentation or a header whose pixels are gone.
-
-    Raises:
-        UnusableImageError: If it does not.
-    """
+    """Refuse a file without pictures: an index, a report, a segmentation or a header whose pixels are gone."""
     if header.sop_class in _SLICES and not (header.rows and header.columns):
         raise UnusableImageError("cut short", "the file ends inside its header; copy it again")
     if header.modality in NO_PICTURES or not (header.rows and header.columns):
@@ -31,11 +27,7 @@ def check_single_image(header: SliceHeader) -> None:
 
 
 def check_pixels(headers: Iterable[SliceHeader]) -> None:
-    """Check that all slices give values in one unit, with pixel data that is complete, decodable and fits into memory.
-
-    Raises:
-        UnusableImageError: At the first slice that is not.
-    """
+    """Refuse slices in several units, or with pixel data that is cut short, not decodable or larger than memory."""
     headers = list(headers)
     if len(tables := sorted({header.value_table or "none" for header in headers})) > 1:
         listed = ", ".join(tables)

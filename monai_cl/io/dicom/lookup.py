@@ -52,11 +52,7 @@ def apply_table(stored: NDArray[Any], dataset: Any) -> NDArray[np.float32]:
 
 
 def check_no_frame_table(groups: list[Any]) -> None:
-    """Check that a frame has no table of its own, which no standard class of images has.
-
-    Raises:
-        UnusableImageError: If it has one.
-    """
+    """Refuse a frame with a table of its own, which no standard class of images has."""
     for group in groups:
         inner = list(group.get("PixelValueTransformationSequence") or ())
         if any(one.get("ModalityLUTSequence") for one in (group, *inner)):

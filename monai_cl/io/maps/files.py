@@ -1,4 +1,4 @@
-"""Files of maps and of tissue fractions: which lie below a folder, their grid and their values."""
+"""Files of maps and of tissue fractions: which lie below a folder, their grid, their values, and the unit stated."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_cl._files import read_json
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.grid import Grid, read_grid
 from monai_cl.io.nifti import closing_stream, finish, open_nifti
-from monai_cl.io.suffixes import NIFTI
+from monai_cl.io.suffixes import NIFTI, stem
 
 
 def files_below(folder: Path, end: str = "") -> list[Path]:
@@ -49,3 +50,43 @@ def values_of(path: str | os.PathLike[str], told: str) -> NDArray[np.float32]:
         raise ValueError(f"cannot read {told} ({type(error).__name__}); copy it again") from None
     values: NDArray[np.float32] = raw.reshape(raw.shape[:3])
     return values
+
+
+def stated_unit(path: Path, suffix: str, told: str) -> str:
+    """The unit a sidecar states; an empty text where none does.
+
+    Args:
+        path: The map.
+        suffix: Its kind.
+        told: What is said of it in errors.
+
+    Raises:
+        ValueError: If a sidecar cannot be read.
+    """
+    for sidecar in _sidecars(path, suffix):
+        try:
+            content = read_json(sidecar)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cannot read the sidecar of {told} ({type(error).__name__}); repair it") from None
+        for keys in (("Units",), ("history", "output", "units")):
+            value: Any = content
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
+            if isinstance(value, list) and len(value) == 1:
+                value = value[0]
+            if isinstance(value, str):
+                return value
+    return ""
+
+
+def _sidecars(path: Path, suffix: str) -> list[Path]:
+    """The file's own sidecar, then those it inherits: of fewer entities, in its folder and above up to the dataset."""
+    own = path.with_name(f"{stem(path)}.json")
+    candidates = [own]
+    entities = set(stem(path).split("_"))
+    for folder in list(path.parents)[:4]:
+        shared = [p for p in folder.glob(f"*{suffix}.json") if p != own and set(p.stem.split("_")) <= entities]
+        candidates += sorted(shared, key=lambda p: -len(p.stem.split("_")))
+        if (folder / "dataset_description.json").exists():
+            break
+    return [p for p in candidates if p.is_file()]

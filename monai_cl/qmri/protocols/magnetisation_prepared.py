@@ -14,17 +14,7 @@ from monai_cl.qmri.protocols.protocol import Maps, Protocol, needed, numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Mprage(Protocol):
-    """MPRAGE; see :func:`~monai_cl.qmri.mprage.mprage`.
-
-    Attributes:
-        tr: Time from inversion to inversion in seconds.
-        ti: Time from inversion to the middle of the train in seconds.
-        echo_spacing: Time from pulse to pulse in seconds.
-        te: Echo time in seconds.
-        flip_angle: Excitation angle in degrees.
-        num_pulses: Number of pulses in the train.
-        efficiency: Share of the magnetisation that is inverted.
-    """
+    """MPRAGE: arguments of :func:`~monai_cl.qmri.mprage.mprage`."""
 
     sequence: ClassVar[str] = "mprage"
     needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2_star")
@@ -45,20 +35,9 @@ class Mprage(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Mp2rage(Protocol):
-    """MP2RAGE; its image is the signed UNI of :func:`~monai_cl.qmri.mp2rage.mp2rage`, which needs no T2*.
+    """MP2RAGE: arguments of :func:`~monai_cl.qmri.mp2rage.mp2rage`, the signed UNI, which needs no T2*.
 
     Where T2* is given, it weighs the two images: tissues that share a voxel, and signal against noise.
-
-    Attributes:
-        tr: Time from inversion to inversion in seconds.
-        ti1: Time from inversion to the middle of the first train in seconds.
-        ti2: Time from inversion to the middle of the second train in seconds.
-        echo_spacing: Time from pulse to pulse in seconds.
-        te: Echo time in seconds.
-        flip_angle1: Excitation angle of the first train in degrees.
-        flip_angle2: Excitation angle of the second train in degrees.
-        num_pulses: Number of pulses in each train.
-        efficiency: Share of the magnetisation that is inverted.
     """
 
     sequence: ClassVar[str] = "mp2rage"

@@ -8,18 +8,13 @@ from torch import Tensor
 from monai_cl.qmri import constraints
 from monai_cl.qmri._elementwise import Parameter
 from monai_cl.qmri.fast_spin_echo import fast_spin_echo
-from monai_cl.qmri.protocols.protocol import Maps, Protocol
+from monai_cl.qmri.protocols.protocol import Maps, Protocol, numbers
 from monai_cl.qmri.spin_echo import spin_echo
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpinEcho(Protocol):
-    """Spin echo; see :func:`~monai_cl.qmri.spin_echo.spin_echo`.
-
-    Attributes:
-        tr: Repetition time in seconds.
-        te: Echo time in seconds.
-    """
+    """Spin echo: arguments of :func:`~monai_cl.qmri.spin_echo.spin_echo`."""
 
     sequence: ClassVar[str] = "spin_echo"
     needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2")
@@ -27,23 +22,15 @@ class SpinEcho(Protocol):
     te: float
 
     def _check(self) -> None:
-        constraints.check_spin_echo(tr=self.tr, te=self.te)
+        constraints.check_spin_echo(**numbers(self))
 
     def _coherent(self, maps: Maps, b1: Parameter, off_resonance: Parameter | None) -> tuple[Tensor, ...]:
-        return (spin_echo(maps["pd"], maps["t1"], maps["t2"], tr=self.tr, te=self.te, b1=b1),)
+        return (spin_echo(maps["pd"], maps["t1"], maps["t2"], b1=b1, **numbers(self)),)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FastSpinEcho(Protocol):
-    """Fast spin echo; see :func:`~monai_cl.qmri.fast_spin_echo.fast_spin_echo`.
-
-    Attributes:
-        tr: Repetition time in seconds.
-        echo_spacing: Time between echoes in seconds.
-        train_length: Number of echoes.
-        effective_echo: Number of the echo at the centre of k-space, from 1.
-        refocusing_angle: Degrees.
-    """
+    """Fast spin echo: arguments of :func:`~monai_cl.qmri.fast_spin_echo.fast_spin_echo`."""
 
     sequence: ClassVar[str] = "fast_spin_echo"
     needs: ClassVar[tuple[str, ...]] = ("pd", "t1", "t2")
@@ -69,26 +56,17 @@ class FastSpinEcho(Protocol):
             effective_echo=self.effective_echo, refocusing_angle=self.refocusing_angle,
         )  # fmt: skip
 
-    def _inversions(self) -> dict[str, Any]:
-        return {}
+    def _arguments(self) -> dict[str, Any]:
+        return numbers(self)
 
     def _coherent(self, maps: Maps, b1: Parameter, off_resonance: Parameter | None) -> tuple[Tensor, ...]:
-        image = fast_spin_echo(
-            maps["pd"], maps["t1"], maps["t2"], tr=self.tr, echo_spacing=self.echo_spacing,
-            train_length=self.train_length, effective_echo=self.effective_echo,
-            refocusing_angle=self.refocusing_angle, b1=b1, signed=True, **self._inversions(),
-        )  # fmt: skip
-        return (image,)
+        given = maps["pd"], maps["t1"], maps["t2"]
+        return (fast_spin_echo(*given, b1=b1, signed=True, **self._arguments()),)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InversionRecovery(FastSpinEcho):
-    """Inversion recovery with a fast spin echo readout (FLAIR, STIR).
-
-    Attributes:
-        ti: Time from inversion to excitation in seconds.
-        efficiency: Share of the magnetisation that is inverted.
-    """
+    """Inversion recovery with a fast spin echo readout (FLAIR, STIR)."""
 
     sequence: ClassVar[str] = "inversion_recovery"
     ti: float
@@ -97,9 +75,6 @@ class InversionRecovery(FastSpinEcho):
     def _check(self) -> None:
         super()._check()
         constraints.check_inversion(tr=self.tr, ti=self.ti, last_echo=self.last_echo, efficiency=self.efficiency)
-
-    def _inversions(self) -> dict[str, Any]:
-        return {"ti": self.ti, "efficiency": self.efficiency}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,5 +98,7 @@ class DoubleInversionRecovery(FastSpinEcho):
             tr=self.tr, ti1=self.ti1, ti2=self.ti2, last_echo=self.last_echo, efficiency=self.efficiency
         )
 
-    def _inversions(self) -> dict[str, Any]:
-        return {"ti": (self.ti1, self.ti2), "efficiency": self.efficiency}
+    def _arguments(self) -> dict[str, Any]:
+        arguments = super()._arguments()
+        arguments["ti"] = arguments.pop("ti1"), arguments.pop("ti2")
+        return arguments
