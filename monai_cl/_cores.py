@@ -1,7 +1,5 @@
 """Cores that a process may use, and the threads it starts where nobody says how many."""
 
-from __future__ import annotations
-
 import os
 
 

@@ -4,8 +4,6 @@ Files are written whole or not at all (:func:`monai_cl._files.atomic_write`), as
 signal that ends a command is turned into an exception.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

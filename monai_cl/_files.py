@@ -1,7 +1,5 @@
 """Writing files so that a reader sees the old content or the new one, never a part; reading JSON of others."""
 
-from __future__ import annotations
-
 import functools
 import glob
 import json

@@ -1,7 +1,5 @@
 """One command at a time in one place: a lock that says who holds it, and that goes with the process that does."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import errno

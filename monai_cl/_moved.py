@@ -1,7 +1,5 @@
 """Modules under the names they had in version 0.1.0, which configs, scripts and notebooks of others go on importing."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys
@@ -12,6 +10,7 @@ from types import ModuleType
 
 # name in 0.1.0 -> name now; what lies below a package moves with it, unless it has a line of its own
 MOVED = {
+    "monai_cl.data.cache.manifest": "monai_cl.data.cache.writing",
     "monai_cl.data.cache.sources": "monai_cl.data.cache.job",
     "monai_cl.data.curation.checks": "monai_cl.data.curation.curate",
     "monai_cl.data.curation.writing": "monai_cl.data.curation.curate",

@@ -5,8 +5,6 @@ Fire, MONAI's command line, reads each text as Python: ``false`` stays a text, a
 every usual spelling of one is read; where it is a number, a number; where it is a text or a path, the very text.
 """
 
-from __future__ import annotations
-
 import ast
 import math
 import os

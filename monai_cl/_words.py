@@ -1,7 +1,5 @@
 """Words of messages: the closest of the names that are valid, and arguments as a shell takes them."""
 
-from __future__ import annotations
-
 import difflib
 import shlex
 from collections.abc import Iterable

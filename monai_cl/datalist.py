@@ -1,7 +1,5 @@
 """Reading datalists: sections with resolved paths, nested subsets of few labels, the guard against shared patients."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter
@@ -121,6 +119,16 @@ def subjects_by_case(
     names = _section_names(content, sections, source)
     items = _distinct([_entry(entry, name, source) for name in names for entry in content[name]], source, False)
     return {case: subject_of(item) for case, item in zip(_cases(items), items, strict=True)}
+
+
+def first_image(image: str | Sequence[str]) -> str:
+    """The image of an item, of several files the first."""
+    return image if isinstance(image, str) else image[0]
+
+
+def items_of(content: Mapping[str, Any], section: str) -> list[Mapping[str, Any]]:
+    """The items of a section; Decathlon lists test images as bare strings."""
+    return [{"image": item} if isinstance(item, str) else item for item in content.get(section, [])]
 
 
 def shared_subjects(a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]]) -> list[str]:

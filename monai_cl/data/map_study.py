@@ -1,7 +1,5 @@
 """A study of quantitative maps: which subjects there are, which maps all of them have, whom to probe with."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from monai_cl.datalist import is_cache, read_datalist, shared_subjects
+from monai_cl.datalist import is_cache, items_of, read_datalist, shared_subjects
 from monai_cl.transforms._labels import NOT_FINITE
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def check_study(datalist: str | Path, *, out_channels: int, ignore_index: int | 
     content = read_datalist(datalist)
     _check_names(datalist, content.get("labels") or {}, out_channels, ignore_index)
     for held_out in ("validation", "test"):
-        both = shared_subjects(_items(content, "training"), _items(content, held_out))
+        both = shared_subjects(items_of(content, "training"), items_of(content, held_out))
         if both:
             raise ValueError(
                 f"no patient may be in both training and {held_out}, got {len(both)} ({', '.join(map(str, both[:5]))})"
@@ -149,8 +149,3 @@ def class_names(datalist: str | Path, *, ignore_index: int | None = None) -> dic
     """Names of the classes above background that a datalist gives, without that of voxels that do not count."""
     labels = read_datalist(datalist).get("labels") or {}
     return {int(label): str(name) for label, name in labels.items() if int(label) > 0 and int(label) != ignore_index}
-
-
-def _items(content: Mapping[str, Any], section: str) -> list[Mapping[str, Any]]:
-    # Decathlon lists test images as bare strings
-    return [{"image": item} if isinstance(item, str) else item for item in content.get(section, [])]

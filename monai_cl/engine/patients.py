@@ -1,7 +1,5 @@
 """Patients of cases, as numbers in place of names, for every table that is resampled by patient."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Settings of a run as they were resolved: read off the objects that train, whichever config or override made them."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import inspect

@@ -1,7 +1,5 @@
 """Handlers that belong together: those of every pretraining, of every fine-tuning, of every evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol

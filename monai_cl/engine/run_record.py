@@ -1,7 +1,5 @@
 """``run.json``: what a run was made from, written beside its results."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """Parts of a run, stated once for its checkpoint, its record and those who take its network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Results of an evaluation on disk: volumes small enough to keep, for a report to show slice by slice, and tables."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

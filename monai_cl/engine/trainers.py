@@ -1,7 +1,5 @@
 """Trainers made of the few things that differ from run to run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The loss of fine-tuning: over the maps of deep supervision, without the voxels that are not to count."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """From claims about files to items of a datalist: each image and label is checked against what is on disk."""
 
-from __future__ import annotations
-
 import json
 import posixpath
 import re
@@ -9,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from monai_cl.datalist import shared_subjects
+from monai_cl.datalist import first_image, shared_subjects
 from monai_cl.intake._findings import Findings, Item
 from monai_cl.intake.decathlon import Claim, same_person, subjects_by_name
 from monai_cl.intake.description import Description, by_file_name
 from monai_cl.intake.dicom import Series
 from monai_cl.io.errors import UnusableImageError
-from monai_cl.io.grid import Grid, check_same_grid
+from monai_cl.io.grid import Grid, check_same_grid, on_one_grid
 from monai_cl.io.suffixes import stem
 from monai_cl.privacy.pseudonyms import Key
 
@@ -82,11 +80,11 @@ def _item(claim: Claim, label: str | None, name: str, grid: Grid, series: Series
     item: Item = {"image": claim.image}
     if label:
         item["label"] = label
-    item["subject"] = claim.fields.get("subject", name or _first(claim.image))
+    item["subject"] = claim.fields.get("subject", name or first_image(claim.image))
     if series:
         return item | _picture(series.modality, grid, series.description) | _other_fields(claim)
-    description = by_file_name(stem(_first(claim.image)))
-    modality = _modality(claim.modality or "") or _modality(stem(_first(claim.image)).casefold().replace("_", " "))
+    description = by_file_name(stem(first_image(claim.image)))
+    modality = _modality(claim.modality or "") or _modality(stem(first_image(claim.image)).casefold().replace("_", " "))
     sequence = "" if modality == "CT" else description.sequence or by_file_name(claim.modality or "").sequence
     described = replace(description, sequence=sequence)
     return item | _picture(modality or ("MR" if sequence else ""), grid, described) | _other_fields(claim)
@@ -112,22 +110,22 @@ def _modality(text: str) -> str:
 
 
 def _place(claim: Claim) -> str:
-    return posixpath.dirname(_first(claim.image))
+    return posixpath.dirname(first_image(claim.image))
 
 
 def _note_values(claim: Claim, series: Series | None, grid: Grid, findings: Findings) -> None:
     modality = series.modality if series else claim.modality
     if modality == "CT" and not grid.may_be_negative:
-        findings.note(_NOT_HOUNSFIELD, _first(claim.image))
+        findings.note(_NOT_HOUNSFIELD, first_image(claim.image))
     if grid.says_nothing and series is None:
-        findings.note(_NO_SPACING, _first(claim.image))
+        findings.note(_NO_SPACING, first_image(claim.image))
     for remark in (*series.description.contradictions, *series.remarks) if series else ():
-        findings.note(remark, _first(claim.image))
+        findings.note(remark, first_image(claim.image))
 
 
 def _report_image(claim: Claim, known: Known, findings: Findings) -> None:
     """Say why a claimed image is not usable; a file that could not be read is on the list already."""
-    image = _first(claim.image)
+    image = first_image(claim.image)
     if image not in known.unusable:
         refused = {path for entry in findings.left_out for path in entry.paths}
         if image in refused:  # a series: it has its own line
@@ -145,7 +143,7 @@ def _usable_label(claim: Claim, grid: Grid, known: Known, findings: Findings) ->
     """The label if it is there, readable, and on the grid of the image; else it is left out, and the image is not."""
     if claim.label is None:
         return None
-    image = _first(claim.image)
+    image = first_image(claim.image)
     if claim.label in known.grids:
         try:
             check_same_grid(grid, known.grids[claim.label])
@@ -166,7 +164,7 @@ def _section(claim: Claim, label: str | None, labelled: bool, findings: Findings
     if label or claim.section not in ("training", "validation"):
         return claim.section
     if labelled and not claim.label:
-        findings.note(_UNLABELLED, _first(claim.image))
+        findings.note(_UNLABELLED, first_image(claim.image))
     return "unlabelled"
 
 
@@ -190,17 +188,9 @@ def _note_possible_masks(grids: Mapping[str, Grid], findings: Findings) -> None:
                 path in grids
                 and other in grids
                 and not same_person(base, stem(path))
-                and _same(grids[path], grids[other])
+                and on_one_grid(grids[path], grids[other])
             ):
                 findings.note("may be a mask of another file: ends of a label's name are _seg, _label, _mask", path)
-
-
-def _same(one: Grid, other: Grid) -> bool:
-    try:
-        check_same_grid(one, other)
-    except UnusableImageError:
-        return False
-    return True
 
 
 def _note_shared_subjects(findings: Findings) -> None:
@@ -212,7 +202,3 @@ def _note_shared_subjects(findings: Findings) -> None:
 
 def _key(image: str | list[str]) -> str:
     return json.dumps(image if isinstance(image, str) else sorted(image))
-
-
-def _first(image: str | list[str]) -> str:
-    return image if isinstance(image, str) else image[0]

@@ -1,7 +1,5 @@
 """Memory of persons in headers, so that no text that quotes a file passes them on."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Reading the headers of many files in threads, with memory that does not grow with their number."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """The table of what a scan has left out: one row a series, or a file that belongs to none."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path

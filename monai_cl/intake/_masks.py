@@ -1,7 +1,5 @@
 """Masks that lie among images: recognised by name, grid and values, so that nobody pretrains on them."""
 
-from __future__ import annotations
-
 import math
 import posixpath
 import re
@@ -16,8 +14,7 @@ from numpy.typing import NDArray
 
 from monai_cl.intake._findings import Findings
 from monai_cl.intake.decathlon import Claim, layout_folder, same_person
-from monai_cl.io.errors import UnusableImageError
-from monai_cl.io.grid import Grid, check_same_grid
+from monai_cl.io.grid import Grid, on_one_grid
 from monai_cl.io.suffixes import is_nifti, stem
 
 REASON = "mask among images"
@@ -89,7 +86,9 @@ def _suspects(claims: Sequence[Claim], grids: Mapping[str, Grid]) -> Iterator[_S
         own = posixpath.dirname(path)
         near = (own, posixpath.dirname(own)) if named else (own,)  # a folder of masks lies beside the image
         found = (images.get((folder, base)) for folder in near for base in _bases(stem(path), named=named))
-        image = next((other for other in found if other not in (None, path) and _same(grids[other], grids[path])), None)
+        image = next(
+            (other for other in found if other not in (None, path) and on_one_grid(grids[other], grids[path])), None
+        )
         if named or image:
             yield _Suspect(claim, named, image)
 
@@ -105,14 +104,6 @@ def _bases(name: str, *, named: bool) -> list[str]:
     bases = [name[:end] for end in ends if named or not same_person(name[:end], name)]
     rest = re.sub(rf"[-_. ]*({_NAME.pattern})[-_. ]*", "", name, flags=re.IGNORECASE) if named else ""
     return [*filter(None, [rest]), *bases]
-
-
-def _same(image: Grid, mask: Grid) -> bool:
-    try:
-        check_same_grid(image, mask)
-    except UnusableImageError:
-        return False
-    return True
 
 
 def _has_values_of_mask(path: Path, grid: Grid) -> bool:

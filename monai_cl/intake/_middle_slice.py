@@ -1,7 +1,5 @@
 """The middle slice of a kept volume: its picture, and whether its values are those of its modality."""
 
-from __future__ import annotations
-
 import io
 import math
 import warnings
@@ -17,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from monai_cl._cores import threads as allowed_threads
+from monai_cl.datalist import first_image
 from monai_cl.intake._decoder_pool import DecoderPool
 from monai_cl.intake._findings import Findings, Item
 from monai_cl.io.dicom import is_dicom, read_slice_headers, stack
@@ -93,14 +92,16 @@ def look_at(folder: Path, findings: Findings, *, workers: int | None, console: C
         for item in [item for item in section if looks[id(item)] is None]:
             section.remove(item)
             findings.leave_out(
-                [_first(item)], "undecodable pixel data", "the middle slice cannot be decoded; copy the file again"
+                [first_image(item["image"])],
+                "undecodable pixel data",
+                "the middle slice cannot be decoded; copy the file again",
             )
     found = {}
     for item in items:
         if (look := looks[id(item)]) is not None:
-            found[_first(item)] = look
+            found[first_image(item["image"])] = look
             if look.remark:
-                findings.note(look.remark, _first(item))
+                findings.note(look.remark, first_image(item["image"]))
     return found
 
 
@@ -123,7 +124,7 @@ def middle_slice(folder: Path, item: Item) -> tuple[NDArray[np.float32], tuple[f
 
 
 def _middle_slice(folder: Path, item: Item, decoder: Decoder) -> tuple[NDArray[np.float32], Sides, str]:
-    first = folder / _first(item)
+    first = folder / first_image(item["image"])
     if is_nifti(first):
         return *_of_nifti(first), ""
     if is_itk(first):
@@ -210,11 +211,6 @@ def _png(plane: NDArray[np.float32], sides: Sequence[float], window: tuple[float
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(grey)).resize(size, Image.Resampling.BILINEAR).save(stream, format="PNG")
     return stream.getvalue()
-
-
-def _first(item: Item) -> str:
-    image = item["image"]
-    return image if isinstance(image, str) else image[0]
 
 
 def middle_plane(

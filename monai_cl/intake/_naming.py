@@ -1,11 +1,10 @@
 """Names in the output of a scan: ids, plain names, or names as they are on disk."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from monai_cl.datalist import first_image
 from monai_cl.intake._concealment import Concealer
 from monai_cl.intake._findings import Findings, Item, LeftOut
 from monai_cl.intake._left_out import one_a_series
@@ -112,7 +111,7 @@ class ScanNames:
         else:
             token = self._plain.token(_KINDS.get(str(item.get("modality")), "image"), image)
             named["image"] = f"{self._subject(item['subject'])}/{token}"
-            self._known[image if isinstance(image, str) else image[0]] = named["image"]
+            self._known[first_image(image)] = named["image"]
         if label := item.get("label"):
             label_id = f"{self._subject(item['subject'])}/{self._plain.token('label', label)}"
             named["label"] = self.path(label) if self._hide == "strict" else label_id

@@ -1,7 +1,5 @@
 """Slice headers on their way from files to series: on disk, so that memory does not grow with their number."""
 
-from __future__ import annotations
-
 import dataclasses
 import pickle
 import sqlite3

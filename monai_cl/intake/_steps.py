@@ -1,7 +1,5 @@
 """Steps of a scan: headers are read, images and labels paired, middle slices looked at, results named and written."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence

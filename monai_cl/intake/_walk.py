@@ -1,7 +1,5 @@
 """The files below some folders, one after another, in an order that does not depend on the file system."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pairs of image and label: from ``dataset.json``, or by name in a Decathlon layout, never by position."""
 
-from __future__ import annotations
-
 import json
 import posixpath
 import re
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl._files import read_json
+from monai_cl.datalist import first_image
 from monai_cl.intake._findings import Findings
 from monai_cl.intake._walk import OUTSIDE
 from monai_cl.io.suffixes import stem
@@ -120,11 +119,13 @@ def declared_claims(root: str, content: Mapping[str, Any], folder: Path, finding
                 continue
             key = json.dumps(claim.image)
             if key in seen:
-                findings.note("named more than once in dataset.json: the first entry counts", _first(claim.image))
+                findings.note("named more than once in dataset.json: the first entry counts", first_image(claim.image))
             else:
                 claims.append(replace(claim, modality=modality))
                 if section != named:
-                    findings.note(f"in section {section!r}: {named!r} is a field of the datalist", _first(claim.image))
+                    findings.note(
+                        f"in section {section!r}: {named!r} is a field of the datalist", first_image(claim.image)
+                    )
             seen.add(key)
     return claims
 
@@ -267,7 +268,3 @@ def _person(name: str) -> str:
         name = shorter
     # A bare "T1" or "flair" names a sequence, not a person: as good as no name, the same in every folder.
     return "" if _SCAN_TOKEN.fullmatch(f"_{name}") else name
-
-
-def _first(image: str | list[str]) -> str:
-    return image if isinstance(image, str) else image[0]

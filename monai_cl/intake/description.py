@@ -3,8 +3,6 @@
 Free text of a header is searched for terms of imaging and never passed on: it can name a patient.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """DICOM files grouped into series, each kept as one volume or left out with its reason."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

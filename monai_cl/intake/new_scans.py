@@ -1,7 +1,5 @@
 """Scans to make masks of: those of a datalist, or a file, a series or a folder that no datalist speaks of."""
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile

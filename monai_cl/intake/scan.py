@@ -15,8 +15,6 @@ Every item tells its ``subject`` (a pseudonym: for DICOM the HMAC of the patient
 names nobody: words of imaging and anatomy, short numbers; a note counts the rest.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Result of a scan, for the terminal and for the summary page."""
 
-from __future__ import annotations
-
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence

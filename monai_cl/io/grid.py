@@ -1,7 +1,5 @@
 """The grid of a volume, read from its header: NIfTI, NRRD and MetaImage, complete, in 3-D and in mm."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +118,15 @@ def read_itk_grid(path: str | os.PathLike[str], *, root: Path | None = None) -> 
 def check_same_grid(image: Grid, label: Grid) -> None:
     """Refuse a label that does not lie on the voxels of its image, see :func:`check_same_lattice`."""
     check_same_lattice(image.affine, image.shape, label.affine, label.shape)
+
+
+def on_one_grid(one: Grid, other: Grid) -> bool:
+    """Tell whether two volumes pass :func:`check_same_grid`."""
+    try:
+        check_same_grid(one, other)
+    except UnusableImageError:
+        return False
+    return True
 
 
 def _volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

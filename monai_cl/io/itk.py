@@ -3,8 +3,6 @@
 They are read here and not by ITK, which ends the process on some headers and follows those that name files anywhere.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

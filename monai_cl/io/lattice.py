@@ -1,7 +1,5 @@
 """Two volumes on one lattice: the same places, though a file may store its axes in another order or direction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product

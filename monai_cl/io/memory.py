@@ -1,7 +1,5 @@
 """Sizes that a header announces, against what a machine can hold."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """Headers of MetaImage files (``.mha``, ``.mhd``)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """NIfTI files through nibabel: what a header claims is checked, and compressed voxels are read to their checksum."""
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Iterator

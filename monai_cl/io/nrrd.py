@@ -1,7 +1,5 @@
 """Headers of NRRD files (``.nrrd``, ``.nhdr``)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

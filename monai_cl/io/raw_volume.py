@@ -1,7 +1,5 @@
 """A volume as plain values in one file or several, as headers of NRRD and MetaImage describe it."""
 
-from __future__ import annotations
-
 import bz2
 import math
 import os

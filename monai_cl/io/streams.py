@@ -1,7 +1,5 @@
 """Bytes of files that somebody else wrote: regular files alone, checksums to the end, no more than was announced."""
 
-from __future__ import annotations
-
 import io
 import os
 import stat

@@ -1,7 +1,5 @@
 """Suffixes of volume files, by which they are told apart."""
 
-from __future__ import annotations
-
 import os
 
 NIFTI = (".nii.gz", ".nii")

@@ -1,7 +1,5 @@
 """Effects of readers on the whole process, brought about by one thread at a time."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import warnings

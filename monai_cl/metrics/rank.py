@@ -1,6 +1,5 @@
 """Number of directions and dimensions that embeddings use: the signs of dimensional collapse."""
 
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """One form for what segmentation networks return: a map, or with deep supervision a list of maps, the main first."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Phantoms with quantitative maps as files: a BIDS derivative dataset with units in the sidecars."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

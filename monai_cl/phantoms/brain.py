@@ -1,7 +1,5 @@
 """Synthetic T1-weighted brains: quantitative maps of a subject, a drawn protocol, receive field, noise."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

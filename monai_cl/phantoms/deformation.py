@@ -1,7 +1,5 @@
 """Random smooth deformations with a positive Jacobian determinant, from stationary velocity fields."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

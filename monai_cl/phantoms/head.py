@@ -1,7 +1,5 @@
 """Around the brain: skull with marrow, muscle and fat, as shells of random thickness."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Lesions of white matter: spots of random size in the template, carried along by the deformation of the subject."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

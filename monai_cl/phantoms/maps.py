@@ -1,7 +1,5 @@
 """Quantitative maps of synthetic brains: proton density, T1, T2, T2* and MTsat of a subject nobody scanned."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

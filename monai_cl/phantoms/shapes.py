@@ -1,7 +1,5 @@
 """Phantoms of randomised ellipsoids, abdominal and chest CT and a short-axis cardiac MR, for previews and tests."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Phantoms: synthetic scans with labels for the demo, the previews and the tests. No patient is in them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The ICBM152 tissue maps on the grid of a phantom: shares of grey matter, white matter and fluid, distance to them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Volume of a phantom: an image, its label map and an affine; and the smooth random fields they are made with."""
 
-from __future__ import annotations
-
 import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass

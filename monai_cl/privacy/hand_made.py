@@ -1,7 +1,5 @@
 """Datalists that were made by hand: what could name a patient in them is replaced where they are read."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections import Counter

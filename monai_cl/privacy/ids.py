@@ -4,8 +4,6 @@ An image is ``sub-3fa2.../ct-1f9c...``: the pseudonym of the patient, and a toke
 is enough to find the file again, see :mod:`monai_cl.privacy.table`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """Look up the file of an id, and the scan of a mask, for the user of this machine, who has key and table."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Record of the scan of each mask: kept when it is made, beside the key, for the user of this machine alone."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

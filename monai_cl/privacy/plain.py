@@ -4,8 +4,6 @@ Everything else might name somebody: a rule knows no names, so it lets through w
 is a word of anatomy too, or a serial number that a hospital gives its patients, it cannot tell.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

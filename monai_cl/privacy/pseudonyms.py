@@ -6,8 +6,6 @@ the configuration folder of the user, readable by that user alone. It is never w
 fingerprint of it, by which one sees that two datalists share a key.
 """
 
-from __future__ import annotations
-
 import hmac
 import os
 import secrets

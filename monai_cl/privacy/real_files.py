@@ -1,7 +1,5 @@
 """Files behind the ids of a datalist, looked up in the table beside the key; items remember what the list says."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ One table serves all studies of a key. It is a SQLite file, which takes care of 
 killed in mid-write; looking up some ids does not read the rest. Rows are added and never changed.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import stat

@@ -1,7 +1,5 @@
 """Label volumes as files hold them: whole numbers, whatever type they are stored in."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Loading one 3-D volume from DICOM, NIfTI or any other format MONAI reads."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Quantitative MR maps and tissue fractions from files: units from the sidecar, one tensor in our units."""
 
-from __future__ import annotations
-
 import logging
 import math
 import os

@@ -1,7 +1,5 @@
 """Places of masks and the scans they are of, known to the user of this machine, and not to who gets the masks."""
 
-from __future__ import annotations
-
 import os
 import weakref
 from collections.abc import Iterable, Mapping

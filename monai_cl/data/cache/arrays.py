@@ -1,7 +1,5 @@
 """Arrays as files of which boxes can be read: memory-mapped ``.npy``, or compressed blosc2."""
 
-from __future__ import annotations
-
 import importlib
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """From prepared values to what is stored, and how far the two are apart."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One volume of a cache: prepared, encoded and written, or found to be there."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.metadata
@@ -19,11 +17,10 @@ from torch.utils.data import Dataset
 
 from monai_cl import recipes
 from monai_cl._files import atomic_write, read_json
-from monai_cl.data._voxels import require_voxels
 from monai_cl.data.cache.arrays import array_class
 from monai_cl.data.cache.encoding import Encoded, encode
 from monai_cl.data.cache.reading import FORMAT
-from monai_cl.data.loading.faults import reason_of
+from monai_cl.data.loading.faults import reason_of, require_voxels
 from monai_cl.datalist import FILE_KEYS
 from monai_cl.io.itk import partners
 from monai_cl.io.streams import open_regular

@@ -1,7 +1,5 @@
 """Opening what ``monai-cl cache`` has written."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

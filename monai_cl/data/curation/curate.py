@@ -1,7 +1,5 @@
 """A study without its repetitions: duplicates named, redundant slices left aside, nothing deleted."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

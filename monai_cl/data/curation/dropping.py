@@ -1,7 +1,5 @@
 """Volumes of a study to drop, with the reason: repetitions, and those held out elsewhere."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 
@@ -9,8 +7,8 @@ import numpy as np
 
 from monai_cl.data.curation.duplicates import Pair, find_pairs, join_groups
 from monai_cl.data.curation.entries import Entry, marked
-from monai_cl.data.curation.leaks import HELD_OUT, Leak, find_leaks, items_of
-from monai_cl.datalist import read_datalist, section_names, subject_of
+from monai_cl.data.curation.leaks import HELD_OUT, Leak, find_leaks
+from monai_cl.datalist import items_of, read_datalist, section_names, subject_of
 
 _RANK = {"test": 0, "validation": 1, "training": 2}  # of two copies, the one in the earlier section stays
 

@@ -1,7 +1,5 @@
 """Volumes that are the same, nearly the same, or parts of each other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The volumes of a study while it is curated."""
 
-from __future__ import annotations
-
 import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -16,9 +14,8 @@ from rich.console import Console
 from rich.progress import track
 
 from monai_cl._cores import threads as allowed_threads
-from monai_cl.data.curation.leaks import items_of
 from monai_cl.data.curation.volume_marks import VolumeMarks, mark
-from monai_cl.datalist import load_datalist, section_names
+from monai_cl.datalist import first_image, items_of, load_datalist, section_names
 
 
 @dataclass
@@ -46,8 +43,7 @@ class Entry:
     @property
     def name(self) -> str:
         """Path of the image, the first of several."""
-        image = self.item["image"]
-        return str(image if isinstance(image, str) else image[0])
+        return str(first_image(self.item["image"]))
 
 
 def read_entries(

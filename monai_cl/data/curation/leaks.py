@@ -1,7 +1,5 @@
 """Patients and pictures that are on both sides: seen while pretraining, and used again to judge."""
 
-from __future__ import annotations
-
 import logging
 import os
 from base64 import b64decode
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from monai_cl.data.curation.duplicates import near_fingerprints, near_pictures
-from monai_cl.datalist import read_datalist, section_names, split_sections, subject_of
+from monai_cl.datalist import first_image, items_of, read_datalist, section_names, split_sections, subject_of
 
 logger = logging.getLogger(__name__)
 HELD_OUT = ("validation", "test")
@@ -108,16 +106,10 @@ def leak_text(leaks: Sequence[Leak], first: str, second: str) -> str:
     )
 
 
-def items_of(content: Mapping[str, Any], section: str) -> list[Item]:
-    """The items of a section; Decathlon lists test images as bare strings."""
-    return [{"image": item} if isinstance(item, str) else item for item in content.get(section, [])]
-
-
 def _marks(items: Sequence[Item], mark: str) -> list[Any]:
     decode = bytes.fromhex if mark == "fingerprint" else b64decode
     return [np.frombuffer(decode(str(one[mark])), dtype=np.uint8) for one in items]
 
 
 def _name(item: Item) -> str:
-    image = item["image"]
-    return str(image if isinstance(image, str) else image[0])
+    return str(first_image(item["image"]))

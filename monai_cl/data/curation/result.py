@@ -1,7 +1,5 @@
 """Result of curating a study."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

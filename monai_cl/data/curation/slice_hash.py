@@ -1,7 +1,5 @@
 """Difference hashes of slices: 64 bits that change little where a picture changes little."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The slices of each volume that stay, and how a datalist tells them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Marks of a volume by which it is found again: exactly, nearly, or as part of another one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any

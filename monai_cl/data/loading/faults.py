@@ -1,11 +1,10 @@
 """Volumes that cannot be read: counted, named, left out up to a limit."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from monai_cl.datalist import FILE_KEYS
 from monai_cl.privacy.hidden_paths import without_hidden
 from monai_cl.transforms.stored import UnreadableVolumeError
 
@@ -59,6 +58,20 @@ class Faults:
             raise TooManyFaultsError(
                 f"at most {100 * self.max_faults:g} % of the volumes may fail (max_faults), got {len(self.found)} of "
                 f"{self.total}; mend or remove these files, or allow more:\n{listed}"
+            )
+
+
+def require_voxels(item: Any) -> None:
+    """Raise ``ValueError`` if the image or the label of an item has no voxel.
+
+    A recipe that crops to the body leaves nothing of a scan without one; MONAI only warns of it.
+    """
+    for key in FILE_KEYS if isinstance(item, Mapping) else ():
+        shape = tuple(getattr(item.get(key), "shape", ()))
+        if 0 in shape:
+            raise ValueError(
+                f"{key} must have a voxel after preparation, got shape {shape}: the recipe found nothing in it that "
+                "is not background; leave the file out or use another recipe"
             )
 
 

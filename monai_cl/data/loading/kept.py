@@ -1,7 +1,5 @@
 """Slices that curating has kept, found again in prepared volumes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -10,9 +10,8 @@ from rich.progress import track
 from torch.utils.data import Dataset, IterableDataset
 
 from monai_cl._cores import threads as allowed_threads
-from monai_cl.data._voxels import require_voxels
 from monai_cl.data.cache.reading import check_prepared_by, open_item
-from monai_cl.data.loading.faults import MAX_FAULTS, Faults
+from monai_cl.data.loading.faults import MAX_FAULTS, Faults, require_voxels
 from monai_cl.datalist import CACHED
 from monai_cl.transforms._labels import SAID
 from monai_cl.transforms.stored import whole

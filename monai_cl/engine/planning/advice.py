@@ -1,7 +1,5 @@
 """Bottleneck of a run, loader or device, and the setting to turn."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

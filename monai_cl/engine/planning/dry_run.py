@@ -1,7 +1,5 @@
 """A few steps of a bundle's run, without any of its files being written."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import time

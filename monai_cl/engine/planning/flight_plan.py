@@ -1,7 +1,5 @@
 """The outcome of a dry run, as numbers, as a table and as JSON."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

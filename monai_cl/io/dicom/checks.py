@@ -1,7 +1,5 @@
 """Checks of the files of a series: pictures, whole, and of a compression that is decoded here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import cache
 

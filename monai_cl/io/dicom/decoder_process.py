@@ -5,8 +5,6 @@ process. It imports nothing of the package, which keeps its start short. A reque
 and the bytes of an array behind it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

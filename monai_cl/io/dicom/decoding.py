@@ -1,7 +1,5 @@
 """From slices in files to values: decoded, in the units of the modality, and without padding."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Geometry of a stack of slices."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """The Modality LUT: a table from stored values to those of a modality, in the place of slope and intercept."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

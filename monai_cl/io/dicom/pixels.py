@@ -1,7 +1,5 @@
 """Completeness of the pixel data that a DICOM header announces, without decoding it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from struct import unpack

@@ -1,7 +1,5 @@
 """Slices of one volume that an export or an anonymiser has given a series identifier each."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Header fields of one DICOM slice, and of the person it shows."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field

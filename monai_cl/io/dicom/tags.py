@@ -6,8 +6,6 @@ takes most of the time. This walks over the elements and keeps the raw bytes of 
 would not read.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Files of maps and of tissue fractions: which lie below a folder, their grid, their values, and the unit stated."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

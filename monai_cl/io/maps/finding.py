@@ -1,7 +1,5 @@
 """Quantitative maps below a folder, told by their names."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

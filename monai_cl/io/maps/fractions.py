@@ -1,7 +1,5 @@
 """Tissue fractions beside quantitative maps: BIDS files ``label-GM_probseg`` and what they hold."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

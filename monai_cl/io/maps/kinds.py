@@ -1,7 +1,5 @@
 """Kinds of quantitative maps: their names in BIDS, in the hMRI toolbox and here, and their units."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

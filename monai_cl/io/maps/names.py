@@ -1,7 +1,5 @@
 """Names of maps as outputs show them: labels of BIDS, which are pseudonyms, and keyed hashes for other names."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os
