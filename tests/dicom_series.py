@@ -1,7 +1,5 @@
 """Writes small DICOM series with planted patient data for the tests."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

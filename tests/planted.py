@@ -1,7 +1,5 @@
 """Planted names: scans that bear them wherever a file or a header can, and a search that opens every container."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Paths and texts of users that look like the markup of the terminal are printed as they are."""
 
-from __future__ import annotations
-
 import ast
 import io
 import json

@@ -1,7 +1,5 @@
 """Compressed files are read to their checksum: a flipped bit, a missing end or foreign bytes are not passed over."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import zlib

@@ -1,7 +1,5 @@
 """Curation against slow references, planted duplicates and planted leaks."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """Decoding processes: one file ends one process, and the next file has a new one."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Values of DICOM in the units of their modality: lookup tables, padding, and both ways to decode them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

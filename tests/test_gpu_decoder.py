@@ -1,7 +1,5 @@
 """nvImageCodec is spoken of once, and only where it would be of use."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

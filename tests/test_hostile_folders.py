@@ -1,7 +1,5 @@
 """Folders of somebody else: links, pipes, deep JSON, odd names and sections, all without reading outside or waiting."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

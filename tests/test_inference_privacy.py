@@ -1,7 +1,5 @@
 """Names of patients in file names, folders and headers come out nowhere when masks are made of their scans."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """NRRD and MetaImage are read as ITK reads them, and no header of theirs reaches ITK."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import tracemalloc

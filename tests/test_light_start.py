@@ -1,7 +1,5 @@
 """Verbs that need neither torch nor MONAI start without them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Planted names, numbers, dates and headers come out of scan, curate and cache nowhere."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import zipfile

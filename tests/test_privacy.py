@@ -1,7 +1,5 @@
 """Ids, the table that says which file each is, masks that are never overwritten, and whose they are."""
 
-from __future__ import annotations
-
 import csv
 import json
 import multiprocessing

@@ -1,7 +1,5 @@
 """Compressed DICOM that is damaged gets its own reason, whatever whole copies lie beside it."""
 
-from __future__ import annotations
-
 import struct
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Each kind of fault that an export can have, made here, and what scanning says of it."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

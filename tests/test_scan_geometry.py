@@ -1,7 +1,5 @@
 """Where the voxels of every kept series of the real data lie, against pydicom's own arithmetic; and their values."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Masks among images: left out with the way to list each as a label, and images of few values are kept."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel

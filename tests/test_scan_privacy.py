@@ -1,7 +1,5 @@
 """Planted identities, in tags, file names and folder names, come out nowhere."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Slices of one volume that have a series identifier each: recognised, stacked on request, never two volumes as one."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

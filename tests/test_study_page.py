@@ -1,7 +1,5 @@
 """The page about a scan: complete, offline, the same each time."""
 
-from __future__ import annotations
-
 import base64
 import re
 from dataclasses import replace

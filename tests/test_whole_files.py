@@ -1,7 +1,5 @@
 """Masks and tables of metrics are written whole or not at all, and the reason of a failure is told as it is."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """Commands that are attacked: what each needs, how it is given, and what it leaves."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

@@ -1,7 +1,5 @@
 """Killed with -9 at random moments, time after time, and started again: the end is that of a run left alone."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 

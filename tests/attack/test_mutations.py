@@ -1,7 +1,5 @@
 """Damaged files of each format through a scan and through loading: each is counted, none ends or fills the process."""
 
-from __future__ import annotations
-
 import json
 import random
 import re

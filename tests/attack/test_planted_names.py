@@ -1,7 +1,5 @@
 """Planted names, numbers, dates and headers come out of no step of the road, neither from a scan nor from a list."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path

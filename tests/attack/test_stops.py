@@ -1,7 +1,5 @@
 """SIGTERM and Ctrl-C at random moments, and disks that are full: the user reads it, and nothing half written stays."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import subprocess

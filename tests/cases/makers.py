@@ -1,7 +1,5 @@
 """Makes studies, series and files with one fault each; all of it is made up."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

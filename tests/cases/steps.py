@@ -1,7 +1,5 @@
 """The beginning of a step of a bundle: everything is read and checked, nothing is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """DICOM series and headers that are unusual or hostile, through ``monai-cl scan`` and the reader of volumes."""
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import tracemalloc

@@ -1,7 +1,5 @@
 """Labels that are not whole numbers, not where their image is, or not classes: through fine-tuning as users run it."""
 
-from __future__ import annotations
-
 import logging
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The same of inputs that a script outside of this folder makes, where there is one."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Folders, names and weights that steps of a bundle got wrong, through the command that users give."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
