@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from ignite.engine import Events
 from monai.data import DataLoader
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet
-from monai.utils import set_determinism
-from test_bundle_runs import run, tiny_network
+from test_bundle_runs import run, tiny_network, undisturbed
+from test_selftrain_bundle import power_cut
 from torch import nn
 
 from monai_cl import bundles, weights
@@ -21,14 +21,13 @@ from monai_cl.engine import (
     FinetuneHandlers,
     FrozenFirst,
     RunSettings,
-    SelfTraining,
     adamw,
     fine_tuning,
-    random_state,
     warmup_cosine,
 )
 from monai_cl.engine.optimisation import _RATES
 
+__all__ = ["undisturbed"]  # a fixture
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "SegResNet": lambda: SegResNet(init_filters=8, blocks_down=(1, 1, 1), blocks_up=(1, 1)),
     "UNet": lambda: UNet(3, 1, 2, channels=(4, 8, 8), strides=(2, 2), num_res_units=1),
@@ -188,34 +187,16 @@ RECIPE: dict[str, Any] = {"finetune_epochs": 3, "finetune_epoch_length": 2, "lab
 RECIPE |= {"finetune_decay": 0.3, "finetune_frozen": 0.7}
 
 
-@pytest.fixture
-def undisturbed() -> Iterator[None]:
-    states = random_state.capture()
-    yield
-    set_determinism(seed=None)
-    random_state.restore(states)
-
-
-@pytest.mark.usefixtures("undisturbed")
 @pytest.mark.parametrize("name", bundles.names())
 def test_a_self_training_interrupted_while_frozen_ends_as_one_that_was_not(
-    name: str, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, study: Path, tmp_path: Path
 ) -> None:
     begin = tmp_path / "begin.pt"
     whole, broken = (bundles.copy(name, tmp_path / folder) for folder in ("whole", "broken"))
     weights.save_network(tiny_network(whole, study), begin, contract={})
     run(whole, "train", study, ("selftrain.yaml",), **RECIPE, pretrained=str(begin))
-    follow = SelfTraining.follow
-
-    def fail(self: SelfTraining, step: int) -> None:
-        if step == 3:
-            raise OSError("the power went")
-        follow(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SelfTraining, "follow", fail)
-        with pytest.raises(Exception, match=r"the power went|Failed to evaluate"):
-            run(broken, "train", study, ("selftrain.yaml",), **RECIPE, pretrained=str(begin))
+    with power_cut():
+        run(broken, "train", study, ("selftrain.yaml",), **RECIPE, pretrained=str(begin))
     run(broken, "train", study, ("selftrain.yaml",), **RECIPE, pretrained=str(begin))
     ends = [torch.load(root / "models/model.pt", weights_only=True) for root in (whole, broken)]
     assert all(torch.equal(ends[0][key], value) for key, value in ends[1].items())
@@ -223,7 +204,6 @@ def test_a_self_training_interrupted_while_frozen_ends_as_one_that_was_not(
     assert len({group["initial_lr"] for group in checkpoint["optimizer"]["param_groups"]}) > 2
 
 
-@pytest.mark.usefixtures("undisturbed")
 def test_the_recipe_of_a_fine_tuning_stands_in_its_record(study: Path, tmp_path: Path) -> None:
     root = bundles.copy("volume_contrast", tmp_path / "bundle")
     run(root, "train", study, **RECIPE, pretrained="none")
