@@ -17,14 +17,7 @@ from test_selftrain_bundle import power_cut
 from torch import nn
 
 from monai_cl import bundles, weights
-from monai_cl.engine import (
-    FinetuneHandlers,
-    FrozenFirst,
-    RunSettings,
-    adamw,
-    fine_tuning,
-    warmup_cosine,
-)
+from monai_cl.engine import FinetuneHandlers, FrozenFirst, RunSettings, adamw, fine_tuning, warmup_cosine
 from monai_cl.engine.optimisation import _RATES
 
 __all__ = ["undisturbed"]  # a fixture

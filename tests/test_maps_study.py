@@ -12,15 +12,7 @@ from conftest import write_maps
 from typer.testing import CliRunner
 
 from monai_cl import cli
-from monai_cl.data import (
-    common_maps,
-    digest_items,
-    find_maps,
-    map_items,
-    maps_by_name,
-    names_of_maps,
-    split_subjects,
-)
+from monai_cl.data import common_maps, digest_items, find_maps, map_items, maps_by_name, names_of_maps, split_subjects
 from monai_cl.evaluation._settings import _seen
 from monai_cl.evaluation._steps import Step
 from monai_cl.transforms import LoadMapsd

@@ -14,13 +14,7 @@ from monai_cl import recipes
 from monai_cl.losses import DenseContrastiveLoss
 from monai_cl.qmri import draw_protocol, from_weighted_rates, to_weighted_rates
 from monai_cl.qmri.protocols import Mprage
-from monai_cl.transforms import (
-    RandMRContrast,
-    RandSequenceViews,
-    RandSequenceViewsd,
-    WeightedRatesd,
-    usual_geometry,
-)
+from monai_cl.transforms import RandMRContrast, RandSequenceViews, RandSequenceViewsd, WeightedRatesd, usual_geometry
 from monai_cl.transforms.intensity_change import IntensityChange
 
 MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")

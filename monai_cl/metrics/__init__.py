@@ -15,12 +15,7 @@ from monai_cl.metrics.mind import mind_ssc
 from monai_cl.metrics.position import PositionMetric, position_error
 from monai_cl.metrics.rank import DeadDimensionsMetric, EffectiveRankMetric, dead_dimensions, effective_rank
 from monai_cl.metrics.retrieval import RetrievalMetric, retrieval_at_k
-from monai_cl.metrics.uniformity import (
-    DenseUniformityMetric,
-    InstanceUniformityMetric,
-    dense_uniformity,
-    uniformity,
-)
+from monai_cl.metrics.uniformity import DenseUniformityMetric, InstanceUniformityMetric, dense_uniformity, uniformity
 
 __all__ = [
     "BufferedCollapseMetric",

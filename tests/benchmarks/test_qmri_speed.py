@@ -17,14 +17,7 @@ import torch
 from torch import Tensor
 
 from monai_cl.qmri import echo_amplitudes
-from monai_cl.qmri.signal import (
-    fast_spin_echo,
-    inversion_recovery,
-    mp2rage,
-    mprage,
-    spin_echo,
-    spoiled_gradient_echo,
-)
+from monai_cl.qmri.signal import fast_spin_echo, inversion_recovery, mp2rage, mprage, spin_echo, spoiled_gradient_echo
 
 pytestmark = pytest.mark.benchmark
 
