@@ -21,8 +21,7 @@ def demo(
 
 def plan(
     arguments: Annotated[
-        list[str],
-        typer.Argument(help="Config files and overrides as for `monai.bundle run`, or the file of a curve."),
+        list[str], typer.Argument(help="Config files and overrides as for `monai.bundle run`, or the file of a curve.")
     ],
     measured_steps: Annotated[int, typer.Option(help="Steps to measure, at most.", min=3)] = 20,
     measured_seconds: Annotated[float, typer.Option(help="Time for each of three measurements, at most.")] = 60.0,

@@ -146,11 +146,7 @@ class Checkpoint:
 
     def _compare(self, engine: PretrainTrainer, content: dict[str, Any]) -> None:
         now = {**self.settings, "processes": world_size(), "epoch_length": engine.state.epoch_length}
-        then = {
-            **content["settings"],
-            "processes": len(content["random"]),
-            "epoch_length": content["epoch_length"],
-        }
+        then = {**content["settings"], "processes": len(content["random"]), "epoch_length": content["epoch_length"]}
         unknown = [k for k in now if k not in then]
         if unknown:  # the version that began the run had no such setting
             logger.info("%s does not say what it was made with of %s", self.path, ", ".join(unknown))

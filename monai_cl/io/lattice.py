@@ -72,10 +72,7 @@ def order_along(affine: NDArray[np.float64], target: NDArray[np.float64]) -> Ord
 
 
 def check_same_lattice(
-    image: NDArray[np.float64],
-    shape: Sequence[int],
-    label: NDArray[np.float64],
-    label_shape: Sequence[int],
+    image: NDArray[np.float64], shape: Sequence[int], label: NDArray[np.float64], label_shape: Sequence[int]
 ) -> Order:
     """Check that a label has a voxel at the place of each voxel of its image, and no other.
 

@@ -116,11 +116,7 @@ class GlobalLocalContrast(Method):
             maps[name].probed = False  # with the head of the first, it would tell the same
         terms: dict[str, Term] = {"global": whole, **maps}
         super().__init__(
-            network,
-            terms,
-            weights=given,
-            trains="decoder" if freeze_encoder else "all",
-            image_size=image_size,
+            network, terms, weights=given, trains="decoder" if freeze_encoder else "all", image_size=image_size
         )
 
 

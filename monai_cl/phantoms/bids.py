@@ -70,10 +70,7 @@ def write_brain_maps(
             save_subject(brain_maps((seed, number), **options), root, f"{number + 1:03d}")
             if progress is not None:
                 progress(number + 1, subjects)
-        rows = [
-            "index\tname\tabbreviation",
-            *(f"{k}\t{name}\t{_BIDS_LABELS[name]}" for k, name in MAP_LABELS.items()),
-        ]
+        rows = ["index\tname\tabbreviation", *(f"{k}\t{name}\t{_BIDS_LABELS[name]}" for k, name in MAP_LABELS.items())]
         _write_text(root / "dseg.tsv", "\n".join(rows) + "\n")
         _write_json(root / "dataset_description.json", _description(seed, options))
     return root

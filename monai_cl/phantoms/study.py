@@ -59,11 +59,7 @@ def write_brain_dataset(
 
 
 def _write(
-    root: Path,
-    counts: dict[str, int],
-    spacing: float,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
+    root: Path, counts: dict[str, int], spacing: float, seed: int, progress: Callable[[int, int], None] | None
 ) -> Path:
     sections: dict[str, list[dict[str, str]]] = {}
     written = 0

@@ -55,41 +55,21 @@ _ALL = (
         efficiency=Uniform(0.85, 1.0),
     ),
     SpoiledGradientEchoFamily(
-        name="t1w_spgr",
-        tr=LogUniform(0.010, 0.035),
-        te=Uniform(0.002, 0.008),
-        flip_angle=Uniform(15, 35),
+        name="t1w_spgr", tr=LogUniform(0.010, 0.035), te=Uniform(0.002, 0.008), flip_angle=Uniform(15, 35)
     ),
     SpoiledGradientEchoFamily(
-        name="pdw_spgr",
-        tr=Uniform(0.020, 0.040),
-        te=Uniform(0.002, 0.008),
-        flip_angle=Uniform(3, 7),
+        name="pdw_spgr", tr=Uniform(0.020, 0.040), te=Uniform(0.002, 0.008), flip_angle=Uniform(3, 7)
     ),
     SpoiledGradientEchoFamily(
-        name="mtw_spgr",
-        tr=Uniform(0.020, 0.040),
-        te=Uniform(0.002, 0.008),
-        flip_angle=Uniform(5, 10),
-        mt_pulse=True,
+        name="mtw_spgr", tr=Uniform(0.020, 0.040), te=Uniform(0.002, 0.008), flip_angle=Uniform(5, 10), mt_pulse=True
     ),
     SpoiledGradientEchoFamily(
-        name="t2sw_gre",
-        tr=LogUniform(0.3, 1.5),
-        te=LogUniform(0.015, 0.045),
-        flip_angle=Uniform(10, 30),
+        name="t2sw_gre", tr=LogUniform(0.3, 1.5), te=LogUniform(0.015, 0.045), flip_angle=Uniform(10, 30)
     ),
     SusceptibilityWeightedFamily(
-        name="swi",
-        tr=Uniform(0.025, 0.050),
-        te=Uniform(0.015, 0.022),
-        flip_angle=Uniform(10, 20),
+        name="swi", tr=Uniform(0.025, 0.050), te=Uniform(0.015, 0.022), flip_angle=Uniform(10, 20)
     ),
-    SpinEchoFamily(
-        name="t1w_se",
-        tr=Uniform(0.40, 0.75),
-        te=Uniform(0.008, 0.020),
-    ),
+    SpinEchoFamily(name="t1w_se", tr=Uniform(0.40, 0.75), te=Uniform(0.008, 0.020)),
     FastSpinEchoFamily(
         name="pdw_fse",
         tr=Uniform(2.5, 5.0),
@@ -139,11 +119,7 @@ _ALL = (
         refocusing_angle=_REFOCUSING,
         efficiency=_INVERSION_EFFICIENCY,
     ),
-    BalancedSsfpFamily(
-        name="bssfp",
-        tr=Uniform(0.0035, 0.007),
-        flip_angle=Uniform(30, 60),
-    ),
+    BalancedSsfpFamily(name="bssfp", tr=Uniform(0.0035, 0.007), flip_angle=Uniform(30, 60)),
 )
 FAMILIES: Mapping[str, Family] = {family.name: family for family in _ALL}
 

@@ -113,13 +113,7 @@ class PreparedStream(IterableDataset[dict[str, Any]]):
         ValueError: If there are no items, or a cache was prepared by another recipe.
     """
 
-    def __init__(
-        self,
-        data: Sequence[dict[str, Any]],
-        transform: Transform,
-        *,
-        max_faults: float = MAX_FAULTS,
-    ) -> None:
+    def __init__(self, data: Sequence[dict[str, Any]], transform: Transform, *, max_faults: float = MAX_FAULTS) -> None:
         if not data:
             raise ValueError("there must be at least one item, got none; look at the folder or datalist")
         self.data = list(data)

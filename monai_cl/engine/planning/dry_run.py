@@ -28,11 +28,7 @@ _MEGA = 1e6
 
 
 def plan_run(
-    config_file: str | Path | Sequence[str | Path],
-    *,
-    steps: int = 20,
-    seconds: float = 60.0,
-    **overrides: Any,
+    config_file: str | Path | Sequence[str | Path], *, steps: int = 20, seconds: float = 60.0, **overrides: Any
 ) -> FlightPlan:
     """Measure a run of a bundle on a few volumes and steps, and extend it to the whole.
 
