@@ -56,15 +56,18 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     name: str, more: dict[str, Any], study: Path, tmp_path: Path
 ) -> None:
     whole, broken = (bundles.copy(name, tmp_path / folder) for folder in ("whole", "broken"))
-    run(whole, "train", study, OVERLAY, **SHORT, **more)
+    short = {**SHORT, "class_contrast": 0.0 if name == "volume_contrast" else 0.1, **more}
+    run(whole, "train", study, OVERLAY, **short)
     with power_cut():
-        run(broken, "train", study, OVERLAY, **SHORT, **more)
+        run(broken, "train", study, OVERLAY, **short)
     assert len(rows(broken)) < len(rows(whole)) == 2
-    run(broken, "train", study, OVERLAY, **SHORT, **more)
+    run(broken, "train", study, OVERLAY, **short)
     expected, found = weights_of(whole), weights_of(broken)
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     assert rows(broken) == rows(whole)
     tiny_network(whole, study).load_state_dict(expected)
+    history = (whole / "runs/selftrain/history.csv").read_text()
+    assert ("class_contrast" in history.splitlines()[0]) == (short["class_contrast"] > 0)
 
 
 def rows(root: Path) -> list[str]:

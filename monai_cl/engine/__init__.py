@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SelfTrainer as SelfTrainer,
         SelfTraining as SelfTraining,
     )
+    from monai_cl.engine.selftraining_contrast import ClassContrast as ClassContrast, class_contrast as class_contrast
     from monai_cl.engine.step_time import StepTime as StepTime
     from monai_cl.engine.stop import GracefulStop as GracefulStop
     from monai_cl.engine.surface_distance import SurfaceDistance as SurfaceDistance

@@ -96,7 +96,14 @@ class PrecisionInferer(Inferer):
         self.precision = precision
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Maps of a batch: a tensor, or a list of those of deep supervision."""
+        """Maps of a batch: a tensor, a list of those of deep supervision, or what a head gives beside them."""
         with self.precision.autocast():
-            maps = self.inferer(inputs, network, *args, **kwargs)
-        return maps.float() if isinstance(maps, Tensor) else [one.float() for one in maps]
+            return _in_full(self.inferer(inputs, network, *args, **kwargs))
+
+
+def _in_full(maps: Any) -> Any:
+    """Tensors in float32, within lists and named tuples too."""
+    if isinstance(maps, Tensor):
+        return maps.float()
+    each = [_in_full(one) for one in maps]
+    return type(maps)(*each) if hasattr(maps, "_fields") else each

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from monai_cl.engine import distributed
 from monai_cl.engine.precision import PrecisionInferer, supervised_precision
+from monai_cl.engine.selftraining_contrast import ClassContrast, Embedded, WithEmbedding
 from monai_cl.engine.voxel_loss import Maps, VoxelLoss, ignored
 from monai_cl.networks import MomentumTeacher
 from monai_cl.transforms.copy_paste import copy_paste, draw_box, outside_of
@@ -53,6 +54,7 @@ class SelfTraining(nn.Module):
         exports: ``"teacher"`` or ``"student"``: the network that is handed over.
         seed: Seed of the boxes; these are the same in all processes.
         ignore_index: True label of voxels that do not count.
+        contrast: Contrast by class, whose weighted loss is added; None for none.
 
     Attributes:
         last: Labels that the teacher gave at the last step; None where it was not asked.
@@ -77,6 +79,7 @@ class SelfTraining(nn.Module):
         exports: str = "teacher",
         seed: int = 0,
         ignore_index: int | None = None,
+        contrast: ClassContrast | None = None,
     ) -> None:
         super().__init__()
         for name, share in (("supervised", supervised), ("ramp_up", ramp_up), ("momentum", momentum)):
@@ -99,12 +102,18 @@ class SelfTraining(nn.Module):
         self.exports = exports
         self.seed = seed
         self.ignore_index = ignore_index
+        self.contrast = contrast
         self.last: Pseudo | None = None
 
     @property
     def network(self) -> nn.Module:
         """The network that is handed over."""
         return self.teacher.module if self.exports == "teacher" else self.student
+
+    @property
+    def learner(self) -> nn.Module:
+        """All that learns: the student, or that with the head of the contrast; for the optimiser."""
+        return self.student if self.contrast is None else WithEmbedding(self.student, self.contrast)
 
     def touched(self) -> list[str]:
         """Names of the network's tensors that training moves: all."""
@@ -175,20 +184,39 @@ class PartsLoss(nn.Module):
     """Loss of the true part of each image, and of the other with a weight; the mean over all images.
 
     Each part is a loss of its own voxels alone: cross-entropy is normalised by their number, and Dice counts no other.
+    With a contrast by class its weighted loss is added.
 
     Args:
         loss: Loss of MONAI of logits and labels, voxel by voxel.
+        contrast: Contrast by class; None for none.
+
+    Attributes:
+        contrasted: Contrast of the last call before it was weighted; None where there is none.
     """
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: nn.Module, contrast: ClassContrast | None = None) -> None:
         super().__init__()
         self.of_part = VoxelLoss(loss, ignore_index=NOT_COUNTED)
+        self.contrast = contrast
         self.weight = 0.0
+        self.contrasted: Tensor | None = None
 
-    def forward(self, maps: Maps, targets: Tensor) -> Tensor:
-        r"""The loss of maps (N, K, \*S), or of several of deep supervision, and targets (N, 2, \*S)."""
+    def forward(self, output: Maps | Embedded, targets: Tensor) -> Tensor:
+        r"""The loss of maps (N, K, \*S), or of several of deep supervision, and targets (N, 2, \*S).
+
+        Args:
+            output: The maps; with embedded voxels beside them where there is a contrast.
+            targets: True labels and those of the teacher, -1 where there is none.
+        """
+        maps = output.maps if isinstance(output, Embedded) else output
         loss = self._mean(maps, targets[:, :1])
-        return loss + self.weight * self._mean(maps, targets[:, 1:]) if self.weight > 0 else loss
+        if self.weight > 0:
+            loss = loss + self.weight * self._mean(maps, targets[:, 1:])
+        if self.contrast is not None and isinstance(output, Embedded):
+            contrasted = self.contrast(output.embedding, targets, pseudo=self.weight > 0)
+            self.contrasted = contrasted.detach()
+            loss = loss + self.contrast.weight * contrasted
+        return loss
 
     def _mean(self, maps: Maps, target: Tensor) -> Tensor:
         # one image after the other: an image in which nothing counts is a zero in the mean, on whichever process it is
@@ -202,9 +230,10 @@ class PartsLoss(nn.Module):
 class SelfTrainer(SupervisedTrainer):
     """MONAI's trainer, whose batches are mixed with unlabelled images and whose teacher follows each step.
 
-    ``state.output`` has MONAI's keys: the mixed images, their targets, predictions and the loss. Under several
-    processes the network is wrapped. :class:`monai_cl.engine.Checkpoint` saves and resumes it, bit for bit with a
-    loader of :func:`monai_cl.data.mixed_loader`.
+    ``state.output`` has MONAI's keys: the mixed images, their targets, predictions and the loss; and
+    ``class_contrast``, before it is weighted, where the method has one. Under several processes the network is wrapped.
+    :class:`monai_cl.engine.Checkpoint` saves and resumes it, bit for bit with a loader of
+    :func:`monai_cl.data.mixed_loader`.
 
     Args:
         method: Student, teacher and their options.
@@ -212,12 +241,15 @@ class SelfTrainer(SupervisedTrainer):
         max_epochs: Number of epochs, of
         epoch_length: steps.
         loss: Loss of MONAI of logits and labels, voxel by voxel, as ``DiceCELoss``.
-        optimizer: Optimiser of the student's parameters.
+        optimizer: Optimiser of the parameters of ``method.learner``.
         device: Where to train.
         scheduler: Learning-rate schedule, stepped once a step.
         inferer: Runs the student on a batch.
         precision: As that of :func:`monai_cl.engine.fine_tuning`.
         train_handlers: Handlers with an ``attach`` method.
+
+    Raises:
+        ValueError: If the optimiser lacks the head of the contrast.
     """
 
     def __init__(
@@ -235,6 +267,7 @@ class SelfTrainer(SupervisedTrainer):
         precision: str = "auto",
         train_handlers: Sequence[Any] = (),
     ) -> None:
+        _require_head(optimizer, method)
         device = torch.device(device)
         self.precision = supervised_precision(precision, device)
         self.method = method.to(device)
@@ -248,9 +281,9 @@ class SelfTrainer(SupervisedTrainer):
             device=device,
             max_epochs=max_epochs,
             train_data_loader=train_data_loader,
-            network=distributed.parallel(method.student, device),
+            network=distributed.parallel(method.learner, device),
             optimizer=optimizer,
-            loss_function=PartsLoss(loss),
+            loss_function=PartsLoss(loss, method.contrast),
             epoch_length=epoch_length,
             inferer=PrecisionInferer(inferer, self.precision),
             prepare_batch=self._mix,
@@ -277,10 +310,13 @@ class SelfTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
         output: dict[str, Any] = super()._iteration(engine, batchdata)
-        maps = output["pred"]
+        found = output["pred"]
+        maps = found.maps if isinstance(found, Embedded) else found
         # for handlers, which need no graph
         output["pred"] = maps.detach() if isinstance(maps, Tensor) else [one.detach() for one in maps]
         output["loss"] = output["loss"].detach()
+        if self.loss_function.contrasted is not None:
+            output["class_contrast"] = self.loss_function.contrasted
         return output
 
     def _mix(
@@ -299,3 +335,12 @@ class SelfTrainer(SupervisedTrainer):
         self.method.follow(self.state.iteration)
         if self.scheduler is not None:
             self.scheduler.step()
+
+
+def _require_head(optimizer: Optimizer, method: SelfTraining) -> None:
+    learning = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    if method.contrast is not None and not all(id(one) in learning for one in method.contrast.parameters()):
+        raise ValueError(
+            "optimizer must move the head of class_contrast, which it does not hold; make it of method.learner in "
+            "place of the network, or set class_contrast to 0"
+        )
