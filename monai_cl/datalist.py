@@ -1,6 +1,7 @@
 """Reading datalists: sections with resolved paths, nested subsets of few labels, the guard against shared patients."""
 
 import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,7 +46,7 @@ def load_datalist(
         dataset_dir: Folder that relative paths start from; by default that of the JSON file, and always for a cache.
         labelled: ``True`` requires a label in each item, ``False`` takes labels away, ``None`` leaves them be.
         limit: Keep this many items, patient by patient, by :func:`few_labels`; ``None`` keeps all.
-        seed: Seed of the order in which ``limit`` takes patients.
+        seed: Seed of the order in which ``limit`` takes patients, where the list states none.
         hide_names: Whether to replace what could name a patient in a list made by hand.
 
     Returns:
@@ -75,7 +76,8 @@ def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list
     """Draw ``n`` items, patient by patient, so that the draw of ``n`` is the start of the draw of ``n + 1``.
 
     Patients are put in an order that depends on ``seed`` and their name alone: neither the order of the items nor other
-    patients change it. Their items are taken in turn, by image path.
+    patients change it. Their items are taken in turn, by image path. Items with a number under ``"order"`` come first,
+    the smallest before all, whatever the seed: so a list can state a published choice of patients.
 
     Args:
         items: Items with ``"subject"``; one without counts as a patient of its own.
@@ -86,7 +88,7 @@ def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list
         ``n`` items.
 
     Raises:
-        ValueError: If ``n`` is not positive or larger than the number of items.
+        ValueError: If ``n`` is not positive or larger than the number of items, or an order is not a number.
 
     Example:
         >>> items = [{"image": f"{s}_{v}.nii.gz", "subject": s} for s in "abc" for v in (1, 2)]
@@ -97,7 +99,7 @@ def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list
     if not 1 <= n <= len(pool):
         patients = len({subject_of(item) for item in pool})
         raise ValueError(f"n must be between 1 and {len(pool)} ({len(pool)} items of {patients} subjects), got {n}")
-    return sorted(pool, key=lambda item: (_draw(drawn_by(item), seed), _image_key(item)))[:n]
+    return sorted(pool, key=lambda item: (_place(item), _draw(drawn_by(item), seed), _image_key(item)))[:n]
 
 
 def subjects_by_case(
@@ -151,6 +153,14 @@ def drawn_by(item: Mapping[str, Any]) -> str:
     """The patient of an item as the list has it, by whom draws go: they must not depend on the key. Never show it."""
     subject = item.get("subject")
     return subject.behind if isinstance(subject, Pseudonym) else subject_of(item)
+
+
+def _place(item: Mapping[str, Any]) -> float:
+    """Place of an item that the list itself states; after all others where it states none."""
+    order = item.get("order", math.inf)
+    if isinstance(order, bool) or not isinstance(order, int | float) or math.isnan(order):
+        raise ValueError(f"order of an item must be a number, got {order!r} for {_image_key(item)}; correct the list")
+    return order
 
 
 def _draw(subject: str, seed: int) -> str:

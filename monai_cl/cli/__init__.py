@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.command()(runs.demo)
 app.command()(studies.scan)
+app.command()(studies.split)
 app.command()(studies.cache)
 app.command()(studies.curate)
 app.command()(studies.whose)

@@ -48,6 +48,21 @@ def scan(
     console.print(result.next_command, soft_wrap=True)
 
 
+def split(
+    name: Annotated[str, typer.Argument(help="acdc or la.")],
+    folder: Annotated[Path, typer.Argument(help="The public data as it was downloaded.")],
+    out: Annotated[Path | None, typer.Option(help="The datalist to write; NAME.json when left out.")] = None,
+) -> None:
+    """List public data by its published split, the labelled cases of the papers first."""
+    from monai_cl.intake import protocols
+
+    target = Path(f"{name}.json") if out is None else out
+    with alone_with(target):
+        counts = protocols.write_split(name, folder, target)
+    volumes = ", ".join(f"{number} in {section}" for section, number in counts.items())
+    console.print(f"wrote {target}: {volumes} volumes", markup=False, highlight=False)
+
+
 def cache(
     datalist: Annotated[Path, typer.Argument(help="The study, from `monai-cl scan`.")],
     recipe: Annotated[str, typer.Option(help="How to prepare the volumes: see `monai-cl recipes`.")],

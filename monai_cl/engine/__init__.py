@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from monai_cl.engine.progress import ProgressLine as ProgressLine, scalars as scalars
     from monai_cl.engine.pseudo_label_signals import DriftError as DriftError, PseudoLabelSignals as PseudoLabelSignals
+    from monai_cl.engine.pseudo_label_snapshots import PseudoLabelSnapshots as PseudoLabelSnapshots
     from monai_cl.engine.run_handlers import (
         EvaluationHandlers as EvaluationHandlers,
         FinetuneHandlers as FinetuneHandlers,
