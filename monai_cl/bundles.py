@@ -6,8 +6,6 @@ on the command line, it hides the reason of an error behind its own, and two run
 ``initialize``.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import sys
@@ -15,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
@@ -34,9 +32,6 @@ from monai_cl._overrides import (
     run_parameters,
 )
 from monai_cl._words import suggestion
-
-if TYPE_CHECKING:
-    pass
 
 _SEARCH = (
     Path(__file__).parent / "_share" / "bundles",  # in the wheel

@@ -1,7 +1,5 @@
 """A first phase of fine-tuning in which what came from a file of weights stays as it is."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from typing import Any

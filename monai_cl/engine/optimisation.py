@@ -1,7 +1,5 @@
 """Optimiser and schedule with the defaults that contrastive pretraining and fine-tuning share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import torch
