@@ -20,6 +20,7 @@ SHARED = (
     "dataset_dir", "datalist", "recipe", "recipe_options",
     "finetune_epochs", "finetune_epoch_length", "finetune_batch_size",
 )  # fmt: skip
+TUNABLE = ("finetune_epochs", "finetune_batch_size")  # of these, what trials may set for one arm
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -73,6 +74,27 @@ def _checkpoints(value: Any) -> dict[str, Path]:
     return {stem if unique else f"run_{i}": path for i, (stem, path) in enumerate(zip(stems, paths, strict=True))}
 
 
+def _grids(value: Any) -> tuple[dict[str, list[Any]], ...]:
+    """Grids of values of ids, a value alone being a list of one."""
+    found = []
+    for grid in _listed(value):
+        if not isinstance(grid, dict) or not grid:
+            raise ValueError(f"must be ids with lists of values, or a list of such, got {value!r}")
+        leaves = _leaves(grid, [key for key in (*DECIDED, *SHARED) if key not in TUNABLE])
+        empty = [key for key, values in leaves.items() if values == []]
+        if empty:
+            raise ValueError(f"must have values to try for {', '.join(empty)}, got []")
+        found.append({key: values if isinstance(values, list) else [values] for key, values in leaves.items()})
+    return tuple(found)
+
+
+def budget_of(value: Any) -> Any:
+    """A number of labels, or all of them."""
+    if value is None or value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError(f"must be a number of labels from 1, or all, got {value!r}")
+
+
 def _start(value: Any) -> str:
     if isinstance(value, dict | Keys):
         return "~runs"
@@ -98,6 +120,7 @@ Seeds = Annotated[
 Bundle = Annotated[Path, BeforeValidator(_bundle)]
 Place = Annotated[Path | None, BeforeValidator(lambda value: str(value) if value else None)]
 Settings = Annotated[dict[str, Any], BeforeValidator(lambda value: _leaves(value, DECIDED))]
+Trials = Annotated[tuple[dict[str, list[Any]], ...], BeforeValidator(_grids)]
 Tuning = Annotated[dict[str, Any], BeforeValidator(lambda value: _leaves(value, (*DECIDED, *SHARED)))]
 
 
@@ -142,6 +165,7 @@ class Arm(Keys):
         pretrained: Nothing, files of weights by the name of their run, or how to pretrain.
         overlays: Config files laid on its fine-tuning, by name or path; the evaluation is that of all arms.
         settings: Values of ids for its fine-tuning.
+        trials: Trials of its own, in place of those of all arms; as many.
         title: Its name in words.
         pretraining_seconds: Time of one run behind the files, where somebody knows.
     """
@@ -154,6 +178,7 @@ class Arm(Keys):
     ]
     overlays: Names = ()
     settings: Tuning = Field(default_factory=dict)
+    trials: Trials | None = None
     title: Text = ""
     pretraining_seconds: Annotated[float, Field(strict=True, ge=0), must("be a number from 0")] | None = None
     _name: str = PrivateAttr("")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import combinations
 
 from torch import Tensor
 
@@ -32,6 +33,7 @@ def check(work: Work) -> tuple[str, ...]:
             output folder holds results of other settings.
     """
     _check_settings(work.plan)
+    _check_trials(work.plan)
     notes = _check_patients(work.plan)
     for arm in work.plan.config.arms.values():
         _check_weights(work.plan, arm)
@@ -62,6 +64,14 @@ def _check_settings(plan: Plan) -> None:
                 f"arm {arm.name!r} cannot begin with the networks of {arm.pretraining.after}: the pretraining of "
                 f"{arm.pretraining.bundle.name} has no id `start`; use a bundle that has one"
             )
+
+
+def _check_trials(plan: Plan) -> None:
+    """Refuse trials of what an arm's fine-tuning does not know."""
+    for name, trials in plan.trials.items():
+        step = plan.training(name)
+        for values in trials.values():
+            step.check({key: value for key, value in values.items() if not step.knows(key)})
 
 
 def _check_overlays(plan: Plan, arm: Arm) -> None:
@@ -96,13 +106,15 @@ def _check_patients(plan: Plan) -> tuple[str, ...]:
     check_study(datalist, out_channels=len(plan.classes) + 1)
     if plan.config.evaluation.datalist is not None:
         check_study(plan.config.evaluation.datalist, out_channels=len(plan.classes) + 1)
-    held_out = plan.items
-    both = shared_subjects(load_datalist(datalist, "training", dataset_dir=folder), held_out)
-    if both:
-        raise ValueError(
-            f"no patient may be in both training and {section}, got {len(both)} ({', '.join(both[:5])}) in {datalist}; "
-            "move all volumes of a patient to one side"
-        )
+    held_out = plan.evaluated.items
+    lists = {"training": load_datalist(datalist, "training", dataset_dir=folder), section: held_out}
+    lists |= {plan.tuned.section if plan.tuned.section != section else "tuning": plan.tuned.items} if plan.tuned else {}
+    for (one, those), (other, these) in combinations(lists.items(), 2):
+        if both := shared_subjects(those, these):
+            raise ValueError(
+                f"no patient may be in both {one} and {other}, got {len(both)} ({', '.join(both[:5])}) in {datalist}; "
+                "move all volumes of a patient to one side"
+            )
     notes = []
     for name, step in plan.pretrain.items():
         settings = {**step.pick(plan.config.settings), **(getattr(plan.config.arm(name).pretraining, "settings", {}))}
@@ -160,6 +172,11 @@ def _check_finished(work: Work) -> list[str]:
         record = work.store.record(cell)
         if record is None:
             continue
+        if not work.is_known(cell):
+            raise OtherSettingsError(
+                f"{work.store.folder(cell)} holds a fine-tuning whose settings were not chosen among these trials; go "
+                "back to those that they were chosen among, or give another output folder (--out)"
+            )
         found, _ = work.settings.changes(cell, record)
         changed = [change for change in found if not work.settings.is_tolerable(change, record)]
         if changed:

@@ -24,6 +24,7 @@ from monai_cl.evaluation._arms import (
     Text,
 )
 from monai_cl.evaluation._keys import Keys, Where, load, must, read_keys
+from monai_cl.evaluation._tuning import Tune
 
 LONGER = "_2x"  # ends the name of the arm with twice the steps
 COMPUTE = "_plus_"  # joins the reference and the arm whose pretraining time it gets
@@ -104,6 +105,7 @@ class CurveConfig(Keys):
         reference: The arm that the others are compared with; when left out the only one without pretraining, or the
             only one of those without overlays.
         evaluation: Which cases count.
+        tune: Trials of settings, the same number for every arm; ``None`` without.
         equal_compute: The reference given the time that another arm takes; ``None`` without.
         convergence: The reference with twice the steps; ``None`` without.
         keep_models: Whether fine-tuned networks are kept.
@@ -118,6 +120,7 @@ class CurveConfig(Keys):
     arms: dict[str, Arm]
     reference: Text = ""
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    tune: Tune | None = None
     equal_compute: Annotated[EqualCompute | None, _switch(EqualCompute)] = Field(default_factory=EqualCompute)
     convergence: Annotated[Longer | None, _switch(Longer)] = Field(default_factory=Longer)
     keep_models: Flag = True
@@ -163,7 +166,33 @@ class CurveConfig(Keys):
         if self.convergence is not None:
             ends = (self.budgets[0], self.budgets[-1])
             self.convergence.budgets = self._among("convergence", self.convergence.budgets or ends)
+        self._check_trials()
         return self
+
+    def _check_trials(self) -> None:
+        """Refuse trials of unequal number, or on volumes that are evaluated on."""
+        own = [name for name, arm in self.arms.items() if arm.trials is not None]
+        if self.tune is None:
+            if own:
+                raise ValueError(f"trials of arm {own[0]!r} need `tune`, which says what they are judged on; add it")
+            return
+        if self.tune.budget is None:
+            self.tune.budget = self.budgets[0]
+        if self.tune.section == self.evaluation.section and self.tune.datalist == self.evaluation.datalist:
+            raise ValueError(
+                "tune.section must be another than that of the evaluation, or nothing is left to judge what was "
+                f"chosen, got {self.tune.section!r} for both"
+            )
+        counts = {name: len(trials) for name, trials in self.trials().items()}
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise ValueError(f"every arm must have the same number of trials, got {said}; set tune.number")
+
+    def trials(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The trials of each arm by their keys; empty without tuning."""
+        if self.tune is None:
+            return {}
+        return {name: self.tune.of(arm.trials, name) for name, arm in self.arms.items()}
 
     def _settle_start(self, name: str, asking: tuple[str, ...], settled: set[str]) -> None:
         """Work out the pretraining of an arm after that of the arm whose networks it takes."""

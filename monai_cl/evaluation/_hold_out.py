@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ DATALIST = "datalist.json"
 
 @contextmanager
 def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfig, tuple[str, ...]]]:
-    """The config with a datalist in which ``hold_out`` patients have moved from training to the evaluation section.
+    """The config with a datalist in which ``hold_out`` patients have moved from training to another section.
 
     They are in no other section then, so neither pretraining nor fine-tuning sees them. Which patients follows from
-    their names alone.
+    their names alone, and those of the evaluation come first: with and without tuning they are the same.
 
     Args:
         config: The curve.
@@ -33,17 +33,20 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
     Raises:
         ValueError: If the settings name no datalist, or training has not more patients than that.
     """
-    number = config.evaluation.hold_out
-    if number == 0:
+    asked = {"evaluation": config.evaluation, "tune": config.tune}
+    numbers = {name: (each.section, each.hold_out) for name, each in asked.items() if each and each.hold_out}
+    if not numbers:
         yield config, ()
         return
     if "datalist" not in config.settings:
-        raise ValueError("evaluation.hold_out needs the datalist among the settings, to write another; add it")
+        keys = " and ".join(f"{name}.hold_out" for name in numbers)
+        raise ValueError(f"{keys} needs the datalist among the settings, to write another; add it")
     source = config.settings["datalist"]
     # who is kept apart follows from the names as they are, what is written hides those of a list made by hand
-    own, shown = read_datalist(source, hide_names=False), read_datalist(source)
-    content, volumes = _moved(shown, own, config.evaluation.section, number)
-    said = f"{number} patients of training ({volumes} volumes) were kept apart for {config.evaluation.section}"
+    own, content, said = read_datalist(source, hide_names=False), read_datalist(source), []
+    for section, apart in _patients(own, numbers):
+        content, own, volumes = _moved(content, own, section, apart)
+        said.append(f"{len(apart)} patients of training ({volumes} volumes) were kept apart for {section}")
     with tempfile.TemporaryDirectory() as temporary:
         path = config.output / DATALIST
         if not _lists_the_same(path, content):
@@ -52,7 +55,7 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         # paths of a cache start from its folder, wherever the list of them lies
         start = {"dataset_dir": str(datalist_file(source).parent)} if is_cache(source) else {}
         settings = {**config.settings, "datalist": str(path), **start}
-        yield config.model_copy(update={"settings": settings}), (said,)
+        yield config.model_copy(update={"settings": settings}), tuple(said)
 
 
 def _lists_the_same(path: Path, content: dict[str, Any]) -> bool:
@@ -69,28 +72,39 @@ def _images(content: dict[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def _moved(content: dict[str, Any], own: dict[str, Any], section: str, number: int) -> tuple[dict[str, Any], int]:
-    """The datalist, and how many volumes were moved; ``own`` is the same list with its names as they are."""
-    training = own.get("training", [])
-    patients = sorted({subject_of(item) for item in training if item.get("label")}, key=_draw)
-    if number >= len(patients):
+def _patients(own: Mapping[str, Any], numbers: Mapping[str, tuple[str, int]]) -> Iterator[tuple[str, set[str]]]:
+    """The patients that each section gets."""
+    patients = sorted({subject_of(item) for item in own.get("training", []) if item.get("label")}, key=_draw)
+    wanted = sum(number for _, number in numbers.values())
+    if wanted >= len(patients):
+        keys = " and ".join(f"{name}.hold_out" for name in numbers)
         raise ValueError(
-            f"evaluation.hold_out must leave patients to train on: training has {len(patients)} labelled ones, "
-            f"got {number}"
+            f"{keys} must leave patients to train on: training has {len(patients)} labelled ones, got {wanted}"
         )
-    apart = set(patients[:number])
+    for section, number in numbers.values():
+        yield section, set(patients[:number])
+        patients = patients[number:]
 
-    def of(name: str, *, kept: bool) -> list[Any]:
-        pairs = zip(content.get(name, []), own.get(name, []), strict=True)
-        return [item for item, named in pairs if kept != (isinstance(named, dict) and subject_of(named) in apart)]
 
-    moved = of("training", kept=False)
-    sections = {
-        name: of(name, kept=True)
-        for name, value in content.items()
-        if isinstance(value, list) and any(isinstance(item, dict) for item in value)
-    }
-    return {**content, **sections, section: [*sections.get(section, []), *moved]}, len(moved)
+def _moved(
+    content: dict[str, Any], own: dict[str, Any], section: str, apart: set[str]
+) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """The datalist, the same with its names as they are (``own``), and how many volumes were moved."""
+    named = [name for name, value in content.items() if isinstance(value, list) and any(map(_is_item, value))]
+    moves = {name: [_is_item(item) and subject_of(item) in apart for item in own[name]] for name in named}
+
+    def after(listed: dict[str, Any]) -> dict[str, Any]:
+        sections = {
+            name: [item for item, gone in zip(listed[name], moves[name], strict=True) if not gone] for name in named
+        }
+        moved = [item for item, gone in zip(listed["training"], moves["training"], strict=True) if gone]
+        return {**listed, **sections, section: [*sections.get(section, []), *moved]}
+
+    return after(content), after(own), sum(moves["training"])
+
+
+def _is_item(item: Any) -> bool:
+    return isinstance(item, dict)
 
 
 def _draw(subject: str) -> str:

@@ -166,7 +166,8 @@ class Pool:
         for cell in left:
             if len(self._jobs) == self.slots:
                 break
-            if cell.folder not in self.running and all(self._is_settled(folder) for folder in cell.needs):
+            before = (*cell.needs, *cell.after)
+            if cell.folder not in self.running and all(self._is_settled(folder) for folder in before):
                 elsewhere += not self._hand_out(cell)
         return not (not left or (self.rank > 0 and elsewhere == len(left)))
 
@@ -220,7 +221,7 @@ class Pool:
                 self.done.add(cell.folder)
             elif (why := self.store.failure(cell)) is not None:
                 self.failed[cell.folder] = why
-            elif broken := [folder for folder in cell.needs if folder in self.failed and not cell.gets]:
+            elif broken := [folder for folder in cell.needs if folder in self.failed]:
                 self.failed[cell.folder] = f"it needs {', '.join(broken)}, which failed"
 
     def _is_settled(self, folder: str) -> bool:

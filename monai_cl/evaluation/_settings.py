@@ -45,16 +45,19 @@ class Settings:
     Attributes:
         plan: The plan.
         epochs: Tells the epochs of a fine-tuning.
+        values: Tells the settings that were tried, or chosen among trials, for a fine-tuning.
     """
 
     plan: Plan
     epochs: Callable[[Cell], int]
+    values: Callable[[Cell], Mapping[str, Any]]
 
     def overrides(self, cell: Cell, step: Step) -> dict[str, Any]:
         """Settings of the file that a step of a cell takes."""
         config, arm = self.plan.config, self.plan.config.arm(cell.base)
         pretraining = arm.pretraining if cell.role == PRETRAIN else None
-        own = step.pick(arm.settings) if pretraining is None else pretraining.settings
+        tuned = {} if cell.role == PRETRAIN else self.values(cell)
+        own = step.pick({**arm.settings, **tuned}) if pretraining is None else pretraining.settings
         root = {"bundle_root": str(step.bundle)} if step.knows("bundle_root") else {}
         return {**root, **step.pick(config.settings), **own}
 
@@ -76,8 +79,8 @@ class Settings:
             {
                 "configs": plan.evaluate.digest(),
                 "overrides": _without_places(own),
-                "section": plan.config.evaluation.section,
-                "datalist": plan.evaluated_on,
+                "section": plan.seen(cell).section,
+                "datalist": plan.seen(cell).digest,
                 "recipe": _recipe(plan.evaluate, overrides),
                 "versions": versions(),
             }

@@ -10,8 +10,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from monai_cl.evaluation._choices import Choices
 from monai_cl.evaluation._launch import Launch
-from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell, Plan
+from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, TRIAL, Cell, Plan
 from monai_cl.evaluation._running import CellError, Done, Job
 from monai_cl.evaluation._settings import FORMAT, Settings, changes, short_digest
 from monai_cl.evaluation._steps import Step
@@ -48,6 +49,8 @@ class Work:
             CellError: If its steps rest on what has failed.
         """
         folder = self.store.folder(cell)
+        if cell.role not in (PRETRAIN, TRIAL):
+            self.choices.keep(cell.base)
         if again := self.store.record(cell) is not None and cell.role != PRETRAIN:
             settings = self.settings.evaluation(cell)
             target = self._target(cell, settings)
@@ -74,7 +77,7 @@ class Work:
         known = {"format": FORMAT, "settings": job.settings, "seconds": done.seconds, "finished": _now()}
         if self.store.record(cell) is not None and cell.role != PRETRAIN:
             target = self._target(cell, job.settings)
-            check_cases(target, self.plan.cases, len(self.plan.classes))
+            check_cases(target, self.plan.seen(cell).names, len(self.plan.classes))
             write_json(target / EVALUATION, known)
         else:
             timing = read_json(folder / "timing.json")
@@ -82,13 +85,13 @@ class Work:
                 reached = "no step" if timing is None else f"step {timing['step']} of {timing['total']}"
                 raise CellError(f"it stopped at {reached}; the same command goes on")
             if cell.role != PRETRAIN:
-                check_cases(folder, self.plan.cases, len(self.plan.classes))
+                check_cases(folder, self.plan.seen(cell).names, len(self.plan.classes))
                 known["evaluation"] = self.settings.evaluation(cell)
             who = {"arm": cell.arm, "role": cell.role, "run": cell.run, "labels": cell.budget, "seed": cell.seed}
             self.store.finish(cell, {**known, **who, "timing": timing, "host": done.host})
         if cell.role != PRETRAIN:
             (folder / CHECKPOINT).unlink(missing_ok=True)  # nothing is left to go on with
-        if cell.role != PRETRAIN and not self.plan.config.keep_models:
+        if cell.role == TRIAL or (cell.role != PRETRAIN and not self.plan.config.keep_models):
             (folder / MODEL).unlink(missing_ok=True)
 
     def _target(self, cell: Cell, settings: Mapping[str, Any]) -> Path:
@@ -119,7 +122,7 @@ class Work:
 
     def steps(self, cell: Cell, target: Path | None = None) -> Iterator[tuple[str, Step, dict[str, Any]]]:
         """Title, step and overrides of each process of a cell, which write into a folder: its own when left out."""
-        folder, config = self.store.folder(cell), self.plan.config
+        folder = self.store.folder(cell)
         if cell.role == PRETRAIN:
             step = self.plan.pretrain[cell.arm]
             where = {"output_dir": str(folder), "pretrained": str(folder / "pretrained.pt"), "seed": cell.seed}
@@ -133,16 +136,29 @@ class Work:
         if step.knows("val_interval") and "val_interval" not in overrides:
             overrides["val_interval"] = self.epochs(cell) + 1  # the evaluation follows
         yield "fine-tuning", step, overrides
-        step, wanted = self.plan.evaluate, config.evaluation
+        step, cases = self.plan.evaluate, self.plan.seen(cell)
         own = self.settings.overrides(cell, step)
-        named = {"datalist": wanted.datalist, "dataset_dir": wanted.dataset_dir}
-        apart = {key: str(path) for key, path in named.items() if path is not None}
-        yield "evaluation", step, {**own, **model, **apart, "evaluation_section": wanted.section}
+        yield "evaluation", step, {**own, **model, **cases.places, "evaluation_section": cases.section}
 
     @functools.cached_property
     def settings(self) -> Settings:
         """Settings that its results depend on."""
-        return Settings(self.plan, self.epochs)
+        return Settings(self.plan, self.epochs, self.values)
+
+    @functools.cached_property
+    def choices(self) -> Choices:
+        """The settings that were chosen for each arm."""
+        return Choices(self.plan, self.store)
+
+    def values(self, cell: Cell) -> Mapping[str, Any]:
+        """Settings of a trial, or those that were chosen for the arm of a cell.
+
+        Raises:
+            CellError: If no trial of its arm was finished.
+        """
+        if not self.plan.trials:
+            return {}
+        return self.plan.trials[cell.base][cell.trial] if cell.trial else self.choices.of(cell.base)
 
     def _start(self, cell: Cell) -> Path | None:
         """The file of weights that a fine-tuning starts from."""
@@ -153,17 +169,20 @@ class Work:
 
     def epochs(self, cell: Cell) -> int:
         """Epochs of a fine-tuning."""
-        if cell.role == LONG:
-            return 2 * self.plan.epochs
         if cell.role == HANDED:
             return int(self.handed(cell.gets)["epochs"])
-        return self.plan.epochs
+        tuned = self.values(cell) if self.plan.tunes_steps(cell.base) else {}
+        return int(tuned.get("finetune_epochs", self.plan.epochs)) * (2 if cell.role == LONG else 1)
 
     def known_epochs(self, cell: Cell) -> int:
         """Epochs of a fine-tuning, 0 while they are not known."""
+        return self.epochs(cell) if self.is_known(cell) else 0
+
+    def is_known(self, cell: Cell) -> bool:
+        """Tell whether the steps and settings of a cell are known already."""
         if cell.role == HANDED and not self._handed_file(cell.gets).is_file():
-            return 0
-        return self.epochs(cell)
+            return False
+        return cell.role in (PRETRAIN, TRIAL) or self.choices.are_made(cell.base)
 
     def handed(self, arm: str) -> dict[str, Any]:
         """Time that one network of ``arm`` takes beyond the reference, in steps of it; measured once and kept.
@@ -184,26 +203,31 @@ class Work:
         plan = self.plan
         records = {cell: self.store.record(cell) for cell in plan.cells}
         timings = {cell: record["timing"] for cell, record in records.items() if record is not None}
-        pace = [_pace(t) for cell, t in timings.items() if cell.arm == plan.config.reference]
-        tuned = [_pace(t) for cell, t in timings.items() if cell.arm == arm and cell.role == GIVEN and arm in plan.own]
+        reference = plan.config.reference
+        counts = arm in plan.own or plan.tunes_steps(arm) or plan.tunes_steps(reference)
+        given = {cell: t for cell, t in timings.items() if cell.role == GIVEN}
+        of_reference = {cell: t for cell, t in given.items() if cell.arm == reference}
+        pace = [_pace(t) for t in of_reference.values()]
+        tuned = [_pace(t) * t["total"] for cell, t in given.items() if cell.arm == arm and counts]
         known = plan.config.arm(arm).pretraining_seconds
         stages = [
             [_pace(t) * t["total"] for cell, t in timings.items() if cell.role == PRETRAIN and cell.arm == stage]
             for stage in plan.config.stages(arm)
         ]
         stages = [[known]] if known is not None else stages
-        if not pace or not all(stages) or (arm in plan.own and not tuned):
+        if not pace or not all(stages) or (counts and not tuned):
             raise CellError(f"the time of {arm} cannot be told, as every run of it or of the reference failed")
         seconds, step = sum(map(_mean, stages)), _mean(pace)
-        longer = max(_mean(tuned) - step, 0.0) * plan.steps if tuned else 0.0
+        epochs = self.epochs(next(iter(of_reference)))
+        longer = max(_mean(tuned) - step * epochs * plan.epoch_length, 0.0) if tuned else 0.0
         extra = math.ceil((seconds + longer) / step / plan.epoch_length - 1e-9)  # rounding is no epoch
         return {
             "pretraining_seconds": seconds,
-            **({"finetuning_seconds": longer} if arm in plan.own else {}),
+            **({"finetuning_seconds": longer} if counts else {}),
             "seconds_per_step": step,
             "extra_steps": extra * plan.epoch_length,
-            "steps": (plan.epochs + extra) * plan.epoch_length,
-            "epochs": plan.epochs + extra,
+            "steps": (epochs + extra) * plan.epoch_length,
+            "epochs": epochs + extra,
             "source": "stated in the file" if known is not None else _measured(stages) if stages else "none",
         }
 

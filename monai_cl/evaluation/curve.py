@@ -22,12 +22,13 @@ from monai_cl.evaluation._checks import check
 from monai_cl.evaluation._config import read_config
 from monai_cl.evaluation._hold_out import kept_apart
 from monai_cl.evaluation._launch import Launch, quickest, run_process
-from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell, Plan, make_plan
+from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, TRIAL, Cell, Plan, make_plan
 from monai_cl.evaluation._progress import Forecast, first_line, progress
 from monai_cl.evaluation._running import CellError, Pool, ranks
 from monai_cl.evaluation._steps import in_words
 from monai_cl.evaluation._store import Store, read_json
 from monai_cl.evaluation._summary import summarise
+from monai_cl.evaluation._tuning import at_an_end
 from monai_cl.evaluation._work import LOG, Work
 from monai_cl.evaluation.records import Convergence, Curve, CurveArm, Score, left_out
 from monai_cl.evaluation.results import SUMMARY, save_curve
@@ -204,8 +205,9 @@ def _describe(work: Work, console: Console, *, commands: bool = False) -> None:
         console.print(line, markup=False)
     for cell in _examples(plan.cells) if commands else ():
         console.rule(Text(cell.folder))
-        if not _is_known(work, cell):
-            console.print("its steps are known once the pretraining and the reference have been measured")
+        if not work.is_known(cell):
+            before = "the pretraining and the reference" if cell.role == HANDED else "its trials"
+            console.print(f"its steps and settings are known once {before} have been measured")
             continue
         for _, step, overrides in work.steps(cell):
             text = in_words(step.arguments(overrides))
@@ -226,7 +228,7 @@ def _assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, el
     """The curve of all that is finished; ``None`` if nothing is."""
     plan, config = work.plan, work.plan.config
     records = {cell: work.store.record(cell) or {} for cell in plan.cells if work.finished(cell)}
-    tuned = [cell for cell in records if cell.role != PRETRAIN]
+    tuned = [cell for cell in records if cell.role not in (PRETRAIN, TRIAL)]
     if not tuned:
         return None
     scores = [score for cell in tuned for score in _scores(work, cell)]
@@ -242,6 +244,7 @@ def _assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, el
     return Curve(
         scores=tuple(scores),
         arms=tuple(arms),
+        trials=tuple(trial for name in _chosen(work) for trial in work.choices.trials(name)),
         failed=dict(failed),
         notes=(*notes, *_notes(work, arms, scores, found["convergence"])),
         record=_record(work, records, elapsed),
@@ -259,14 +262,19 @@ def _arms(work: Work) -> list[CurveArm]:
     plan = work.plan
     found = []
     for name in plan.roles():
-        cell = next(cell for cell in plan.cells if cell.arm == name and cell.role != PRETRAIN)
+        cell = next(cell for cell in plan.cells if cell.arm == name and cell.role not in (PRETRAIN, TRIAL))
         runs = plan.config.arm(cell.base).runs
         handed = _handed(work, cell)
-        if cell.role == HANDED and handed is None:  # nothing of it can have run
+        if (cell.role == HANDED and handed is None) or not work.is_known(cell):  # nothing of it can have run
             continue
         steps = int(handed["steps"]) if handed else work.epochs(cell) * plan.epoch_length
         found.append(CurveArm(name, _title(work, cell), _role(work, cell), runs, steps, cell.gets, _how(handed)))
     return found
+
+
+def _chosen(work: Work) -> list[str]:
+    """The arms whose settings were chosen."""
+    return [name for name in work.plan.trials if work.choices.are_made(name)]
 
 
 def _handed(work: Work, cell: Cell) -> dict[str, Any] | None:
@@ -332,6 +340,14 @@ def _notes(
         for each in convergence
         if each.converged is not True
     ]
+    for name in _chosen(work):
+        found += [f"{name}: {said}" for said in at_an_end(work.choices.trials(name))]
+    steps = {work.epochs(cell) * work.plan.epoch_length for cell in work.plan.cells if _counts_steps(work, cell)}
+    if len(steps) > 1:
+        found.append(
+            "steps were among what was tried, and the arms are fine-tuned for "
+            f"{' or '.join(map(str, sorted(steps)))}: a difference at equal steps is one of recipes"
+        )
     compared = {arm.gets for arm in arms if arm.role == HANDED}
     for arm in config.arms.values():
         if arm.name == config.reference or not arm.takes_time or arm.name in compared or arm.is_shared:
@@ -341,6 +357,10 @@ def _notes(
         found.append(f"{arm.name}: the comparison at equal compute {why}")
     found += [f"{arm.title}: {arm.note}" for arm in arms if arm.note]
     return found
+
+
+def _counts_steps(work: Work, cell: Cell) -> bool:
+    return cell.role == GIVEN and work.plan.tunes_steps(cell.base) and work.is_known(cell)
 
 
 def _convergence(found: Convergence) -> str:
@@ -371,6 +391,7 @@ def _record(work: Work, records: Mapping[Cell, Mapping[str, Any]], elapsed: floa
         "settings": {key: value for key, value in config.settings.items() if key not in ("dataset_dir", "datalist")},
         "datalist": plan.datalist,
         "equal_compute": handed,
+        **({"tuning": _tuning(plan)} if plan.trials else {}),
         "versions": versions(),
         "hardware": sorted({str(record["host"]) for record in records.values()}) or [hardware()],
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -381,15 +402,23 @@ def _record(work: Work, records: Mapping[Cell, Mapping[str, Any]], elapsed: floa
     }
 
 
+def _tuning(plan: Plan) -> dict[str, Any]:
+    tune, cases = plan.config.tune, plan.tuned
+    if tune is None or cases is None:
+        return {}
+    return {
+        "section": cases.section,
+        "cases": len(cases.names),
+        "patients": len(set(cases.patients.values())),
+        "labels": next(cell.budget for cell in plan.cells if cell.role == TRIAL),
+        "seeds": list(tune.seeds),
+    }
+
+
 def _steps(work: Work, cell: Cell) -> str:
-    if cell.role == PRETRAIN:
+    if cell.role == PRETRAIN or (cell.role == TRIAL and work.plan.tunes_steps(cell.base)):
         return ""
-    return str(work.epochs(cell) * work.plan.epoch_length) if _is_known(work, cell) else "to be measured"
-
-
-def _is_known(work: Work, cell: Cell) -> bool:
-    """Tell whether the steps of a cell are known already."""
-    return cell.role != HANDED or work.known_epochs(cell) > 0
+    return str(work.epochs(cell) * work.plan.epoch_length) if work.is_known(cell) else "to be measured"
 
 
 def _examples(cells: Sequence[Cell]) -> list[Cell]:

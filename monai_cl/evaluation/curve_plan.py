@@ -18,7 +18,7 @@ from monai_cl.evaluation._checks import check
 from monai_cl.evaluation._config import is_curve, read_config
 from monai_cl.evaluation._hold_out import kept_apart
 from monai_cl.evaluation._launch import run_process
-from monai_cl.evaluation._plan import GIVEN, HANDED, PRETRAIN, Cell, Plan, make_plan
+from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, TRIAL, Cell, Plan, make_plan
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._store import Store
 from monai_cl.evaluation._work import Work
@@ -130,7 +130,7 @@ def _measured(work: Work) -> list[tuple[str, Step, dict[str, Any]]]:
     """Name, step and overrides of each kind of training."""
     plan = work.plan
     firsts = {cell.arm: cell for cell in reversed(plan.cells) if cell.role == PRETRAIN}
-    tuned = {cell.arm: cell for cell in reversed(plan.cells) if cell.role == GIVEN}
+    tuned = {cell.arm: cell for cell in reversed(plan.cells) if cell.role in (TRIAL, GIVEN)}  # trials where there are
     where = {"output_dir": str(plan.config.output)}
     found = [
         (name, plan.pretrain[name], {**work.settings.overrides(cell, plan.pretrain[name]), **where, "seed": cell.seed})
@@ -162,7 +162,7 @@ class _Times:
         plan = self.work.plan
         tuning = self.found[_tuning(cell.base, plan)]
         volume = tuning.prepare_seconds / max(tuning.volumes, 1)
-        evaluated = len(plan.cases) * (volume + tuning.step_seconds)
+        evaluated = len(plan.seen(cell).names) * (volume + tuning.step_seconds)
         if self.work.store.record(cell) is not None and self.work.is_kept(cell):
             return evaluated  # on another set
         steps = self._epochs(cell) * plan.epoch_length
@@ -174,9 +174,11 @@ class _Times:
 
     def _epochs(self, cell: Cell) -> float:
         known = self.work.known_epochs(cell)
-        if known or cell.role != HANDED:
-            return known
         config, plan = self.work.plan.config, self.work.plan
+        if known:
+            return known
+        if cell.role != HANDED:
+            return plan.epochs * (2 if cell.role == LONG else 1)
         stated = config.arm(cell.gets).pretraining_seconds
         stages = [self.found[stage].steps * self.found[stage].seconds for stage in config.stages(cell.gets)]
         spent = sum(stages) if stated is None else stated

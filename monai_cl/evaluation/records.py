@@ -11,6 +11,7 @@ METRICS = ("dice", "surface_distance", "hausdorff_95")
 MEAN = "mean"  # over the classes of a case
 STEPS, COMPUTE = "equal steps", "equal compute"  # comparisons
 LONG, HANDED = "twice the steps", "equal compute"  # roles of arms that come by themselves
+TRIAL = "trial"  # role of runs by which settings are chosen
 PAIRED = "paired"  # name of the runs of an arm whose seeds take its pretraining runs in turn
 ENOUGH = 5  # seeds, and pretraining runs, that are asked for before a difference is believed
 
@@ -235,6 +236,29 @@ class CurveArm:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """Settings that were tried for an arm before its runs.
+
+    Attributes:
+        arm: Name of the arm.
+        values: Values of ids of the fine-tuning.
+        dice: Mean Dice on the tuning list; NaN where it failed.
+        seeds: Number of seeds behind it.
+        steps: Steps of its fine-tuning.
+        chosen: Whether the arm's runs have these settings.
+        failed: Reason for which it failed, in short; empty where it did not.
+    """
+
+    arm: str
+    values: Mapping[str, Any]
+    dice: float
+    seeds: int
+    steps: int
+    chosen: bool = False
+    failed: str = ""
+
+
+@dataclass(frozen=True)
 class Curve:
     """A measured curve.
 
@@ -244,11 +268,13 @@ class Curve:
         estimates: Means and differences with intervals.
         labels_saved: Labels saved at equal Dice.
         convergence: Whether the reference was trained long enough, by its Dice; empty where it was not tried.
+        trials: Settings that were tried for each arm on the tuning list; empty where none were.
         failed: Name and reason of each run that failed.
         notes: What a reader must know besides, in words.
         record: ``reference``, ``budgets``, ``seeds``, ``cases``, ``patients``, ``classes``, ``section``, ``steps``,
             ``versions``, ``hardware``, ``date``, ``elapsed_seconds`` (of the last start), ``cell_seconds`` (of all
-            runs together), ``equal_compute``, ``datalist`` and ``config``; ``excluded`` where cases were left out.
+            runs together), ``equal_compute``, ``datalist`` and ``config``; ``excluded`` where cases were left out, and
+            ``tuning`` (``section``, ``cases``, ``patients``, ``labels``, ``seeds``) where settings were tried.
     """
 
     scores: tuple[Score, ...]
@@ -256,6 +282,7 @@ class Curve:
     estimates: tuple[Interval, ...]
     labels_saved: tuple[LabelsSaved, ...] = ()
     convergence: tuple[Convergence, ...] = ()
+    trials: tuple[Trial, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)

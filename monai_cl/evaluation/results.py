@@ -28,6 +28,7 @@ from monai_cl.evaluation.records import (
     Interval,
     LabelsSaved,
     Score,
+    Trial,
 )
 
 TABLE, SUMMARY, SUMMARY_TABLE = "curve.csv", "summary.json", "summary.csv"
@@ -49,7 +50,10 @@ _SAVED = (
     "notes",
 )  # fmt: skip
 _CONVERGENCE = ("arm", "budget", "steps", "converged", "gain", "low", "high", "tolerance", "reason")
-_PARTS = {"arms": _ARM, "estimates": _ESTIMATE, "labels_saved": _SAVED, "convergence": _CONVERGENCE}
+_TRIAL = ("arm", "values", "dice", "seeds", "steps", "chosen", "failed")
+_PARTS = {
+    "arms": _ARM, "estimates": _ESTIMATE, "labels_saved": _SAVED, "convergence": _CONVERGENCE, "trials": _TRIAL,
+}  # fmt: skip
 
 
 def save_curve(curve: Curve, folder: Path) -> None:
@@ -89,6 +93,7 @@ def load_curve(folder: str | Path, *, datalist: str | Path | None = None) -> Cur
         estimates=tuple(_decoded(Interval, each) for each in content["estimates"]),
         labels_saved=tuple(_decoded(LabelsSaved, each) for each in content["labels_saved"]),
         convergence=tuple(map(_convergence, content["convergence"])),
+        trials=tuple(_decoded(Trial, each) for each in content.get("trials", [])),
         failed=content["failed"],
         notes=tuple(content["notes"]),
         record=content["record"],

@@ -22,6 +22,7 @@ _FACTS = ("date", "hardware", "section", "steps", "cell_seconds", "elapsed_secon
 def curve_tables(curve: Curve) -> list[Table]:
     """Results of the curve: Dice, differences, labels saved, whether the reference was trained long enough."""
     tables = [_means(curve, "dice"), *_differences(curve), *_labels_saved(curve), *_convergence(curve)]
+    tables += [_trials(curve)] if curve.trials else []
     return [table for table in tables if table.rows]
 
 
@@ -129,6 +130,26 @@ def _convergence(curve: Curve) -> Iterator[Table]:
     rows = [(str(c.budget), Estimate.of(c.difference), c.tolerance, c.verdict, c.reason) for c in curve.convergence]
     arm = curve.convergence[0].arm if curve.convergence else ""
     yield Table(f"Was {arm} trained long enough?", heads, tuple(rows))
+
+
+def _trials(curve: Curve) -> Table:
+    """Every trial of settings, best first in each arm, and which one the arm's runs have."""
+    names = list(dict.fromkeys(name for trial in curve.trials for name in trial.values))
+    tuning = curve.record["tuning"]
+    order = {arm.name: place for place, arm in enumerate(curve.arms)}
+    rows: list[tuple[Cell, ...]] = []
+    for trial in sorted(curve.trials, key=lambda t: (order.get(t.arm, len(order)), bool(t.failed), -t.dice)):
+        values = [str(trial.values[name]) if name in trial.values else "" for name in names]
+        dice: Cell = "failed" if trial.failed else round(trial.dice, 3)
+        rows.append((trial.arm, *values, trial.steps, dice, "chosen" if trial.chosen else trial.failed))
+    labels, seeds = int(tuning["labels"]), len(tuning["seeds"])
+    note = (
+        f"mean Dice over {of_patients(tuning['cases'], tuning['patients'])}, {labels} labelled volume"
+        f"{'s' * (labels != 1)}, {seeds} seed{'s' * (seeds != 1)}; in no other list, so that what is chosen here is "
+        "judged on others"
+    )
+    heads = ("arm", *names, "steps", f"Dice on {tuning['section']}", "")
+    return Table("Settings that were tried, as many for every arm", heads, tuple(rows), (note,))
 
 
 def _arms(curve: Curve) -> Table:
