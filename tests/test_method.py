@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import SegResNet, SwinUNETR
+from monai.networks.nets import SegResNet, VNet
 from torch import Tensor, nn
 
 from monai_cl.methods import (
@@ -225,10 +225,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: Method(net(), {"a": DenseTerm()}, image_size=9),
         r"image_size \(9, 9, 9\) cannot pass through Seg",
     ),
-    "decoder": (
-        lambda: Method(SwinUNETR(1, 2, feature_size=12, spatial_dims=2), {"a": DenseTerm()}),
-        "the decoder of SwinUNETR is not known",
-    ),
+    "network": (lambda: Method(VNet(), {"a": DenseTerm()}), "network must be one of MONAI's .* got VNet"),
     "blocks": (lambda: Method(net(), {"a": DenseTerm(blocks=3)}), "blocks must be between 1 and 2 for this SegResNet"),
     "on": (lambda: DenseTerm(on="head"), r"on must be one of \('block', 'decoder', 'encoder', 'all'\), got 'head'"),
     "levels": (lambda: InstanceTerm(levels="some"), "levels must be 'all' or 'deepest', got 'some'"),

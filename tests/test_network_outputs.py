@@ -162,9 +162,9 @@ def test_asked_twice_the_maps_are_arranged_once() -> None:
 
 
 @pytest.mark.parametrize("method", [VolumeContrast, SequenceContrast, GlobalLocalContrast])
-@pytest.mark.parametrize("name", ["VNet", "AttentionUnet", "UNETR", "SegResNetDS", "FlexibleUNet", "BasicUNetPlusPlus"])
+@pytest.mark.parametrize("name", ["VNet", "BasicUNetPlusPlus"])
 def test_pretraining_refuses_a_network_without_taps_by_name(name: str, method: Any) -> None:
-    with pytest.raises(ValueError, match=rf"network must be one of MONAI's BasicUNet, .* or a subclass, got {name}"):
+    with pytest.raises(ValueError, match=rf"network must be one of MONAI's .* or a subclass, got {name}"):
         method(getattr(nets, name)(**TRAINED[name]), SIZE)
 
 

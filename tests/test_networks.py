@@ -58,7 +58,7 @@ def test_features_are_those_of_the_full_forward_pass(name: str) -> None:
 
 
 def test_an_unknown_network_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet.*got Linear"):
+    with pytest.raises(ValueError, match=r"MONAI's .*SegResNetDS, .*UNETR, UNet, or AnatomixUNet, .*got Linear"):
         encoder_features(nn.Linear(1, 1), torch.rand(1, 1))
     with pytest.raises(ValueError, match="has no convolution"):
         input_channels(nn.Linear(1, 1))

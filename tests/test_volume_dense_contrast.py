@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.networks.nets import SegResNet, SwinUNETR
+from monai.networks.nets import SegResNet
 from monai.transforms import Compose, RandAffined
 from test_bundle_runs import command, finish, launch, options, run, two_processes
 
@@ -140,11 +140,7 @@ def test_settings_out_of_range_are_refused(options: dict[str, Any], message: str
         method(**options)
 
 
-def test_a_decoder_that_is_not_known_and_a_batch_without_a_pair_are_named() -> None:
-    with pytest.raises(ValueError, match="the decoder of SwinUNETR is not known"):
-        VolumeDenseContrast(
-            VolumeContrast(SwinUNETR(in_channels=1, out_channels=3, feature_size=12, spatial_dims=2), 64), 64
-        )
+def test_a_batch_without_a_pair_is_named() -> None:
     batch = draw()
     del batch["coords"]
     with pytest.raises(ValueError, match=r"a batch must hold 'coords' of two views .* make them with RandViewsd"):

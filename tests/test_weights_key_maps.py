@@ -10,8 +10,8 @@ from monai.networks.nets import SegResNet, SwinUNETR
 from torch import Tensor, nn
 
 from monai_cl.networks import encoder_features
-from monai_cl.weights import WeightsMismatchError, load_network, save_network, start_from, transfer
-from monai_cl.weights._key_maps import KEY_MAPS, detect
+from monai_cl.weights import PUBLISHED, WeightsMismatchError, load_network, save_network, start_from, transfer
+from monai_cl.weights.published import detect
 
 State = dict[str, Tensor]
 ENCODER = ("swinViT.", "encoder")
@@ -302,7 +302,7 @@ def test_an_unknown_map_lists_the_known() -> None:
 def test_two_tensors_of_one_name_are_refused() -> None:
     tensor = torch.zeros(1)
     with pytest.raises(ValueError, match=r"gives two tensors the name 'swinViT\.x'"):
-        KEY_MAPS["voco_v2"].apply({"backbone.swinViT.x": tensor, "swinViT.x": tensor})
+        PUBLISHED["voco_v2"].apply({"backbone.swinViT.x": tensor, "swinViT.x": tensor})
 
 
 def test_published_files_are_read_restricted_and_the_receipt_is_logged(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_cl.methods.extraction import Maps, run
-from monai_cl.networks import decoder_modules, encoder_stride, input_channels
+from monai_cl.networks import decoder_modules, encoder_stride, fixed_size, input_channels, trial_size
 
 Size = int | Sequence[int]
 
@@ -50,8 +50,8 @@ def tried(
         ValueError: If the network is unknown, or cannot take images of this size.
     """
     dims = spatial_dims(network)
-    stride = encoder_stride(network, dims)  # an unknown network is named before anything is tried
-    sides = tuple(2 * s for s in stride) if size is None else _sides(size, dims, network, size_name)
+    smallest = trial_size(network, dims)  # an unknown network is named before anything is tried
+    sides = smallest if size is None else _sides(size, dims, network, size_name)
     trial = deepcopy(network).to("meta").train()
     if hasattr(trial, "use_vae"):  # the branch of SegResNetVAE takes one size alone, and is no part of the features
         setattr(trial, "use_vae", False)  # noqa: B010 - to mypy an attribute of a module is a module
@@ -116,6 +116,7 @@ def _advice(network: nn.Module, size: tuple[int, ...], error: str, size_name: st
     fitting = tuple(-(-side // s) * s for side, s in zip(size, stride, strict=True))
     if fitting == stride:  # one voxel would be left at the coarsest map, which no normalisation can do anything with
         fitting = tuple(2 * s for s in stride)
+    fitting = fixed_size(network) or fitting
     return (
         f"{size_name} {size} cannot pass through {type(network).__name__}: {error}. Its encoder reduces the axes by "
         f"{stride}: sides must be multiples of these, and more than one voxel must be left in training, as with "

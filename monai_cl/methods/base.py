@@ -15,7 +15,7 @@ from monai_cl.methods._fitting import FittingImages, Size, spatial_dims, tried
 from monai_cl.methods.extraction import MAPS, FeatureExtractor, Maps, run
 from monai_cl.methods.teacher import Followed, Teacher, parameter_distance
 from monai_cl.methods.term import Term
-from monai_cl.networks import MomentumTeacher, decoder_modules, encoder_modules, encoder_stride, input_channels
+from monai_cl.networks import MomentumTeacher, decoder_modules, encoder_modules, input_channels, trial_size
 
 TRAINS = ("all", "encoder", "decoder")
 Pass = tuple[frozenset[str], int | None]  # what is needed, and how many blocks of the decoder run
@@ -310,7 +310,7 @@ def _modules(network: nn.Module, passes: Sequence[Pass]) -> list[nn.Module]:
 def _by_trying(network: nn.Module, passes: Sequence[Pass]) -> None:
     trial = deepcopy(network).cpu().train().requires_grad_(True)
     dims = spatial_dims(trial)
-    size = [2 * s for s in encoder_stride(network, dims)]
+    size = trial_size(network, dims)
     used = []
     for needs, blocks in passes:
         maps = run(trial, torch.rand(2, input_channels(trial), *size), needs, blocks=blocks)

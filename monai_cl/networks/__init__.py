@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from monai_cl._lazy import face
 
 if TYPE_CHECKING:
+    from monai_cl.networks.anatomix import AnatomixUNet as AnatomixUNet
     from monai_cl.networks.decoders import (
         decoder_blocks as decoder_blocks,
         decoder_features as decoder_features,
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
         encoder_features as encoder_features,
         encoder_modules as encoder_modules,
         encoder_stride as encoder_stride,
+        fixed_size as fixed_size,
         input_channels as input_channels,
         output_module as output_module,
+        trial_size as trial_size,
     )
     from monai_cl.networks.features import Features as Features, network_features as network_features
     from monai_cl.networks.heads import Projector as Projector, pool_pyramid as pool_pyramid, resized as resized
@@ -25,5 +28,6 @@ if TYPE_CHECKING:
         scheduled_momentum as scheduled_momentum,
     )
     from monai_cl.networks.outputs import check_segmenter as check_segmenter, segmenter as segmenter
+    from monai_cl.networks.stu_net import STUNet as STUNet
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -1,36 +1,25 @@
 """The encoder half of MONAI's encoder-decoder networks: its feature pyramid and the modules it is made of."""
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
 from monai.networks.layers.simplelayers import SkipConnection
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SegResNetVAE, SwinUNETR, UNet
 from torch import Tensor, nn
 
+from monai_cl.networks._further import further_encoders
+from monai_cl.networks._parts import EncoderMaps, EncoderParts, Tap, names_of, product_of, run_all
+
 LEVELS = ("all", "deepest")
-
-
-class _Encoder(NamedTuple):
-    """Parts of the encoder of one class of network, and the end of its decoder."""
-
-    modules: Callable[[Any], list[nn.Module]]
-    features: Callable[[Any, Tensor], list[Tensor]]
-    stride: Callable[[Any], list[int]]  # of the whole encoder: one for all axes, or one an axis
-    taps: Callable[[Any], list[nn.Module]]  # modules whose outputs are the features, while the whole network runs
-    output: Callable[[Any], nn.Module]  # what turns the features of the decoder into classes
-    trunk: Callable[[Any], list[nn.Module]] | None = None  # what the deepest map needs, if not all modules
-    deepest: Callable[[Any, Tensor], Tensor] | None = None
 
 
 def encoder_features(network: nn.Module, x: Tensor, *, levels: str = "all") -> list[Tensor]:
     """Feature maps of the encoder, fine to coarse; the decoder is not run.
 
     Args:
-        network: A MONAI ``SegResNet``, ``UNet``, ``BasicUNet``, ``DynUNet`` or ``SwinUNETR``, or a subclass.
+        network: A MONAI ``SegResNet``, ``SegResNetDS``, ``SegResNetDS2``, ``UNet``, ``BasicUNet``, ``DynUNet``,
+            ``AttentionUnet``, ``FlexibleUNet``, ``SwinUNETR`` or ``UNETR``, an ``AnatomixUNet`` or ``STUNet``, a
+            ``ResidualEncoderUNet`` or ``PlainConvUNet`` of nnU-Net, or a subclass.
         x: Images (B, C, *S).
         levels: ``"all"``, or ``"deepest"`` for the coarsest alone (of ``SwinUNETR`` the last stage of its
-            transformer, before the convolutions that belong to the skip connections).
+            transformer, before the convolutions that belong to the skip connections; of ``UNETR`` its tokens).
 
     Returns:
         One (B, C_l, *S_l) map a level.
@@ -52,9 +41,10 @@ def encoder_modules(network: nn.Module, *, levels: str = "all") -> list[nn.Modul
     return encoder.modules(network)
 
 
-def encoder_taps(network: nn.Module) -> list[nn.Module]:
-    """The modules that give the feature maps of :func:`encoder_features`, fine to coarse, while the network runs."""
-    return _lookup(network).taps(network)
+def encoder_taps(network: nn.Module) -> list[Tap]:
+    """Taps of the maps of :func:`encoder_features`, fine to coarse, for a run of the whole network."""
+    taps = _lookup(network).taps(network)
+    return [tap if isinstance(tap, Tap) else Tap(tap) for tap in taps]
 
 
 def output_module(network: nn.Module) -> nn.Module:
@@ -84,6 +74,17 @@ def encoder_stride(network: nn.Module, spatial_dims: int) -> tuple[int, ...]:
     return tuple(stride) if len(stride) > 1 else (stride[0],) * spatial_dims
 
 
+def trial_size(network: nn.Module, spatial_dims: int) -> tuple[int, ...]:
+    """Size of images to try a network with: twice its stride, or the one size that it takes."""
+    return fixed_size(network) or tuple(2 * edge for edge in encoder_stride(network, spatial_dims))
+
+
+def fixed_size(network: nn.Module) -> tuple[int, ...] | None:
+    """The one size of images that a network takes, as ``UNETR``; ``None`` where it takes several."""
+    size = _lookup(network).size
+    return None if size is None else tuple(size(network))
+
+
 def input_channels(network: nn.Module) -> int:
     """Number of channels the network's first convolution takes."""
     for module in network.modules():
@@ -92,29 +93,14 @@ def input_channels(network: nn.Module) -> int:
     raise ValueError(f"{type(network).__name__} has no convolution; its number of input channels cannot be told")
 
 
-def _lookup(network: nn.Module, levels: str = "all") -> _Encoder:
+def _lookup(network: nn.Module, levels: str = "all") -> EncoderParts:
     if levels not in LEVELS:
         raise ValueError(f"levels must be one of {LEVELS}, got {levels!r}")
-    for kind, encoder in _ENCODERS.items():
+    kinds = {**_ENCODERS, **dict(further_encoders())}
+    for kind, encoder in kinds.items():
         if isinstance(network, kind):
             return encoder
-    known = ", ".join(sorted(kind.__name__ for kind in _ENCODERS))
-    raise ValueError(f"network must be one of MONAI's {known} or a subclass, got {type(network).__name__}")
-
-
-def _run(stages: list[nn.Module], x: Tensor) -> list[Tensor]:
-    maps = []
-    for stage in stages:
-        x = stage(x)
-        maps.append(x)
-    return maps
-
-
-def _product(strides: Sequence[int | Sequence[int]]) -> list[int]:
-    # strides of the levels, each one for all axes or one an axis
-    rows = [tuple(s) if isinstance(s, Sequence) else (s,) for s in strides]
-    width = max(map(len, rows))
-    return [math.prod(row[axis % len(row)] for row in rows) for axis in range(width)]
+    raise ValueError(f"network must be one of {names_of(kinds)} or a subclass, got {type(network).__name__}")
 
 
 def _segresnet_modules(net: SegResNet) -> list[nn.Module]:
@@ -155,39 +141,40 @@ def _swin_taps(net: SwinUNETR) -> list[nn.Module]:
 def _swin_features(net: SwinUNETR, x: Tensor) -> list[Tensor]:
     hidden = net.swinViT(x, net.normalize)
     encoders = (net.encoder2, net.encoder3, net.encoder4, net.encoder10)
-    return [net.encoder1(x), *(e(hidden[i]) for e, i in zip(encoders, (0, 1, 2, 4), strict=True))]
+    maps = [net.encoder1(x), *(e(hidden[i]) for e, i in zip(encoders, (0, 1, 2, 4), strict=True))]
+    return EncoderMaps(maps, inner=hidden[3])  # which enters the decoder as it is
 
 
-_ENCODERS: dict[type[nn.Module], _Encoder] = {
-    SegResNet: _Encoder(
+_ENCODERS: dict[type[nn.Module], EncoderParts] = {
+    SegResNet: EncoderParts(
         _segresnet_modules,
         _segresnet_features,
         lambda net: [2 ** (len(net.blocks_down) - 1)],
         lambda net: list(net.down_layers),
         lambda net: net.conv_final[-1],
     ),
-    BasicUNet: _Encoder(
+    BasicUNet: EncoderParts(
         _basic_unet_modules,
-        lambda net, x: _run(_basic_unet_modules(net), x),
+        lambda net, x: run_all(_basic_unet_modules(net), x),
         lambda net: [16],
         _basic_unet_modules,
         lambda net: net.final_conv,
     ),
-    DynUNet: _Encoder(
+    DynUNet: EncoderParts(
         _dynunet_modules,
-        lambda net, x: _run(_dynunet_modules(net), x),
-        lambda net: _product(net.strides),
+        lambda net, x: run_all(_dynunet_modules(net), x),
+        lambda net: product_of(net.strides),
         _dynunet_modules,
         lambda net: net.output_block,
     ),
-    UNet: _Encoder(
+    UNet: EncoderParts(
         _unet_modules,
-        lambda net, x: _run(_unet_modules(net), x),
-        lambda net: _product(net.strides),
+        lambda net, x: run_all(_unet_modules(net), x),
+        lambda net: product_of(net.strides),
         _unet_modules,
         lambda net: net.model[-1],
     ),
-    SwinUNETR: _Encoder(
+    SwinUNETR: EncoderParts(
         _swin_modules,
         _swin_features,
         lambda net: [net.patch_size * 16],

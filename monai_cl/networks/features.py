@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from monai_cl.networks._parts import Tap
 from monai_cl.networks.decoders import decoder_blocks, decoder_modules
 from monai_cl.networks.encoders import encoder_taps, output_module
 
@@ -44,14 +45,14 @@ def network_features(network: nn.Module, x: Tensor, *, blocks: bool = False) -> 
     """
     kept: dict[str, Tensor] = {}
 
-    def output_to(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda module, inputs, output: kept.__setitem__(name, output)
+    def output_to(name: str, tap: Tap) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, inputs, output: kept.__setitem__(name, tap.of(output))
 
     taps = {f"encoder {level}": tap for level, tap in enumerate(encoder_taps(network))}
     if blocks:
         numbers = range(1, decoder_blocks(network) + 1)
-        taps |= {f"block {number}": decoder_modules(network, blocks=number)[-1] for number in numbers}
-    handles = [tap.register_forward_hook(output_to(name)) for name, tap in taps.items()]
+        taps |= {f"block {number}": Tap(decoder_modules(network, blocks=number)[-1]) for number in numbers}
+    handles = [tap.module.register_forward_hook(output_to(name, tap)) for name, tap in taps.items()]
     last = output_module(network)
     handles.append(last.register_forward_pre_hook(lambda module, inputs: kept.__setitem__("decoder", inputs[0])))
     try:

@@ -46,7 +46,30 @@ def receipts(found: Found) -> list[Table]:
     rows = tuple(_receipt(run) for run in found.of("train") if "receipt" in run.record)
     heads = ("run", "matched tensors", "share of parameters, %", "missing", "unexpected", "wrong shape", "pretrained")
     note = "missing tensors start as initialised; pretrained counts the matched tensors that pretraining changed"
-    return [Table("Weights that fine-tuning began with", heads, rows, (note,))] if rows else []
+    began = [Table("Weights that fine-tuning began with", heads, rows, (note,))] if rows else []
+    return [*began, *_origins(found)]
+
+
+def _origins(found: Found) -> list[Table]:
+    """Weights of others that runs began from: whose, their licence, what to cite, and how images are prepared."""
+    rows: dict[tuple[Cell, ...], None] = {}
+    for run in found.of("pretrain", "train"):
+        receipt = run.record.get("receipt") or {}
+        for one in receipt.get("origins") or ():
+            cited = ", ".join(map(str, one.get("citation") or ()))
+            prepared = "; ".join(receipt.get("differences") or ()) or "as the weights expect"
+            told = prepared if receipt.get("differences") is not None else "not compared"
+            rows[(run.name, one["source"], one["licence"], cited, one.get("trained", ""), told)] = None
+    heads = ("run", "source", "licence", "cite", "pretrained by its makers", "images of this run")
+    free = all(
+        one.get("free", True)
+        for run in found.of("pretrain", "train")
+        for one in (run.record.get("receipt") or {}).get("origins") or ()
+    )
+    notes: tuple[str, ...] = ("licence and citations go with every network that was trained on from these weights",)
+    if not free:
+        notes += ("a licence here restricts use: see to it before results or weights are shared",)
+    return [Table("Weights of others", heads, tuple(rows), notes)] if rows else []
 
 
 def _steps(runs: Sequence[Run]) -> Table:

@@ -10,12 +10,18 @@ if TYPE_CHECKING:
         NonFiniteWeightsError as NonFiniteWeightsError,
         require_finite as require_finite,
     )
-    from monai_cl.weights._receipt import Receipt as Receipt, WeightsMismatchError as WeightsMismatchError
+    from monai_cl.weights._origin import Origin as Origin
+    from monai_cl.weights._receipt import (
+        ContractMismatchError as ContractMismatchError,
+        Receipt as Receipt,
+        WeightsMismatchError as WeightsMismatchError,
+        receipt_of as receipt_of,
+    )
     from monai_cl.weights._transfer import (
         load_network as load_network,
-        receipt_of as receipt_of,
         start_from as start_from,
         transfer as transfer,
     )
+    from monai_cl.weights.published import PUBLISHED as PUBLISHED, dynunet_arguments as dynunet_arguments
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -10,7 +10,9 @@ from torch import nn
 
 from monai_cl._files import atomic_write, read_json
 from monai_cl.weights._finite import require_finite
+from monai_cl.weights._origin import as_contract
 from monai_cl.weights._reading import safetensors_notes
+from monai_cl.weights._receipt import receipt_of
 
 NOTE = "monai_cl"  # under which a file of safetensors holds its contract
 
@@ -18,17 +20,26 @@ NOTE = "monai_cl"  # under which a file of safetensors holds its contract
 def save_network(network: nn.Module, path: str | Path, *, contract: Mapping[str, Any] | None = None) -> None:
     """Write a network's plain state dict to ``path``, and beside it a ``.json`` with what its users must know.
 
+    Origin, licence and citations of published weights that the network began from are written there too.
+
     Raises:
         NonFiniteWeightsError: If a tensor holds NaN or infinities; nothing is written then.
     """
     path, state = Path(path), network.state_dict()
     require_finite(state, f"the network for {path}")
+    contract = with_origins(network, contract)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path.with_suffix(".json")) as temporary:
-        Path(temporary).write_text(json.dumps(dict(contract or {}), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        Path(temporary).write_text(json.dumps(contract, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     # an open file: given a path, torch.save puts the temporary name into the file, and no two were alike
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         torch.save({name: t.detach().cpu() for name, t in state.items()}, file)
+
+
+def with_origins(network: nn.Module, contract: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Contract of a network with the origins of the weights that it began from, if it began from any."""
+    receipt = receipt_of(network)
+    return {**(contract or {}), **({} if receipt is None else as_contract(receipt.origins))}
 
 
 def read_contract(path: str | Path) -> dict[str, Any]:
@@ -38,8 +49,8 @@ def read_contract(path: str | Path) -> dict[str, Any]:
     """
     beside = Path(path).with_suffix(".json")
     if beside.exists():
-        content: dict[str, Any] = read_json(beside)
-        return content
+        content = read_json(beside)
+        return content if isinstance(content, dict) else {}
     text = safetensors_notes(Path(path)).get(NOTE)
     inside = {} if text is None else json.loads(text)
     return inside.get("contract", {}) if isinstance(inside, dict) else {}

@@ -2,6 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from monai_cl.weights._origin import Origin
 
 
 class WeightsMismatchError(ValueError):
@@ -16,6 +21,10 @@ class WeightsMismatchError(ValueError):
         self.receipt = receipt
 
 
+class ContractMismatchError(WeightsMismatchError):
+    """Images are prepared otherwise than those that the weights were trained with, and strictness was asked for."""
+
+
 @dataclass(frozen=True)
 class Receipt:
     """Receipt of the weights that a checkpoint gave to a network.
@@ -27,7 +36,7 @@ class Receipt:
         wrong_shape: Name, the network's shape, the checkpoint's shape; these keep their values too.
         matched_parameters: Number of values loaded.
         total_parameters: Number of values in the network.
-        touched: Names of the parameters that pretraining changed, where the checkpoint says so.
+        touched: Names of the tensors that pretraining changed, where the checkpoint says so or its source is known.
         key_map: The key map that was applied to a published checkpoint, if one was.
         encoder_matched: Number of the encoder's tensors that were loaded, where a key map was applied.
         encoder_total: Number of the encoder's tensors, those that the key map is to fill and those of the checkpoint
@@ -37,6 +46,9 @@ class Receipt:
         weights_key: The entry of the checkpoint that was taken; empty where the tensors lie in no entry.
         beside: Entries with averages of the network (EMA, a teacher) that were not taken.
         converted: Kinds of floating-point numbers in the checkpoint that are not the network's: ``"float16"``.
+        origins: Origin of published weights, or those that the checkpoint was trained on from.
+        prepared: Preparation of the images that the weights were trained with, in words.
+        differences: Where the recipe in use prepares images otherwise; ``None`` where it was not compared.
     """
 
     matched: tuple[str, ...]
@@ -54,6 +66,9 @@ class Receipt:
     weights_key: str = ""
     beside: tuple[str, ...] = ()
     converted: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    prepared: str = ""
+    differences: tuple[str, ...] | None = None
 
     @property
     def encoder_share(self) -> float:
@@ -66,6 +81,20 @@ class Receipt:
         return self.matched_parameters / self.total_parameters if self.total_parameters else 0.0
 
     def __str__(self) -> str:
+        rows = [*self._opening(), *self._comparison(), *self._closing()]
+        return "\n".join(f"{name:<12} {text}" for name, text in rows)
+
+    def _opening(self) -> list[tuple[str, str]]:
+        rows = []
+        if self.key_map:
+            rows.append(("key map", f"{self.key_map}: {self.encoder_matched} of {self.encoder_total} encoder tensors"))
+        if self.beside:
+            taken = self.weights_key or "tensors in no entry"
+            rows.append(("taken", f"{taken}, not {', '.join(self.beside)}: weights_key takes another"))
+        rows += [("source" if self.key_map else "begun from", str(one)) for one in self.origins]
+        return rows
+
+    def _comparison(self) -> list[tuple[str, str]]:
         total = len(self.matched) + len(self.missing) + len(self.wrong_shape)
         rows = [
             ("matched", f"{len(self.matched)} of {total} tensors, {100 * self.share:.1f} % of parameters"),
@@ -73,24 +102,39 @@ class Receipt:
             ("unexpected", _some(self.unexpected)),
             ("wrong shape", _some([f"{n} {list(own)} <- {list(got)}" for n, own, got in self.wrong_shape])),
         ]
-        if self.beside:
-            taken = self.weights_key or "tensors in no entry"
-            rows.insert(0, ("taken", f"{taken}, not {', '.join(self.beside)}: weights_key takes another"))
         if self.key_map:
-            rows.insert(
-                0, ("key map", f"{self.key_map}: {self.encoder_matched} of {self.encoder_total} encoder tensors")
-            )
             rows.append(("left out", _some(self.dropped)))
         if self.inflated:
             rows.append(("inflated", _some(self.inflated)))
         if self.converted:
             rows.append(("precision", f"{', '.join(self.converted)} in the file, of which the network's was made"))
+        return rows
+
+    def _closing(self) -> list[tuple[str, str]]:
+        rows = []
         if self.touched:
             carried = sum(name in set(self.touched) for name in self.matched)
-            rows.append(
-                ("pretrained", f"{carried} of the {len(self.matched)} matched tensors; the rest is as initialised")
-            )
-        return "\n".join(f"{name:<12} {text}" for name, text in rows)
+            said = f"{carried} of the {len(self.matched)} matched tensors; "
+            by_makers = self.key_map is not None and bool(self.origins)
+            rows.append(("pretrained", said + (self.origins[0].trained if by_makers else "the rest is as initialised")))
+        if self.prepared:
+            rows.append(("prepared", self.prepared))
+        if self.differences is not None:
+            rows.append(("contract", "; ".join(self.differences) or "kept by the recipe in use"))
+        return rows
+
+
+_receipts: WeakKeyDictionary[nn.Module, Receipt] = WeakKeyDictionary()
+
+
+def remember(network: nn.Module, receipt: Receipt) -> None:
+    """Keep the receipt of a network, for records of the run and for what is saved of it."""
+    _receipts[network] = receipt
+
+
+def receipt_of(network: nn.Module) -> Receipt | None:
+    """The receipt of :func:`start_from` for this network; ``None`` if it begins from scratch."""
+    return _receipts.get(network)
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:

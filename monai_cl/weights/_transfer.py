@@ -5,26 +5,27 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from monai_cl.weights._channels import inflatable, inflate
-from monai_cl.weights._choice import choose
+from monai_cl.weights._choice import Chosen, choose
+from monai_cl.weights._compare import compare, refuse_integers, require_enough, target
 from monai_cl.weights._files import read_contract
 from monai_cl.weights._finite import require_finite
-from monai_cl.weights._key_maps import KEY_MAPS, KeyMap, detect, fits
 from monai_cl.weights._names import by_one_name, tensors_of
+from monai_cl.weights._origin import origin_of, origins_in
+from monai_cl.weights._preparation import Preparation, differences, preparation_of
 from monai_cl.weights._reading import read_checkpoint
-from monai_cl.weights._receipt import Receipt, WeightsMismatchError
+from monai_cl.weights._receipt import ContractMismatchError, Receipt, WeightsMismatchError, remember
+from monai_cl.weights.families import nnunet
+from monai_cl.weights.families.key_map import KeyMap
+from monai_cl.weights.published import PUBLISHED
 
 logger = logging.getLogger(__name__)
-_receipts: WeakKeyDictionary[nn.Module, Receipt] = WeakKeyDictionary()
-
-PLAIN_FLOOR = 0.9  # of the network's parameters
-ENCODER_FLOOR = 1.0  # of the encoder's tensors: a published checkpoint has them all, or is another one
 
 # prefixes that wrappers put before the keys of a state dict
+_CONTRACTS = ("warn", "strict", "ignore")
 _PREFIXES = ("module.", "_orig_mod.", "student.network.", "student.", "network.", "backbone.", "model.", "net.")
 
 
@@ -36,13 +37,17 @@ def transfer(
     key_map: str | None = "auto",
     inflate_channels: bool = False,
     weights_key: str | None = None,
+    recipe: str | Path | None = None,
+    recipe_options: Mapping[str, Any] | None = None,
+    contract: str = "warn",
 ) -> Receipt:
     r"""Load what fits of a checkpoint into ``network`` and say what did.
 
     Containers (``{"state_dict": ...}``) are opened and prefixes such as ``module.`` removed. Of several networks in one
     file (``state_dict`` and ``ema_state_dict``, student and teacher) the one that was trained is taken, not its
-    average, unless ``weights_key`` says so; the receipt names both. Names of published checkpoints are translated into
-    those of MONAI's ``SwinUNETR``; no other name is guessed. The network is changed only if enough matched.
+    average, unless ``weights_key`` says so; the receipt names both. A published checkpoint is told by
+    the full set of its names, which are translated into the network's; no other name is guessed. The network is
+    changed only if enough matched.
 
     Args:
         network: The network to fill, in place.
@@ -51,13 +56,17 @@ def transfer(
         min_matched: Least share that must match, in [0, 1]: of the network's parameters (0.9 when left out), or, of a
             published checkpoint, of the tensors of the encoder, the network's and the checkpoint's (all when left
             out).
-        key_map: ``"auto"`` tells a published checkpoint by its names; ``"voco_v2"``, ``"voco_10k"`` (the teacher),
-            ``"voco_10k_student"``, ``"voco_cvpr"`` (for ``use_v2=False``) and ``"monai_swin_vit"`` say which it is;
-            ``None`` takes names as they are.
+        key_map: ``"auto"`` tells a published checkpoint by its names and, where others share them, its sizes; a name
+            of :data:`monai_cl.weights.PUBLISHED` says which it is, such as ``"voco_10k"`` (the teacher),
+            ``"voco_10k_student"``, ``"vista3d_auto"``; ``None`` takes names as they are, and the file for one's own.
         inflate_channels: Make a network of other input channels from the checkpoint's first convolutions:
             each of the :math:`C` new channels has the mean over the :math:`C'` old ones times :math:`C'/C`, so that
             the sum over channels is kept.
         weights_key: The entry of the checkpoint to take, or the beginning of its tensors' names: ``"ema_state_dict"``.
+        recipe: The recipe that prepares the images, with
+        recipe_options: the values given to it; its orientation, voxels and intensities are compared with those that
+            the weights were trained with.
+        contract: ``"warn"`` tells where they differ, ``"strict"`` refuses, ``"ignore"`` compares nothing.
 
     Returns:
         The receipt; print it.
@@ -66,6 +75,7 @@ def transfer(
         WeightsMismatchError: If less than ``min_matched`` matched, or, unless ``min_matched`` was given and is
             reached, if all that keeps the checkpoint from matching is the number of input channels; the receipt is in
             its ``receipt``.
+        ContractMismatchError: If the recipe prepares images otherwise and ``contract`` is strict.
         FileNotFoundError: If there is no such file.
         NonFiniteWeightsError: If a tensor holds NaN or infinities, or a ``running_var`` is negative.
         ValueError: If the file cannot be read or holds no tensors, ``weights_key`` is not in it, or ``key_map`` is
@@ -82,31 +92,46 @@ def transfer(
     """
     if min_matched is not None and not 0 <= min_matched <= 1:
         raise ValueError(f"min_matched must be between 0 and 1, got {min_matched!r}")
-    if key_map not in (None, "auto", *KEY_MAPS):
-        raise ValueError(f"key_map must be 'auto', None or one of {tuple(KEY_MAPS)}, got {key_map!r}")
+    key_map = None if str(key_map).lower() in ("none", "null") else key_map
+    if key_map not in (None, "auto", *PUBLISHED):
+        raise ValueError(f"key_map must be 'auto', None or one of {tuple(PUBLISHED)}, got {key_map!r}")
+    if contract not in _CONTRACTS:
+        raise ValueError(f"contract must be one of {_CONTRACTS}, got {contract!r}")
     own, others = tensors_of(network)
-    chosen = choose(read_checkpoint(checkpoint), weights_key)
+    content = read_checkpoint(checkpoint)
+    written = _contract(checkpoint)
+    chosen = choose(content, weights_key)
     found = chosen.tensors
     require_finite(found, "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
-    translation = _choose(key_map, network, own, found)
+    translation = _choose(key_map, network, own, chosen, content, ours=bool(written))
     state, dropped = (_strip(found, set(own)), ()) if translation is None else translation.apply(found)
     state = by_one_name(state, others)
-    _refuse_integers(own, state)
+    refuse_integers(own, state)
     other_channels = inflatable(network, own, state)
     if inflate_channels:
         state.update({name: inflate(state[name], own[name].shape[1]) for name in other_channels})
-    receipt = _compare(
-        network,
-        own,
-        state,
-        touched=_touched(checkpoint),
-        translation=translation,
+    receipt = replace(
+        compare(network, own, state, translation),
         dropped=dropped,
         inflated=tuple(other_channels) if inflate_channels else (),
     )
     if translation is None:  # a key map says which of two networks it takes
-        receipt = replace(receipt, weights_key=chosen.key, beside=chosen.beside)
-    _require_enough(network, receipt, min_matched, found, {} if inflate_channels else other_channels)
+        touched, origins = tuple(written.get("touched", ())), origins_in(written)
+        receipt = replace(receipt, weights_key=chosen.key, beside=chosen.beside, touched=touched, origins=origins)
+    else:
+        touched = translation.carried(receipt.matched)
+        receipt = replace(receipt, touched=touched, origins=(origin_of(translation, content),))
+    require_enough(
+        network,
+        receipt,
+        key_map=translation,
+        min_matched=min_matched,
+        found=found,
+        other_channels={} if inflate_channels else other_channels,
+    )
+    if contract != "ignore":
+        expected = _expected(translation, content, written)
+        receipt = _checked(receipt, expected, None if recipe is None else (recipe, recipe_options), contract)
     network.load_state_dict({name: state[name] for name in receipt.matched}, strict=False)
     if receipt.beside:
         taken = receipt.weights_key or "what lies in no entry"
@@ -122,8 +147,11 @@ def start_from(
     key_map: str | None = "auto",
     inflate_channels: bool = False,
     weights_key: str | None = None,
+    recipe: str | Path | None = None,
+    recipe_options: Mapping[str, Any] | None = None,
+    contract: str = "warn",
 ) -> Receipt | None:
-    """Begin fine-tuning from a file of weights and log the receipt; ``None`` or ``"none"`` begins from scratch.
+    """Begin from a file of weights and log the receipt; ``None`` or ``"none"`` begins from scratch.
 
     Options are those of :func:`transfer`.
 
@@ -140,15 +168,18 @@ def start_from(
         key_map=key_map,
         inflate_channels=inflate_channels,
         weights_key=weights_key,
+        recipe=recipe,
+        recipe_options=recipe_options,
+        contract=contract,
     )
-    _receipts[network] = receipt
+    remember(network, receipt)
     logger.info("weights from %s\n%s", pretrained, receipt)
+    for one in receipt.origins:
+        if not one.free:
+            logger.warning("the licence of %s restricts their use: %s; see to it before you share", *one.named())
+    if receipt.differences:
+        logger.warning("images are prepared otherwise than the weights expect: %s", "; ".join(receipt.differences))
     return receipt
-
-
-def receipt_of(network: nn.Module) -> Receipt | None:
-    """The receipt of :func:`start_from` for this network; ``None`` if it begins from scratch."""
-    return _receipts.get(network)
 
 
 def load_network(network: nn.Module, path: str | Path) -> nn.Module:
@@ -173,57 +204,63 @@ def load_network(network: nn.Module, path: str | Path) -> nn.Module:
     return network
 
 
-def _touched(checkpoint: str | Path | Mapping[str, Any]) -> tuple[str, ...]:
-    if isinstance(checkpoint, Mapping):
-        return ()
-    return tuple(read_contract(checkpoint).get("touched", ()))
+def _contract(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Contract of a file that was written here; empty for files of others, whatever lies beside them."""
+    contract = {} if isinstance(checkpoint, Mapping) else read_contract(checkpoint)
+    return contract if {"touched", "recipe", "origins"} & contract.keys() else {}
+
+
+def _expected(translation: KeyMap | None, content: Mapping[str, Any], written: Mapping[str, Any]) -> Preparation | None:
+    """Preparation that a checkpoint expects: as its contract, its own plan or its makers say."""
+    if translation is not None:
+        return nnunet.planned(content) or translation.preparation
+    if "recipe" not in written:
+        return None
+    try:
+        return preparation_of(written["recipe"], written.get("recipe_options"))
+    except (ValueError, OSError, AttributeError):  # a recipe that is not on this machine, or has changed since
+        return None
+
+
+def _checked(
+    receipt: Receipt,
+    expected: Preparation | None,
+    used: tuple[str | Path, Mapping[str, Any] | None] | None,
+    contract: str,
+) -> Receipt:
+    """The receipt with what differs between the images in use and those that the weights were trained with."""
+    if expected is None or used is None:
+        return replace(receipt, prepared="" if expected is None else str(expected))
+    found = differences(expected, preparation_of(*used))
+    receipt = replace(receipt, prepared=str(expected), differences=found)
+    if found and contract == "strict":
+        raise ContractMismatchError(
+            f"images must be prepared as the weights were trained, got {'; '.join(found)}; choose another recipe or "
+            f"its options, or `contract: warn` to begin all the same\n{receipt}",
+            receipt,
+        )
+    return receipt
 
 
 def _choose(
-    key_map: str | None, network: nn.Module, own: Mapping[str, Tensor], found: Mapping[str, Tensor]
+    key_map: str | None,
+    network: nn.Module,
+    own: Mapping[str, Tensor],
+    chosen: Chosen,
+    content: Mapping[str, Any],
+    *,
+    ours: bool,
 ) -> KeyMap | None:
-    if key_map is None:
+    if key_map is None or (key_map == "auto" and ours):
         return None
     if key_map == "auto":
-        return detect(found) if fits(own) else None
-    if not fits(own):
-        raise ValueError(f"key_map {key_map!r} leads to MONAI's SwinUNETR, got {type(network).__name__}")
-    return KEY_MAPS[key_map]
-
-
-def _require_enough(
-    network: nn.Module,
-    receipt: Receipt,
-    min_matched: float | None,
-    found: Mapping[str, Tensor],
-    other_channels: Mapping[str, int],
-) -> None:
-    """Raise unless the floor is reached, and not only by leaving out convolutions of other input channels."""
-    name = type(network).__name__
-    if receipt.key_map is None:
-        floor, share = PLAIN_FLOOR if min_matched is None else min_matched, receipt.share
-        gain = sum(other_channels.values()) / max(receipt.total_parameters, 1)
-        what = f"the parameters of {name}"
-        known = None if fits(tensors_of(network)[0]) else detect(found)
-        hint = f" (its names are those of {known.source}, which fits SwinUNETR)" if known else ""
-    else:
-        floor, share = ENCODER_FLOOR if min_matched is None else min_matched, receipt.encoder_share
-        gain = len(other_channels) / max(receipt.encoder_total, 1)
-        what = f"the {receipt.encoder_total} encoder tensors of {name}"
-        hint = f" (read as {receipt.key_map}: see `use_v2` and `feature_size` of the network, or name another key_map)"
-    enough = share >= floor
-    if other_channels and share + gain >= floor and not (enough and min_matched is not None):
-        raise WeightsMismatchError(
-            f"the input channels of {name} must be the checkpoint's, got other ones in {', '.join(other_channels)}; "
-            f"use inflate_channels=True to make the network's from them, or a network of as many channels\n{receipt}",
-            receipt,
-        )
-    if not enough:
-        raise WeightsMismatchError(
-            f"at least {100 * floor:.0f} % of {what} must match, got {100 * share:.1f} %; is this the checkpoint of "
-            f"another network or configuration?{hint}\n{receipt}",
-            receipt,
-        )
+        fitting = [one for one in PUBLISHED.values() if one.fits(own)]
+        known = (o for o in fitting if o.recognises(chosen.tensors, entry=chosen.key, entries=content))
+        return next(known, None)
+    named = PUBLISHED[key_map]
+    if not named.fits(own):
+        raise ValueError(f"key_map {key_map!r} leads to {target(named)}, got {type(network).__name__}")
+    return named
 
 
 def _strip(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
@@ -238,55 +275,3 @@ def _strip(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
 
 def _without(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-
-
-def _compare(
-    network: nn.Module,
-    own: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    *,
-    touched: tuple[str, ...],
-    translation: KeyMap | None,
-    dropped: tuple[str, ...],
-    inflated: tuple[str, ...],
-) -> Receipt:
-    shared = [name for name in own if name in state]
-    matched = [name for name in shared if own[name].shape == state[name].shape]
-    parameters = {name: p.numel() for name, p in network.named_parameters()}
-    encoder = [] if translation is None else [*translation.covered(own, state), *translation.homeless(own, state)]
-    return Receipt(
-        matched=tuple(matched),
-        missing=tuple(name for name in own if name not in state),
-        unexpected=tuple(name for name in state if name not in own),
-        wrong_shape=tuple(
-            (name, tuple(own[name].shape), tuple(state[name].shape)) for name in shared if name not in set(matched)
-        ),
-        matched_parameters=sum(parameters.get(name, 0) for name in matched),
-        total_parameters=sum(parameters.values()),
-        touched=touched,
-        key_map=None if translation is None else translation.name,
-        encoder_matched=len(set(encoder) & set(matched)),
-        encoder_total=len(encoder),
-        dropped=dropped,
-        inflated=inflated,
-        converted=tuple(sorted({_kind(state[name]) for name in matched if _is_other_float(own[name], state[name])})),
-    )
-
-
-def _refuse_integers(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Quantised weights mean nothing without their scales."""
-    floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
-    wrong = [name for name in floats if name in state and not state[name].is_floating_point()]
-    if wrong:
-        raise ValueError(
-            f"weights must be floating-point numbers, got {_kind(state[wrong[0]])} for {wrong[0]} and {len(wrong) - 1} "
-            "more: quantised weights are not read; take the file before it was quantised"
-        )
-
-
-def _is_other_float(mine: Tensor, theirs: Tensor) -> bool:
-    return theirs.is_floating_point() and theirs.dtype != mine.dtype
-
-
-def _kind(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
