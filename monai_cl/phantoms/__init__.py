@@ -1,13 +1,22 @@
-"""Synthetic patients: brains with quantitative maps, hearts, chests and abdomens, for demos, notebooks and tests."""
+"""Synthetic patients: brains with quantitative maps, hearts, chests, abdomens, and anatomies of random shapes."""
 
 from typing import TYPE_CHECKING
 
 from monai_cl._lazy import face
 
 if TYPE_CHECKING:
+    from monai_cl.phantoms.anatomy_appearance import AnatomyAppearance as AnatomyAppearance
+    from monai_cl.phantoms.anatomy_geometry import AnatomyGeometry as AnatomyGeometry
+    from monai_cl.phantoms.anatomy_picture import draw_anatomies as draw_anatomies
+    from monai_cl.phantoms.anatomy_shapes import AnatomyShapes as AnatomyShapes
     from monai_cl.phantoms.bids import save_subject as save_subject, write_brain_maps as write_brain_maps
     from monai_cl.phantoms.brain import BrainSubject as BrainSubject, brain_subject as brain_subject
     from monai_cl.phantoms.maps import BrainMaps as BrainMaps, brain_maps as brain_maps
+    from monai_cl.phantoms.random_anatomy import (
+        Anatomies as Anatomies,
+        AnatomyDraw as AnatomyDraw,
+        RandomAnatomy as RandomAnatomy,
+    )
     from monai_cl.phantoms.shapes import (
         abdomen_ct_phantom as abdomen_ct_phantom,
         cardiac_mr_phantom as cardiac_mr_phantom,
