@@ -34,19 +34,20 @@ class MapTerm(Term):
 
     def build(self, network: nn.Module, maps: Maps) -> None:
         """Make the layers of the head."""
-        channels, dims = maps.blocks[-1].shape[1], maps.blocks[-1].ndim - 2
-        self.head.build(dims, channels, channels, channels)
+        block = last_block(maps, self.blocks)
+        self.head.build(block.ndim - 2, block.shape[1], block.shape[1], block.shape[1])
 
     def _map(self, maps: Maps, size: Sequence[int]) -> Tensor:
         """Map that the head takes, of images of a size."""
-        return maps.blocks[-1]
+        return last_block(maps, self.blocks)
 
     def embed(self, extract: FeatureExtractor, views: Views) -> Tensor:
         r"""Embedded maps (B, V, C, \*s) of views; made once for all terms of one head."""
         images = views.images
         if images.shape[1] < 2:
             raise ValueError(f"contrast in the decoder needs two views of each image, got {images.shape[1]}")
-        f = extract.once(self.head, images, lambda: self.head(self._map(extract(images), images.shape[3:])))
+        name = (self.head, self.blocks)  # terms may share a head and have blocks of their own
+        f = extract.once(name, images, lambda: self.head(self._map(extract(images), images.shape[3:])))
         pair: Tensor = f.unflatten(0, images.shape[:2])
         return pair
 
@@ -106,11 +107,11 @@ class RegionTerm(MapTerm):
         """Make head and loss."""
         super().build(network, maps)
         kind = CrossVolumeLocalContrastiveLoss if self.across else LocalRegionContrastiveLoss
-        self.loss = kind(maps.blocks[-1].ndim - 2, self.region_size, temperature=self.temperature)
+        self.loss = kind(last_block(maps, self.blocks).ndim - 2, self.region_size, temperature=self.temperature)
 
     def check_maps(self, maps: Maps) -> None:
         """Raise ``ValueError`` if a region has no other that it shares no voxel with."""
-        size = tuple(maps.blocks[-1].shape[2:])
+        size = tuple(last_block(maps, self.blocks).shape[2:])
         if not bool(self.loss.regions(size).negatives.any(1).all()):  # type: ignore[operator]
             raise ValueError(
                 f"every region must have another that it shares no voxel with, the decoder's map of size {size} "
@@ -192,7 +193,7 @@ class DenseTerm(MapTerm):
 
     def _compared(self, maps: Maps) -> list[Tensor]:
         if self.on == "block":
-            return [maps.blocks[-1]]
+            return [last_block(maps, self.blocks)]
         encoder = [] if self.on == "decoder" else [*maps.encoder]
         return [*encoder, *([] if self.on == "encoder" else [maps.decoder])]
 
@@ -245,6 +246,11 @@ _NEEDS = {
     "encoder": frozenset({"encoder"}),
     "all": frozenset({"encoder", "decoder"}),
 }
+
+
+def last_block(maps: Maps, blocks: int | None) -> Tensor:
+    """Map of the last of a number of blocks from the bottom; another term may have had more of them run."""
+    return maps.blocks[-1 if blocks is None else blocks - 1]
 
 
 def voxel_health(found: Sequence[Found]) -> dict[str, float]:
