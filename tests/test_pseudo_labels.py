@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import ndimage
 
 from monai_cl.transforms import PseudoLabels, keep_largest
+from monai_cl.transforms.largest_component import on_cpu, on_device
 
 
 def logits(seed: int = 0, classes: int = 3) -> torch.Tensor:
@@ -48,6 +50,41 @@ def test_the_largest_component_of_each_class_is_kept(connectivity: int | None, c
     assert found.dtype == labels.dtype
     if classes:
         assert not torch.equal(found, labels)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.45, 0.6])  # specks, at the point where they join, and one piece
+@pytest.mark.parametrize(
+    ("size", "connectivity"), [((40, 31), 1), ((40, 31), 2), *(((14, 9, 11), c) for c in (1, 2, 3))]
+)
+def test_components_of_a_device_are_those_of_scipy(size: tuple[int, ...], connectivity: int, share: float) -> None:
+    made = torch.Generator().manual_seed(0)
+    structure = ndimage.generate_binary_structure(len(size), connectivity)
+    for classes in ([1], [1, 3], [3, 2, 1]):
+        values = torch.rand(3, 1, *size, generator=made)
+        labels = torch.where(values < share, 1 + (values < share / 3).long() + (values < share / 6).long(), 0)
+        labels[2] = 0
+        before = labels.clone()
+        assert torch.equal(on_device(labels, classes, structure), on_cpu(labels, classes, structure))
+        assert torch.equal(labels, before)
+
+
+def test_a_long_winding_component_and_equal_ones_are_those_of_scipy() -> None:
+    labels = torch.zeros(2, 1, 41, 40, dtype=torch.uint8)
+    labels[0, 0, ::2] = 1  # a snake
+    labels[0, 0, 1::4, -1] = labels[0, 0, 3::4, 0] = 1
+    labels[1, 0, 5:8, 20:30], labels[1, 0, 20:23, 2:12] = 1, 1  # of one size: the first stays
+    structure = ndimage.generate_binary_structure(2, 1)
+    found = on_device(labels, [1], structure)
+    assert torch.equal(found, on_cpu(labels, [1], structure))
+    assert torch.equal(found[0], labels[0])
+    assert found[1, 0, 5, 20] == 1
+    assert found[1].sum() == 30
+    assert torch.equal(on_device(labels, [], structure), labels)
+
+
+@pytest.mark.parametrize("largest", [2, "2", [2], (2,)])
+def test_one_class_may_be_given_as_a_number(largest: Any) -> None:
+    assert PseudoLabels(3, largest=largest).largest == (2,)
 
 
 def test_three_dimensions_and_empty_classes() -> None:
@@ -92,8 +129,9 @@ def test_it_needs_no_gradient_and_no_full_precision() -> None:
         ({"num_classes": 2, "foreground": 1.0}, "foreground must be between 0 and 1"),
         ({"num_classes": 2, "confidence": 1.0}, "confidence must be at least 0 and below 1, got 1.0"),
         ({"num_classes": 2, "connectivity": 0}, "connectivity must be at least 1, or None for corners too, got 0"),
+        ({"num_classes": 3, "largest": 3}, "largest must list classes from 1 to 2, got [3]"),
         ({"num_classes": 3, "largest": [0]}, "largest must list classes from 1 to 2, got [0]"),
-        ({"num_classes": 3, "largest": "every"}, "largest must be 'all' or a list of classes, got 'every'"),
+        ({"num_classes": 3, "largest": "every"}, "largest must be 'all', a class or a list of classes, got 'every'"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], text: str) -> None:

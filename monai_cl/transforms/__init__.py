@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         usual_augmentation as usual_augmentation,
     )
     from monai_cl.transforms.copy_paste import Box as Box
+    from monai_cl.transforms.largest_component import keep_largest as keep_largest
     from monai_cl.transforms.load import (
         LoadVolume as LoadVolume,
         LoadVolumeD as LoadVolumeD,
@@ -37,11 +38,7 @@ if TYPE_CHECKING:
     )
     from monai_cl.transforms.mr_record import MRRecord as MRRecord
     from monai_cl.transforms.overlap import overlap_fractions as overlap_fractions
-    from monai_cl.transforms.pseudo_labels import (
-        Pseudo as Pseudo,
-        PseudoLabels as PseudoLabels,
-        keep_largest as keep_largest,
-    )
+    from monai_cl.transforms.pseudo_labels import Pseudo as Pseudo, PseudoLabels as PseudoLabels
     from monai_cl.transforms.save_mask import (
         SaveMask as SaveMask,
         SaveMaskD as SaveMaskD,

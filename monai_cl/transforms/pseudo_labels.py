@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
+
+from monai_cl.transforms.largest_component import keep_largest
 
 
 class Pseudo(NamedTuple):
@@ -32,8 +32,8 @@ class PseudoLabels:
         num_classes: Classes with the background.
         foreground: With two classes, probability from which a voxel is foreground. None: the likeliest class.
         confidence: Probability of the likeliest class below which a voxel does not count; 0 counts all.
-        largest: Classes of which the largest component alone is kept, the others becoming background; ``"all"`` for
-            each foreground class, an empty list for none.
+        largest: Classes, or one, of which the largest component alone is kept, the others becoming background;
+            ``"all"`` for each foreground class, an empty list for none.
         connectivity: Axes along which neighbours may differ at once: 1 joins faces alone; None joins corners too.
 
     Raises:
@@ -54,7 +54,7 @@ class PseudoLabels:
         *,
         foreground: float | None = None,
         confidence: float = 0.0,
-        largest: Sequence[int] | str = "all",
+        largest: int | Sequence[int] | str = "all",
         connectivity: int | None = 1,
     ) -> None:
         if num_classes < 2:
@@ -89,43 +89,15 @@ class PseudoLabels:
         return Pseudo(keep_largest(labels, self.largest, self.connectivity), best >= self.confidence, best)
 
 
-def keep_largest(labels: Tensor, classes: Sequence[int], connectivity: int | None = 1) -> Tensor:
-    r"""Labels (B, 1, \*S) in which all but the largest connected component of some classes is background.
-
-    Of components of one size the first is kept, a class that is not there changes nothing. It is computed on the CPU.
-
-    Args:
-        labels: Class of each voxel.
-        classes: The classes.
-        connectivity: Axes along which neighbours may differ at once; None for all.
-
-    Raises:
-        ValueError: If ``connectivity`` is above the number of axes.
-    """
-    axes = labels.ndim - 2
-    if connectivity is not None and connectivity > axes:
-        raise ValueError(f"connectivity must be at most {axes}, the number of spatial axes, got {connectivity!r}")
-    structure = ndimage.generate_binary_structure(axes, connectivity or axes)
-    kept = labels.cpu().numpy().copy()
-    for image in kept[:, 0]:
-        for one in classes:
-            image[_but_largest(image == one, structure)] = 0
-    return torch.from_numpy(kept).to(labels.device)
-
-
-def _but_largest(mask: np.ndarray, structure: np.ndarray) -> np.ndarray:
-    components, number = ndimage.label(mask, structure)
-    if number < 2:
-        return np.zeros_like(mask)
-    sizes = np.bincount(components.ravel())[1:]
-    return np.asarray(mask & (components != 1 + sizes.argmax()))
-
-
-def _classes(largest: Sequence[int] | str, num_classes: int) -> tuple[int, ...]:
-    if isinstance(largest, str):
-        if largest != "all":
-            raise ValueError(f"largest must be 'all' or a list of classes, got {largest!r}")
+def _classes(largest: int | Sequence[int] | str, num_classes: int) -> tuple[int, ...]:
+    if isinstance(largest, str) and largest == "all":
         return tuple(range(1, num_classes))
-    if any(not 1 <= one < num_classes for one in largest):
-        raise ValueError(f"largest must list classes from 1 to {num_classes - 1}, got {list(largest)}")
-    return tuple(largest)
+    # a single class of a command line may arrive as a text
+    listed = [largest] if isinstance(largest, int) else largest
+    if isinstance(listed, str) and listed.strip().isdecimal():
+        listed = [int(listed)]
+    if isinstance(listed, str):
+        raise ValueError(f"largest must be 'all', a class or a list of classes, got {largest!r}")
+    if any(isinstance(one, str) or not 1 <= one < num_classes for one in listed):
+        raise ValueError(f"largest must list classes from 1 to {num_classes - 1}, got {list(listed)}")
+    return tuple(listed)
