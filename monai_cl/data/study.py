@@ -111,7 +111,11 @@ def _check_counted(counts: Mapping[str, Mapping[int, int]], classes: set[int]) -
         )
     absent = classes - {value for found in counts.values() for value in found}
     if absent:
-        logger.warning("no volume of %d holds class %s", len(counts), ", ".join(map(str, sorted(absent))))
+        logger.warning(
+            "no volume of %d holds class %s: none is learned of it in training, nothing measured in validation; take "
+            "more volumes (--labels), or another draw of them (--seed)",
+            len(counts), ", ".join(map(str, sorted(absent))),
+        )  # fmt: skip
 
 
 def _advice(values: set[int], out_channels: int) -> str:

@@ -13,6 +13,7 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from monai_cl.data.loading.alike import check_alike
 from monai_cl.data.loading.sampling import collate_views
 from monai_cl.datalist import load_datalist, read_datalist
 
@@ -102,7 +103,8 @@ class MixedBatches(Dataset[dict[str, Any]]):
         world_size: Number of processes.
 
     Raises:
-        ValueError: If there are no labelled or no unlabelled volumes.
+        ValueError: If there are no labelled or no unlabelled volumes, or these are of another modality or number of
+            channels.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class MixedBatches(Dataset[dict[str, Any]]):
                     f"self-training needs at least one {name} volume, got none; add some to the datalist, or train "
                     "without self-training"
                 )
+        check_alike(labelled, unlabelled)
         self.labelled = monai.data.Dataset(labelled, alter_labelled)
         self.unlabelled = monai.data.Dataset(unlabelled, alter_unlabelled)
         self.batch_size = batch_size
