@@ -10,11 +10,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from test_bundle_runs import own_study, run, tiny_network, undisturbed, user_sees
+from test_bundle_runs import (
+    command,
+    finish,
+    launch,
+    own_study,
+    run,
+    tiny_network,
+    two_processes,
+    undisturbed,
+    user_sees,
+)
 
 from monai_cl import bundles
 from monai_cl.data import load_datalist, unlabelled_rest
-from monai_cl.engine import SelfTraining
+from monai_cl.engine import SelfTraining, read_pseudo_labels
 from monai_cl.transforms import usual_augmentation
 
 __all__ = ["own_study", "undisturbed"]  # fixtures
@@ -75,16 +85,20 @@ def rows(root: Path) -> list[str]:
     return path.read_text().splitlines()[1:] if path.exists() else []
 
 
-def test_the_student_is_handed_over_if_asked(study: Path, tmp_path: Path) -> None:
+def test_the_student_is_handed_over_if_asked_and_a_longer_run_is_another(study: Path, tmp_path: Path) -> None:
     ends = []
     for exports in ("teacher", "student"):
         root = bundles.copy("volume_contrast", tmp_path / exports)
-        run(root, "train", study, OVERLAY, **SHORT, exports=exports)
+        run(root, "train", study, OVERLAY, **SHORT, exports=exports, largest=2)
         content = torch.load(root / "runs/selftrain/checkpoint.pt", weights_only=True)["method"]
         prefix = {"teacher": "teacher.module.", "student": "student."}[exports]
         assert all(torch.equal(content[prefix + key], value) for key, value in weights_of(root).items())
         ends.append(weights_of(root))
     assert not all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    longer = {**SHORT, "finetune_epochs": 4, "exports": "student", "largest": 2}
+    reason = user_sees(root, "train", study, OVERLAY, **longer)
+    assert "finetune_epochs: 3 -> 4" in reason
+    assert "use the same settings to go on, another output folder, or `--resume false` to start over" in reason
 
 
 def test_without_unlabelled_volumes_it_refuses_by_name_and_train_does_not(own_study: Path, tmp_path: Path) -> None:
@@ -136,3 +150,26 @@ def test_unlabelled_patches_have_the_size_that_is_asked_for(roi: tuple[int, ...]
     altered = usual_augmentation(roi, 2, labelled=False, slice_axis=axis).set_random_state(seed=0)
     found = altered({"image": torch.rand(1, 12, 12, 6)})
     assert found["image"].shape == (1, *roi)
+
+
+def test_two_processes_train_together_and_write_once(study: Path, tmp_path: Path) -> None:
+    root = bundles.copy("volume_contrast", tmp_path / "bundle")
+    settings = {**SHORT, "class_contrast": 0.1, "finetune_batch_size": 1}
+    arguments = two_processes(command(root, "train", study, (*OVERLAY, "multi_gpu.yaml"), **settings))
+    log = finish(launch(arguments, tmp_path), tmp_path)
+    assert log.count("self-train 6/6") == 1
+    content = torch.load(root / "runs/selftrain/checkpoint.pt", weights_only=True)
+    assert content["step"] == 6
+    assert len(content["random"]) == 2
+    assert len(rows(root)) == 2
+    assert [one.step for one in read_pseudo_labels(root / "runs/selftrain/pseudo_labels")] == [3, 4, 5, 6]
+    tiny_network(root, study).load_state_dict(weights_of(root))
+
+
+def test_the_overlays_of_the_bundles_are_one() -> None:
+    files = {name: (bundles.path(name) / "configs/selftrain.yaml").read_text() for name in bundles.names()}
+    volumes, slices = files["volume_contrast"].splitlines(), files["global_local_contrast"].splitlines()
+    assert files["sequence_contrast"] == files["volume_contrast"]
+    own = [line for line in slices if line not in volumes]
+    assert all("flip" in line or "mixup" in line for line in own), own  # what slices alone have
+    assert len(own) == 3

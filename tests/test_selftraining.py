@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from ignite.engine import Events
+from monai.data import MetaTensor
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet, DynUNet
 from monai.transforms import Compose, RandGaussianNoised, RandSpatialCropd
@@ -331,6 +332,47 @@ def test_batches_follow_from_the_step_and_are_shares_of_one() -> None:
             assert torch.equal(torch.cat([part[step][key] for part in parts]), one[step][key])
     cases = [case for step in range(3) for case in batches()[step]["case"]]
     assert sorted(cases[:3]) == sorted(cases[3:]) == ["v10", "v11", "v12"]
+
+
+def mixed(known: list[dict[str, Any]], others: list[dict[str, Any]]) -> MixedBatches:
+    return MixedBatches(known, others, alter_labelled=alter("image"), alter_unlabelled=alter("image"), batch_size=1)
+
+
+def test_unlabelled_volumes_of_another_modality_or_number_of_channels_are_refused_by_name() -> None:
+    known, others = ([{**one, "modality": "MR"} for one in volumes(number, number)] for number in (2, 4))
+    mixed(known, others)
+    others[1]["modality"] = "CT"
+    text = "must be of the modality of the labelled ones, MR, 1 of 4 are not (v41: CT); take them out of the datalist"
+    with pytest.raises(ValueError, match=re.escape(text)):
+        mixed(known, others)
+    others[1] = {**others[1], "modality": "MR", "image": torch.zeros(1, 20, 20)}
+    with pytest.raises(ValueError, match=r"number of channels of the labelled ones, 2, 1 of 4 are not \(v41: 1\)"):
+        mixed(known, others)
+    for one in known:
+        del one["modality"]  # of a list that does not say
+    mixed(known, [{**one, "modality": "CT"} for one in volumes(4, 4)])
+
+
+def test_unlabelled_volumes_of_another_spacing_are_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    def spaced(item: dict[str, Any], *size: float) -> dict[str, Any]:
+        return {**item, "image": MetaTensor(item["image"], affine=torch.diag(torch.tensor([*size, 1.0, 1.0])))}
+
+    known = [spaced(one, 1.0, 1.5) for one in volumes(2, 1)]
+    others = [spaced(one, 1.9, 0.8) for one in volumes(3, 2)]
+    mixed(known, others)
+    assert not caplog.records
+    others[2] = spaced(volumes(3, 2)[2], 2.1, 1.5)
+    mixed(known, others)
+    assert "1 of 3 unlabelled volumes have voxels more than 2 times as large" in caplog.text
+    assert "(v22: 2.1 x 1.5 mm); give the recipe a spacing that suits all" in caplog.text
+
+
+def test_mixup_has_no_place_beside_copy_paste() -> None:
+    with pytest.raises(ValueError, match=re.escape("mixup must be 0 in self-training, which mixes images by copy-")):
+        SelfTrainer(
+            SelfTraining(unet(), PseudoLabels(3)), [], max_epochs=1, epoch_length=1, loss=DiceCELoss(),
+            optimizer=torch.optim.SGD(unet().parameters(), lr=0.1), mixup=0.2,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["labelled", "unlabelled"])

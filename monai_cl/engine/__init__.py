@@ -22,6 +22,11 @@ if TYPE_CHECKING:
         foreground_dice as foreground_dice,
     )
     from monai_cl.engine.progress import ProgressLine as ProgressLine, scalars as scalars
+    from monai_cl.engine.pseudo_label_pictures import (
+        PseudoLabelMoment as PseudoLabelMoment,
+        PseudoLabelPictures as PseudoLabelPictures,
+        read_pseudo_labels as read_pseudo_labels,
+    )
     from monai_cl.engine.pseudo_label_signals import DriftError as DriftError, PseudoLabelSignals as PseudoLabelSignals
     from monai_cl.engine.pseudo_label_snapshots import PseudoLabelSnapshots as PseudoLabelSnapshots
     from monai_cl.engine.run_handlers import (

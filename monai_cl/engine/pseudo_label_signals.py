@@ -37,6 +37,7 @@ class _Counts(NamedTuple):
     agreed: Tensor  # (2,): student like teacher, and compared
     confidence: Tensor  # (BINS,)
     certainty: Tensor  # (1,): sum of the confidence
+    stood: Tensor  # (2,): alike at another contrast, and compared; of the last step alone
 
 
 class PseudoLabelSignals:
@@ -45,8 +46,9 @@ class PseudoLabelSignals:
     Of the steps of an epoch in which pseudo-labels were made: the share of each class among them (``share_1``) and
     among the true labels of the same batches (``labelled_share_1``), the share of voxels that are certain enough to
     count, the mean confidence and its histogram (``confidence_0.9`` is the share of voxels from 0.9 up), and how much
-    of the mixed images' pseudo-labelled voxels the student predicts as the teacher did (``agreement``). They go to a
-    CSV file and, as ``pseudo_...``, into the engine's metrics. Numbers are those of all processes.
+    of the mixed images' pseudo-labelled voxels the student predicts as the teacher did (``agreement``). Of the patches
+    of the last step, the share of voxels that the teacher labels alike at two contrasts (``contrast_agreement``). They
+    go to a CSV file and, as ``pseudo_...``, into the engine's metrics. Numbers are those of all processes.
 
     A class has vanished when its share is below :data:`VANISHED` of that among true labels; a foreground class has
     swallowed the volume when it has more than half of what it has not among true labels.
@@ -90,7 +92,8 @@ class PseudoLabelSignals:
     def _look(self, engine: SelfTrainer) -> None:
         if self._counts is None:  # labelled volumes are alone as yet, in all processes alike
             return
-        counts, self._counts = _of_all_processes(self._counts), None
+        stood = _stood(engine)  # the teacher is asked anew, once an epoch
+        counts, self._counts = _of_all_processes(self._counts._replace(stood=stood)), None
         values = _values(counts)
         engine.state.metrics.update({f"pseudo_{name}": value for name, value in values.items()})
         self._rows.append({"step": engine.state.iteration, **values})
@@ -168,7 +171,17 @@ def _count(engine: SelfTrainer) -> _Counts:
         torch.stack([((predicted == teacher) & (teacher >= 0)).sum(), (teacher >= 0).sum()]),
         _of_classes(bins.flatten(), BINS),
         pseudo.confidence.double().sum()[None],
+        labels.new_zeros(2, dtype=torch.long),
     )
+
+
+@torch.no_grad()
+def _stood(engine: SelfTrainer) -> Tensor:
+    method = engine.method
+    images = torch.as_tensor(engine.state.batch["unlabelled"]).as_subclass(Tensor).to(engine.state.device)
+    with engine.precision.autocast():
+        alike = method.stands(images, method.pseudo_labels(method.teacher(images)))
+    return torch.stack([alike.sum(), torch.full_like(alike.sum(), alike.numel())])
 
 
 def _of_classes(labels: Tensor, number: int) -> Tensor:
@@ -185,13 +198,14 @@ def _of_all_processes(counts: _Counts) -> _Counts:
 
 
 def _values(counts: _Counts) -> dict[str, float]:
-    predicted, counted, labelled, agreed, confidence, certainty = (one.tolist() for one in counts)
+    predicted, counted, labelled, agreed, confidence, certainty, stood = (one.tolist() for one in counts)
     voxels = sum(predicted)
     return {
         **{f"share_{one}": number / voxels for one, number in enumerate(predicted)},
         **{f"labelled_share_{one}": number / max(sum(labelled), 1) for one, number in enumerate(labelled)},
         "certain": sum(counted) / voxels,
         "agreement": agreed[0] / max(agreed[1], 1),
+        "contrast_agreement": stood[0] / max(stood[1], 1),
         "confidence": certainty[0] / voxels,
         **{f"confidence_{place / BINS:g}": number / voxels for place, number in enumerate(confidence)},
     }

@@ -17,6 +17,7 @@ from monai_cl.engine.health import HealthProbe
 from monai_cl.engine.history import History
 from monai_cl.engine.prediction_picture import PredictionPicture
 from monai_cl.engine.progress import ProgressLine, scalars
+from monai_cl.engine.pseudo_label_pictures import PseudoLabelPictures
 from monai_cl.engine.pseudo_label_signals import PseudoLabelSignals
 from monai_cl.engine.run_record import RunRecord
 from monai_cl.engine.run_settings import RunSettings
@@ -151,7 +152,7 @@ class FinetuneHandlers(RunHandlers):
 
 
 class SelfTrainHandlers(RunHandlers):
-    """Checkpoint, guards, signals, progress, history, record and TensorBoard of a self-training.
+    """Checkpoint, guards, signals, pictures, progress, history, record and TensorBoard of a self-training.
 
     Args:
         output_dir: Folder of the run.
@@ -189,6 +190,7 @@ class SelfTrainHandlers(RunHandlers):
         super().__init__(
             [checkpoint, FiniteLoss(), FrozenFirst(network, frozen), ClipGradients(clip), signals],
             lambda: [
+                PseudoLabelPictures(folder / "pseudo_labels"),
                 ProgressLine("self-train", ["loss", "pseudo_certain", "pseudo_confidence", "pseudo_agreement"]),
                 History(folder / "history.csv"),
                 _record(settings, folder, "train", settings.to_tell(), volumes, receipt=_receipt(network)),

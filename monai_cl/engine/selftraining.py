@@ -55,6 +55,8 @@ class SelfTraining(nn.Module):
         seed: Seed of the boxes; these are the same in all processes.
         ignore_index: True label of voxels that do not count.
         contrast: Contrast by class, whose weighted loss is added; None for none.
+        agreement: Let a pseudo-label count only where the teacher says the same of the patch at another contrast, which
+            takes a second pass of it.
 
     Attributes:
         last: Labels that the teacher gave at the last step; None where it was not asked.
@@ -80,6 +82,7 @@ class SelfTraining(nn.Module):
         seed: int = 0,
         ignore_index: int | None = None,
         contrast: ClassContrast | None = None,
+        agreement: bool = False,
     ) -> None:
         super().__init__()
         for name, share in (("supervised", supervised), ("ramp_up", ramp_up), ("momentum", momentum)):
@@ -103,6 +106,7 @@ class SelfTraining(nn.Module):
         self.seed = seed
         self.ignore_index = ignore_index
         self.contrast = contrast
+        self.agreement = agreement
         self.last: Pseudo | None = None
 
     @property
@@ -134,6 +138,17 @@ class SelfTraining(nn.Module):
         """Move the teacher after ``step``, counted from 1."""
         self.teacher.update(self.student, min(self.momentum, 1 - 1 / (step + 1)))
 
+    @torch.no_grad()
+    def label(self, images: Tensor) -> Pseudo:
+        """Label images as the teacher sees them, and say which voxels count."""
+        pseudo = self.pseudo_labels(self.teacher(images))
+        return pseudo._replace(certain=pseudo.certain & self.stands(images, pseudo)) if self.agreement else pseudo
+
+    @torch.no_grad()
+    def stands(self, images: Tensor, pseudo: Pseudo) -> Tensor:
+        """Voxels to which the teacher gives the same label when it sees the images at another contrast."""
+        return self.pseudo_labels(self.teacher(at_another_contrast(images))).labels == pseudo.labels
+
     def mix(self, batch: dict[str, Tensor], step: int, progress: float) -> tuple[Tensor, Tensor]:
         r"""Images, and their targets (N, 2, \*S): the true ones, and those of the teacher; -1 where neither counts.
 
@@ -160,7 +175,7 @@ class SelfTraining(nn.Module):
             raise ValueError(
                 f"unlabelled must have the shape of image, {tuple(image.shape)}, got {tuple(unlabelled.shape)}"
             )
-        self.last = self.pseudo_labels(self.teacher(unlabelled))
+        self.last = self.label(unlabelled)
         pseudo = self.last.labels.to(label.dtype).masked_fill(~self.last.certain, NOT_COUNTED)
         images = [copy_paste(image, unlabelled, outside), copy_paste(unlabelled, image, outside)]
         true = [copy_paste(label, nothing, outside), copy_paste(nothing, label, outside)]
@@ -173,6 +188,17 @@ class SelfTraining(nn.Module):
             return label
         dropped = ignored(label, self.pseudo_labels.num_classes, self.ignore_index)
         return label.masked_fill(dropped[:, None], NOT_COUNTED)
+
+
+def at_another_contrast(images: Tensor, gamma: float = 1.5) -> Tensor:
+    """Raise the intensities of each channel of images (N, C, *S), between their lowest and highest, to a power.
+
+    Places stay as they are, flips left out: left and right may be two classes.
+    """
+    axes = tuple(range(2, images.ndim))
+    low, high = images.amin(axes, keepdim=True), images.amax(axes, keepdim=True)
+    span = (high - low).clamp(min=torch.finfo(images.dtype).tiny)
+    return low + span * ((images - low) / span).pow(gamma)
 
 
 def _neighbours(number: int, device: torch.device) -> Tensor:
@@ -246,10 +272,11 @@ class SelfTrainer(SupervisedTrainer):
         scheduler: Learning-rate schedule, stepped once a step.
         inferer: Runs the student on a batch.
         precision: As that of :func:`monai_cl.engine.fine_tuning`.
+        mixup: That of :class:`monai_cl.engine.MixupBatch`, which must be 0: copy-paste is in its place.
         train_handlers: Handlers with an ``attach`` method.
 
     Raises:
-        ValueError: If the optimiser lacks the head of the contrast.
+        ValueError: If the optimiser lacks the head of the contrast, or ``mixup`` is not 0.
     """
 
     def __init__(
@@ -265,8 +292,11 @@ class SelfTrainer(SupervisedTrainer):
         scheduler: LRScheduler | None = None,
         inferer: Inferer | None = None,
         precision: str = "auto",
+        mixup: float = 0.0,
         train_handlers: Sequence[Any] = (),
     ) -> None:
+        if mixup:
+            raise ValueError(f"mixup must be 0 in self-training, which mixes images by copy-paste, got {mixup!r}")
         _require_head(optimizer, method)
         device = torch.device(device)
         self.precision = supervised_precision(precision, device)
