@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         start_from as start_from,
         transfer as transfer,
     )
+    from monai_cl.weights.export import save_encoder as save_encoder, save_safetensors as save_safetensors
+    from monai_cl.weights.for_nnunet import save_for_nnunet as save_for_nnunet
     from monai_cl.weights.published import PUBLISHED as PUBLISHED, dynunet_arguments as dynunet_arguments
 
 __getattr__, __dir__, __all__ = face(__name__)

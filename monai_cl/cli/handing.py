@@ -1,0 +1,64 @@
+"""Verbs that hand networks and data over to other programs: export, embed, nnunet."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monai_cl.cli._console import console
+
+_CONFIGS = typer.Argument(help="Config files and overrides as for `monai.bundle run`, such as configs/inference.yaml.")
+
+
+def export(
+    arguments: Annotated[list[str], _CONFIGS],
+    weights: Annotated[Path, typer.Option(help="File of weights that fits the network of the configuration.")],
+    out: Annotated[Path, typer.Option(help="File to write: .safetensors, .pth for nnU-Net, .onnx or .pt2 (encoder).")],
+) -> None:
+    """Write a network for other programs: safetensors, nnU-Net's fine-tuning, or its encoder as a program."""
+    from monai_cl.engine.exporting import export_run
+
+    files, overrides = _split(arguments)
+    export_run(files, weights, out, **overrides)
+    console.print(f"wrote {out}")
+
+
+def embed(
+    arguments: Annotated[list[str], _CONFIGS],
+    weights: Annotated[Path, typer.Option(help="File of weights, ours or published.")],
+    out: Annotated[Path, typer.Option(help="Folder for the vectors and the page.")] = Path("embeddings"),
+    regions: Annotated[bool, typer.Option("--regions", help="A vector for each class of the labels, too.")] = False,
+) -> None:
+    """Make one vector of each volume, or region: a table, an array, and a page with the nearest cases."""
+    from monai_cl.engine.embedding import embed_run
+    from monai_cl.report.nearest_page import write_nearest_page
+
+    files, overrides = _split(arguments)
+    found = embed_run(files, weights, regions=regions, **overrides)
+    found.write(out)
+    page = write_nearest_page(found, out / "nearest.html")
+    console.print(f"wrote {out / 'embeddings.npz'}, {out / 'embeddings.csv'} and {page}")
+
+
+def nnunet(
+    datalist: Annotated[Path, typer.Argument(help="Datalist from `monai-cl scan`.")],
+    out: Annotated[Path, typer.Option(help="Folder nnUNet_raw.")],
+    number: Annotated[int, typer.Option(help="Number of the data set.", min=1, max=999)] = 501,
+    name: Annotated[str, typer.Option(help="Name of the data set.")] = "monai_cl",
+    dataset_dir: Annotated[Path | None, typer.Option(help="Folder that paths of the datalist start from.")] = None,
+    modality: Annotated[str | None, typer.Option(help="CT or MR, one for each channel joined by commas.")] = None,
+    ignore_index: Annotated[int | None, typer.Option(help="Label of voxels that do not count.")] = None,
+) -> None:
+    """Write the labelled volumes of a datalist as a raw data folder of nnU-Net, under the names of the datalist."""
+    from monai_cl.data.nnunet_folder import write_nnunet_folder
+
+    folder = write_nnunet_folder(
+        datalist, out, number=number, name=name, dataset_dir=dataset_dir, modality=modality, ignore_index=ignore_index
+    )
+    console.print(f"wrote {folder}")
+
+
+def _split(arguments: list[str]) -> tuple[list[str], dict[str, object]]:
+    from monai_cl.bundles import split_command
+
+    return split_command(arguments)

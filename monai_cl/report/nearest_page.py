@@ -1,0 +1,100 @@
+"""One HTML page with the nearest cases of each volume, or region, by the features of a network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from monai_cl._files import atomic_write
+from monai_cl.engine.embedding import WHOLE, Embeddings
+from monai_cl.report._page import page_environment
+from monai_cl.report.study_page import Group, Tile
+from monai_cl.report.tables import Table
+
+_NEAREST = 4
+_EDGE = 160  # pixels of a picture
+
+
+def write_nearest_page(found: Embeddings, out: str | Path, *, title: str = "Nearest cases") -> Path:
+    """Write the page: a row of pictures for each volume or region, the nearest of other patients behind it.
+
+    Args:
+        found: The vectors.
+        out: The page.
+        title: Its title.
+
+    Returns:
+        Its path.
+    """
+    similarity = found.similarity()
+    groups = [Group(_named(found, index), _tiles(found, index, similarity[index])) for index in range(len(found.cases))]
+    environment = page_environment()
+    page = environment.get_template("nearest.html.j2").render(
+        title=title,
+        summary=f"{len(found.cases)} vectors of {found.vectors.shape[1]} numbers, of {len(set(found.subjects))} "
+        "patients; cosine of standardised features. It says what the network takes for alike, not that it is right.",
+        table=_table(found, similarity),
+        groups=groups,
+        style=Markup(environment.get_template("report.css").render()),
+    )
+    target = Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return target
+
+
+def nearest(found: Embeddings, index: int, row: NDArray[np.float64]) -> list[int]:
+    """Most alike vector of each other patient, best first, of the same region where there are several."""
+    chosen: dict[str, int] = {}
+    for other in np.argsort(-row):
+        same = found.regions[other] == found.regions[index]
+        if same and found.subjects[other] != found.subjects[index]:
+            chosen.setdefault(found.subjects[other], int(other))
+    return list(chosen.values())[:_NEAREST]
+
+
+def _tiles(found: Embeddings, index: int, row: NDArray[np.float64]) -> tuple[Tile, ...]:
+    places = [index, *nearest(found, index, row)]
+    return tuple(
+        Tile(
+            source=_picture(found.pictures[place]) if found.pictures else "",
+            alt=f"Middle slice of {found.cases[place]}",
+            title="this one" if place == index else f"cosine {row[place]:.2f}",
+            geometry="" if found.regions[place] == WHOLE else f"region {found.regions[place]}",
+            subject="",
+            place=found.cases[place],
+            remarks=(),
+        )
+        for place in places
+    )
+
+
+def _table(found: Embeddings, similarity: NDArray[np.float64]) -> Table:
+    rows = []
+    for index in range(len(found.cases)):
+        near = nearest(found, index, similarity[index])
+        told: Sequence[str] = [f"{found.cases[other]} ({similarity[index, other]:.2f})" for other in near]
+        rows.append((_named(found, index), ", ".join(told) or "no other patient"))
+    return Table("Nearest cases of other patients, with the cosine", ("case", "nearest"), tuple(rows))
+
+
+def _named(found: Embeddings, index: int) -> str:
+    region = found.regions[index]
+    return found.cases[index] + ("" if region == WHOLE else f", region {region}")
+
+
+def _picture(plane: NDArray[np.float32]) -> str:
+    values = (np.clip(plane, 0, 1) * 255).astype(np.uint8)
+    image = Image.fromarray(np.flipud(values.T))
+    image.thumbnail((_EDGE, _EDGE))
+    stream = BytesIO()
+    image.save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
