@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from monai_cl.engine.history import History as History, read_history as read_history
     from monai_cl.engine.mixup import MixupBatch as MixupBatch
     from monai_cl.engine.optimisation import adamw as adamw, warmup_cosine as warmup_cosine
+    from monai_cl.engine.postprocessing import (
+        FlipInferer as FlipInferer,
+        LargestComponents as LargestComponents,
+        flipped as flipped,
+    )
     from monai_cl.engine.prediction_picture import (
         PredictionPicture as PredictionPicture,
         foreground_dice as foreground_dice,
