@@ -27,6 +27,7 @@ _MARKS = {
     INVARIANCE_FILE: "invariance",
     FILES["dice"]: "evaluate",
     "psnr_raw.csv": "evaluate",
+    "pseudo_labels.csv": "train",  # a self-training has a checkpoint as well
     "checkpoint.pt": "pretrain",
     "history.csv": "train",
 }

@@ -26,11 +26,13 @@ from monai_cl.report._curves import draw_histories
 from monai_cl.report._drawing import Picture
 from monai_cl.report._facts import details, facts, handed_over
 from monai_cl.report._folders import Found, Run, find
+from monai_cl.report._headline import headline
 from monai_cl.report._invariance import invariance_tables
 from monai_cl.report._label_curve import curve_details, curve_tables, curve_warnings
 from monai_cl.report._neighbours import draw_neighbours
 from monai_cl.report._page import page_environment
 from monai_cl.report._privacy import CaseNames
+from monai_cl.report._pseudo_labels import pseudo_label_pictures
 from monai_cl.report._results import case_table, result_tables
 from monai_cl.report._safety import inside, own_picture
 from monai_cl.report._slices import Viewer, viewer
@@ -69,6 +71,7 @@ class Section:
     viewers: list[Viewer] = field(default_factory=list)
     classes: dict[str, str] = field(default_factory=dict)
     folded: list[Table] = field(default_factory=list)
+    lead: str = ""  # its sentence at the head of the report
 
     @property
     def empty(self) -> bool:
@@ -172,6 +175,7 @@ def _curves_of_labels(found: Found, datalist: Path | None) -> Iterator[Section]:
             continue
         curve, said = _load(run.folder, datalist)
         section = Section(f"curve-{number}", f"Label efficiency: {run.name}", [*said, *curve_warnings(curve)])
+        section.lead = headline(curve)
         section.tables, section.folded = curve_tables(curve), curve_details(curve)
         if picture := own_picture(run.folder, "curve.png"):
             alt = "Dice against the number of labels, an arm a line with its interval; the table below has the numbers."
@@ -242,7 +246,22 @@ def _learning(found: Found) -> Iterator[Section]:
     for kind, title in (("pretrain", "Pretraining: loss and health"), ("train", "Fine-tuning: loss")):
         runs = [run for run in found.of(kind) if run.history]
         said = [] if runs else ["No run given here kept a history."]
-        yield Section(kind, title, said, pictures=draw_histories(runs) if runs else [])
+        section = Section(kind, title, said, pictures=draw_histories(runs) if runs else [])
+        for run in found.of(kind):
+            _add_snapshots(section, run)
+        yield section
+
+
+def _add_snapshots(section: Section, run: Run) -> None:
+    """Pseudo-labels of a self-training as they grew up."""
+    try:
+        pictures = pseudo_label_pictures(run)
+    except (ValueError, OSError, KeyError, BadZipFile) as error:
+        logger.warning("passed over the pseudo-labels of %s: %s", run.folder, error)
+        section.said.append(f"{run.name}: the pictures of its pseudo-labels cannot be read, the log says why.")
+        return
+    alt = f"Pseudo-labels of unlabelled slices in {run.name}, the same ones at several steps, the last at the right."
+    section.photos += [Photo(each, alt, f"{run.name}: pseudo-labels as they grew up") for each in pictures]
 
 
 def _views(sources: Sources) -> Section:
@@ -324,10 +343,17 @@ def _render(title: str, sections: Sequence[Section], date: str) -> str:
         sections=sections,
         date=date,
         version=version("monai_cl"),
+        leads=_leads(sections),
         style=style,
         script=Markup(script),
         script_hash=digest,
     )
+
+
+def _leads(sections: Sequence[Section]) -> list[str]:
+    """Sentences that the report opens with, each with its curve where there are several."""
+    told = [(section.title, section.lead) for section in sections if section.lead]
+    return [f"{title}: {lead}" if len(told) > 1 else lead for title, lead in told]
 
 
 def _today() -> str:

@@ -1,0 +1,59 @@
+"""The sentence that a report opens with: what helped, by how much, with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from monai_cl.evaluation.records import COMPUTE, STEPS, Curve, CurveArm, Interval, of_patients, short
+from monai_cl.report.curve_picture import in_points
+
+
+def headline(curve: Curve) -> str:
+    """Sentence on the arm that helped most, by how much, with its interval; or that none did.
+
+    At equal compute where an arm was compared so, else at equal steps. A gain goes before a hint, and of those the one
+    whose interval begins highest is told, with the number of comparisons it is the best of. Empty without comparisons.
+    """
+    found = [(arm, each) for arm in curve.arms for each in _comparisons(curve, arm)]
+    found = [(arm, each) for arm, each in found if not math.isnan(each.estimate)]
+    if not found:
+        return ""
+    words = {kind: [pair for pair in found if short(pair[1].verdict) == kind] for kind in ("gain", "hint")}
+    chosen = words["gain"] or words["hint"] or found
+    arm, best = max(chosen, key=lambda pair: pair[1].estimate if math.isnan(pair[1].low) else pair[1].low)
+    measured = _measured(curve, arm, best)
+    above = len(words["gain"]) + len(words["hint"])
+    among = f"the best of {len(found)} comparisons, {above} of which have intervals above 0" if found[1:] else ""
+    tail = f" ({among})" if among else ""
+    if words["gain"]:
+        return f"{_capital(arm.title)} helped: {measured}{tail}."
+    if words["hint"]:
+        return f"{_capital(arm.title)} may have helped, which is a {best.verdict}: {measured}{tail}."
+    if all(short(each.verdict) in ("loss", "hint of a loss") for _, each in found):
+        return f"Nothing helped, every arm lost: least did {arm.title}, {measured}."
+    return f"No gain was shown: the most was that of {arm.title}, {measured}{tail}."
+
+
+def _comparisons(curve: Curve, arm: CurveArm) -> Iterator[Interval]:
+    """Differences of an arm at each budget: at equal compute where there is one, else at equal steps."""
+    alike = {each.budget: each for each in curve.differences(arm.name, comparison=STEPS)}
+    alike |= {each.budget: each for each in curve.differences(arm.name, comparison=COMPUTE)}
+    yield from alike.values()
+
+
+def _measured(curve: Curve, arm: CurveArm, found: Interval) -> str:
+    other = curve.arm(str(curve.record["reference"]) if found.comparison == COMPUTE else found.reference).title
+    labels = f"{found.budget} labelled volume{'s' * (found.budget != 1)}"
+    seeds = f"{found.seeds} seed{'s' * (found.seeds != 1)}"
+    return (
+        f"{in_points(found)} Dice points over {other} with {labels} at {found.comparison}, "
+        f"{100 * found.confidence:g} % interval over {of_patients(found.cases, found.patients)} and {seeds}"
+    )
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+__all__ = ["headline"]

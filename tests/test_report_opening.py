@@ -1,0 +1,123 @@
+"""What a report opens with: what helped, by how much, with its interval; and pseudo-labels as they grew up."""
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monai_cl.evaluation import Curve, CurveArm, Interval
+from monai_cl.evaluation.records import verdict
+from monai_cl.evaluation.results import save_curve
+from monai_cl.report._headline import headline
+from monai_cl.report.html import write_report
+
+ARMS = (
+    CurveArm("scratch", "from scratch", "reference", ("",), 100),
+    CurveArm("dense", "dense contrast", "pretrained", ("seed_0", "seed_1", "seed_2", "seed_3", "seed_4"), 100),
+    CurveArm("scratch_plus_dense", "from scratch, given time", "equal compute", ("",), 300, gets="dense"),
+)
+
+
+def difference(
+    low: float, high: float, *, budget: int = 2, seeds: int = 5, comparison: str = "equal steps"
+) -> Interval:
+    other = "scratch" if comparison == "equal steps" else "scratch_plus_dense"
+    return Interval(
+        (low + high) / 2, low, high, 0.95, cases=20, seeds=seeds, used=100, excluded=0, patients=10, kind="difference",
+        arm="dense", reference=other, budget=budget, comparison=comparison, metric="dice", label="mean", runs=seeds,
+        verdict=verdict(low, high, seeds=seeds, runs=seeds),
+    )  # fmt: skip
+
+
+def curve(*estimates: Interval, **more: Any) -> Curve:
+    record = {"reference": "scratch", "budgets": [2, 4], "seeds": [0], "cases": 20, "patients": 10, "section": "x"}
+    return Curve((), ARMS, estimates, record={**record, "classes": ["a"], "steps": 100}, **more)
+
+
+def test_a_gain_is_told_with_its_interval_and_what_it_is_the_best_of() -> None:
+    said = headline(curve(difference(0.02, 0.06), difference(-0.01, 0.02, budget=4)))
+    assert said == (
+        "Dense contrast helped: +4.0 [+2.0, +6.0] Dice points over from scratch with 2 labelled volumes at equal "
+        "steps, 95 % interval over 20 cases of 10 patients and 5 seeds (the best of 2 comparisons, 1 of which have "
+        "intervals above 0)."
+    )
+
+
+def test_equal_compute_goes_before_equal_steps() -> None:
+    found = headline(curve(difference(0.05, 0.09), difference(0.01, 0.03, comparison="equal compute")))
+    assert found.startswith("Dense contrast helped: +2.0 [+1.0, +3.0] Dice points over from scratch with 2 labelled")
+    assert "at equal compute" in found
+
+
+def test_below_five_seeds_it_is_a_hint() -> None:
+    found = headline(curve(difference(0.02, 0.06, seeds=3)))
+    assert found.startswith(
+        "Dense contrast may have helped, which is a hint: 3 seeds; five and a run each are asked for before a gain is "
+        "believed: +4.0 [+2.0, +6.0]"
+    )
+    assert headline(curve(difference(0.04, 0.06, seeds=3), difference(0.01, 0.02, budget=4))).startswith(
+        "Dense contrast helped: +1.5"
+    )
+
+
+def test_where_nothing_helped_it_says_so() -> None:
+    assert headline(curve(difference(-0.01, 0.02))).startswith("No gain was shown: the most was that of dense contrast")
+    assert headline(curve(difference(-0.03, -0.01))).startswith("Nothing helped, every arm lost: least did dense")
+    assert headline(curve(difference(-0.03, -0.01, seeds=3))).startswith("Nothing helped, every arm lost")
+    assert headline(curve()) == ""
+
+
+def test_the_page_begins_with_the_sentence(tmp_path: Path) -> None:
+    save_curve(curve(difference(0.02, 0.06)), tmp_path / "curve")
+    page = write_report([tmp_path / "curve"], tmp_path / "report.html").read_text()
+    header = page[page.index("<header>") : page.index("</header>")]
+    assert '<p class="lead">Dense contrast helped: +4.0 [+2.0, +6.0] Dice points' in header
+    save_curve(curve(difference(-0.01, 0.02)), tmp_path / "other")
+    page = write_report([tmp_path / "curve", tmp_path / "other"], tmp_path / "report.html").read_text()
+    assert page.count('<p class="lead">Label efficiency: ') == 2
+
+
+def self_trained(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "history.csv").write_text("step,loss\n1,0.5\n2,0.4\n")
+    (folder / "pseudo_labels.csv").write_text("step,pseudo_certain\n1,0.5\n2,0.9\n")
+    (folder / "checkpoint.pt").write_bytes(b"nothing that is read")
+    return folder
+
+
+def grown(looks: int) -> tuple[np.ndarray, np.ndarray]:
+    """A slice, and labels that grow from look to look."""
+    labels = np.zeros((looks, 12, 10), np.uint8)
+    for look in range(looks):
+        labels[look, 3 : 5 + look, 3:6] = 1
+    return np.random.default_rng(0).random((12, 10)), labels
+
+
+@pytest.mark.parametrize("kind", ["slice of a volume", "patches"])
+def test_pseudo_labels_are_shown_as_they_grew_up(tmp_path: Path, kind: str) -> None:
+    folder = self_trained(tmp_path / "run")
+    image, labels = grown(3)
+    if kind == "patches":
+        (folder / "pseudo_labels").mkdir()
+        for look, step in enumerate((2, 4, 6)):
+            two = np.stack([labels[look]] * 2)
+            file = folder / f"pseudo_labels/step_{step:06d}.npz"
+            np.savez_compressed(file, step=step, image=np.stack([image] * 2), labels=two, certain=two > 0)
+    else:
+        np.savez_compressed(folder / "pseudo_labels.npz", image=image, step=np.array([2, 4, 6]), labels=labels)
+    page = write_report([folder], tmp_path / "report.html").read_text()
+    assert "Fine-tuning: loss" in page  # though it has a checkpoint, it is no pretraining
+    assert "Pseudo-labels of unlabelled slices in run" in page
+    picture = re.search(r'src="data:image/png;base64,([^"]+)"', page)
+    assert picture is not None
+    assert base64.b64decode(picture[1]).startswith(b"\x89PNG")
+
+
+def test_damaged_pictures_of_pseudo_labels_are_said_and_passed_over(tmp_path: Path) -> None:
+    folder = self_trained(tmp_path / "run")
+    np.savez_compressed(folder / "pseudo_labels.npz", image=np.zeros((4, 4)), step=np.array([1]), labels=np.zeros(3))
+    page = write_report([folder], tmp_path / "report.html").read_text()
+    assert "run: the pictures of its pseudo-labels cannot be read, the log says why." in page
