@@ -14,7 +14,7 @@ class RunSettings:
     """Settings of a run that are not to be read off the objects that train.
 
     Attributes:
-        recipe: Name of the recipe that prepares the volumes, with
+        recipe: Name of the recipe that prepares the volumes, ``None`` where there are none to prepare, with
         recipe_options: the values given to it.
         seed: Seed of the run.
         datalist: The datalist, and
@@ -26,7 +26,7 @@ class RunSettings:
         method: Name of the method of a pretraining.
     """
 
-    recipe: str | Path
+    recipe: str | Path | None
     recipe_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     datalist: str | Path | None = None
@@ -43,7 +43,7 @@ class RunSettings:
             data = {"data": digest_items(self.items)}
         else:
             data = {} if self.datalist is None else {"datalist": digest(self.datalist)}
-        recipe = recipes.digest(self.recipe, **self.recipe_options)
+        recipe = None if self.recipe is None else recipes.digest(self.recipe, **self.recipe_options)
         return {
             "method": self.method, **data, "sections": self.sections, "recipe": recipe, "seed": self.seed,
             **self.to_tell(),
@@ -56,4 +56,5 @@ class RunSettings:
     def to_hand_over(self) -> dict[str, Any]:
         """Return what is stored beside the network."""
         method = {} if self.method is None else {"method": self.method}
-        return {**method, "recipe": self.recipe, "recipe_options": dict(self.recipe_options), **self.contract}
+        recipe = {} if self.recipe is None else {"recipe": self.recipe, "recipe_options": dict(self.recipe_options)}
+        return {**method, **recipe, **self.contract}
