@@ -34,6 +34,7 @@ def check(work: Work) -> tuple[str, ...]:
     """
     _check_settings(work.plan)
     _check_trials(work.plan)
+    _check_variants(work.plan)
     notes = _check_patients(work.plan)
     for arm in work.plan.config.arms.values():
         _check_weights(work.plan, arm)
@@ -64,6 +65,12 @@ def _check_settings(plan: Plan) -> None:
                 f"arm {arm.name!r} cannot begin with the networks of {arm.pretraining.after}: the pretraining of "
                 f"{arm.pretraining.bundle.name} has no id `start`; use a bundle that has one"
             )
+
+
+def _check_variants(plan: Plan) -> None:
+    """Refuse variants of the evaluation that it does not know."""
+    for settings in plan.config.evaluation.variants.values():
+        plan.evaluate.check({key: value for key, value in settings.items() if not plan.evaluate.knows(key)})
 
 
 def _check_trials(plan: Plan) -> None:

@@ -42,6 +42,7 @@ class Evaluation(Keys):
         datalist: Another datalist that has the section; that of the settings when left out.
         dataset_dir: Folder its paths start from; that of the settings when left out.
         exclude: Cases or patients whose scores do not count, such as a duplicate; runs are the same with and without.
+        variants: Further evaluations of every network, such as with flips: values of ids of evaluate.yaml, by name.
     """
 
     section: Text = "validation"
@@ -51,6 +52,17 @@ class Evaluation(Keys):
     datalist: Place = None
     dataset_dir: Place = None
     exclude: Names = ()
+    variants: dict[str, Settings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _named(self) -> Evaluation:
+        wrong = [name for name, settings in self.variants.items() if not NAME.fullmatch(name) or not settings]
+        if wrong:
+            raise ValueError(
+                "evaluation.variants must have names of letters, digits, '_', '-' and '.', each with settings, got "
+                f"{wrong[0]!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> Evaluation:

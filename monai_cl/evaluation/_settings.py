@@ -70,11 +70,12 @@ class Settings:
         seen = _seen(step, overrides) if cell.role == PRETRAIN else tuned_on
         return self._of(cell, step, overrides, seen, self.training)
 
-    def evaluation(self, cell: Cell) -> dict[str, Any]:
-        """Settings that the scores of a network depend on besides the network."""
+    def evaluation(self, cell: Cell, variant: str = "") -> dict[str, Any]:
+        """Settings that the scores of a network depend on besides the network, of a variant of the evaluation if so."""
         plan = self.plan
         overrides = self.overrides(cell, plan.evaluate)
         own = {key: value for key, value in overrides.items() if not plan.train.knows(key)}
+        own |= plan.config.evaluation.variants[variant] if variant else {}
         return _settled(
             {
                 "configs": plan.evaluate.digest(),

@@ -19,6 +19,7 @@ from monai_cl.evaluation.records import (
     MEAN,
     METRICS,
     STEPS,
+    VARIANT,
     CaseScore,
     Convergence,
     CurveArm,
@@ -65,13 +66,16 @@ def summarise(
     statistics = Statistics(counted, confidence=confidence, resamples=resamples)
     others = [arm for arm in arms if arm.role in ("scratch", "pretrained")]
     pairs = [Comparison(STEPS, arm.name, reference) for arm in others]
+    pairs += [Comparison(VARIANT, arm.name, arm.gets) for arm in arms if arm.role == VARIANT]
     pairs += [Comparison(COMPUTE, arm.gets, arm.name) for arm in arms if arm.role == HANDED]
     first = next(arm for arm in arms if arm.name == reference)
     longer = [arm.name for arm in arms if arm.role == LONG]
     estimates = statistics.estimates([arm.name for arm in arms], pairs)
     return {
         "estimates": tuple(_with_lost(judged(estimate, arms), lost) for estimate in estimates),
-        "labels_saved": tuple(entry for pair in pairs for entry in statistics.labels_saved(pair)),
+        "labels_saved": tuple(
+            entry for pair in pairs if pair.kind != VARIANT for entry in statistics.labels_saved(pair)
+        ),
         "convergence": tuple(each for name in longer for each in statistics.convergence(first, name, tolerance)),
     }
 
@@ -82,7 +86,7 @@ def _whole_seeds(scores: Sequence[Score], arms: Sequence[CurveArm]) -> tuple[lis
     Means over different seeds cannot be laid beside each other. An arm, or a pretraining run, of which nothing is
     there at a budget does not count as missing.
     """
-    given = {arm.name for arm in arms if arm.role not in (LONG, HANDED)}
+    given = {arm.name for arm in arms if arm.role not in (LONG, HANDED, VARIANT)}
     cells = {(score.budget, score.arm, score.run, score.seed) for score in scores}
     lost: dict[int, list[int]] = {}
     for budget in sorted({cell[0] for cell in cells}):

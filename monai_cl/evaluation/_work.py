@@ -51,14 +51,16 @@ class Work:
         folder = self.store.folder(cell)
         if cell.role not in (PRETRAIN, TRIAL):
             self.choices.keep(cell.base)
+        folder.mkdir(parents=True, exist_ok=True)
         if again := self.store.record(cell) is not None and cell.role != PRETRAIN:
-            settings = self.settings.evaluation(cell)
-            target = self._target(cell, settings)
-            target.mkdir(parents=True, exist_ok=True)
-            steps = list(self.steps(cell, target))[self.is_kept(cell) :]  # one that was not kept is fine-tuned again
+            missing = [name for name in self.variants(cell) if self.evaluated(cell, name) is None]
+            settings = {"variants": {name: self.settings.evaluation(cell, name) for name in missing}}
+            tuning = [] if self.is_kept(cell) else list(self.steps(cell))[:1]  # one that was not kept is tuned again
+            steps = [*tuning, *(self._evaluation(cell, name, self._target(cell, name)) for name in missing)]
         else:
-            folder.mkdir(parents=True, exist_ok=True)
             settings, steps = self.settings.training(cell), list(self.steps(cell))
+        for _, _, overrides in steps:
+            Path(overrides["output_dir"]).mkdir(parents=True, exist_ok=True)
         # pretraining goes on from its checkpoint, and self-training too; other fine-tuning starts anew
         if cell.role != PRETRAIN and not again and not (folder / CHECKPOINT).is_file():
             for name in (*_EVIDENCE, *(path.name for path in folder.glob("val_*.csv"))):
@@ -76,10 +78,11 @@ class Work:
         folder = self.store.folder(cell)
         known = {"format": FORMAT, "settings": job.settings, "seconds": done.seconds, "finished": _now()}
         if self.store.record(cell) is not None and cell.role != PRETRAIN:
-            target = self._target(cell, job.settings)
-            check_cases(target, self.plan.seen(cell).names, len(self.plan.classes))
-            write_json(target / EVALUATION, known)
+            self._finish_variants(cell, job.settings["variants"], known)
         else:
+            if cell.role != PRETRAIN:
+                named = {name: self.settings.evaluation(cell, name) for name in self.variants(cell) if name}
+                self._finish_variants(cell, named, known)
             timing = read_json(folder / "timing.json")
             if timing is None or timing["step"] < timing["total"]:
                 reached = "no step" if timing is None else f"step {timing['step']} of {timing['total']}"
@@ -94,22 +97,34 @@ class Work:
         if cell.role == TRIAL or (cell.role != PRETRAIN and not self.plan.config.keep_models):
             (folder / MODEL).unlink(missing_ok=True)
 
-    def _target(self, cell: Cell, settings: Mapping[str, Any]) -> Path:
-        return self.store.folder(cell) / EVALUATIONS / short_digest(settings)
+    def _finish_variants(self, cell: Cell, settings: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any]) -> None:
+        for name, own in settings.items():
+            target = self._target(cell, name)
+            check_cases(target, self.plan.seen(cell).names, len(self.plan.classes))
+            write_json(target / EVALUATION, {**known, "settings": own})
+
+    def _target(self, cell: Cell, variant: str = "") -> Path:
+        return self.store.folder(cell) / EVALUATIONS / short_digest(self.settings.evaluation(cell, variant))
+
+    def variants(self, cell: Cell) -> tuple[str, ...]:
+        """Names of the evaluations of a cell; the plain one has none."""
+        return ("",) if cell.role in (PRETRAIN, TRIAL) else ("", *self.plan.config.evaluation.variants)
 
     def finished(self, cell: Cell) -> bool:
         """Tell whether nothing is left to do for a cell."""
-        return self.store.record(cell) is not None and (cell.role == PRETRAIN or self.evaluated(cell) is not None)
+        if self.store.record(cell) is None or cell.role == PRETRAIN:
+            return self.store.record(cell) is not None
+        return all(self.evaluated(cell, name) is not None for name in self.variants(cell))
 
-    def evaluated(self, cell: Cell) -> Path | None:
+    def evaluated(self, cell: Cell, variant: str = "") -> Path | None:
         """Folder of the scores of a network on the cases of this plan; ``None`` where they are missing."""
         record, folder = self.store.record(cell), self.store.folder(cell)
         if record is None:
             return None
         _, found = self.settings.changes(cell, record)
-        if all(self.settings.is_tolerable(change, record) for change in found):
+        if not variant and all(self.settings.is_tolerable(change, record) for change in found):
             return folder
-        now = self.settings.evaluation(cell)
+        now = self.settings.evaluation(cell, variant)
         for path in sorted((folder / EVALUATIONS).glob(f"*/{EVALUATION}")):
             content = read_json(path) or {"settings": {}}
             if all(self.settings.is_tolerable(each, content) for each in changes(content["settings"], now)):
@@ -120,8 +135,8 @@ class Work:
         """Tell whether the fine-tuned network of a cell is there."""
         return (self.store.folder(cell) / MODEL).is_file()
 
-    def steps(self, cell: Cell, target: Path | None = None) -> Iterator[tuple[str, Step, dict[str, Any]]]:
-        """Title, step and overrides of each process of a cell, which write into a folder: its own when left out."""
+    def steps(self, cell: Cell) -> Iterator[tuple[str, Step, dict[str, Any]]]:
+        """Title, step and overrides of each process of a cell."""
         folder = self.store.folder(cell)
         if cell.role == PRETRAIN:
             step = self.plan.pretrain[cell.arm]
@@ -130,15 +145,22 @@ class Work:
             yield "pretraining", step, {**self.settings.overrides(cell, step), **where, **first}
             return
         step = self.plan.training(cell.base)
-        model = {"model": str(folder / MODEL), "output_dir": str(target or folder), "seed": cell.seed}
+        model = {"model": str(folder / MODEL), "output_dir": str(folder), "seed": cell.seed}
         more: dict[str, Any] = {"labels": cell.budget, "pretrained": str(self._start(cell) or "none")}
         overrides = {**self.settings.overrides(cell, step), **model, **more, "finetune_epochs": self.epochs(cell)}
         if step.knows("val_interval") and "val_interval" not in overrides:
             overrides["val_interval"] = self.epochs(cell) + 1  # the evaluation follows
         yield "fine-tuning", step, overrides
+        for name in self.variants(cell):
+            yield self._evaluation(cell, name, self._target(cell, name) if name else folder)
+
+    def _evaluation(self, cell: Cell, variant: str, target: Path) -> tuple[str, Step, dict[str, Any]]:
+        """One evaluation of a network, with what it writes in a folder."""
         step, cases = self.plan.evaluate, self.plan.seen(cell)
-        own = self.settings.overrides(cell, step)
-        yield "evaluation", step, {**own, **model, **cases.places, "evaluation_section": cases.section}
+        own = {**self.settings.overrides(cell, step), **self.plan.config.evaluation.variants.get(variant, {})}
+        where = {"model": str(self.store.folder(cell) / MODEL), "output_dir": str(target), "seed": cell.seed}
+        title = f"evaluation ({variant})" if variant else "evaluation"
+        return title, step, {**own, **where, **cases.places, "evaluation_section": cases.section}
 
     @functools.cached_property
     def settings(self) -> Settings:

@@ -30,7 +30,7 @@ from monai_cl.evaluation._store import Store, read_json
 from monai_cl.evaluation._summary import summarise
 from monai_cl.evaluation._tuning import at_an_end
 from monai_cl.evaluation._work import LOG, Work
-from monai_cl.evaluation.records import Convergence, Curve, CurveArm, Score, left_out
+from monai_cl.evaluation.records import VARIANT, Convergence, Curve, CurveArm, Score, left_out
 from monai_cl.evaluation.results import SUMMARY, save_curve
 from monai_cl.evaluation.scores import read_scores
 
@@ -231,8 +231,9 @@ def _assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, el
     tuned = [cell for cell in records if cell.role not in (PRETRAIN, TRIAL)]
     if not tuned:
         return None
-    scores = [score for cell in tuned for score in _scores(work, cell)]
+    scores = [score for cell in tuned for name in _variants(work, cell) for score in _scores(work, cell, name)]
     arms = _arms(work)
+    arms += [_variant(arm, name) for arm in arms if arm.role in _GIVEN for name in config.evaluation.variants]
     found = summarise(
         scores,
         arms,
@@ -252,9 +253,22 @@ def _assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, el
     )
 
 
-def _scores(work: Work, cell: Cell) -> Iterator[Score]:
-    who = (cell.arm, cell.run, cell.budget, cell.seed)
-    folder = work.evaluated(cell) or work.store.folder(cell)
+_GIVEN = ("reference", "scratch", "pretrained")  # roles of arms whose variants are compared
+
+
+def _variants(work: Work, cell: Cell) -> tuple[str, ...]:
+    return work.variants(cell) if cell.role == GIVEN else ("",)
+
+
+def _variant(arm: CurveArm, name: str) -> CurveArm:
+    """The arm that stands for another evaluation of the same networks."""
+    title = f"{arm.title}, {name.replace('_', ' ')}"
+    return CurveArm(f"{arm.name}:{name}", title, VARIANT, arm.runs, arm.steps, arm.name)
+
+
+def _scores(work: Work, cell: Cell, variant: str = "") -> Iterator[Score]:
+    who = (f"{cell.arm}:{variant}" if variant else cell.arm, cell.run, cell.budget, cell.seed)
+    folder = work.evaluated(cell, variant) or work.store.folder(cell)
     return read_scores(folder, who, work.plan.classes, work.plan.counted)
 
 

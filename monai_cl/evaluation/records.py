@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 METRICS = ("dice", "surface_distance", "hausdorff_95")
 MEAN = "mean"  # over the classes of a case
 STEPS, COMPUTE = "equal steps", "equal compute"  # comparisons
+VARIANT = "the same networks"  # comparison of an evaluation with another, and role of the arm that stands for it
 LONG, HANDED = "twice the steps", "equal compute"  # roles of arms that come by themselves
 TRIAL = "trial"  # role of runs by which settings are chosen
 PAIRED = "paired"  # name of the runs of an arm whose seeds take its pretraining runs in turn

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from monai_cl.evaluation import results
-from monai_cl.evaluation.records import left_out, of_patients, short
+from monai_cl.evaluation.records import VARIANT, left_out, of_patients, short
 from monai_cl.evaluation.results import Curve, CurveArm
 from monai_cl.report._results import metric_name
 from monai_cl.report.tables import Cell, Estimate, Table, is_number
@@ -15,6 +15,7 @@ from monai_cl.report.tables import Cell, Estimate, Table, is_number
 _MEANINGS = {
     results.STEPS: "every arm fine-tuned for the same steps",
     results.COMPUTE: "the reference also got the time that pretraining took",
+    VARIANT: "each evaluated otherwise as well, the plain evaluation subtracted",
 }
 _FACTS = ("date", "hardware", "section", "steps", "cell_seconds", "elapsed_seconds")
 
@@ -86,7 +87,8 @@ def _differences(curve: Curve) -> Iterator[Table]:
     for comparison, meaning in _MEANINGS.items():
         columns = [(_against(arm, found), found) for arm in curve.arms if (found := _of(curve, arm, comparison))]
         if columns:
-            table = _table(f"Dice, difference at {comparison}: {meaning}", curve, columns)
+            at = "of" if comparison == VARIANT else "at"
+            table = _table(f"Dice, difference {at} {comparison}: {meaning}", curve, columns)
             note = "where an interval holds 0, no difference was shown"
             yield Table(table.caption, table.columns, table.rows, (*table.notes, note))
 

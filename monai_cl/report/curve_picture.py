@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_cl.engine.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, new_figure, save
-from monai_cl.evaluation.records import short
+from monai_cl.evaluation.records import VARIANT, short
 from monai_cl.evaluation.results import COMPUTE, STEPS, Curve, CurveArm, Estimate
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def _label_axis(ax: Axes, budgets: Sequence[int]) -> None:
 
 
 def _shown(curve: Curve) -> list[CurveArm]:
-    """The arms that are lines: twice the steps is a mark."""
-    return [arm for arm in curve.arms if arm.role != "twice the steps" and curve.means(arm.name)]
+    """The arms that are lines: twice the steps is a mark, another evaluation stands in a table."""
+    return [arm for arm in curve.arms if arm.role not in ("twice the steps", VARIANT) and curve.means(arm.name)]
 
 
 def _few(curve: Curve) -> bool:
