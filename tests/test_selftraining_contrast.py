@@ -59,6 +59,7 @@ DEEP: dict[str, Any] = {
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "SegResNet": lambda: SegResNet(3, 8, 1, 3, blocks_down=(1, 1), blocks_up=(1,)),
     "DynUNet, deep supervision": lambda: segmenter(DynUNet(**DEEP)),
+    "SegResNetDS": lambda: segmenter(SegResNetDS(2, 8, 1, 3, blocks_down=(1, 1), dsdepth=2)),
     "UNet": lambda: UNet(3, 1, 3, (4, 8, 8), (2, 2), num_res_units=1),
     "BasicUNet": lambda: BasicUNet(2, 1, 3, (4, 4, 4, 4, 4, 4)),
 }
@@ -188,7 +189,7 @@ def test_what_cannot_be_contrasted_is_refused() -> None:
     with pytest.raises(ValueError, match=re.escape("class_contrast must be a weight of at least 0, got -0.1")):
         class_contrast(unet(), -0.1, num_classes=3)
     with pytest.raises(ValueError, match=r"class_contrast looks at the network's last map: .*or set class_contrast"):
-        class_contrast(SegResNetDS(2, out_channels=3), 0.1, num_classes=3)
+        class_contrast(nn.Conv2d(1, 3, 1), 0.1, num_classes=3)
     network = unet()
     method = SelfTraining(network, PseudoLabels(3), contrast=class_contrast(network, 0.1, num_classes=3))
     with pytest.raises(ValueError, match=r"optimizer must move the head of class_contrast, which it does not hold"):
