@@ -674,7 +674,7 @@ def test_forks_of_a_warm_process_do_what_processes_do(tmp_path: Path) -> None:
         ({"keep_models": "no", "seeds": "a"}, r"seeds must be whole numbers, got \['a'\]; keep_models must be true or"),
         ({"overlays": {"a": 1}}, r"overlays must be names or paths, got \[\{'a': 1\}\]"),
         ({"evaluation": {"confidence": 95}}, r"evaluation\.confidence must be a number from 0\.5 to 0\.999, got 95"),
-        ({"evaluation": False}, r"evaluation must hold the keys section, .*exclude, got False"),
+        ({"evaluation": False}, r"evaluation must hold the keys section, .*exclude, variants, got False"),
         ({"equal_compute": 3}, r"equal_compute must be false or hold the keys budgets, arms, got 3"),
         ({"settings": ["a"]}, r"settings must hold ids of the bundle's configs and their values, got \['a'\]"),
         ({"arms": []}, r"arms must hold at least one name with its settings, got \[\]"),

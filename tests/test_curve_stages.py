@@ -25,13 +25,14 @@ ARMS = {
 }
 
 
+def copied(folder: Path) -> Path:
+    return Path(shutil.copytree(Path(__file__).parents[1] / "bundles" / "volume_contrast", folder / "bundle"))
+
+
 @pytest.fixture
 def staged(config: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     """The same on a bundle whose pretraining can begin with a file."""
-    root = tmp_path / "bundle"
-    shutil.copytree(Path(__file__).parents[1] / "bundles" / "volume_contrast", root)
-    with open(root / "configs" / "pretrain.yaml", "a") as file:
-        file.write("start: none\n")
+    root = copied(tmp_path)
 
     def write(**changes: Any) -> Path:
         return config(**{"bundle": str(root), "arms": ARMS, **changes})
@@ -113,9 +114,14 @@ def test_a_mistake_in_the_stages_is_answered(staged: Callable[..., Path], pretra
         measure(staged(arms={**arms, "last": {"pretrained": pretrained}}))
 
 
-def test_a_bundle_whose_pretraining_begins_with_nothing_has_no_second_stage(config: Callable[..., Path]) -> None:
-    with pytest.raises(ValueError, match="the pretraining of volume_contrast has no id `start`; use a bundle that has"):
-        measure(config(arms=ARMS))
+def test_a_bundle_whose_pretraining_begins_with_nothing_has_no_second_stage(
+    config: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = copied(tmp_path)
+    path = root / "configs" / "pretrain.yaml"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("start:")))
+    with pytest.raises(ValueError, match="the pretraining of bundle has no id `start`; use a bundle that has"):
+        measure(config(bundle=str(root), arms=ARMS))
 
 
 # --- patients kept apart

@@ -207,7 +207,7 @@ def _describe(work: Work, console: Console, *, commands: bool = False) -> None:
         console.rule(Text(cell.folder))
         if not work.is_known(cell):
             before = "the pretraining and the reference" if cell.role == HANDED else "its trials"
-            console.print(f"its steps and settings are known once {before} have been measured")
+            console.print(f"its steps and settings are known once {before} have been measured", markup=False)
             continue
         for _, step, overrides in work.steps(cell):
             text = in_words(step.arguments(overrides))
