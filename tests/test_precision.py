@@ -1,11 +1,14 @@
 """Mixed precision on a CPU: gradients near those of float32 on maps of any size, and losses in float32."""
 
+import logging
+
 import pytest
 import torch
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
-from monai_cl.engine.precision import PrecisionInferer, choose_precision, supervised_precision
+from monai_cl.engine import precision as module
+from monai_cl.engine.precision import PrecisionInferer, choose_precision, computes_in_bf16, supervised_precision
 
 CPU = torch.device("cpu")
 SIZES = [(2, 2, 2), (3, 2, 1), (4, 4, 4), (6, 5, 3)]
@@ -51,3 +54,26 @@ def test_trainers_of_monai_take_its_own_mixed_precision_on_a_gpu() -> None:
     assert supervised_precision("auto", torch.device("cuda")).name == "fp16"
     assert supervised_precision("fp32", torch.device("cuda")).name == "fp32"
     assert supervised_precision("auto", CPU).name == "fp32"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_half_precision_on_a_cpu_that_does_not_compute_in_it_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, native: bool
+) -> None:
+    monkeypatch.setattr(module, "computes_in_bf16", lambda: native)
+    with caplog.at_level(logging.WARNING, "monai_cl"):
+        assert choose_precision("auto", CPU).name == "fp32"
+        assert choose_precision("fp32", CPU).name == "fp32"
+        assert not caplog.text
+        assert choose_precision("bf16", CPU).name == "bf16"
+    assert ("precision bf16 is many times slower than fp32 on this CPU" in caplog.text) is not native
+
+
+@pytest.mark.parametrize(("avx", "amx"), [(False, False), (True, False), (False, True)])
+def test_a_processor_computes_in_half_precision_by_avx512_or_amx(
+    monkeypatch: pytest.MonkeyPatch, avx: bool, amx: bool
+) -> None:
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert computes_in_bf16() is (avx or amx)

@@ -47,6 +47,15 @@ def test_an_interrupted_run_keeps_the_moments_of_a_whole_one(tmp_path: Path) -> 
     assert run("broken", 3) == whole
 
 
+def test_training_does_not_notice_that_pseudo_labels_are_kept(tmp_path: Path) -> None:
+    plain, watched = trainer(), trainer(handlers=[PseudoLabelPictures(tmp_path)])
+    plain.run()
+    watched.run()
+    assert len(read_pseudo_labels(tmp_path)) > 1
+    pairs = zip(plain.method.state_dict().values(), watched.method.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_without_pseudo_labels_there_is_nothing_to_keep(tmp_path: Path) -> None:
     trainer(handlers=[PseudoLabelPictures(tmp_path / "kept")], supervised=1.0).run()
     assert not (tmp_path / "kept").exists()

@@ -1,6 +1,7 @@
 """Signals of self-training, and the alarm when pseudo-labels drift."""
 
 import logging
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
 from monai_cl.engine import DriftError, PseudoLabelSignals, SelfTrainer, SelfTraining, read_history
-from monai_cl.engine.pseudo_label_signals import drift_symptoms
+from monai_cl.engine.class_shares import shares_in_patches
+from monai_cl.engine.pseudo_label_signals import drift_symptoms, odd_shares
 from monai_cl.transforms import Pseudo, PseudoLabels
 
 
@@ -132,3 +134,71 @@ def test_a_class_that_no_label_holds_is_not_missed() -> None:
 def test_another_word_for_on_drift_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="on_drift must be 'stop' or 'warn', got 'ignore'"):
         PseudoLabelSignals(tmp_path / "signals.csv", on_drift="ignore")
+
+
+def looks(*shares: float) -> list[dict[str, float]]:
+    return [{"share_1": share, "expected_share_0": 0.8, "expected_share_1": 0.2} for share in shares]
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ((0.05, 0.05), None),  # not for long yet
+        ((0.05, 0.05, 0.05), "class 1 is 4.0 times as rare among pseudo-labels as in the labelled volumes"),
+        ((0.2, 0.5, 0.5, 0.5), "class 1 is 2.5 times as frequent among pseudo-labels"),
+        ((0.5, 0.5, 0.5, 0.5), None),  # said before
+        ((0.5, 0.3, 0.5), None),
+        ((0.11, 0.11, 0.39), None),  # within the factor
+        ((0.0, 0.0, 0.0), None),  # vanished, which is an alarm of its own
+    ],
+)
+def test_a_share_unlike_that_of_the_labelled_volumes_is_told_once_it_lasts(
+    shares: tuple[float, ...], said: str | None
+) -> None:
+    found = odd_shares(looks(*shares))
+    assert [said in each for each in found if said] == ([True] if said else [])
+    assert len(found) == (said is not None)
+
+
+def test_a_lasting_odd_share_is_warned_of_in_a_run_once_and_stops_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = trainer(tmp_path / "signals.csv", epochs=5)
+    few = torch.zeros(1, 8, 8)
+    few[:, :2, :4], few[:, 6:, 4:] = 1, 2  # an eighth of the voxels each
+    volumes = [{"label": few}]
+    PseudoLabelSignals(tmp_path / "of_volumes.csv", on_drift="stop", volumes=volumes).attach(run)
+    labels = torch.zeros(2, 1, 8, 8, dtype=torch.long)
+    labels[:, :, 2:6, :5], labels[:, :, 2:6, 5:] = 1, 2  # 20 and 12 voxels of 64
+    always(run, labels)
+    with caplog.at_level(logging.WARNING, "monai_cl"):
+        run.run()
+    assert caplog.text.count("times as frequent among pseudo-labels") == 1
+    assert "step 6: class 1 is 2.5 times as frequent among pseudo-labels as in the labelled volumes" in caplog.text
+    row = read_history(tmp_path / "of_volumes.csv")[-1]
+    assert [row[f"expected_share_{one}"] for one in range(3)] == [0.75, 0.125, 0.125]
+
+
+@pytest.mark.parametrize(("size", "axis"), [((3, 2, 4), None), ((4, 6, 9), None), ((3, 2), 1)])
+def test_expected_shares_are_those_of_all_places_of_a_patch(size: tuple[int, ...], axis: int | None) -> None:
+    g = torch.Generator().manual_seed(0)
+    volumes = [{"label": torch.randint(0, 4, (1, 5, 6, 7), generator=g)} for _ in range(2)]
+    sides = list(size) if axis is None else [size[0], 1, size[1]]
+    shares = []
+    for volume in volumes:
+        label = torch.nn.functional.pad(volume["label"][0], (0, max(sides[2] - 7, 0)))
+        starts = [range(max(n - p, 0) + 1) for n, p in zip(label.shape, sides, strict=True)]
+        for a, b, c in product(*starts):
+            patch = label[a : a + sides[0], b : b + sides[1], c : c + sides[2]]
+            counts = torch.tensor([(patch == one).sum() for one in range(4)], dtype=torch.float64)
+            shares.append(counts * len(volumes) / len(list(product(*starts))))
+    total = torch.stack(shares).sum(0)
+    total[3] = 0  # ignored
+    expected = (total / total.sum()).tolist()
+    found = shares_in_patches(volumes, size, 4, slice_axis=axis, ignore_index=3)
+    assert found == pytest.approx(expected)
+
+
+def test_a_patch_of_other_dimensions_than_the_volumes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"size must have as many sides as the volumes, 3, got \(4, 4\)"):
+        shares_in_patches([{"label": torch.zeros(1, 5, 5, 5)}], (4, 4), 2)

@@ -1,17 +1,23 @@
 """What a report opens with: what helped, by how much, with its interval; and pseudo-labels as they grew up."""
 
 import base64
+import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from monai_cl.evaluation import Curve, CurveArm, Interval
 from monai_cl.evaluation.records import verdict
 from monai_cl.evaluation.results import save_curve
+from monai_cl.report import card
 from monai_cl.report._headline import headline
+from monai_cl.report.curve_picture import curve_figure
+from monai_cl.report.curve_screen import show_curve
 from monai_cl.report.html import write_report
 
 ARMS = (
@@ -30,6 +36,10 @@ def difference(
         arm="dense", reference=other, budget=budget, comparison=comparison, metric="dice", label="mean", runs=seeds,
         verdict=verdict(low, high, seeds=seeds, runs=seeds),
     )  # fmt: skip
+
+
+def mean(arm: str, budget: int = 2) -> Interval:
+    return replace(difference(0.1, 0.9, budget=budget), kind="mean", arm=arm, reference="", comparison="")
 
 
 def curve(*estimates: Interval, **more: Any) -> Curve:
@@ -80,6 +90,35 @@ def test_the_page_begins_with_the_sentence(tmp_path: Path) -> None:
     assert page.count('<p class="lead">Label efficiency: ') == 2
 
 
+def test_the_screen_ends_with_the_sentence_and_a_card_carries_it(tmp_path: Path) -> None:
+    console = Console(record=True, width=500, file=io.StringIO())
+    found = curve(difference(0.02, 0.06), *(mean(arm) for arm in ("scratch", "dense")))
+    show_curve(found, tmp_path, console)
+    assert console.export_text().rstrip().splitlines()[-1] == headline(found)
+    save_curve(found, tmp_path / "curve")
+    record = card.record_results([tmp_path / "curve"], tmp_path / card.RECORDS / "found.json", title="Found")
+    assert record.lead == (headline(found),)
+    assert card.read_records(tmp_path) == [record]
+    assert f"\n\n{headline(found)}\n\n" in card._markdown(record)
+
+
+@pytest.mark.parametrize("arms", [3, 8])
+def test_legends_of_the_curve_cover_no_interval(arms: int) -> None:
+    more = tuple(CurveArm(f"arm{n}", f"another arm {n}", "pretrained", ("",), 100) for n in range(arms - 2))
+    estimates = [
+        replace(difference(-0.9, 0.9, budget=budget), arm=arm.name) for arm in (ARMS[1], *more) for budget in (2, 4)
+    ]
+    means = [mean(arm.name, budget) for arm in (*ARMS[:2], *more) for budget in (2, 4)]
+    found = curve()
+    figure = curve_figure(replace(found, arms=(*ARMS[:2], *more), estimates=(*means, *estimates)))
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        assert legend is not None
+        assert legend.get_window_extent().y1 < ax.get_window_extent().y0
+        assert legend.get_window_extent().y0 >= 0
+
+
 def self_trained(folder: Path) -> Path:
     folder.mkdir()
     (folder / "history.csv").write_text("step,loss\n1,0.5\n2,0.4\n")
@@ -88,26 +127,20 @@ def self_trained(folder: Path) -> Path:
     return folder
 
 
-def grown(looks: int) -> tuple[np.ndarray, np.ndarray]:
-    """A slice, and labels that grow from look to look."""
-    labels = np.zeros((looks, 12, 10), np.uint8)
+def grown(folder: Path, looks: int) -> None:
+    """Keep two slices with labels that grow from look to look."""
+    (folder / "pseudo_labels").mkdir()
+    image = np.stack([np.random.default_rng(0).random((12, 10))] * 2)
     for look in range(looks):
-        labels[look, 3 : 5 + look, 3:6] = 1
-    return np.random.default_rng(0).random((12, 10)), labels
+        labels = np.zeros((2, 12, 10), np.uint8)
+        labels[:, 3 : 5 + look, 3:6] = 1
+        file = folder / f"pseudo_labels/step_{2 * look + 2:06d}.npz"
+        np.savez_compressed(file, step=2 * look + 2, image=image, labels=labels, certain=labels > 0)
 
 
-@pytest.mark.parametrize("kind", ["slice of a volume", "patches"])
-def test_pseudo_labels_are_shown_as_they_grew_up(tmp_path: Path, kind: str) -> None:
+def test_pseudo_labels_are_shown_as_they_grew_up(tmp_path: Path) -> None:
     folder = self_trained(tmp_path / "run")
-    image, labels = grown(3)
-    if kind == "patches":
-        (folder / "pseudo_labels").mkdir()
-        for look, step in enumerate((2, 4, 6)):
-            two = np.stack([labels[look]] * 2)
-            file = folder / f"pseudo_labels/step_{step:06d}.npz"
-            np.savez_compressed(file, step=step, image=np.stack([image] * 2), labels=two, certain=two > 0)
-    else:
-        np.savez_compressed(folder / "pseudo_labels.npz", image=image, step=np.array([2, 4, 6]), labels=labels)
+    grown(folder, 3)
     page = write_report([folder], tmp_path / "report.html").read_text()
     assert "Fine-tuning: loss" in page  # though it has a checkpoint, it is no pretraining
     assert "Pseudo-labels of unlabelled slices in run" in page
@@ -118,6 +151,9 @@ def test_pseudo_labels_are_shown_as_they_grew_up(tmp_path: Path, kind: str) -> N
 
 def test_damaged_pictures_of_pseudo_labels_are_said_and_passed_over(tmp_path: Path) -> None:
     folder = self_trained(tmp_path / "run")
-    np.savez_compressed(folder / "pseudo_labels.npz", image=np.zeros((4, 4)), step=np.array([1]), labels=np.zeros(3))
+    (folder / "pseudo_labels").mkdir()
+    zeros = np.zeros((1, 4, 4))
+    file = folder / "pseudo_labels/step_000001.npz"
+    np.savez_compressed(file, step=1, image=zeros, labels=np.zeros(3), certain=zeros > 0)
     page = write_report([folder], tmp_path / "report.html").read_text()
     assert "run: the pictures of its pseudo-labels cannot be read, the log says why." in page

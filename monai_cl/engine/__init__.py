@@ -33,7 +33,6 @@ if TYPE_CHECKING:
         read_pseudo_labels as read_pseudo_labels,
     )
     from monai_cl.engine.pseudo_label_signals import DriftError as DriftError, PseudoLabelSignals as PseudoLabelSignals
-    from monai_cl.engine.pseudo_label_snapshots import PseudoLabelSnapshots as PseudoLabelSnapshots
     from monai_cl.engine.run_handlers import (
         EvaluationHandlers as EvaluationHandlers,
         FinetuneHandlers as FinetuneHandlers,

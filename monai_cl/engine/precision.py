@@ -1,6 +1,8 @@
 """Mixed precision: what to compute in, decided once."""
 
 import contextlib
+import logging
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,8 @@ import torch
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SMALL = 4  # voxels of an edge; smaller maps have given infinite or wrong gradients in bf16 on a CPU
@@ -56,8 +60,9 @@ class Precision:
 def choose_precision(name: str, device: torch.device) -> Precision:
     """Resolve ``"auto"``: bf16 where a GPU has it, fp16 on older GPUs, fp32 on a CPU.
 
-    On a CPU, bf16 pays where the processor computes in it (``avx512_bf16``, ``amx``); convolutions of maps with an edge
-    below :data:`SMALL` voxels stay in float32 there, since their gradients have come out infinite or wrong.
+    On a CPU, bf16 pays where the processor computes in it (see :func:`computes_in_bf16`), is many times slower
+    elsewhere, which a warning says, and is never what ``"auto"`` gives. Convolutions of maps with an edge below
+    :data:`SMALL` voxels stay in float32 there, since their gradients have come out infinite or wrong.
 
     Raises:
         ValueError: If the name is unknown, or fp16 is asked for on a CPU.
@@ -68,7 +73,25 @@ def choose_precision(name: str, device: torch.device) -> Precision:
         name = "fp32" if device.type != "cuda" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     if device.type == "cpu" and name == "fp16":
         raise ValueError("precision on a CPU must be 'fp32', 'bf16' or 'auto', got 'fp16'; fp16 is for a GPU")
+    if device.type == "cpu" and name == "bf16" and not computes_in_bf16():
+        logger.warning(
+            "precision bf16 is many times slower than fp32 on this CPU, which does not compute in it (it has neither "
+            "AVX512-BF16 nor AMX); leave precision at auto, or ask for fp32"
+        )
     return Precision(name, device.type)
+
+
+def computes_in_bf16() -> bool:
+    """Tell whether the processor computes in bf16 itself: AVX512-BF16 or AMX on x86, its own instructions on ARM.
+
+    Only processors that are known to lack it count as such.
+    """
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        # oneDNN's own word for it, asked below, holds for AVX-512 without bf16 too, where it is emulated
+        known = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+        return any(ask is None or ask() for ask in known)
+    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return ask is None or bool(ask())
 
 
 def supervised_precision(name: str, device: torch.device) -> Precision:

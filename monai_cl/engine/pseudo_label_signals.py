@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from ignite.engine import Events
 from torch import Tensor
 
+from monai_cl.engine.class_shares import shares_in_patches
 from monai_cl.engine.distributed import rank, world_size
 from monai_cl.engine.health import HIGH_LEARNING_RATE
 from monai_cl.engine.history import read_history, write_history
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 BINS = 10  # of the confidence, from 0 to 1
 VANISHED = 0.01  # a class with less than this of its share in the labels is gone
+FACTOR = 2  # between the share of a class in labelled volumes and among pseudo-labels, from which it is odd
+LASTING = 3  # looks in a row at which it is so
 _SHORT_START = 0.1  # share of the run on labels alone
 
 
@@ -53,20 +56,38 @@ class PseudoLabelSignals:
     A class has vanished when its share is below :data:`VANISHED` of that among true labels; a foreground class has
     swallowed the volume when it has more than half of what it has not among true labels.
 
+    Labelled patches are drawn around classes and unlabelled ones anywhere, so these two shares differ even where all is
+    well. With the labelled volumes, ``expected_share_1`` is the share that patches drawn anywhere in *them* hold
+    (:func:`~monai_cl.engine.class_shares.shares_in_patches`). A class that is more than :data:`FACTOR` times as
+    frequent among pseudo-labels, or as rare, at :data:`LASTING` looks in a row is warned of once: the teacher may keep
+    a mistake of the few labelled volumes. That stops no run.
+
     Args:
         path: The CSV file, written by the first process.
         on_drift: ``"warn"`` logs the symptom and its likely cause; ``"stop"`` ends the run.
+        volumes: The labelled volumes, prepared; None does without the expected shares.
+        slice_axis: Axis of the slices, where patches have two sides.
 
     Raises:
         DriftError: While running, with ``on_drift="stop"``.
         ValueError: If ``on_drift`` is neither.
     """
 
-    def __init__(self, path: str | Path, *, on_drift: str = "warn") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        on_drift: str = "warn",
+        volumes: Sequence[Mapping[str, Any]] | None = None,
+        slice_axis: int | None = None,
+    ) -> None:
         if on_drift not in ("stop", "warn"):
             raise ValueError(f"on_drift must be 'stop' or 'warn', got {on_drift!r}")
         self.path = Path(path)
         self.on_drift = on_drift
+        self.volumes = volumes
+        self.slice_axis = slice_axis
+        self._expected: dict[str, float] | None = None
         self._rows: list[dict[str, float]] = []
         self._counts: _Counts | None = None
 
@@ -94,11 +115,13 @@ class PseudoLabelSignals:
             return
         stood = _stood(engine)  # the teacher is asked anew, once an epoch
         counts, self._counts = _of_all_processes(self._counts._replace(stood=stood)), None
-        values = _values(counts)
+        values = {**_values(counts), **self._expected_shares(engine)}
         engine.state.metrics.update({f"pseudo_{name}": value for name, value in values.items()})
         self._rows.append({"step": engine.state.iteration, **values})
         if rank() == 0:
             write_history(self.path, self._rows)
+            for oddity in odd_shares(self._rows):
+                logger.warning("step %d: %s", engine.state.iteration, oddity)
         symptoms = drift_symptoms(values)
         if not symptoms:
             return
@@ -107,6 +130,54 @@ class PseudoLabelSignals:
             raise DriftError(f"pseudo-labels have drifted: {text}")
         if rank() == 0:
             logger.warning("pseudo-labels have drifted: %s", text)
+
+    def _expected_shares(self, engine: SelfTrainer) -> dict[str, float]:
+        if self.volumes is None:
+            return {}
+        if self._expected is None:
+            size, method = engine.state.batch["unlabelled"].shape[2:], engine.method
+            shares = shares_in_patches(
+                self.volumes, size, method.pseudo_labels.num_classes,
+                slice_axis=self.slice_axis, ignore_index=method.ignore_index,
+            )  # fmt: skip
+            self._expected = {f"expected_share_{one}": share for one, share in enumerate(shares)}
+        return self._expected
+
+
+def odd_shares(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """Sentences on classes that have come to be odd at the last look: for the :data:`LASTING`-th time in a row.
+
+    Args:
+        rows: Looks so far, with ``share_1`` and ``expected_share_1`` and so on, a pair a foreground class.
+
+    Example:
+        >>> odd_shares([{"share_1": 0.05, "expected_share_1": 0.2}] * 3)[0][:67]
+        'class 1 is 4.0 times as rare among pseudo-labels as in the labelled'
+        >>> odd_shares([{"share_1": 0.15, "expected_share_1": 0.2}] * 3)
+        []
+    """
+    said = []
+    for name in rows[-1] if rows else ():
+        one = name.removeprefix("expected_share_")
+        if one == name or one == "0":
+            continue
+        factors = [_factor(row.get(f"share_{one}", 0.0), row.get(name, 0.0)) for row in rows[-LASTING - 1 :]]
+        odd = [max(factor, 1 / factor) > FACTOR for factor in factors]
+        if len(odd) < LASTING or not all(odd[-LASTING:]) or (len(odd) > LASTING and odd[0]):  # else told already
+            continue
+        kind, times = ("frequent", factors[-1]) if factors[-1] > 1 else ("rare", 1 / factors[-1])
+        said.append(
+            f"class {one} is {times:.1f} times as {kind} among pseudo-labels as in the labelled volumes "
+            f"({_both(rows[-1][f'share_{one}'], rows[-1][name])}). Either the unlabelled scans differ so, or the "
+            "teacher keeps a mistake of the few labelled volumes: look at the pictures of pseudo-labels in the report; "
+            "other or more labelled volumes, or agreement, may mend it"
+        )
+    return said
+
+
+def _factor(share: float, expected: float) -> float:
+    """Ratio of two shares; 1 where the class is in neither or vanished, which is told otherwise."""
+    return share / expected if expected > 0 and share >= VANISHED * expected else 1.0
 
 
 def drift_symptoms(values: Mapping[str, float]) -> list[str]:

@@ -159,12 +159,13 @@ class SelfTrainHandlers(RunHandlers):
         model: Where the state dict of the network that is handed over goes.
         settings: What the run is made of.
         network: The student.
-        volumes: The labelled volumes, for the record.
+        volumes: The labelled volumes, for the record and the shares of classes in them.
         clip: Bound on the norm of the gradient; ``None`` for none.
         frozen: Share of the steps over which pretrained parameters stay as they are.
         save_every: Epochs between checkpoints.
         resume: Go on from a checkpoint in ``output_dir``.
         on_drift: ``"warn"`` or ``"stop"``, see :class:`monai_cl.engine.PseudoLabelSignals`.
+        slice_axis: Axis of the slices, where patches have two sides.
     """
 
     def __init__(
@@ -174,19 +175,22 @@ class SelfTrainHandlers(RunHandlers):
         settings: RunSettings,
         *,
         network: nn.Module,
-        volumes: Sized | None = None,
+        volumes: Sequence[Mapping[str, Any]] | None = None,
         clip: float | None = 1.0,
         frozen: float = 0.0,
         save_every: int = 1,
         resume: bool = True,
         on_drift: str = "warn",
+        slice_axis: int | None = None,
     ) -> None:
         folder = Path(output_dir)
         contract = settings.to_hand_over()
         checkpoint = Checkpoint(
             folder, model, every=save_every, resume=resume, settings=settings.to_compare(), contract=contract
         )
-        signals = PseudoLabelSignals(folder / "pseudo_labels.csv", on_drift=on_drift)
+        signals = PseudoLabelSignals(
+            folder / "pseudo_labels.csv", on_drift=on_drift, volumes=volumes, slice_axis=slice_axis
+        )
         super().__init__(
             [checkpoint, FiniteLoss(), FrozenFirst(network, frozen), ClipGradients(clip), signals],
             lambda: [

@@ -23,6 +23,7 @@ from monai_cl.engine.machine import hardware, versions
 from monai_cl.evaluation import load_curve
 from monai_cl.report._facts import data_tables, receipts
 from monai_cl.report._folders import Found, find
+from monai_cl.report._headline import headline
 from monai_cl.report._invariance import invariance_tables
 from monai_cl.report._label_curve import curve_tables, curve_warnings
 from monai_cl.report._privacy import without_paths
@@ -47,6 +48,7 @@ class Record:
         tables: The results, with intervals.
         command: How to measure them again.
         notes: What a reader must know.
+        lead: Sentences on what helped, by how much, with its interval; one a curve.
     """
 
     title: str
@@ -56,6 +58,7 @@ class Record:
     tables: tuple[Table, ...]
     command: str = ""
     notes: tuple[str, ...] = ()
+    lead: tuple[str, ...] = ()
 
 
 def record_results(
@@ -88,6 +91,7 @@ def record_results(
         "hardware": record.hardware,
         "versions": dict(record.versions),
         "command": record.command,
+        "lead": list(record.lead),
         "tables": [to_json(table) for table in record.tables],
         "notes": list(record.notes),
     }
@@ -166,6 +170,7 @@ def _of_runs(found: Found, title: str, command: str, date: str | None) -> Record
         tables=(*results, *data_tables(runs), *receipts(found)),
         command=without_paths(command),
         notes=tuple(text for curve in curves for text in curve_warnings(curve)),
+        lead=tuple(filter(None, map(headline, curves))),
     )
 
 
@@ -186,6 +191,7 @@ def _read(path: Path) -> Record:
             tables=tuple(map(from_json, content["tables"])),
             command=str(content.get("command", "")),
             notes=tuple(map(str, content.get("notes", ()))),
+            lead=tuple(map(str, content.get("lead", ()))),
         )
     except KeyError as error:
         raise ValueError(f"{path} is no record: it lacks {error}; write it with `monai-cl report --record`") from error
@@ -196,5 +202,6 @@ def _read(path: Path) -> Record:
 def _markdown(record: Record) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in record.versions.items())
     parts = [f"### {record.title}", f"Measured {record.date} on {record.hardware}; {packages}."]
+    parts += record.lead
     parts += [f"```bash\n{record.command}\n```"] if record.command else []
     return "\n\n".join([*parts, *map(to_markdown, record.tables), *record.notes])

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 # yellow vanishes on white; the last three are Paul Tol's
 _COLOURS = (BLUE, RED, GREEN, PINK, SKY, ORANGE, "#882255", "#332288", "#999933")
 _REFERENCE = "#444444"
-_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)}
+# below the axes, where no interval is
+_LEGEND: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "fontsize": 8, "frameon": False}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">", "p")
-_FEW = 5  # lines whose bands can be told apart, and whose legend fits beside them
+_FEW = 5  # lines whose bands can be told apart
+_INCH_A_LINE = 0.2  # of a legend
 _SPREAD = 0.13  # octaves between neighbours at the same budget
 
 
@@ -38,7 +40,8 @@ def draw_curve(curve: Curve, path: str | Path) -> Path:
 
 def curve_figure(curve: Curve) -> Figure:
     """Dice against the number of labels with its intervals, and the paired differences with theirs."""
-    figure = new_figure(12.5, 5.0 if _few(curve) else 5.0 + 0.2 * len(_shown(curve)))
+    lines = max(len(_shown(curve)) + bool(curve.convergence), len(_gains(curve)))
+    figure = new_figure(12.5, 5.0 + _INCH_A_LINE * lines)
     left, right = figure.subplots(1, 2)
     _draw_means(left, curve)
     _draw_differences(right, curve)
@@ -89,7 +92,7 @@ def _draw_means(ax: Axes, curve: Curve) -> None:
         y = reference.estimate + check.gain
         ax.plot(check.budget, y, "*", color=_REFERENCE, markerfacecolor="none", markersize=11, label=label, zorder=5)
     ax.set_ylabel("Dice, mean over classes and cases")
-    ax.legend(fontsize=8, frameon=False, **({"loc": "lower right"} if _few(curve) else _BELOW))
+    ax.legend(**_LEGEND)
 
 
 def _draw_differences(ax: Axes, curve: Curve) -> None:
@@ -107,7 +110,7 @@ def _draw_differences(ax: Axes, curve: Curve) -> None:
         ax.errorbar(x, mean, yerr=error, linestyle="none", capsize=3, linewidth=1.5, label=label, **look)
     ax.set_ylabel("paired difference in Dice points")
     if gains:
-        ax.legend(fontsize=8, frameon=False, **({"loc": "best"} if _few(curve) else _BELOW))
+        ax.legend(**_LEGEND)
     else:
         ax.text(0.5, 0.5, "nothing to compare yet", transform=ax.transAxes, ha="center", color="#555555")
 

@@ -10,12 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from monai_cl.evaluation.results import STEPS, Curve, Estimate
+from monai_cl.report._headline import headline
 from monai_cl.report._label_curve import curve_warnings
 from monai_cl.report.curve_picture import curve_in_words, draw_curve, in_points
 
 
 def show_curve(curve: Curve, folder: Path, console: Console) -> None:
-    """Print a curve with its caveats, and draw its picture into a folder.
+    """Print a curve with its caveats, draw its picture into a folder, and end with the sentence its report opens with.
 
     Args:
         curve: The curve.
@@ -29,6 +30,8 @@ def show_curve(curve: Curve, folder: Path, console: Console) -> None:
     for warning in curve_warnings(curve):
         console.print(f"- {warning}", markup=False, highlight=False)
     console.print(f"wrote {draw_curve(curve, folder / 'curve.png')} and tables beside it", markup=False)
+    if opening := headline(curve):
+        console.print(opening, markup=False, highlight=False)
 
 
 def differences_table(curve: Curve) -> Table:

@@ -32,7 +32,7 @@ from monai_cl.report._label_curve import curve_details, curve_tables, curve_warn
 from monai_cl.report._neighbours import draw_neighbours
 from monai_cl.report._page import page_environment
 from monai_cl.report._privacy import CaseNames
-from monai_cl.report._pseudo_labels import pseudo_label_pictures
+from monai_cl.report._pseudo_labels import pseudo_label_picture
 from monai_cl.report._results import case_table, result_tables
 from monai_cl.report._safety import inside, own_picture
 from monai_cl.report._slices import Viewer, viewer
@@ -248,20 +248,22 @@ def _learning(found: Found) -> Iterator[Section]:
         said = [] if runs else ["No run given here kept a history."]
         section = Section(kind, title, said, pictures=draw_histories(runs) if runs else [])
         for run in found.of(kind):
-            _add_snapshots(section, run)
+            _add_pseudo_labels(section, run)
         yield section
 
 
-def _add_snapshots(section: Section, run: Run) -> None:
+def _add_pseudo_labels(section: Section, run: Run) -> None:
     """Pseudo-labels of a self-training as they grew up."""
     try:
-        pictures = pseudo_label_pictures(run)
+        picture = pseudo_label_picture(run)
     except (ValueError, OSError, KeyError, BadZipFile) as error:
         logger.warning("passed over the pseudo-labels of %s: %s", run.folder, error)
         section.said.append(f"{run.name}: the pictures of its pseudo-labels cannot be read, the log says why.")
         return
+    if picture is None:
+        return
     alt = f"Pseudo-labels of unlabelled slices in {run.name}, the same ones at several steps, the last at the right."
-    section.photos += [Photo(each, alt, f"{run.name}: pseudo-labels as they grew up") for each in pictures]
+    section.photos.append(Photo(picture, alt, f"{run.name}: pseudo-labels as they grew up"))
 
 
 def _views(sources: Sources) -> Section:
