@@ -26,6 +26,9 @@ CASES: dict[str, tuple[nn.Module, list[tuple[int, ...]], tuple[Any, ...]]] = {
     ),
     "ClassContrastiveLoss": (losses.ClassContrastiveLoss(2), [MAPS], (torch.arange(72).reshape(2, 6, 6) % 3,)),
     "DenseContrastiveLoss": (losses.DenseContrastiveLoss(2, num_anchors=None), [MAPS, MAPS], ()),
+    "SelfDistillationLoss": (
+        losses.SelfDistillationLoss(6), [(4, 2, 6)], (torch.eye(6)[:4].reshape(2, 2, 6).repeat(2, 1, 1),),
+    ),
     "VolumeContrastLoss": (
         losses.VolumeContrastLoss(), [(2, 3, 5), (2, 4, 5)], (torch.full((2, 3, 4), 0.25),),
     ),

@@ -16,6 +16,7 @@ from monai_cl.losses import (
     NTXentLoss,
     PartitionContrastiveLoss,
     PositionalContrastiveLoss,
+    SelfDistillationLoss,
     SupConLoss,
     VICRegLoss,
     VolumeContrastLoss,
@@ -61,6 +62,10 @@ def losses(rows: slice, *, gather: bool) -> dict[str, Loss]:
             )(torch.stack([a.reshape(-1, 8, 8), b.reshape(-1, 8, 8)], 1), LABELS[rows], VALID[rows])
             for form in ("softmax", "published")
         },
+        "distillation": lambda a, b: SelfDistillationLoss(16, teacher_temperature=0.5, gather=gather)(
+            *(torch.stack([x[:, :16], y[:, :16]], 1) for x, y in ((a, b), (b, a))),
+            *(torch.stack([x, y], 1).unflatten(2, (4, 16)) for x, y in ((a, b), (b, a))),
+        )["loss"],
         "vicreg": lambda a, b: VICRegLoss(gather=gather)(a, b),
     }
 

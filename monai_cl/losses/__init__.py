@@ -7,6 +7,7 @@ from monai_cl.losses.dense import DenseContrastiveLoss
 from monai_cl.losses.local_region import LocalRegionContrastiveLoss
 from monai_cl.losses.nt_xent import DecoupledContrastiveLoss, NTXentLoss
 from monai_cl.losses.partition_contrast import PartitionContrastiveLoss
+from monai_cl.losses.self_distillation import SelfDistillationLoss
 from monai_cl.losses.sup_con import PositionalContrastiveLoss, SupConLoss
 from monai_cl.losses.vicreg import VICRegLoss
 from monai_cl.losses.volume_contrast import VolumeContrastLoss
@@ -21,6 +22,7 @@ __all__ = [
     "NonFiniteError",
     "PartitionContrastiveLoss",
     "PositionalContrastiveLoss",
+    "SelfDistillationLoss",
     "SupConLoss",
     "VICRegLoss",
     "VolumeContrastLoss",

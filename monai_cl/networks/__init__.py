@@ -6,6 +6,7 @@ from monai_cl._lazy import face
 
 if TYPE_CHECKING:
     from monai_cl.networks.anatomix import AnatomixUNet as AnatomixUNet
+    from monai_cl.networks.cross_attention import CrossAttentionAlign as CrossAttentionAlign
     from monai_cl.networks.decoders import (
         decoder_blocks as decoder_blocks,
         decoder_features as decoder_features,
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
         trial_size as trial_size,
     )
     from monai_cl.networks.features import Features as Features, network_features as network_features
-    from monai_cl.networks.heads import Projector as Projector, pool_pyramid as pool_pyramid, resized as resized
+    from monai_cl.networks.heads import (
+        Projector as Projector,
+        PrototypeHead as PrototypeHead,
+        pool_pyramid as pool_pyramid,
+        resized as resized,
+    )
     from monai_cl.networks.momentum import (
         MomentumTeacher as MomentumTeacher,
         cosine_momentum as cosine_momentum,

@@ -68,3 +68,40 @@ class Projector(nn.Sequential):
             nn.ReLU(),
             nn.Linear(hidden, out_features),
         )
+
+
+class PrototypeHead(nn.Module):
+    r"""Likeness of features to learned directions: what a student and its teacher answer in self-distillation.
+
+    A perceptron of three layers, its output at unit length, and the cosines with :math:`D` directions: a last layer
+    whose weights are normalised and whose lengths are fixed.
+
+    Args:
+        in_features: Width of the features.
+        hidden: Width of the two hidden layers.
+        bottleneck: Width in which cosines are taken.
+        out_features: Number of directions :math:`D`.
+
+    References:
+        DINO, arXiv 2104.14294.
+
+    Example:
+        >>> PrototypeHead(6, 8, 4, 5)(torch.rand(2, 3, 6)).shape
+        torch.Size([2, 3, 5])
+    """
+
+    def __init__(self, in_features: int, hidden: int, bottleneck: int, out_features: int) -> None:
+        super().__init__()
+        self.perceptron = nn.Sequential(
+            nn.Linear(in_features, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, bottleneck),
+        )
+        self.directions = nn.Parameter(torch.randn(out_features, bottleneck))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Cosines (..., D) of features (..., in_features) with the directions."""
+        rows = F.normalize(self.perceptron(features), dim=-1)
+        return F.linear(rows, F.normalize(self.directions, dim=-1))
