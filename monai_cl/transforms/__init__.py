@@ -12,6 +12,12 @@ if TYPE_CHECKING:
         RandCropByClassesDict as RandCropByClassesDict,
         usual_augmentation as usual_augmentation,
     )
+    from monai_cl.transforms.block_replace import (
+        BlockReplace as BlockReplace,
+        BlockReplaceD as BlockReplaceD,
+        BlockReplaced as BlockReplaced,
+        BlockReplaceDict as BlockReplaceDict,
+    )
     from monai_cl.transforms.copy_paste import Box as Box
     from monai_cl.transforms.largest_component import keep_largest as keep_largest
     from monai_cl.transforms.load import (
@@ -39,6 +45,11 @@ if TYPE_CHECKING:
     from monai_cl.transforms.mr_record import MRRecord as MRRecord
     from monai_cl.transforms.overlap import overlap_fractions as overlap_fractions
     from monai_cl.transforms.pseudo_labels import Pseudo as Pseudo, PseudoLabels as PseudoLabels
+    from monai_cl.transforms.sample_series import (
+        SampleSeriesD as SampleSeriesD,
+        SampleSeriesd as SampleSeriesd,
+        SampleSeriesDict as SampleSeriesDict,
+    )
     from monai_cl.transforms.save_mask import (
         SaveMask as SaveMask,
         SaveMaskD as SaveMaskD,
@@ -74,6 +85,12 @@ if TYPE_CHECKING:
         ReadVolumed as ReadVolumed,
         ReadVolumeDict as ReadVolumeDict,
         StoredVolume as StoredVolume,
+    )
+    from monai_cl.transforms.study_views import (
+        RandStudyViews as RandStudyViews,
+        RandStudyViewsD as RandStudyViewsD,
+        RandStudyViewsd as RandStudyViewsd,
+        RandStudyViewsDict as RandStudyViewsDict,
     )
     from monai_cl.transforms.views import (
         RandViews as RandViews,
