@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SUFFIXES = (".yaml", ".yml", ".json")
+_SPACING = ("Spacingd", "SpacingD", "SpacingDict")
 _NOT_PARAMETERS = ("purpose", "imports", "preprocessing")
 _SEARCH = (
     Path(__file__).parent / "_share" / "transforms",  # in the wheel
@@ -84,7 +85,8 @@ def load(name: str | Path, **overrides: Any) -> Compose:
 
     Returns:
         A ``Compose`` from ``{"image": file}`` or ``{"image": file, "label": file}`` to channel-first tensors. Its
-        attribute ``recipe`` says what it is: ``name``, ``options`` and ``digest``.
+        attribute ``recipe`` says what it is: ``name``, ``options`` and ``digest``. A ``Spacingd`` of MONAI is built as
+        :class:`monai_cl.transforms.KeyedSpacingd`, so that items may have keys such as ``image_path``.
 
     Raises:
         ValueError: If there is no such recipe or parameter (the message names the closest and all); if a spacing is
@@ -97,7 +99,8 @@ def load(name: str | Path, **overrides: Any) -> Compose:
     """
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser(_resolved(name, overrides))
+    content = _resolved(name, overrides)
+    parser = ConfigParser({**content, "preprocessing": _with_keyed_spacing(content["preprocessing"])})
     # The lists of a configuration come back as they are; a Compose is built from `_target_`.
     chain = parser.get_parsed_content("preprocessing")
     options = {key: _plain(key, value) for key, value in overrides.items()}
@@ -250,6 +253,19 @@ def _resolved(name: str | Path, overrides: dict[str, Any]) -> dict[str, Any]:
     for key, low, high in (("window", -math.inf, math.inf), ("percentiles", 0, 100)):
         if key in content:
             _check_range(key, content[key], low, high)
+    return content
+
+
+def _with_keyed_spacing(config: Any) -> Any:
+    """The steps with ours in the place of MONAI's ``Spacingd``; here, so that digests and users' recipes stay."""
+    if isinstance(config, list):
+        return [_with_keyed_spacing(step) for step in config]
+    if not isinstance(config, dict):
+        return config
+    content = {key: _with_keyed_spacing(value) for key, value in config.items()}
+    target = content.get("_target_")
+    if isinstance(target, str) and target.removeprefix("monai.transforms.") in _SPACING:
+        content["_target_"] = "monai_cl.transforms.spacing.KeyedSpacingd"
     return content
 
 

@@ -2,7 +2,9 @@ import itertools
 import os
 import pickle
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -389,3 +391,9 @@ def test_real_broken_dicom_gives_a_clear_error(path, message):
 def test_oblique_test_series_is_orthonormal():
     row, column = np.split(np.array(OBLIQUE), 2)
     np.testing.assert_allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.Tensor.clone], ids=["array", "tensor"])
+def test_a_volume_in_memory_goes_on_as_it_is(kind: Callable[[torch.Tensor], Any]) -> None:
+    volume = kind(torch.rand(1, 4, 5, 6))
+    assert LoadVolumed("image")({"image": volume, "image_id": 3})["image"] is volume

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         check_study as check_study,
         class_names as class_names,
         digest as digest,
+        source_of as source_of,
     )
     from monai_cl.datalist import (
         few_labels as few_labels,

@@ -27,11 +27,25 @@ def digest(datalist: str | Path) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check_study(datalist: str | Path, *, out_channels: int, ignore_index: int | None = None) -> None:
+def source_of(items: Sequence[Mapping[str, Any]], datalist: str | Path) -> str | Path | None:
+    """The datalist that items were read from; ``None`` where another program, such as MONAI Label, gave its own.
+
+    Args:
+        items: Items of a run; those of :func:`monai_cl.datalist.load_datalist` each have a ``case``.
+        datalist: The datalist of the run.
+
+    Example:
+        >>> source_of([{"image": "a.nii.gz", "case": "a"}], "study.json"), source_of([{"image": "a.nii.gz"}], "no.json")
+        ('study.json', None)
+    """
+    return datalist if all("case" in item for item in items) else None
+
+
+def check_study(datalist: str | Path | None, *, out_channels: int, ignore_index: int | None = None) -> None:
     """Refuse a study that cannot give an honest result.
 
     Args:
-        datalist: The JSON file, or the folder of a cache.
+        datalist: The JSON file, or the folder of a cache; ``None`` where there is no list to look at.
         out_channels: Classes with the background.
         ignore_index: Label of voxels that do not count.
 
@@ -39,6 +53,8 @@ def check_study(datalist: str | Path, *, out_channels: int, ignore_index: int | 
         ValueError: If the datalist's ``labels`` need another number of output channels, or a patient is in both
             ``training`` and ``validation`` (or ``test``).
     """
+    if datalist is None:
+        return
     content = read_datalist(datalist)
     _check_names(datalist, content.get("labels") or {}, out_channels, ignore_index)
     for held_out in ("validation", "test"):
@@ -63,13 +79,15 @@ def _check_names(datalist: str | Path, labels: Mapping[Any, Any], out_channels: 
     raise ValueError(f"out_channels must be {needed} for {classes}, got {out_channels}; {advice}")
 
 
-def check_labels(volumes: Dataset[Mapping[str, Any]], *, out_channels: int, ignore_index: int | None = None) -> None:
+def check_labels(
+    volumes: Dataset[Mapping[str, Any]] | None, *, out_channels: int, ignore_index: int | None = None
+) -> None:
     """Refuse prepared volumes with labels that the network has no channel for, whatever the datalist says of them.
 
     Says how many voxels do not count, and which classes no volume holds.
 
     Args:
-        volumes: Prepared volumes with ``label``.
+        volumes: Prepared volumes with ``label``; ``None`` where there are none.
         out_channels: Classes with the background.
         ignore_index: Label of voxels that do not count; with it, NaN and infinities in files do not count either.
 
@@ -77,6 +95,8 @@ def check_labels(volumes: Dataset[Mapping[str, Any]], *, out_channels: int, igno
         ValueError: If a label is below 0 or not below ``out_channels`` and is not ``ignore_index``, or NaN without it;
             or if no voxel of a volume counts. Names the volumes, and the values as they stand in the files.
     """
+    if volumes is None:
+        return
     counts = {}
     for index in range(len(volumes)):  # type: ignore[arg-type]
         volume = volumes[index]

@@ -75,6 +75,11 @@ if TYPE_CHECKING:
         ShortAxisOrientationDict as ShortAxisOrientationDict,
         slice_axis as slice_axis,
     )
+    from monai_cl.transforms.spacing import (
+        KeyedSpacingD as KeyedSpacingD,
+        KeyedSpacingd as KeyedSpacingd,
+        KeyedSpacingDict as KeyedSpacingDict,
+    )
     from monai_cl.transforms.stored import (
         ReadCrop as ReadCrop,
         ReadCropD as ReadCropD,

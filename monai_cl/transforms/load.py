@@ -161,6 +161,8 @@ class LoadVolumed(MapTransform):
     A label must lie on the voxels of the first, and hold whole numbers: values within 0.05 of one are rounded, and
     ``meta["rounded"]`` says by how much at most; NaN and infinities become -32768, which no class has.
 
+    A tensor or array goes on as it is: programs such as MONAI Deploy read the scan, and hand the volume over.
+
     Args:
         keys: Keys of the items to read: each a file, a directory with one DICOM series, or a list of DICOM files.
         allow_missing_keys: Whether a missing key is passed over.
@@ -185,6 +187,9 @@ class LoadVolumed(MapTransform):
         result = dict(data)
         first: torch.Tensor | None = None
         for key in self.key_iterator(result):
+            if isinstance(result[key], torch.Tensor | np.ndarray):
+                first = torch.as_tensor(result[key]) if first is None else first
+                continue
             volume, is_label = self.load(result[key]), key in self.label_keys
             if first is not None:
                 volume = _along(volume, first, must=is_label)

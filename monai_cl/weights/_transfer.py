@@ -150,16 +150,21 @@ def start_from(
     recipe: str | Path | None = None,
     recipe_options: Mapping[str, Any] | None = None,
     contract: str = "warn",
+    optional: bool = False,
 ) -> Receipt | None:
     """Begin from a file of weights and log the receipt; ``None`` or ``"none"`` begins from scratch.
 
-    Options are those of :func:`transfer`.
+    Options are those of :func:`transfer`, and ``optional``: whether the file may be absent, because a handler such as
+    MONAI's ``CheckpointLoader`` fills the network when the run starts.
 
     Raises:
         WeightsMismatchError: As :func:`transfer`.
     """
     if pretrained is None or str(pretrained).lower() in ("none", "null", ""):
         logger.info("from scratch: no pretrained weights were asked for")
+        return None
+    if optional and not Path(pretrained).is_file():
+        logger.warning("no %s: the network begins from scratch, unless a handler of the run loads weights", pretrained)
         return None
     receipt = transfer(
         network,
