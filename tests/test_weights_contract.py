@@ -161,7 +161,7 @@ def test_every_contract_of_a_source_can_be_read() -> None:
 
 
 def row(name: str) -> str:
-    """Row of the table of the tutorials' README."""
+    """Row of the table on the page of foreign weights."""
     one = PUBLISHED[name]
     network = str(one.network["_target_"]).rsplit(".", maxsplit=1)[-1]
     prepared = "not stated" if one.preparation is None else str(one.preparation)
@@ -171,5 +171,5 @@ def row(name: str) -> str:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_table_of_sources_says_what_each_receipt_says(name: str) -> None:
-    text = (Path(__file__).parents[1] / "tutorials" / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "tutorials/pages/guides/foreign_weights.md").read_text(encoding="utf-8")
     assert row(name) in text.splitlines()

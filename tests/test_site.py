@@ -1,0 +1,105 @@
+"""The site builds offline without a warning, so every link, anchor and picture is there; words are spelt right."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from monai_cl import bundles
+from monai_cl.cli import app
+from monai_cl.report import card
+from monai_cl.report.tables import to_markdown
+
+ROOT = Path(__file__).parents[1]
+TUTORIALS = ROOT / "tutorials"
+PAGES = sorted(TUTORIALS.glob("pages/**/*.md"))
+WITH_COMMANDS = [ROOT / "README.md", *PAGES]
+# correct words that the list of misspellings takes for something else: units, symbols, names, other languages
+RIGHT = "te,nd,reson,ist,lits,fo,ot,nin,sie,ser,mis,ans,serie,vas,ue,extrem"
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built with warnings as errors and without a network."""
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(TUTORIALS / "mkdocs.yml"), "-d", folder]
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    environment = os.environ | nowhere | {"NO_MKDOCS_2_WARNING": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, "\n".join(line for line in result.stderr.splitlines() if "INFO" not in line)
+    return folder
+
+
+@pytest.mark.timeout(900)
+def test_every_page_card_and_lesson_is_on_the_site(site: Path) -> None:
+    expected = {path.relative_to(TUTORIALS / "pages").with_suffix(".html").as_posix() for path in PAGES}
+    expected |= {f"bundles/{name}.html" for name in bundles.names()} | {"recipes.html"}
+    expected |= {f"lessons/{path.stem}.html" for path in TUTORIALS.glob("*.ipynb")}
+    assert expected <= {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+
+
+def test_the_reference_shows_classes_with_their_equations(site: Path) -> None:
+    text = (site / "reference/losses.html").read_text(encoding="utf-8")
+    assert 'id="monai_cl.losses.nt_xent.NTXentLoss"' in text
+    assert "<math" in text
+    assert ":class:" not in text
+
+
+def test_a_reader_needs_no_network(site: Path) -> None:
+    fetched = re.compile(
+        r'<(?:script|img|iframe|source)[^>]*src="https?:|<link[^>]*rel="(?:stylesheet|preconnect)[^>]*https?:'
+    )
+    assert [path for path in site.rglob("*.html") if fetched.search(path.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("path", WITH_COMMANDS, ids=named)
+def test_documented_commands_and_configs_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    verbs = set(get_command(app).commands)  # type: ignore[attr-defined]
+    used = re.findall(r"^\s*(?:\$ )?monai-cl (\w+)", text, re.MULTILINE) + re.findall(r"`monai-cl (\w+)", text)
+    assert {verb for verb in used if verb not in verbs} == set()
+    own = {file.name for name in bundles.names() for file in (bundles.path(name) / "configs").glob("*")}
+    configs = set(re.findall(r"(?:configs|\$C)/(\w+\.(?:yaml|json))", text))
+    assert configs <= own
+
+
+def test_links_of_the_readme_lead_to_files() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_results_page_shows_the_results_of_record() -> None:
+    """Its table of the hippocampus curve is the record's, as are date and versions."""
+    text = (TUTORIALS / "pages/results.md").read_text(encoding="utf-8")
+    record = next(r for r in card.read_records(ROOT / "bundles/volume_contrast") if r.title.startswith("Hippocampus"))
+    dice = next(table for table in record.tables if table.caption.startswith("Dice by number of labels"))
+    assert to_markdown(dice).partition("\n\n")[2].partition("\n\n")[0] in text
+    assert record.date in text
+    for name in ("monai_cl", "torch", "monai"):
+        assert record.versions[name].partition("+")[0] in text
+
+
+def test_words_are_spelt_right() -> None:
+    if not (program := shutil.which("codespell", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")):
+        pytest.skip("codespell is not installed: pip install 'monai_cl[docs]'")
+    where = ["README.md", "monai_cl", "tutorials", "transforms", "bundles"]
+    result = subprocess.run(
+        [program, *where, "--skip", "*.json,*.png,*.ipynb,*.pt", "-L", RIGHT],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert result.stdout == ""
