@@ -172,14 +172,3 @@ def test_another_file_of_that_name_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prose", sorted(ROOT.glob("bundles/*/docs/card.md.j2")), ids=lambda p: p.parts[-3])
 def test_cards_are_up_to_date(prose: Path) -> None:
     assert card.check_card(prose.parents[1]) == ""
-
-
-def test_the_readme_shows_the_results_of_record() -> None:
-    """Its table of the hippocampus curve is the record's, as are date and versions."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    record = next(r for r in card.read_records(ROOT / "bundles/volume_contrast") if r.title.startswith("Hippocampus"))
-    dice = next(table for table in record.tables if table.caption.startswith("Dice by number of labels"))
-    assert to_markdown(dice).partition("\n\n")[2].partition("\n\n")[0] in readme
-    assert record.date in readme
-    for name in ("monai_cl", "torch", "monai"):
-        assert record.versions[name].partition("+")[0] in readme

@@ -91,8 +91,10 @@ def test_every_config_says_in_which_order_overlays_are_given(name: str) -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("file", ["README.md", *(f"bundles/{name}/docs/README.md" for name in bundles.names())])
-def test_readme_and_cards_state_the_order(file: str) -> None:
+@pytest.mark.parametrize(
+    "file", ["tutorials/pages/get_started.md", *(f"bundles/{name}/docs/README.md" for name in bundles.names())]
+)
+def test_the_first_page_and_cards_state_the_order(file: str) -> None:
     assert RULE.removeprefix("Order: ") in " ".join((ROOT / file).read_text().replace("`", "").split())
 
 

@@ -1,5 +1,6 @@
 """The site builds offline without a warning, so every link, anchor and picture is there; words are spelt right."""
 
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,15 @@ PAGES = sorted(TUTORIALS.glob("pages/**/*.md"))
 WITH_COMMANDS = [ROOT / "README.md", *PAGES]
 # correct words that the list of misspellings takes for something else: units, symbols, names, other languages
 RIGHT = "te,nd,reson,ist,lits,fo,ot,nin,sie,ser,mis,ans,serie,vas,ue,extrem"
+
+
+# | data | labels | scratch | `arm` Dice | difference [low, high] (remark) | [name](record) |
+RESULT = re.compile(
+    r"^\| [^|]+ \| (\d+) \| (\S+) \| `(\w+)` (\S+) \| (\S+) \[(\S+), (\S+)\](?: \((.+?)\))? \| \[\w+\]\((.+?)\) \|$",
+    re.M,
+)
+# 1 label: +7.2 [+1.9, +12.5] (hint), [record](file)
+CLAIM = re.compile(r"(\d+) labels?: (\S+) \[(\S+), (\S+)\](?: \((.+?)\))?,.*?\[record\]\((.+?)\)")
 
 
 def named(path: Path) -> str:
@@ -78,6 +88,51 @@ def test_links_of_the_readme_lead_to_files() -> None:
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def differences(record: Path, labels: str) -> dict[str, tuple[str, str, str, str]]:
+    """Difference to scratch in Dice points, its interval and its remark, as written, of every arm of a record."""
+    means, paired = json.loads(record.read_text(encoding="utf-8"))["tables"][:2]
+    assert means["caption"] == "Dice by number of labels"
+    row = next(row for row in paired["rows"] if row[0] == labels)
+    arms = [column.removesuffix(" less scratch") for column in paired["columns"]]
+    return {
+        arm: (*(f"{100 * cell[key]:+.1f}" for key in ("value", "low", "high")), cell.get("remark", ""))
+        for arm, cell in zip(arms[1:], row[1:], strict=True)
+    }
+
+
+def test_the_results_of_the_readme_are_those_of_records() -> None:
+    rows = RESULT.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(rows) >= 8
+    for labels, scratch, arm, dice, *difference, link in rows:
+        means = json.loads((ROOT / link).read_text(encoding="utf-8"))["tables"][0]
+        cells = dict(zip(means["columns"], next(row for row in means["rows"] if row[0] == labels), strict=True))
+        assert [f"{cells[name]['value']:.3f}" for name in ("scratch", arm)] == [scratch, dice]
+        assert differences(ROOT / link, labels)[arm] == tuple(difference)
+
+
+def test_the_gains_of_the_chooser_are_those_of_records() -> None:
+    claims = CLAIM.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(claims) >= 4
+    for labels, *difference, link in claims:
+        assert tuple(difference) in differences(ROOT / link, labels).values()
+
+
+def test_the_badges_of_the_readme_are_true() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    licence, python, monai = re.findall(r"img\.shields\.io/badge/\w+-(\S+?)-\w+\)", text)
+    assert f'license = "{licence.replace("--", "-")}"' in project
+    assert f'requires-python = "{python.replace("%3E%3D", ">=")}"' in project
+    assert f'"monai{monai.replace("%3E%3D", ">=")}"' in project
+
+
+def test_the_readme_can_be_scanned() -> None:
+    """About 120 lines; the rest is on the site, which it names."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 130
+    assert "tutorials/pages/changes.md" in text
 
 
 def test_the_results_page_shows_the_results_of_record() -> None:

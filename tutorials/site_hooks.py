@@ -29,6 +29,7 @@ BESIDE = (
     "transforms/previews/*",
     "tutorials/*.yaml",
     "tutorials/*.ipynb",
+    "tutorials/*.md",
     "tutorials/images/*.png",
     "tutorials/images/*.svg",
     "tutorials/presets/*.yaml",
@@ -58,7 +59,7 @@ class RepositoryFile(File):
 
 def destination(path: str) -> str:
     """Place of a file on the site: pages at the top, cards and lessons in folders of their own."""
-    path = re.sub(r"^tutorials/pages/", "", path)
+    path = re.sub(r"^tutorials/(\w+)\.md$", r"guides/\1.md", re.sub(r"^tutorials/pages/", "", path))
     path = re.sub(r"^bundles/(\w+)/docs/README\.md$", r"bundles/\1.md", path)
     path = re.sub(r"^tutorials/(\w+)\.ipynb$", r"lessons/\1.md", path)
     path = re.sub(r"^transforms/README\.md$", "recipes.md", path)
@@ -122,12 +123,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Fill the parts of the navigation that follow from the files."""
     lessons = [{title(path): f"tutorials/{path.name}"} for path in sorted((ROOT / "tutorials").glob("*.ipynb"))]
     cards = [{title(path): path.relative_to(ROOT).as_posix()} for path in sorted(ROOT.glob("bundles/*/docs/README.md"))]
+    guides = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("tutorials/[!R]*.md"))]
     pages = [{f"monai_cl.{room}": f"{PAGES}reference/{room}.md"} for room in rooms()]
     filled = {"Lessons": lessons, "Bundles": cards, "Reference": pages}
-    config.nav = [
-        {name: filled.get(name, content) for name, content in entry.items()} if isinstance(entry, dict) else entry
-        for entry in config.nav or []
-    ]
+    for entry in config.nav or []:
+        for name in entry:
+            entry[name] = filled.get(name, entry[name]) + (guides if name == "Guides" else type(entry[name])())
     return config
 
 
@@ -137,7 +138,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         files.remove(file)
         files.append(RepositoryFile(PAGES + file.src_uri, config))
     for path in sorted({path for pattern in BESIDE for path in ROOT.glob(pattern) if path.is_file()}):
-        if path.suffix != ".j2":
+        if path.suffix != ".j2" and path != ROOT / "tutorials/README.md":
             files.append(RepositoryFile(path.relative_to(ROOT).as_posix(), config))
     for room, names in rooms().items():
         files.append(RepositoryFile(f"{PAGES}reference/{room}.md", config, content=reference(room, names)))
