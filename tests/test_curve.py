@@ -29,9 +29,10 @@ from monai_cl import cli, weights
 from monai_cl.engine import StepTime, SurfaceDistance
 from monai_cl.engine.machine import physical_cores
 from monai_cl.evaluation import Curve, CurveResult, Score, load_curve, run_curve
+from monai_cl.evaluation._cells import GIVEN, HANDED, LONG, PRETRAIN, Cell
 from monai_cl.evaluation._config import read_config
 from monai_cl.evaluation._launch import THREAD_VARIABLES, Forks, Processes, environment, run_process
-from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, Cell, make_plan
+from monai_cl.evaluation._plan import make_plan
 from monai_cl.evaluation._running import Done, Job, Pool, ranks, reason
 from monai_cl.evaluation._steps import Step, in_words
 from monai_cl.evaluation._store import Store
@@ -434,7 +435,7 @@ def test_a_cell_is_claimed_once(tmp_path: Path) -> None:
 CLAIM_AND_WAIT = """
 import sys, time
 from pathlib import Path
-from monai_cl.evaluation._plan import Cell
+from monai_cl.evaluation._cells import Cell
 from monai_cl.evaluation._store import Store
 print(Store(Path(sys.argv[1])).claim(Cell("cells/a/labels_1/seed_0", "given", "a", "a", "", 1, 0)), flush=True)
 time.sleep(60)

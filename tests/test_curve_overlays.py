@@ -12,8 +12,9 @@ from rich.console import Console
 from test_curve import Pretend, config, curve_of, measure, quiet
 
 from monai_cl.evaluation import run_curve
+from monai_cl.evaluation._cells import HANDED
 from monai_cl.evaluation._config import read_config
-from monai_cl.evaluation._plan import HANDED, make_plan
+from monai_cl.evaluation._plan import make_plan
 from monai_cl.evaluation.curve_plan import plan_curve
 
 __all__ = ["config"]  # a fixture

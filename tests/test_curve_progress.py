@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 from monai_cl import cli
 from monai_cl.engine.planning import FlightPlan
 from monai_cl.evaluation import CurveStoppedError, load_curve
+from monai_cl.evaluation._cells import GIVEN, PRETRAIN
 from monai_cl.evaluation._config import Arm, CurveConfig, Pretraining, read_config
-from monai_cl.evaluation._plan import GIVEN, PRETRAIN, make_plan
+from monai_cl.evaluation._plan import make_plan
 from monai_cl.evaluation._progress import Forecast, Lines
 from monai_cl.evaluation._running import Pool
 from monai_cl.evaluation._store import Store

@@ -11,8 +11,9 @@ import pytest
 from test_curve import Pretend, config, curve_of, measure
 
 from monai_cl.data import load_datalist, shared_subjects, write_cache
+from monai_cl.evaluation._cells import PRETRAIN
 from monai_cl.evaluation._config import read_config
-from monai_cl.evaluation._plan import PRETRAIN, make_plan
+from monai_cl.evaluation._plan import make_plan
 from monai_cl.evaluation._steps import Step
 
 __all__ = ["config"]  # a fixture

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from monai_cl.evaluation import Curve, CurveArm, Interval
-from monai_cl.evaluation.records import verdict
 from monai_cl.evaluation.results import save_curve
+from monai_cl.evaluation.verdicts import verdict
 from monai_cl.report import card
 from monai_cl.report._headline import headline
 from monai_cl.report.curve_picture import curve_figure

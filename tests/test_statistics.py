@@ -8,7 +8,7 @@ import pytest
 from monai_cl.evaluation import CaseScore, Interval, converged, interval, labels_saved, paired_difference
 from monai_cl.evaluation._bootstrap import Options, satterthwaite
 from monai_cl.evaluation._labels_saved import _labels_reaching, _monotone
-from monai_cl.evaluation.records import verdict
+from monai_cl.evaluation.verdicts import verdict
 
 Array = npt.NDArray[np.float64]
 

@@ -12,7 +12,8 @@ from monai_cl import weights
 from monai_cl.data import check_study, map_items
 from monai_cl.datalist import load_datalist, read_datalist, shared_subjects
 from monai_cl.evaluation._arms import SHARED, Arm
-from monai_cl.evaluation._plan import PRETRAIN, Plan
+from monai_cl.evaluation._cells import PRETRAIN
+from monai_cl.evaluation._plan import Plan
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._work import Work
 

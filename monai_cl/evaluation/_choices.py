@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from monai_cl.evaluation._plan import TRIAL, Cell, Plan
+from monai_cl.evaluation._cells import TRIAL, Cell
+from monai_cl.evaluation._plan import Plan
 from monai_cl.evaluation._running import CellError
 from monai_cl.evaluation._store import Store, read_json, write_json
 from monai_cl.evaluation._tuning import mean_dice

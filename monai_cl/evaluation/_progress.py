@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from monai_cl.engine.planning.flight_plan import duration
-from monai_cl.evaluation._plan import PRETRAIN, Cell, Plan
+from monai_cl.evaluation._cells import PRETRAIN, Cell
+from monai_cl.evaluation._plan import Plan
 from monai_cl.evaluation._running import Pool
 from monai_cl.evaluation._store import Store
 

@@ -15,8 +15,8 @@ from types import FrameType
 from typing import Any, Protocol
 
 from monai_cl.engine.machine import hardware
+from monai_cl.evaluation._cells import Cell
 from monai_cl.evaluation._launch import Launch, environment
-from monai_cl.evaluation._plan import Cell
 from monai_cl.evaluation._store import Store
 
 _TAIL = 15  # lines of a log that are shown

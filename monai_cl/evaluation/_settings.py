@@ -13,7 +13,8 @@ from typing import Any
 from monai_cl import bundles, recipes
 from monai_cl.data import digest, digest_items, map_items
 from monai_cl.engine import machine
-from monai_cl.evaluation._plan import PRETRAIN, Cell, Plan, digest_sections
+from monai_cl.evaluation._cells import PRETRAIN, Cell
+from monai_cl.evaluation._plan import Plan, digest_sections
 from monai_cl.evaluation._steps import Step
 
 FORMAT = 2  # of the record of a cell; 0.1.0 wrote none, and training and evaluation together

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_cl._files import atomic_write, remove_leftovers
 from monai_cl._locks import OccupiedError, claim_file, release
-from monai_cl.evaluation._plan import Cell
+from monai_cl.evaluation._cells import Cell
 
 RECORD, FAILURE = "cell.json", "failed.json"
 _CLAIM_0_1_0, _RENEWED_SECONDS = "claim.json", 90.0  # 0.1.0 touches its own each half minute

@@ -26,9 +26,9 @@ from monai_cl.evaluation.records import (
     Interval,
     LabelsSaved,
     Score,
-    verdict,
 )
 from monai_cl.evaluation.statistics import converged, interval, labels_saved, paired_difference
+from monai_cl.evaluation.verdicts import verdict
 
 
 @dataclass(frozen=True)

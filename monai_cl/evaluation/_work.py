@@ -10,9 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from monai_cl.evaluation._cells import GIVEN, HANDED, LONG, PRETRAIN, TRIAL, Cell
 from monai_cl.evaluation._choices import Choices
 from monai_cl.evaluation._launch import Launch
-from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, TRIAL, Cell, Plan
+from monai_cl.evaluation._plan import Plan
 from monai_cl.evaluation._running import CellError, Done, Job
 from monai_cl.evaluation._settings import FORMAT, Settings, changes, short_digest
 from monai_cl.evaluation._steps import Step

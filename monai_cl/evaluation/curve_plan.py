@@ -14,11 +14,12 @@ from rich.table import Table
 from monai_cl._files import atomic_write
 from monai_cl.engine.planning import FlightPlan, plan_run
 from monai_cl.engine.planning.flight_plan import duration
+from monai_cl.evaluation._cells import GIVEN, HANDED, LONG, PRETRAIN, TRIAL, Cell
 from monai_cl.evaluation._checks import check
 from monai_cl.evaluation._config import is_curve, read_config
 from monai_cl.evaluation._hold_out import kept_apart
 from monai_cl.evaluation._launch import run_process
-from monai_cl.evaluation._plan import GIVEN, HANDED, LONG, PRETRAIN, TRIAL, Cell, Plan, make_plan
+from monai_cl.evaluation._plan import Plan, make_plan
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._store import Store
 from monai_cl.evaluation._work import Work

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -14,7 +13,6 @@ VARIANT = "the same networks"  # comparison of an evaluation with another, and r
 LONG, HANDED = "twice the steps", "equal compute"  # roles of arms that come by themselves
 TRIAL = "trial"  # role of runs by which settings are chosen
 PAIRED = "paired"  # name of the runs of an arm whose seeds take its pretraining runs in turn
-ENOUGH = 5  # seeds, and pretraining runs, that are asked for before a difference is believed
 
 
 @dataclass(frozen=True)
@@ -319,52 +317,6 @@ class Curve:
         return sorted(found, key=lambda estimate: estimate.budget)
 
 
-def verdict(low: float, high: float, *, seeds: int, runs: int | None, clustered: bool = True) -> str:
-    """Name that a paired difference deserves, in words.
-
-    An interval that leaves out 0 is a ``gain`` (or a ``loss``) from five seeds with a pretraining run each and patients
-    resampled as a whole; below that it is a ``hint``. Few seeds can agree by chance, one run may be a lucky one, and
-    what is believed then often does not carry over to other seeds and other volumes.
-
-    Args:
-        low: Lower end of the interval.
-        high: Upper end.
-        seeds: Number of seeds that it covers.
-        runs: Number of pretraining runs behind the arm; ``None`` where nothing was pretrained.
-        clustered: Whether it is known which cases are of one patient.
-
-    Returns:
-        ``"gain"``, ``"loss"``, ``"no difference shown"``, ``"undefined"``, or ``"hint: ..."`` and ``"hint of a loss:
-        ..."`` with what is asked for.
-
-    Example:
-        >>> verdict(0.01, 0.05, seeds=3, runs=3)
-        'hint: 3 seeds; five and a run each are asked for before a gain is believed'
-        >>> verdict(0.01, 0.05, seeds=5, runs=5), verdict(-0.01, 0.05, seeds=5, runs=5)
-        ('gain', 'no difference shown')
-    """
-    if math.isnan(low) or math.isnan(high):
-        return "undefined"
-    if low <= 0 <= high:
-        return "no difference shown"
-    kind = "gain" if low > 0 else "loss"
-    lacking = _lacking(seeds, runs, clustered)
-    if not lacking:
-        return kind
-    return f"hint{'' if low > 0 else ' of a loss'}: {lacking}; {_asked(runs)} before a {kind} is believed"
-
-
-def short(verdict: str) -> str:
-    """The word that stands beside an interval; its reason stands below.
-
-    Example:
-        >>> short("hint: 3 seeds; five and a run each are asked for before a gain is believed"), short("gain")
-        ('hint', 'gain')
-    """
-    word = verdict.partition(":")[0]
-    return "" if word == "no difference shown" else word
-
-
 def of_patients(cases: int, patients: int) -> str:
     """Numbers of cases and of patients, in words; ``patients`` is 0 where nobody knows.
 
@@ -384,18 +336,3 @@ def left_out(cases: int) -> str:
         '2 cases left out'
     """
     return f"{cases} case{'' if cases == 1 else 's'} left out"
-
-
-def _lacking(seeds: int, runs: int | None, clustered: bool) -> str:
-    """Evidence that is lacking, in words; empty where none is."""
-    found = []
-    if seeds < ENOUGH or (runs is not None and runs < min(seeds, ENOUGH)):
-        behind = f" on {runs} pretraining run{'' if runs == 1 else 's'}" if runs is not None and runs < seeds else ""
-        found.append(f"{seeds} seed{'' if seeds == 1 else 's'}{behind}")
-    if not clustered:
-        found.append("patients not known")
-    return ", ".join(found)
-
-
-def _asked(runs: int | None) -> str:
-    return "five are asked for" if runs is None else "five and a run each are asked for"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from monai_cl.evaluation.records import COMPUTE, STEPS, Curve, CurveArm, Interval, of_patients, short
+from monai_cl.evaluation.records import COMPUTE, STEPS, Curve, CurveArm, Interval, of_patients
+from monai_cl.evaluation.verdicts import short
 from monai_cl.report.curve_picture import in_points
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from monai_cl.evaluation import results
-from monai_cl.evaluation.records import VARIANT, left_out, of_patients, short
+from monai_cl.evaluation.records import VARIANT, left_out, of_patients
 from monai_cl.evaluation.results import Curve, CurveArm
+from monai_cl.evaluation.verdicts import short
 from monai_cl.report._results import metric_name
 from monai_cl.report.tables import Cell, Estimate, Table, is_number
 

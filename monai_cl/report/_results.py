@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from monai_cl.engine.save_cases import read_cases
 from monai_cl.evaluation import CaseScore, interval, paired_difference
-from monai_cl.evaluation.records import short, verdict
+from monai_cl.evaluation.verdicts import short, verdict
 from monai_cl.report._folders import Run
 from monai_cl.report.tables import Cell, Estimate, Table
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_cl.engine.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, new_figure, save
-from monai_cl.evaluation.records import VARIANT, short
+from monai_cl.evaluation.records import VARIANT
 from monai_cl.evaluation.results import COMPUTE, STEPS, Curve, CurveArm, Estimate
+from monai_cl.evaluation.verdicts import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,223 @@
+"""The curve of all runs that are finished: their scores, arms, notes and record."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from monai_cl.engine.machine import hardware, versions
+from monai_cl.evaluation._cells import GIVEN, HANDED, LONG, PRETRAIN, TRIAL, Cell
+from monai_cl.evaluation._plan import Plan
+from monai_cl.evaluation._running import CellError
+from monai_cl.evaluation._summary import summarise
+from monai_cl.evaluation._tuning import at_an_end
+from monai_cl.evaluation._work import Work
+from monai_cl.evaluation.records import VARIANT, Convergence, Curve, CurveArm, Score, left_out
+from monai_cl.evaluation.scores import read_scores
+
+_GIVEN = ("reference", "scratch", "pretrained")  # roles of arms whose variants are compared
+
+
+def assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, elapsed: float) -> Curve | None:
+    """The curve of all that is finished; ``None`` if nothing is."""
+    plan, config = work.plan, work.plan.config
+    records = {cell: work.store.record(cell) or {} for cell in plan.cells if work.finished(cell)}
+    tuned = [cell for cell in records if cell.role not in (PRETRAIN, TRIAL)]
+    if not tuned:
+        return None
+    scores = [score for cell in tuned for name in _variants(work, cell) for score in _scores(work, cell, name)]
+    arms = _arms(work)
+    arms += [_variant(arm, name) for arm in arms if arm.role in _GIVEN for name in config.evaluation.variants]
+    found = summarise(
+        scores,
+        arms,
+        config.reference,
+        tolerance=config.convergence.tolerance if config.convergence else 0.0,
+        confidence=config.evaluation.confidence,
+        resamples=config.evaluation.resamples,
+    )
+    return Curve(
+        scores=tuple(scores),
+        arms=tuple(arms),
+        trials=tuple(trial for name in _chosen(work) for trial in work.choices.trials(name)),
+        failed=dict(failed),
+        notes=(*notes, *_notes(work, arms, scores, found["convergence"])),
+        record=_record(work, records, elapsed),
+        **found,
+    )
+
+
+def _variants(work: Work, cell: Cell) -> tuple[str, ...]:
+    return work.variants(cell) if cell.role == GIVEN else ("",)
+
+
+def _variant(arm: CurveArm, name: str) -> CurveArm:
+    """The arm that stands for another evaluation of the same networks."""
+    title = f"{arm.title}, {name.replace('_', ' ')}"
+    return CurveArm(f"{arm.name}:{name}", title, VARIANT, arm.runs, arm.steps, arm.name)
+
+
+def _scores(work: Work, cell: Cell, variant: str = "") -> Iterator[Score]:
+    who = (f"{cell.arm}:{variant}" if variant else cell.arm, cell.run, cell.budget, cell.seed)
+    folder = work.evaluated(cell, variant) or work.store.folder(cell)
+    return read_scores(folder, who, work.plan.classes, work.plan.counted)
+
+
+def _arms(work: Work) -> list[CurveArm]:
+    plan = work.plan
+    found = []
+    for name in plan.roles():
+        cell = next(cell for cell in plan.cells if cell.arm == name and cell.role not in (PRETRAIN, TRIAL))
+        runs = plan.config.arm(cell.base).runs
+        handed = _handed(work, cell)
+        if (cell.role == HANDED and handed is None) or not work.is_known(cell):  # nothing of it can have run
+            continue
+        steps = int(handed["steps"]) if handed else work.epochs(cell) * plan.epoch_length
+        found.append(CurveArm(name, _title(work, cell), role_of(work, cell), runs, steps, cell.gets, _how(handed)))
+    return found
+
+
+def _chosen(work: Work) -> list[str]:
+    """The arms whose settings were chosen."""
+    return [name for name in work.plan.trials if work.choices.are_made(name)]
+
+
+def _handed(work: Work, cell: Cell) -> dict[str, Any] | None:
+    try:
+        return work.handed(cell.gets) if cell.role == HANDED else None
+    except CellError:
+        return None
+
+
+def _how(handed: Mapping[str, Any] | None) -> str:
+    if handed is None:
+        return ""
+    spent = [f"{handed['pretraining_seconds']:.4g} s of pretraining ({handed['source']})"]
+    if "finetuning_seconds" in handed:
+        longer = f"{handed['finetuning_seconds']:.4g} s that its fine-tuning takes longer"
+        spent = [*spent, longer] if handed["pretraining_seconds"] else [longer]
+    return (
+        f"{' and '.join(spent)} are {handed['extra_steps']} more steps of fine-tuning, which take "
+        f"{handed['seconds_per_step']:.3g} s each"
+    )
+
+
+def _title(work: Work, cell: Cell) -> str:
+    config = work.plan.config
+    base = config.arm(cell.base).title
+    if cell.role == LONG:
+        return f"{base}, twice the steps"
+    return f"{base}, given the time of {config.arm(cell.gets).title}" if cell.role == HANDED else base
+
+
+def role_of(work: Work, cell: Cell) -> str:
+    if cell.role != GIVEN:
+        return cell.role
+    if cell.arm == work.plan.config.reference:
+        return "reference"
+    return "scratch" if work.plan.config.arm(cell.arm).from_scratch else "pretrained"
+
+
+def _notes(
+    work: Work, arms: Sequence[CurveArm], scores: Sequence[Score], convergence: Sequence[Convergence]
+) -> list[str]:
+    config = work.plan.config
+    excluded = len(work.plan.excluded)
+    found = [f"{left_out(excluded)} of every score and interval, as the file asks for (evaluation.exclude)"] * bool(
+        excluded
+    )
+    empty = {(score.case, score.label) for score in scores if math.isnan(score.dice)}
+    if empty:
+        everything = len({(score.case, score.label) for score in scores})
+        found.append(
+            f"{len(empty)} of {everything} pairs of case and class have an empty truth: their scores are undefined and "
+            "left out"
+        )
+    missed = Counter(score.arm for score in scores if score.missed)
+    found += [
+        f"{arm}: a class was missed altogether {count} times, its distances count as the volume's diagonal"
+        for arm, count in missed.items()
+    ]
+    if config.convergence is None:
+        found.append(f"whether {config.reference} was trained long enough was not tried (convergence: false)")
+    found += [
+        f"{_convergence(each)} ({each.reason}): part of a gain at equal steps may be faster convergence"
+        for each in convergence
+        if each.converged is not True
+    ]
+    for name in _chosen(work):
+        found += [f"{name}: {said}" for said in at_an_end(work.choices.trials(name))]
+    steps = {work.epochs(cell) * work.plan.epoch_length for cell in work.plan.cells if _counts_steps(work, cell)}
+    if len(steps) > 1:
+        found.append(
+            "steps were among what was tried, and the arms are fine-tuned for "
+            f"{' or '.join(map(str, sorted(steps)))}: a difference at equal steps is one of recipes"
+        )
+    compared = {arm.gets for arm in arms if arm.role == HANDED}
+    for arm in config.arms.values():
+        if arm.name == config.reference or not arm.takes_time or arm.name in compared or arm.is_shared:
+            continue
+        known = arm.pretraining is not None or arm.pretraining_seconds is not None or arm.from_scratch
+        why = "was switched off or failed" if known else "needs pretraining_seconds, which the file does not state"
+        found.append(f"{arm.name}: the comparison at equal compute {why}")
+    found += [f"{arm.title}: {arm.note}" for arm in arms if arm.note]
+    return found
+
+
+def _counts_steps(work: Work, cell: Cell) -> bool:
+    return cell.role == GIVEN and work.plan.tunes_steps(cell.base) and work.is_known(cell)
+
+
+def _convergence(found: Convergence) -> str:
+    if found.converged is None:
+        return f"whether {found.arm} is converged with {found.budget} labels is undecided"
+    return f"{found.arm} is not converged with {found.budget} labels"
+
+
+def _record(work: Work, records: Mapping[Cell, Mapping[str, Any]], elapsed: float) -> dict[str, Any]:
+    plan, config = work.plan, work.plan.config
+    handed = {arm.gets: work.handed(arm.gets) for arm in _arms(work) if arm.gets}
+    return {
+        "reference": config.reference,
+        "budgets": list(plan.budgets),
+        "seeds": list(config.seeds),
+        "cases": len(plan.counted),
+        "patients": len(set(plan.counted.values())),
+        **(
+            {"excluded": {"named": list(config.evaluation.exclude), "cases": len(plan.excluded)}}
+            if plan.excluded
+            else {}
+        ),
+        "classes": list(plan.classes),
+        "section": config.evaluation.section,
+        "steps": plan.steps,
+        "bundle": config.bundle.name,
+        "config": config.source.name,
+        "settings": {key: value for key, value in config.settings.items() if key not in ("dataset_dir", "datalist")},
+        "datalist": plan.datalist,
+        "equal_compute": handed,
+        **({"tuning": _tuning(plan)} if plan.trials else {}),
+        "versions": versions(),
+        "hardware": sorted({str(record["host"]) for record in records.values()}) or [hardware()],
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "elapsed_seconds": round(elapsed, 1),
+        "cell_seconds": round(sum(float(record["seconds"]) for record in records.values()), 1),
+        "finished": len(records),
+        "planned": len(plan.cells),
+    }
+
+
+def _tuning(plan: Plan) -> dict[str, Any]:
+    tune, cases = plan.config.tune, plan.tuned
+    if tune is None or cases is None:
+        return {}
+    return {
+        "section": cases.section,
+        "cases": len(cases.names),
+        "patients": len(set(cases.patients.values())),
+        "labels": next(cell.budget for cell in plan.cells if cell.role == TRIAL),
+        "seeds": list(tune.seeds),
+    }
