@@ -328,7 +328,7 @@ def _of_card(bundle: Path) -> list[str]:
     """The points under the heading "Limits" of a bundle's model card."""
     card = bundle / "docs/README.md"
     text = card.read_text(encoding="utf-8") if inside(bundle, card) else ""
-    section = re.search(r"^## Limits\s*\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    section = re.search(r"^## Limit(?:ation)?s\s*\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     points = re.split(r"^- ", section.group(1), flags=re.MULTILINE)[1:] if section else []
     return [" ".join(point.split()).replace("`", "") for point in points]
 
