@@ -394,6 +394,23 @@ def test_oblique_test_series_is_orthonormal():
 
 
 @pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.Tensor.clone], ids=["array", "tensor"])
-def test_a_volume_in_memory_goes_on_as_it_is(kind: Callable[[torch.Tensor], Any]) -> None:
-    volume = kind(torch.rand(1, 4, 5, 6))
-    assert LoadVolumed("image")({"image": volume, "image_id": 3})["image"] is volume
+@pytest.mark.parametrize("shape", [(4, 5, 6), (1, 4, 5, 6)], ids=["no channel", "channel"])
+def test_a_volume_in_memory_is_taken_as_it_is(shape: tuple[int, ...], kind: Callable[[torch.Tensor], Any]) -> None:
+    volume = torch.arange(120, dtype=torch.int16).reshape(shape)
+    found = LoadVolumed(["image", "label"], allow_missing_keys=True)({"image": kind(volume), "image_id": 3})["image"]
+    assert found.dtype == torch.float32
+    assert torch.equal(found, volume.reshape(1, 4, 5, 6).float())
+
+
+def test_a_volume_in_memory_keeps_its_metadata_and_a_label_becomes_whole() -> None:
+    affine = torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0], dtype=torch.float64))
+    image, label = (MetaTensor(torch.ones(4, 5, 6), affine=affine, meta={"space": "RAS"}) for _ in range(2))
+    found = LoadVolumed(["image", "label"])({"image": image, "label": label * 2.0})
+    assert torch.equal(found["image"].affine, affine)
+    assert found["image"].meta["space"] == "RAS"
+    assert torch.equal(found["label"].as_tensor(), torch.full((1, 4, 5, 6), 2, dtype=found["label"].dtype))
+
+
+def test_a_volume_in_memory_of_other_axes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must have 3 axes, or 4 with the channel first, got \(4, 5\)"):
+        LoadVolumed("image")({"image": torch.zeros(4, 5)})

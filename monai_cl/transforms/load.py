@@ -161,7 +161,8 @@ class LoadVolumed(MapTransform):
     A label must lie on the voxels of the first, and hold whole numbers: values within 0.05 of one are rounded, and
     ``meta["rounded"]`` says by how much at most; NaN and infinities become -32768, which no class has.
 
-    A tensor or array goes on as it is: programs such as MONAI Deploy read the scan, and hand the volume over.
+    A tensor or array is taken for a volume that was read already, as MONAI Deploy hands it over: it becomes float32 and
+    gets the channel axis where it has three axes; its metadata stay.
 
     Args:
         keys: Keys of the items to read: each a file, a directory with one DICOM series, or a list of DICOM files.
@@ -187,11 +188,9 @@ class LoadVolumed(MapTransform):
         result = dict(data)
         first: torch.Tensor | None = None
         for key in self.key_iterator(result):
-            if isinstance(result[key], torch.Tensor | np.ndarray):
-                first = torch.as_tensor(result[key]) if first is None else first
-                continue
-            volume, is_label = self.load(result[key]), key in self.label_keys
-            if first is not None:
+            is_label, there = key in self.label_keys, isinstance(result[key], torch.Tensor | np.ndarray)
+            volume = _in_memory(result[key]) if there else self.load(result[key])
+            if first is not None and not there:
                 volume = _along(volume, first, must=is_label)
             result[key] = _whole(volume) if is_label else volume
             first = volume if first is None else first
@@ -199,6 +198,14 @@ class LoadVolumed(MapTransform):
 
 
 LoadVolumeD = LoadVolumeDict = LoadVolumed
+
+
+def _in_memory(volume: torch.Tensor | NDArray[Any]) -> torch.Tensor:
+    """A volume that another program has read, channel-first and float32."""
+    tensor = torch.as_tensor(volume)
+    if tensor.dim() not in (3, 4):
+        raise ValueError(f"a volume in memory must have 3 axes, or 4 with the channel first, got {tuple(tensor.shape)}")
+    return (tensor[None] if tensor.dim() == 3 else tensor).to(torch.float32)
 
 
 def _whole(label: torch.Tensor) -> torch.Tensor:
