@@ -1,8 +1,9 @@
 """A real server of MONAI Label on loopback segments a scan over HTTP.
 
 MONAI Label 0.8.5 needs NumPy below 2 and so an environment of its own: ``MONAI_LABEL_PYTHON`` names a Python with
-``monailabel`` and this package. It imports torchvision for two functions that no bundle calls; where there
-is none, an empty stand-in is put on the path of the server.
+``monailabel`` and what this package needs. Two things that such an environment may lack, and no bundle uses, get a
+stand-in on the path of the server: two functions of torchvision, and a module that pydicom 3 no longer has and
+pydicom-seg 0.4.1 still imports.
 """
 
 import json
@@ -41,16 +42,26 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+STAND_INS = {
+    "torchvision/__init__.py": "",
+    "torchvision/utils.py": "make_grid = save_image = None\n",
+    "sitecustomize.py": (
+        "import sys\nimport pydicom.uid\nsys.modules.setdefault('pydicom._storage_sopclass_uids', pydicom.uid)\n"
+    ),
+}
+
+
 def environment(folder: Path) -> dict[str, str]:
-    """Environment of the server: this checkout, and a stand-in for torchvision where it is absent."""
+    """Environment of the server: this checkout, and the stand-ins that it needs."""
     absent = "import importlib.util as u, sys; sys.exit(u.find_spec('torchvision') is not None)"
-    path = [str(ROOT)]
+    names = [name for name in STAND_INS if not name.startswith("torchvision")]
     if subprocess.run([str(PYTHON), "-c", absent]).returncode == 0:
-        (folder / "stub" / "torchvision").mkdir(parents=True)
-        (folder / "stub" / "torchvision" / "__init__.py").write_text("", encoding="utf-8")
-        (folder / "stub" / "torchvision" / "utils.py").write_text("make_grid = save_image = None\n", encoding="utf-8")
-        path.append(str(folder / "stub"))
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path), "MONAI_ZOO_SOURCE": "ngc", "OMP_NUM_THREADS": "1"}
+        names = list(STAND_INS)
+    for name in names:
+        (folder / "stand_ins" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "stand_ins" / name).write_text(STAND_INS[name], encoding="utf-8")
+    path = os.pathsep.join([str(ROOT), str(folder / "stand_ins")])
+    return os.environ | {"PYTHONPATH": path, "MONAI_ZOO_SOURCE": "ngc", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ BESIDE = (
     "tutorials/*.yaml",
     "tutorials/*.ipynb",
     "tutorials/*.md",
+    "tutorials/deploy/*",
+    "tutorials/federated/*",
     "tutorials/images/*.png",
     "tutorials/images/*.svg",
     "tutorials/presets/*.yaml",
