@@ -66,6 +66,18 @@ if TYPE_CHECKING:
         map_items as map_items,
         split_subjects as split_subjects,
     )
+    from monai_cl.data.pairs.anatomical_pairs import (
+        AnatomicalPairs as AnatomicalPairs,
+        NoMatchError as NoMatchError,
+        pair_batches as pair_batches,
+    )
+    from monai_cl.data.pairs.correspondence import (
+        BodyBoxes as BodyBoxes,
+        Correspondence as Correspondence,
+        Matches as Matches,
+    )
+    from monai_cl.data.pairs.embedding import EmbeddingMatches as EmbeddingMatches, match_points as match_points
+    from monai_cl.data.pairs.registration import AffineRegistration as AffineRegistration
     from monai_cl.data.study import (
         check_axes as check_axes,
         check_labels as check_labels,

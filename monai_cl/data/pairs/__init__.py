@@ -1,0 +1,1 @@
+"""Pairs of crops that show the same anatomy in two patients."""
