@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING
 from monai_cl._lazy import face
 
 if TYPE_CHECKING:
+    from monai_cl.methods.anatomical_invariance import AnatomicalInvariance as AnatomicalInvariance
     from monai_cl.methods.base import Method as Method
+    from monai_cl.methods.distillation_term import AlignedDistillationTerm as AlignedDistillationTerm
     from monai_cl.methods.extraction import FeatureExtractor as FeatureExtractor, Maps as Maps
     from monai_cl.methods.global_local_contrast import GlobalLocalContrast as GlobalLocalContrast
     from monai_cl.methods.image_terms import InstanceTerm as InstanceTerm, PartitionTerm as PartitionTerm
     from monai_cl.methods.label_term import LabelTerm as LabelTerm, draw_by_label as draw_by_label
     from monai_cl.methods.map_terms import DenseTerm as DenseTerm, RegionTerm as RegionTerm
     from monai_cl.methods.masked_reconstruction import MaskedReconstruction as MaskedReconstruction
+    from monai_cl.methods.masked_views import (
+        ColumnMask as ColumnMask,
+        MaskedViewTerm as MaskedViewTerm,
+        column_mask as column_mask,
+    )
     from monai_cl.methods.position_term import PositionTerm as PositionTerm
     from monai_cl.methods.restoration_terms import (
         MaskedReconstructionTerm as MaskedReconstructionTerm,

@@ -184,6 +184,8 @@ class Method(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Move the teacher, once after each optimiser step; ``progress`` is the share of training that is done."""
+        for term in self._terms().values():
+            term.after_step(progress)
         if self.teacher is not None and self.teacher_options is not None:
             self.teacher_options.move(self.teacher, self._followed(), progress)
 

@@ -61,6 +61,12 @@ class Term(nn.Module, ABC):
             batch: The batch on the device.
         """
 
+    def after_step(self, progress: float) -> None:
+        """Take note of the share of training that is done, once after each optimiser step.
+
+        What the next step depends on belongs into a buffer, so that a checkpoint holds it.
+        """
+
     def probe(self, extract: FeatureExtractor, batch: Mapping[str, Any]) -> Any:
         """Return what :meth:`summary` needs of a batch that is not trained on; in evaluation, without gradient."""
         return None
