@@ -9,7 +9,19 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from ignite.engine import Engine, Events
-from stored_methods import BEFORE, CASES, SIZE, STEPS, crops, grid, network, of_slices, pairs, rand, trainer
+from stored_methods import (
+    BEFORE,
+    CASES as STORED_CASES,
+    SIZE,
+    STEPS,
+    crops,
+    grid,
+    network,
+    of_slices,
+    pairs,
+    rand,
+    trainer,
+)
 from test_engine import identical
 from torch import Tensor, nn
 
@@ -17,6 +29,7 @@ from monai_cl.engine import adamw
 from monai_cl.engine.distributed import parallel
 from monai_cl.losses import DenseContrastiveLoss, NTXentLoss
 from monai_cl.methods import (
+    AnatomicalInvariance,
     GlobalLocalContrast,
     MaskedReconstruction,
     Method,
@@ -27,7 +40,26 @@ from monai_cl.methods import (
     restoration_terms,
 )
 
+
+def anatomical(**options: Any) -> AnatomicalInvariance:
+    small = {"heads": 2, "head_features": 3, "hidden": 12, "bottleneck": 6, "prototypes": 5}
+    return AnatomicalInvariance(network(), SIZE, **{**small, **options})
+
+
+CASES: dict[str, tuple[Callable[[], Method], Callable[[], dict[str, Any]]]] = {
+    **STORED_CASES,
+    "masked_curriculum": (
+        lambda: MaskedReconstruction(network(), block_size=2, curriculum="error", image_size=SIZE),
+        lambda: {"image": pairs()[:, 0]},
+    ),
+    "anatomical_invariance": (anatomical, lambda: {"image": pairs(), "rejected": torch.tensor([0, 3])}),
+    "anatomical_invariance_alone": (
+        lambda: anatomical(reconstruction_weight=0.0, loss={"teacher_temperature": 0.04}),
+        lambda: {"image": pairs()},
+    ),
+}
 WITH_TEACHER = {name for name in CASES if name.startswith("volume_") and "cvpr" not in name and "alone" not in name}
+WITH_TEACHER |= {name for name in CASES if name.startswith("anatomical")}
 
 
 def made(name: str) -> tuple[Method, dict[str, Any]]:
@@ -114,6 +146,7 @@ SIZED: dict[str, tuple[Callable[[nn.Module, int], Method], str]] = {
     "global contrast": (GlobalLocalContrast, "image_size"),
     "dense contrast": (lambda n, s: GlobalLocalContrast(n, s, dense_weight=1.0, blocks=1), "image_size"),
     "volume and dense": (lambda n, s: VolumeDenseContrast(VolumeContrast(n, SIZE), s, blocks=1), "patch_size"),
+    "anatomical invariance": (AnatomicalInvariance, "patch_size"),
 }
 
 
@@ -128,7 +161,7 @@ def test_a_size_that_cannot_pass_is_refused_at_the_start_by_its_name(name: str) 
         make(nn.Conv3d(1, 1, 3), 8)
 
 
-@pytest.mark.parametrize("name", sorted(CASES.keys() - {"masked_reconstruction"}))
+@pytest.mark.parametrize("name", sorted(name for name in CASES if not name.startswith("masked")))
 def test_images_of_other_channels_are_refused_by_name(name: str) -> None:
     method, batch = made(name)
 
@@ -153,6 +186,11 @@ CAUSES = {
     "sequence contrast": (lambda: SequenceContrast(network(), SIZE, pool_size=1), ["pool_size=1"]),
     "voxels": (lambda: SequenceContrast(network(), SIZE, global_weight=0.0, dense_stride=1), ["dense_stride=1"]),
     "reconstruction": (lambda: MaskedReconstruction(network()), []),
+    "distillation": (anatomical, []),
+    "flat targets": (
+        lambda: anatomical(loss={"teacher_temperature": 0.1, "center_momentum": 1.0}),
+        ["center_momentum=1", "teacher_temperature=0.1"],
+    ),
 }
 
 
@@ -202,7 +240,16 @@ HALVES: dict[str, tuple[Callable[[], Method], Callable[[], dict[str, Any]]]] = {
     ),
     "masked reconstruction": (lambda: MaskedReconstruction(network()), lambda: {"image": pairs(4)[:, 0]}),
     "voxel position": (lambda: VoxelPosition(network(), hidden=6), lambda: {"image": pairs(4), **grid(4)}),
+    "anatomical invariance": (lambda: anatomical(mask=SecondColumns()), lambda: {"image": pairs(4)}),
 }  # fmt: skip
+
+
+class SecondColumns(nn.Module):
+    """The same mask for each image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = torch.arange(images.shape[2], device=images.device) % 4 < 2
+        return hidden.reshape(1, 1, -1, 1, 1).expand(len(images), 1, *images.shape[2:])
 
 
 def four(two: dict[str, Tensor]) -> dict[str, Tensor]:

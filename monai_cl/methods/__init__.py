@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from monai_cl.methods.image_terms import InstanceTerm as InstanceTerm, PartitionTerm as PartitionTerm
     from monai_cl.methods.label_term import LabelTerm as LabelTerm, draw_by_label as draw_by_label
     from monai_cl.methods.map_terms import DenseTerm as DenseTerm, RegionTerm as RegionTerm
+    from monai_cl.methods.mask_curriculum import MaskCurriculum as MaskCurriculum, attention_of as attention_of
     from monai_cl.methods.masked_reconstruction import MaskedReconstruction as MaskedReconstruction
     from monai_cl.methods.masked_views import (
         ColumnMask as ColumnMask,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from monai_cl.methods._dense_maps import pointwise
 from monai_cl.methods.extraction import FeatureExtractor, Maps
+from monai_cl.methods.mask_curriculum import MaskCurriculum
 from monai_cl.methods.term import Term, require_positive, views_of
 from monai_cl.networks import input_channels, resized, segmenter
 
@@ -71,6 +72,7 @@ class MaskedReconstructionTerm(Term):
         mask_ratio: Share of the blocks that is hidden.
         block_size: Edge length of a block in voxels; the last block of an axis may be cut.
         key: Key of the crops (B, C, \*S) in a batch.
+        curriculum: Chooses the blocks in place of chance; it has a ratio and a block size of its own.
 
     Raises:
         ValueError: If the ratio is not between 0 and 1 or the block is smaller than a voxel.
@@ -78,7 +80,14 @@ class MaskedReconstructionTerm(Term):
 
     needs = frozenset({"output"})
 
-    def __init__(self, *, mask_ratio: float = 0.6, block_size: int = 4, key: str = "image") -> None:
+    def __init__(
+        self,
+        *,
+        mask_ratio: float = 0.6,
+        block_size: int = 4,
+        key: str = "image",
+        curriculum: MaskCurriculum | None = None,
+    ) -> None:
         super().__init__()
         if not 0 < mask_ratio < 1:
             raise ValueError(f"mask_ratio must be between 0 and 1, got {mask_ratio!r}")
@@ -87,6 +96,7 @@ class MaskedReconstructionTerm(Term):
         self.mask_ratio = mask_ratio
         self.block_size = block_size
         self.key = key
+        self.curriculum = curriculum
         self.head: nn.Module
 
     def build(self, network: nn.Module, maps: Maps) -> None:
@@ -101,11 +111,21 @@ class MaskedReconstructionTerm(Term):
             ValueError: If the network returns something else than maps of its image's size.
         """
         image: Tensor = batch[self.key]
-        hidden = block_mask(image, ratio=self.mask_ratio, block_size=self.block_size)
+        if self.curriculum is None:
+            hidden = block_mask(image, ratio=self.mask_ratio, block_size=self.block_size)
+        else:
+            hidden = self.curriculum(extract.network, image)
         restored = self.head(self._main_map(extract, image * ~hidden))
         error = (restored.float() - image.float()).square()
+        if self.curriculum is not None and self.training:
+            self.curriculum.remember(error, hidden)
         mask = hidden.expand_as(error)
         return error[mask].mean(), {"visible": error[~mask].mean().detach()}
+
+    def after_step(self, progress: float) -> None:
+        """Take the share of training that is done, for the curriculum."""
+        if self.curriculum is not None:
+            self.curriculum.progress.fill_(progress)
 
     def _main_map(self, extract: FeatureExtractor, image: Tensor) -> Tensor:
         output = extract(image).output

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         BlockReplaceDict as BlockReplaceDict,
     )
     from monai_cl.transforms.copy_paste import Box as Box
+    from monai_cl.transforms.curriculum_mask import CurriculumMask as CurriculumMask
     from monai_cl.transforms.largest_component import keep_largest as keep_largest
     from monai_cl.transforms.load import (
         LoadVolume as LoadVolume,
