@@ -1,4 +1,4 @@
-"""Cores that a process may use, and the threads it starts where nobody says how many."""
+"""Cores that a process may use, and the threads it starts by default."""
 
 import os
 

@@ -70,7 +70,7 @@ def code_after(error: BaseException) -> int | None:
 
 
 def full_disk(error: BaseException) -> str | None:
-    """Words for an error that a full disk has caused; ``None`` for others, and for one that says what to do itself."""
+    """Message for an error caused by a full disk; ``None`` for any other error."""
     seen: BaseException | None = error
     while seen is not None and not (isinstance(seen, OSError) and seen.errno in _FULL):
         seen = seen.__cause__ or seen.__context__
@@ -95,7 +95,7 @@ _REASONS = {
 
 
 def in_words(error: Exception) -> str:
-    """The message of an error for a user: those of the system say what to do, others as they are."""
+    """Message of an error for a user, with a remedy for errors of the operating system."""
     if type(error) in (ValueError, RuntimeError) or not isinstance(error, OSError):
         return full_disk(error) or str(error)
     reason = _REASONS.get(error.errno or 0)

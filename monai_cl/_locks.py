@@ -1,4 +1,4 @@
-"""One command at a time in one place: a lock that says who holds it, and that goes with the process that does."""
+"""Lock of an output folder against a second command; it names its holder and ends with the holder's process."""
 
 import atexit
 import contextlib
@@ -94,7 +94,7 @@ def alone_with(file: str | Path, *, instead: str = "another --out") -> Iterator[
 
 
 def is_empty(folder: Path) -> bool:
-    """Tell whether a folder is absent or holds nothing but its own lock."""
+    """Return whether a folder is absent or holds its own lock alone."""
     return not folder.exists() or all(path.name == LOCK for path in folder.iterdir())
 
 
@@ -123,7 +123,7 @@ def _claim(lock: Path, place: Path, instead: str) -> Path | None:
 
 
 def _lock(descriptor: int, lock: Path, place: Path, instead: str) -> None:
-    """Let the system hold the lock, for it ends with the process, however that ends; else go by what the file says."""
+    """Hold the lock by the operating system, which ends it with the process; fall back on the content of the file."""
     try:
         if fcntl is None:
             raise OSError(errno.ENOLCK, "no locks")
@@ -150,7 +150,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _read(lock: Path) -> dict[str, Any]:
-    """Holder of a lock, as its file says; nothing where it does not say so."""
+    """Holder of a lock by its file; ``None`` if the file names no holder."""
     for _ in range(3):
         with contextlib.suppress(OSError, ValueError):
             content = json.loads(lock.read_text(encoding="utf-8"))
@@ -169,7 +169,7 @@ def _is_still(lock: Path, descriptor: int) -> bool:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Tell whether a process of this machine has ended; a number that another process has now is not its own."""
+    """Return whether a process of this machine has ended, allowing for a reused number."""
     if holder.get("host") != socket.gethostname():
         return False
     began = _began(holder["pid"])
@@ -186,7 +186,7 @@ def _began(process: int) -> float | None:
 
 
 def _forget() -> None:
-    """In a fork: the lock is the parent's, and a worker that outlives it must not keep it."""
+    """Release the inherited lock in a forked process: only the parent holds it."""
     for held in _held.values():
         with contextlib.suppress(OSError):
             os.close(held.descriptor)

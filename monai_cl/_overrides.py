@@ -77,7 +77,7 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 def parser_in_use() -> ConfigParser | None:
-    """The configuration one of whose expressions is being evaluated: MONAI tells an expression nothing of it."""
+    """Configuration whose expression is being evaluated; MONAI does not pass it to the expression."""
     from monai.bundle import ConfigParser
 
     frame = inspect.currentframe()
@@ -90,7 +90,7 @@ def parser_in_use() -> ConfigParser | None:
 
 
 def is_bundle_process(arguments: Sequence[str]) -> bool:
-    """Tell whether a command line is one of ``python -m monai.bundle``."""
+    """Return whether a command line is one of ``python -m monai.bundle``."""
     return bool(arguments) and Path(arguments[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
 
 
@@ -182,7 +182,7 @@ def _is_known(key: str, parser: ConfigParser) -> bool:
 
 
 def _ids(config: Any, prefix: str = "") -> list[str]:
-    """All ids below a configuration, nested ones joined by ``::``; metadata is left out."""
+    """Ids below a configuration, nested ones joined by ``::``, without metadata."""
     if not isinstance(config, dict | list):
         return []
     found = []

@@ -90,7 +90,7 @@ def settle(key: str, value: Any, default: Any, *, text: str | None, look_up: Cal
 
 
 def kind_of(default: Any, look_up: Callable[[str], Any], *, depth: int = 9) -> type | None:
-    """The kind of value a default is or stands for; ``None`` where nothing tells.
+    """Kind of value that a default stands for; ``None`` if undetermined.
 
     A reference is followed. Of an expression its form is looked at, for it may not be evaluated yet: a comparison is
     a flag, a sum with a text is a text.

@@ -105,7 +105,7 @@ def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list
 def subjects_by_case(
     path: str | os.PathLike[str], sections: str | Sequence[str], *, hide_names: bool = True
 ) -> dict[str, str]:
-    """The patient of each case of sections of a datalist; the files need not be there.
+    """Patients by case in sections of a datalist; the files need not exist.
 
     Args:
         path: The JSON file, or the folder of a cache.
@@ -177,7 +177,7 @@ def _paths(value: Any) -> list[str]:
 
 
 def is_cache(path: str | os.PathLike[str]) -> bool:
-    """Tell whether ``path`` is the folder of a cache from ``monai-cl cache``, or the ``cache.json`` in it."""
+    """Return whether ``path`` is the folder of a cache from ``monai-cl cache``, or the ``cache.json`` in it."""
     return datalist_file(path).name == CACHE_FILE
 
 
@@ -295,7 +295,7 @@ def _entry(entry: Any, section: str, source: Path) -> Item:
 
 
 def _distinct(items: Sequence[Item], source: Path, with_labels: bool) -> list[Item]:
-    """Each image once, with one label: which of two is right nobody can tell but the user."""
+    """Items with each image once and with one label; two different labels of one image are an error."""
     first: dict[str, Item] = {}
     for item in items:
         key = os.path.normpath(_image_key(item))

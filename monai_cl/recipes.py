@@ -1,4 +1,4 @@
-"""Recipes: the ready-made chains of deterministic preparation in ``transforms/*.yaml``, found, checked and built.
+"""Recipes: ready-made chains of deterministic preparation in ``transforms/*.yaml``, loaded and checked.
 
 A recipe is a MONAI configuration with a ``purpose``, parameters, and ``preprocessing``, a ``Compose`` over the keys
 ``image`` and ``label``. A label may be missing, so one recipe serves pretraining, fine-tuning and inference.
@@ -52,7 +52,7 @@ def path(name: str) -> Path:
 
 
 def purpose(name: str | Path) -> str:
-    """The line in which a recipe says what it is for.
+    """Purpose of a recipe, in one line.
 
     Args:
         name: Name of a recipe, or path of a recipe file.
@@ -284,7 +284,7 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _is_code(value: Any) -> bool:
-    """Tell whether MONAI's configs would run a value, or look it up: options may come from a stranger's record."""
+    """Return whether MONAI's configs would run a value, or look it up: options may come from a stranger's record."""
     if isinstance(value, list | tuple):
         return any(map(_is_code, value))
     if isinstance(value, dict):
@@ -293,7 +293,7 @@ def _is_code(value: Any) -> bool:
 
 
 def _check_range(key: str, value: Any, low: float, high: float) -> None:
-    """Two equal ends give no picture, and ends the other way round give its negative."""
+    """Refuse ranges with equal ends, which give no contrast, and with reversed ends, which invert it."""
     pair = value if isinstance(value, list) and len(value) == 2 else []
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in pair)
     if pair and numbers and low <= pair[0] < pair[1] <= high:

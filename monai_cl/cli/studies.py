@@ -23,7 +23,7 @@ def scan(
     pictures: Annotated[bool, typer.Option(help="Write a page with the middle slice of each volume.")] = True,
     workers: Annotated[int | None, typer.Option(help="Threads that read.", min=1)] = None,
 ) -> None:
-    """List the usable volumes of folders in a MONAI datalist, and say why the others were left out."""
+    """List the usable volumes of folders in a MONAI datalist, with the reason for every file left out."""
     from monai_cl.intake.scan import scan as scan_folders
     from monai_cl.report.study_page import write_study_page
 
@@ -147,7 +147,7 @@ def curate(
 def whose(
     what: Annotated[str, typer.Argument(help="An id; a list, table or page with ids; a mask, or a folder of masks.")],
 ) -> None:
-    """Tell which file each id stands for, and which scan each mask is of; to you alone, on this machine."""
+    """Look up the file behind each id and the scan behind each mask; works for the owner of the key alone."""
     from monai_cl.privacy.lookup import look_up
 
     found = look_up(what)

@@ -1,4 +1,4 @@
-"""A study of quantitative maps: which subjects there are, which maps all of them have, whom to probe with."""
+"""Study of quantitative maps: subjects, the maps that all subjects have, and probe subjects."""
 
 import hashlib
 import logging
@@ -123,6 +123,6 @@ def split_subjects(
 
 
 def digest_items(items: Sequence[dict[str, Any]]) -> str:
-    """SHA-256 of the names of the files of a study, to tell whether a run goes on with the data it began with."""
+    """SHA-256 of the file names of a study, to detect changed data when a run resumes."""
     names = sorted("/".join(Path(shown(path)).name for path in item["image"]) for item in items)
     return hashlib.sha256("\n".join(names).encode()).hexdigest()

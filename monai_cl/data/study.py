@@ -19,7 +19,7 @@ _USUALLY_IGNORED = (-1, 255)  # by other programs, to say that a voxel is of no 
 
 
 def digest(datalist: str | Path) -> str:
-    """SHA-256 of a datalist or of a cache's manifest, to tell whether a run goes on with the data it began with."""
+    """SHA-256 of a datalist or of a cache's manifest, to detect changed data when a run resumes."""
     if not is_cache(datalist):
         return hashlib.sha256(Path(datalist).read_bytes()).hexdigest()
     content = read_datalist(datalist)
@@ -82,7 +82,7 @@ def _check_names(datalist: str | Path, labels: Mapping[Any, Any], out_channels: 
 def check_labels(
     volumes: Dataset[Mapping[str, Any]] | None, *, out_channels: int, ignore_index: int | None = None
 ) -> None:
-    """Refuse prepared volumes with labels that the network has no channel for, whatever the datalist says of them.
+    """Refuse prepared volumes with labels beyond the network's channels, whatever the datalist states.
 
     Says how many voxels do not count, and which classes no volume holds.
 
@@ -116,7 +116,7 @@ def check_labels(
 
 
 def _check_counted(counts: Mapping[str, Mapping[int, int]], classes: set[int]) -> None:
-    """Refuse volumes of which nothing counts; say how much of the others does not, and what is in none."""
+    """Refuse volumes without any counted voxel; warn of ignored voxels and of classes in no volume."""
     empty = sorted(case for case, found in counts.items() if not classes & set(found))
     if empty:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Checkpoints that hold a whole run, written so that none is ever half there."""
+"""Checkpoints that hold a whole run, written atomically."""
 
 import logging
 from pathlib import Path

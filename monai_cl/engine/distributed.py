@@ -14,7 +14,7 @@ _LAST_MOMENT = 1.0  # seconds; what the threads have left to do takes microsecon
 
 
 def rank() -> int:
-    """This process's number, 0 when there is only one."""
+    """Rank of this process, 0 for a single process."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -46,7 +46,7 @@ def start(timeout_minutes: float = 30.0) -> torch.device:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one, once every process is done.
+    """Leave the process group, if one exists, after all processes have finished.
 
     A process that ended at once after a collective was aborted now and then ("terminate called without an active
     exception"): a thread of gloo was still letting go of the tensors while Python went away. What ``torchrun`` then
@@ -74,7 +74,7 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Tell whether the flag is raised in any process, so that all of them act at the same step."""
+    """Return whether the flag is raised in any process, so that all act at the same step."""
     if world_size() == 1:
         return flag
     value = torch.tensor(float(flag), device=device)

@@ -1,4 +1,4 @@
-"""Drawing masks on slices: figures that belong to no window, in colours that everyone can tell apart."""
+"""Drawing of masks on slices: figures without a window, in colours safe for colour-blind readers."""
 
 from collections.abc import Mapping
 from pathlib import Path

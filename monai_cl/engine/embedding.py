@@ -1,4 +1,4 @@
-"""One vector a volume, or a region of it, from the encoder of a network."""
+"""Embedding of a volume, or of its regions, by the encoder of a network."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Embeddings:
                 table.writerow([case, subject, region, *(f"{value:.6g}" for value in vector)])
 
     def similarity(self) -> NDArray[np.float64]:
-        """Cosine between standardised vectors (N, N): levels differ in scale, what all share tells nothing apart."""
+        """Cosine between standardised vectors (N, N), so that shared offsets and scales of levels do not count."""
         values = self.vectors.astype(np.float64)
         values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
         values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

@@ -25,7 +25,7 @@ HIGH_LEARNING_RATE = 1e-2  # for AdamW, above which contrastive training seldom 
 
 
 class CollapseError(RuntimeError):
-    """All embeddings have become alike: further training would be wasted."""
+    """Error of collapsed embeddings: further training would be wasted."""
 
 
 class HealthProbe:
@@ -169,7 +169,7 @@ def percentiles(samples: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def collapse_symptom(values: Mapping[str, float]) -> str:
-    """Symptom of embeddings that are all alike; empty when there is none."""
+    """Symptom of collapsed embeddings; empty without one."""
     if values.get("effective_rank", COLLAPSED_RANK) < COLLAPSED_RANK:
         return f"effective rank {values['effective_rank']:.2f}, at least {COLLAPSED_RANK:g} is needed"
     if values.get("uniformity", -1.0) > COLLAPSED_UNIFORMITY:

@@ -118,7 +118,7 @@ def write_history(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None
 
 
 def read_history(path: str | Path, *, until: float = math.inf) -> list[dict[str, float]]:
-    """Rows of a :class:`History` file up to the step ``until``; none where there is no file, or before any step."""
+    """Read the rows of a :class:`History` file up to the step ``until``; empty without a file or before any step."""
     if until <= 0 or not Path(path).exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:

@@ -56,7 +56,7 @@ class FlipInferer(Inferer):
 
 
 def flipped(inferer: Inferer, axes: Sequence[int]) -> Inferer:
-    """The inferer, over flips along these axes; itself where there are none."""
+    """Wrap an inferer to average over flips along these axes; without axes it is returned unchanged."""
     return FlipInferer(inferer, axes) if axes else inferer
 
 

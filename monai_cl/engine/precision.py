@@ -20,7 +20,7 @@ _CONVOLUTIONS = frozenset(getattr(torch, f"conv{kind}{dims}d") for kind in ("", 
 
 
 class _SmallMapsInFull(TorchFunctionMode):
-    """Compute convolutions of small maps in float32, whatever autocast says."""
+    """Compute convolutions of small maps in float32 under autocast."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
@@ -82,7 +82,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
 
 def computes_in_bf16() -> bool:
-    """Tell whether the processor computes in bf16 itself: AVX512-BF16 or AMX on x86, its own instructions on ARM.
+    """Return whether the processor computes in bf16 itself: AVX512-BF16 or AMX on x86, its own instructions on ARM.
 
     Only processors that are known to lack it count as such.
     """
@@ -95,7 +95,7 @@ def computes_in_bf16() -> bool:
 
 
 def supervised_precision(name: str, device: torch.device) -> Precision:
-    """The same for MONAI's trainers, whose own mixed precision on a GPU, fp16, is what ``"auto"`` means there."""
+    """Precision for MONAI's trainers, whose mixed precision on a GPU is fp16, which ``"auto"`` selects."""
     return choose_precision("fp16" if name == "auto" and device.type == "cuda" else name, device)
 
 

@@ -80,7 +80,7 @@ class PredictionPicture:
 
 
 def foreground_dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    r"""Mean over the classes present in either of :math:`2|A \cap B| / (|A| + |B|)`; NaN if there are none."""
+    r"""Mean over the classes present in either of :math:`2|A \cap B| / (|A| + |B|)`; NaN without any class."""
     labels = np.union1d(np.unique(prediction), np.unique(truth))
     scores = [
         2 * np.sum((prediction == k) & (truth == k)) / (np.sum(prediction == k) + np.sum(truth == k))

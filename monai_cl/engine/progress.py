@@ -1,4 +1,4 @@
-"""One line that says how a run is going."""
+"""Progress of a run in one line."""
 
 import logging
 import time

@@ -92,7 +92,7 @@ class PseudoLabelPictures:
 
 
 def read_pseudo_labels(folder: str | Path) -> list[PseudoLabelMoment]:
-    """Read what :class:`PseudoLabelPictures` kept in a folder, by step; nothing where there is no such folder."""
+    """Read the pictures of :class:`PseudoLabelPictures` in a folder, by step; empty without such a folder."""
     moments = []
     for file in _files(Path(folder)):
         with np.load(file, allow_pickle=False) as kept:

@@ -176,7 +176,7 @@ def odd_shares(rows: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 def _factor(share: float, expected: float) -> float:
-    """Ratio of two shares; 1 where the class is in neither or vanished, which is told otherwise."""
+    """Ratio of two shares; 1 for a class that is absent from both or has vanished, which has an alarm of its own."""
     return share / expected if expected > 0 and share >= VANISHED * expected else 1.0
 
 

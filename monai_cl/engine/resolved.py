@@ -205,7 +205,7 @@ def _arguments(kind: type) -> frozenset[str]:
 
 
 def _says_something(value: Any) -> bool:
-    """False for what differs between two starts of one run, or tells only where it runs."""
+    """Return whether a value defines the run, unlike paths, devices, generators and locks."""
     if isinstance(value, (os.PathLike, torch.device, torch.Generator, np.random.RandomState, np.random.Generator)):
         return False
     if isinstance(value, nn.Parameter):

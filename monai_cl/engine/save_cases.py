@@ -110,7 +110,7 @@ class SaveCases:
 
 
 def read_cases(folder: str | Path) -> dict[str, Any]:
-    """The content of ``cases.json``, its ``cases`` as :class:`SavedCase`; empty where there is no such file."""
+    """Read ``cases.json``, with its ``cases`` as :class:`SavedCase`; empty without such a file."""
     path = Path(folder) / INDEX
     if not path.is_file():
         return {}

@@ -111,12 +111,12 @@ class SelfTraining(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The network that is handed over."""
+        """Network for export."""
         return self.teacher.module if self.exports == "teacher" else self.student
 
     @property
     def learner(self) -> nn.Module:
-        """All that learns: the student, or that with the head of the contrast; for the optimiser."""
+        """Trained modules, the student or the student with the head of the contrast; for the optimiser."""
         return self.student if self.contrast is None else WithEmbedding(self.student, self.contrast)
 
     def touched(self) -> list[str]:
@@ -124,7 +124,7 @@ class SelfTraining(nn.Module):
         return list(self.network.state_dict())
 
     def is_supervised(self, progress: float) -> bool:
-        """Tell whether labelled volumes are still alone at this share of the run."""
+        """Return whether labelled volumes are still alone at this share of the run."""
         return progress < self.supervised
 
     def weight(self, progress: float) -> float:
@@ -140,7 +140,7 @@ class SelfTraining(nn.Module):
 
     @torch.no_grad()
     def label(self, images: Tensor) -> Pseudo:
-        """Label images as the teacher sees them, and say which voxels count."""
+        """Pseudo-labels of images by the teacher, and the voxels that count."""
         pseudo = self.pseudo_labels(self.teacher(images))
         return pseudo._replace(certain=pseudo.certain & self.stands(images, pseudo)) if self.agreement else pseudo
 

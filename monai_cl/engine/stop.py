@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class GracefulStop:
-    """On SIGTERM finish the step, write a checkpoint in every sense complete, and end the run.
+    """Handler of SIGTERM: finish the step, write a complete checkpoint, and end the run.
 
     The same command then goes on from there. With several processes all of them stop at the same step, whichever
     was signalled. The run also stops, with an error, when more volumes than allowed have become unreadable in its

@@ -18,7 +18,7 @@ FOLDS = 4
 
 @torch.no_grad()
 def label_probe(network: nn.Module, patches: Sequence[dict[str, Any]], *, seed: int = 0) -> dict[str, float]:
-    r"""Share of voxels whose class the frozen encoder tells, by nearest neighbours and by a linear probe.
+    r"""Accuracy of voxel classes from the frozen encoder, by nearest neighbours and by a linear probe.
 
     From each labelled patch the same number of voxels of each class is drawn, so a blind guess is right once in as many
     times as there are classes. A voxel's feature is the encoder's pyramid interpolated at its centre, each level at
@@ -58,7 +58,7 @@ def label_probe(network: nn.Module, patches: Sequence[dict[str, Any]], *, seed: 
 
 
 def draw_voxels(label: Tensor, generator: torch.Generator, *, count: int = VOXELS) -> tuple[Tensor, Tensor]:
-    r"""Voxels of each class in a label (1, \*S): indices (N, nd) and classes (N,), ``count`` a class where there are.
+    r"""Draw up to ``count`` voxels of each class in a label (1, \*S): indices (N, nd) and classes (N,).
 
     Background is drawn from around the classes, within ``NEAR`` voxels: what is far from them is told by anything.
     Nothing is drawn from voxels below 0, which are of no class.

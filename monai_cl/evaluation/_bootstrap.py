@@ -123,7 +123,7 @@ class Options:
             raise ValueError(f"resamples must be at least 100, got {self.resamples!r}")
 
     def draws(self, levels: dict[str, int]) -> Draws:
-        """Independent weights of each factor's levels: n - 1 draws from n, or 1 where there is one level."""
+        """Bootstrap weights of each factor's levels: n - 1 draws from n, or 1 for a single level."""
         rng = np.random.default_rng(self.seed)
         size = self.resamples
         return {
@@ -222,7 +222,7 @@ def _ends(
 
 
 def spread_notes(seeds: int, patients: int, runs: tuple[list[str], list[str]]) -> tuple[str, ...]:
-    """Limits of an interval, in words: spreads of which there is one sample only."""
+    """Limits of an interval, in words: factors with a single level."""
     notes = []
     if seeds == 1:
         notes.append("one seed: the spread between seeds cannot be told, the interval speaks of this seed alone")

@@ -1,4 +1,4 @@
-"""The file that says between which scans, and with which networks, invariance to the sequence is measured."""
+"""Settings of a measurement of sequence invariance: scans and networks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _some(value: Any) -> Any:
 
 
 class InvarianceConfig(Keys):
-    """A measurement of invariance; ``tutorials/invariance_brain.yaml`` says of each key what it does."""
+    """Settings of a measurement of invariance; ``tutorials/invariance_brain.yaml`` explains every key."""
 
     patients: Annotated[dict[str, Files], BeforeValidator(_some)]
     output: Path = Path("runs/invariance")

@@ -1,4 +1,4 @@
-"""Two monotone curves, and how many labels lie between them at equal score."""
+"""Labels saved between two monotone curves at equal score."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from monai_cl.evaluation.records import CaseScore, LabelsSaved
 
 
 def budgets_of(records: Sequence[CaseScore], arm: str) -> list[int]:
-    """Budgets of an arm in rising order; at least two, or there is no curve."""
+    """Budgets of an arm in rising order, at least two."""
     require_arm(records, arm)
     budgets = sorted({s.budget for s in records if s.arm == arm})
     if len(budgets) < 2 or budgets[0] < 1:
@@ -86,7 +86,7 @@ class CurvePair:
 
 @dataclass(frozen=True)
 class Saved:
-    """For each row of weights and budget of the reference: its score and the labels both arms need for it, (T, B)."""
+    """Score of the reference at each budget and the labels both arms need for it, by row of weights (T, B)."""
 
     target: Array
     needed: Array  # minus infinity: fewer than the arm's smallest budget; infinity: more than its largest

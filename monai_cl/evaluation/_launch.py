@@ -122,7 +122,7 @@ def _environ(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def run_step(arguments: Sequence[str], log: str, environment: Mapping[str, str]) -> None:
-    """Be ``python`` with these arguments, what it says going to the end of a log."""
+    """Run ``python`` with these arguments in this process, its output appended to a log."""
     with open(log, "ab", buffering=0) as file:
         file.write(_heading(arguments))
         for descriptor in (1, 2):
@@ -167,7 +167,7 @@ def _heading(arguments: Sequence[str]) -> bytes:
 
 
 def environment(processes: int, slot: int, threads: int | None = None) -> dict[str, str]:
-    """Environment of a step: its share of the cores and, where there are several GPUs, one of them.
+    """Environment of a step: its share of the cores and, with several GPUs, one of them.
 
     Args:
         processes: Number of steps at the same time.
@@ -188,7 +188,7 @@ def environment(processes: int, slot: int, threads: int | None = None) -> dict[s
 
 
 def share(steps: int) -> int:
-    """Threads of each of several steps: physical cores, shared out, and no more than ``OMP_NUM_THREADS`` says.
+    """Threads of each of several steps: a share of the physical cores, limited by ``OMP_NUM_THREADS``.
 
     Two threads on one physical core wait for each other in the dense arithmetic of a training step.
     """

@@ -29,7 +29,7 @@ PROGRAM = "monai/bundle/__main__.py"  # what a command line looks like to bundle
 
 @dataclass(frozen=True)
 class Step:
-    """One ``python -m monai.bundle run``, overrides aside.
+    """Step of a curve: a ``python -m monai.bundle run`` without its overrides.
 
     Attributes:
         bundle: Bundle root.
@@ -49,7 +49,7 @@ class Step:
         return cls(bundle, tuple(_config_file(bundle, name) for name in (*configs, *overlays)), len(configs), timed)
 
     def knows(self, key: str) -> bool:
-        """Tell whether an override of ``key`` has an effect: its id is there, or may be a component's argument."""
+        """Return whether an override of ``key`` has an effect: its id exists, or may be a component's argument."""
         return _knows(self.files, key)
 
     def pick(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Step:
         return {key: value for key, value in settings.items() if _knows(self.files[: self.base], key)}
 
     def check(self, overrides: Mapping[str, Any]) -> None:
-        """Refuse overrides of what is not there.
+        """Refuse overrides of unknown ids.
 
         Raises:
             ValueError: With the closest ids.
@@ -80,7 +80,7 @@ class Step:
         return network
 
     def digest(self) -> dict[str, str]:
-        """SHA-256 of what each config file says, comments aside, shortened."""
+        """SHA-256 of the content of each config file without comments, shortened."""
         return dict(_digest(self.files))
 
 

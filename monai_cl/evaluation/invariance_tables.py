@@ -45,7 +45,7 @@ def by_sequences(pairs: Mapping[str, Sequence[float]]) -> dict[str, tuple[float,
 
 
 def rows_by_sequences(measured: Sequence[Mapping[str, Sequence[float]]]) -> list[tuple[str, ...]]:
-    """For each pair of sequences its name, and what :func:`by_sequences` tells of each descriptor, in words."""
+    """Rows of a table by pair of sequences: its name, and the values of :func:`by_sequences` as text."""
     told = [by_sequences(pairs) for pairs in measured]
     return [(name, *(f"{one[name][0]:.1f} mm, {100 * one[name][1]:.0f} %" for one in told)) for name in told[0]]
 

@@ -290,7 +290,7 @@ def _draw(rng: np.random.Generator, sequences: Sequences, points: int, stride: i
 def _resample(
     rng: np.random.Generator, owners: Sequence[int], counts: Sequence[int]
 ) -> list[tuple[int, np.ndarray[Any, Any]]]:
-    """Patients with replacement, one fewer than there are, each with all its pairs; and points within each pair."""
+    """Resample patients with replacement, one fewer than given, each with all pairs; then points within each pair."""
     patients = max(owners) + 1
     drawn = rng.integers(patients, size=max(patients - 1, 1))
     chosen = [pair for patient in drawn for pair, owner in enumerate(owners) if owner == patient]

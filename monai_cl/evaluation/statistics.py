@@ -134,7 +134,7 @@ def converged(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Convergence:
-    """Tell whether an arm trained for N steps is as good as the same arm trained for 2 N.
+    """Return whether an arm trained for N steps is as good as the same arm trained for 2 N.
 
     It is where the upper end of the interval of the difference (2 N less N) lies below ``tolerance``, and it is not
     where the interval lies above 0 and reaches it. An interval that holds 0 and also gains that matter, or has no

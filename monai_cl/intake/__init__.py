@@ -1,1 +1,1 @@
-"""From folders of scans to a datalist: headers, verdicts, pseudonyms."""
+"""Scan of folders into a datalist: headers, verdicts, pseudonyms."""

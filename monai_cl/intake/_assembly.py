@@ -1,4 +1,4 @@
-"""From claims about files to items of a datalist: each image and label is checked against what is on disk."""
+"""Assembly of datalist items from claims about files, with every image and label checked on disk."""
 
 import json
 import posixpath
@@ -124,7 +124,7 @@ def _note_values(claim: Claim, series: Series | None, grid: Grid, findings: Find
 
 
 def _report_image(claim: Claim, known: Known, findings: Findings) -> None:
-    """Say why a claimed image is not usable; a file that could not be read is on the list already."""
+    """Report an unusable image; an unreadable file is listed already."""
     image = first_image(claim.image)
     if image not in known.unusable:
         refused = {path for entry in findings.left_out for path in entry.paths}
@@ -140,7 +140,7 @@ def _report_image(claim: Claim, known: Known, findings: Findings) -> None:
 
 
 def _usable_label(claim: Claim, grid: Grid, known: Known, findings: Findings) -> str | None:
-    """The label if it is there, readable, and on the grid of the image; else it is left out, and the image is not."""
+    """Usable label, readable and on the grid of its image; an unusable label is left out, its image is kept."""
     if claim.label is None:
         return None
     image = first_image(claim.image)

@@ -22,7 +22,7 @@ class Concealer:
         self._people: set[Person] = set()
 
     def learn(self, person: Person) -> None:
-        """Take in what a header says of a person."""
+        """Learn the names and numbers of a person from a header."""
         if person in self._people:
             return
         self._people.add(person)
@@ -79,7 +79,7 @@ class Concealer:
             self._words.update((digits[2:], f"{day}{month}{year[2:]}", f"{month}{day}{year[2:]}"))
 
     def knows(self, component: str) -> bool:
-        """Tell whether a component of a path or a word holds, in whole or in part, what a header says of a person."""
+        """Return whether a component of a path or a word holds, in whole or in part, a header field of a person."""
         for form in _plain(SUFFIX.sub("", component)):
             if not self._words.isdisjoint(_TOKEN.findall(form)):
                 return True
@@ -93,7 +93,7 @@ class Concealer:
         return False
 
     def text(self, text: str) -> str:
-        """A text with each word hidden that tells of a person; ids tell of none, whatever their digits are."""
+        """Text with every word about a person hidden; ids are kept, whatever their digits."""
         words = text.split(" ")
         return " ".join("[hidden]" if not tokens_in(w) and self.knows(w.strip(".,;:()")) else w for w in words)
 

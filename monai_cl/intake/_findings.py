@@ -11,7 +11,7 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class LeftOut:
-    """One image, label or series that did not enter the datalist.
+    """Image, label or series that was left out of the datalist.
 
     Args:
         paths: Its files, or its directory, relative to the scanned folder.
@@ -36,7 +36,7 @@ class LeftOut:
 
     @property
     def shown(self) -> str:
-        """Its directory or first file, and how many more there are."""
+        """Directory or first file of the entry, and the number of further files."""
         more = len(self.paths) - 1
         return self.paths[0] + (f" and {more} more of its files" if more else "")
 

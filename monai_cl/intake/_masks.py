@@ -107,7 +107,7 @@ def _bases(name: str, *, named: bool) -> list[str]:
 
 
 def _has_values_of_mask(path: Path, grid: Grid) -> bool:
-    """Tell whether values are few and whole, and regions of one value, not noise, make up the foreground."""
+    """Return whether values are few and whole, and regions of one value, not noise, make up the foreground."""
     try:
         values = _middle_part(path, grid)
     except Exception:  # whatever a reader may throw at a broken file; reading it for good will tell
@@ -116,7 +116,7 @@ def _has_values_of_mask(path: Path, grid: Grid) -> bool:
 
 
 def _middle_part(path: Path, grid: Grid) -> NDArray[Any] | None:
-    """As many slices around the middle as a bounded part of the memory holds; ``None`` where that is not one."""
+    """Slices around the middle that fit into a bounded part of the memory; ``None`` if fewer than one fits."""
     plane = 8 * math.prod(grid.shape[:2])
     count = min(grid.shape[2], _LARGEST // plane)
     if not count:
@@ -137,7 +137,7 @@ def _middle_part(path: Path, grid: Grid) -> NDArray[Any] | None:
 
 
 def _are_labels(values: NDArray[Any]) -> bool:
-    """Tell whether values are those of a label map.
+    """Return whether values are those of a label map.
 
     Example:
         >>> regions = np.zeros((9, 9, 9))
@@ -160,7 +160,7 @@ def _are_labels(values: NDArray[Any]) -> bool:
 
 
 def _detail(suspect: _Suspect, claims: Sequence[Claim]) -> str:
-    """Tell what it is the mask of, and how to list it as a label."""
+    """Explanation of a suspected mask: its image, and the way to use it as a label."""
     found = "few whole values in regions"
     if suspect.image is None:
         return f"{found}, and no image of its name on its grid; to train on it, name both in a dataset.json"

@@ -153,7 +153,7 @@ def _of_itk(path: Path) -> tuple[NDArray[np.float32], Sides]:
 
 
 def _of_dicom(folder: Path, image: str | list[str], decoder: Decoder) -> tuple[NDArray[np.float32], Sides, str]:
-    """One slice, or one frame, is decoded, not the series."""
+    """Middle slice or frame of a series; nothing else is decoded."""
     paths = [folder / path for path in image] if isinstance(image, list) else _files_of(folder / image)
     headers = [header for path in paths for header in read_slice_headers(path) if header.rows and header.columns]
     ordered, affine = stack(headers)
@@ -244,7 +244,7 @@ def middle_plane(
 def _row(
     stream: BinaryIO | InflatedFile, place: int, width: int, step: int, dtype: np.dtype[np.generic]
 ) -> NDArray[np.float32]:
-    """Each ``step``-th value of a row, read block by block."""
+    """Every ``step``-th value of a row, read block by block."""
     block = max(1, _BLOCK // (step * dtype.itemsize)) * step  # values: a multiple of the step
     parts = []
     stream.seek(place)

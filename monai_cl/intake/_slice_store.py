@@ -85,7 +85,7 @@ class SliceStore:
         self._db.execute("INSERT INTO slices VALUES (?, ?)", (_series_of(first), _slim(headers)))
 
     def _leave_out(self, header: SliceHeader, original: str) -> None:
-        """Leave out a second file of an image: for what is wrong with it, where there is anything, else as a copy."""
+        """Leave out a second file of an image, for its own fault if it has one, else as a copy."""
         path, fault = header.path.as_posix(), _fault(header)
         if fault is None:
             reason, detail = "copy of another file", f"same image as {original}"

@@ -10,7 +10,7 @@ __all__ = ["OUTSIDE", "walk"]
 
 
 def walk(base: Path, starts: Sequence[str], report: Callable[[str, str, str], None]) -> Iterator[str]:
-    """All files but hidden ones, folder by folder, each with its names sorted; only one listing is in memory.
+    """Walk over all files but hidden ones, sorted within each folder; one listing at a time is in memory.
 
     Links are followed as long as they stay below what is walked; one that leads out of it is reported. A folder that
     was visited under another name is passed over, so that loops end.

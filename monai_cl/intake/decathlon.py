@@ -258,12 +258,12 @@ def subjects_by_name(images: Iterable[str]) -> dict[str, str]:
 
 
 def same_person(one: str, other: str) -> bool:
-    """Tell whether two file stems differ only in ends that tell scans of one person apart."""
+    """Return whether two file stems differ only in endings that separate scans of one person."""
     return _person(one) == _person(other)
 
 
 def _person(name: str) -> str:
-    """A file stem without the ends that tell scans of one person apart."""
+    """File stem without the endings that separate scans of one person."""
     while len(shorter := _SCAN_TOKEN.sub("", name)) not in (0, len(name)):
         name = shorter
     # A bare "T1" or "flair" names a sequence, not a person: as good as no name, the same in every folder.

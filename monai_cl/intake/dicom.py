@@ -23,7 +23,7 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 @dataclass(frozen=True)
 class Series:
-    """One DICOM series that is a volume.
+    """DICOM series that is a volume.
 
     Args:
         image: Its directory, its multi-frame file, or the list of its files along the slice normal; relative to the
@@ -220,7 +220,7 @@ def _derived(first: SliceHeader, captured: bool) -> UnusableImageError:
 
 
 def _check_frame_kinds(files: Sequence[SliceHeader]) -> None:
-    """One multi-frame file can hold several pictures of the same place, as a magnitude image and a field map."""
+    """Refuse a multi-frame file with several pictures of one place, such as a magnitude image and a field map."""
     kinds = sorted({header.kind for header in files})
     if len(kinds) > 1:
         raise UnusableImageError(

@@ -110,7 +110,7 @@ def _below(folder: Path, base: str, key: Key, *, hide_names: bool) -> list[Item]
 
 
 def _with_places(items: list[Item], base: str) -> list[Item]:
-    """Items with where results of each belong, as it is shown; a suffix stays where it alone tells two apart."""
+    """Items with the folders of their results; a suffix is kept only if it separates two items."""
     return _placed(items, [_first(item, shown) for item in items], base)
 
 

@@ -42,12 +42,12 @@ class Grid:
 
     @property
     def says_nothing(self) -> bool:
-        """Tell whether the affine is the identity on a stack of few slices, from a tool that knew no spacing."""
+        """Return whether the affine is the identity on a stack of few slices, from a tool that knew no spacing."""
         return bool(np.array_equal(self.affine, np.eye(4))) and 4 * min(self.shape) <= max(self.shape)
 
 
 def read_grid(path: str | os.PathLike[str], *, to_the_end: bool = True) -> Grid:
-    """Read the header of a NIfTI file and check that the voxels it announces are there.
+    """Read the header of a NIfTI file and check that the announced voxels are present.
 
     Args:
         path: A ``.nii`` or ``.nii.gz`` file.
@@ -98,7 +98,7 @@ def _grid(source: Path, image: Any) -> Grid:
 
 
 def read_itk_grid(path: str | os.PathLike[str], *, root: Path | None = None) -> Grid:
-    """Read the header of an NRRD or MetaImage file and check that the voxels it announces are there.
+    """Read the header of an NRRD or MetaImage file and check that the announced voxels are present.
 
     Args:
         path: The file.
@@ -121,7 +121,7 @@ def check_same_grid(image: Grid, label: Grid) -> None:
 
 
 def on_one_grid(one: Grid, other: Grid) -> bool:
-    """Tell whether two volumes pass :func:`check_same_grid`."""
+    """Return whether two volumes pass :func:`check_same_grid`."""
     try:
         check_same_grid(one, other)
     except UnusableImageError:

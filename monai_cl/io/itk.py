@@ -18,7 +18,7 @@ _MAX_HEADER = 1 << 20
 
 
 def read_itk_header(path: Path, *, root: Path | None = None, to_the_end: bool = True) -> RawVolume:
-    """Read the header of a file and check that the values it announces are there.
+    """Read the header of a file and check that the announced values are present.
 
     Args:
         path: The file.

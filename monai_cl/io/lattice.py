@@ -1,4 +1,4 @@
-"""Two volumes on one lattice: the same places, though a file may store its axes in another order or direction."""
+"""Lattice of two volumes: the same places, though a file may store its axes in another order or direction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Order:
 
     @property
     def changes(self) -> bool:
-        """Tell whether the volume is stored otherwise at all."""
+        """Return whether the volume is stored otherwise at all."""
         return self.axes != (0, 1, 2) or bool(self.flipped)
 
     def apply(self, values: Any) -> Any:

@@ -80,7 +80,7 @@ def _is_true(fields: Mapping[str, str], name: str) -> bool:
 
 
 def _affine(fields: Mapping[str, str], axes: int) -> NDArray[np.float64]:
-    """From the origin, directions (a row an axis) and spacing in LPS to RAS, of the first three axes."""
+    """Affine in RAS from origin, directions (a row an axis) and spacing in LPS, of the first three axes."""
     origin = _numbers(fields, ("Offset", "Position", "Origin"), axes, np.zeros(axes))
     rows = _numbers(fields, ("TransformMatrix", "Rotation", "Orientation"), axes * axes, np.eye(axes).ravel())
     spacing = _numbers(fields, ("ElementSpacing", "ElementSize"), axes, np.ones(axes))

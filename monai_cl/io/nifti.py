@@ -45,7 +45,7 @@ def open_nifti(path: Path) -> Any:
 
 
 def check_complete(path: Path, image: Any) -> None:
-    """Compare the length of a file with what its header announces; of a compressed one, as far as that tells.
+    """Compare the length of a file with its header; for a compressed file, as far as its length is known.
 
     Raises:
         UnusableImageError: If it is too short.

@@ -51,7 +51,7 @@ class RawVolume:
 
     @property
     def unsigned(self) -> bool:
-        """Tell whether values cannot be negative."""
+        """Return whether values cannot be negative."""
         return self.dtype.kind == "u"
 
     @property
@@ -67,7 +67,7 @@ class RawVolume:
                 self._finish(stream)
 
     def check_claims(self) -> None:
-        """Refuse files that are absent or, as far as their lengths tell, cannot hold as much as is announced."""
+        """Refuse files that are absent or too short for the announced values."""
         if not self.files or (len(self.files) > 1 and self.encoding in PACKED):
             raise UnusableImageError("unreadable", "values in one file, or uncompressed ones in several, are read")
         if not np.isfinite(self.affine).all() or abs(np.linalg.det(self.affine)) < 1e-12:
@@ -81,7 +81,7 @@ class RawVolume:
             raise UnusableImageError("cut short", f"{sum(sizes)} bytes cannot hold {self.length}; copy it again")
 
     def values(self) -> NDArray[np.generic]:
-        """All values, shaped, the checksum of compressed ones verified.
+        """Read all values in their shape; checksums of compressed values are verified.
 
         Raises:
             UnusableImageError: If there are too few, or they are damaged.
@@ -174,7 +174,7 @@ def beside(header: Path, name: str, root: Path | None) -> Path:
 
 
 def is_below(path: str, roots: Sequence[str]) -> bool:
-    """Tell whether a path without links is one of some folders or lies below one."""
+    """Return whether a path without links is one of some folders or lies below one."""
     return any(path == root or path.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
 
 

@@ -87,7 +87,7 @@ class InflatedFile(io.RawIOBase):
         return self._place
 
     def peek(self, count: int) -> bytes:
-        """The next bytes, as far as there are so many; reading goes on before them."""
+        """Return the next bytes without consuming them, up to the given number."""
         parts, self._rest = [self._rest], memoryview(b"")
         while sum(map(len, parts)) < count and self._fill():
             parts.append(self._rest)
@@ -96,7 +96,7 @@ class InflatedFile(io.RawIOBase):
         return bytes(self._rest[:count])
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as there is something."""
+        """Fill a buffer as far as data remain."""
         view, done = memoryview(buffer).cast("B"), 0
         while done < len(view) and (self._rest or self._fill()):
             part = self._take(len(view) - done)
@@ -177,7 +177,7 @@ class InflatedFile(io.RawIOBase):
 
 
 def read_exactly(stream: io.RawIOBase | BinaryIO, count: int) -> bytearray:
-    """So many bytes.
+    """Read exactly the given number of bytes.
 
     Raises:
         UnusableImageError: If there are fewer.

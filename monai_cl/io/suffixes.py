@@ -1,4 +1,4 @@
-"""Suffixes of volume files, by which they are told apart."""
+"""Suffixes of volume files."""
 
 import os
 
@@ -7,12 +7,12 @@ ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def is_nifti(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file is named as NIfTI."""
+    """Return whether a file is named as NIfTI."""
     return os.fspath(path).lower().endswith(NIFTI)
 
 
 def is_itk(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file is named as NRRD or MetaImage."""
+    """Return whether a file is named as NRRD or MetaImage."""
     return os.fspath(path).lower().endswith(ITK)
 
 

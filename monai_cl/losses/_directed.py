@@ -96,7 +96,7 @@ def added(excess: Tensor) -> Tensor:
 
 
 def log_sum(s: Tensor, others: Tensor) -> Tensor:
-    """Logarithm of the sum of exponentials over ``others`` in the last dimension; finite, also where there are none.
+    """Logarithm of the sum of exponentials over ``others`` in the last dimension; finite also without any.
 
     The gradient of a row without others is zero.
     """

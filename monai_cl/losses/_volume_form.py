@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 
 class VolumeContrastForm(NamedTuple):
-    """Form that a variant of :class:`monai_cl.losses.VolumeContrastLoss` and its options come to; see there."""
+    """Form of :class:`monai_cl.losses.VolumeContrastLoss` that a variant and its options select."""
 
     link: str
     target: str

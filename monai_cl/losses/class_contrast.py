@@ -1,4 +1,4 @@
-"""Contrast by class: a voxel should be told from the other classes by the mean of its own."""
+"""Contrast by class: each voxel against the means of the other classes, with the mean of its own as positive."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ _MOST_CLASSES = 255  # 255 itself is the usual mark of voxels that do not count
 
 
 class ClassContrastiveLoss(PlainLoss):
-    r"""A voxel of a foreground class should be told from the means of all other classes by the mean of its own.
+    r"""Contrast of a foreground voxel against the means of all other classes, with the mean of its own as positive.
 
     With :math:`m_k` the mean feature of class :math:`k` over the batch and :math:`s_{ak}` the cosine of voxel
     :math:`a` and :math:`m_k` over the temperature, over the classes :math:`K` that are present, background among them,

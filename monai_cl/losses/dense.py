@@ -1,4 +1,4 @@
-"""Dense contrast: each voxel of a view is told from all others by the same place in the other view."""
+"""Dense contrast: each voxel of a view against all others, with the same place in the other view as positive."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class _View(NamedTuple):
 
 
 class DenseContrastiveLoss(AnchoredLoss):
-    r"""A voxel should be told from all other voxels of both views of its image by its place in the other view.
+    r"""Contrast of a voxel against all voxels of both views, with its place in the other view as positive.
 
     With an anchor :math:`a` at source place :math:`x_a`, the feature :math:`p` of the other view at that place and
     :math:`s` the cosine over the temperature,

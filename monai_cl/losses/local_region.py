@@ -1,4 +1,4 @@
-"""Local contrast: the same region in two views of an image is told from other regions of both views."""
+"""Local contrast: each region of a view against other regions, with the same region of the other view as positive."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from monai_cl.losses._rows import fixed_precision
 
 
 class LocalRegionContrastiveLoss(RegionLoss):
-    r"""A region of one view should be told from other regions of its image by the same region of the other view.
+    r"""Contrast of a region against other regions of its image, with the same region of the other view as positive.
 
     With :math:`f_v[r]` the voxels and channels of window r in view v, :math:`N(r)` the negatives of r and
     :math:`s` the cosine over the temperature,

@@ -1,4 +1,4 @@
-"""Two views of each image against all other images of the batch, with and without the positive in the denominator."""
+"""Contrast of two views of each image against the batch, with and without the positive in the denominator."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from monai_cl.losses._rows import fixed_precision, require_rows, unit_rows
 
 
 class NTXentLoss(AnchoredLoss):
-    r"""Normalised temperature-scaled cross-entropy: a view should be told from all images by the other view.
+    r"""Normalised temperature-scaled cross-entropy (NT-Xent): the other view of an image is its positive.
 
     With the :math:`2B` rows :math:`z` of both views, :math:`s` their cosines over the temperature and :math:`p(a)` the
     other view of the image of row :math:`a`,

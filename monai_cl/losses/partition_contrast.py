@@ -13,7 +13,7 @@ SCALES = {"mean": {"gd": 1.0, "gd-": 1.0}, "tf1": {"gd": 4.0, "gd-": 2.0}, "pape
 
 
 class PartitionContrastiveLoss(AnchoredLoss):
-    r"""Images of other partitions are told apart; images of the same partition of other volumes are not, or attract.
+    r"""Contrast of images by partition: others repel; the same partition of other volumes is neutral or attracts.
 
     .. math::
         L = \operatorname{mean}_{(a, p)} \left[-\log \frac{e^{s_{ap}}}

@@ -33,7 +33,7 @@ class _MarkedLoss(AnchoredLoss):
 
 
 class SupConLoss(_MarkedLoss):
-    r"""Supervised contrast: every row should be told from all others by the rows of its label.
+    r"""Supervised contrast: rows of the same label are positives, all other rows negatives.
 
     With :math:`P(a)` the other rows of the label of :math:`a`, over the rows that have any,
 

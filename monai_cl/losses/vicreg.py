@@ -1,4 +1,4 @@
-"""Two views alike, without negatives: every dimension must vary, and no two may say the same."""
+"""Variance, invariance and covariance of two views, without negatives."""
 
 import torch
 import torch.nn.functional as F

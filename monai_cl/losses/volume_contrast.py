@@ -321,7 +321,7 @@ def ring(n: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def partners_within(group: Tensor, kind: str) -> Tensor:
-    """For each volume the index of its partner, which has the same ``group``; its own where it is alone.
+    """Index of each volume's partner, which has the same ``group``; its own index if it is alone.
 
     Args:
         group: Group of each volume, (B,).

@@ -1,4 +1,4 @@
-"""Feature maps of any network on the grid of a dense contrast, and how well their voxels are found again."""
+"""Feature maps of any network on the grid of a dense contrast, and the retrieval of their voxels."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from monai_cl.networks import resized
 
 
 def hypercolumns(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    """All levels on one grid, each voxel of each level at unit length, joined: (B, sum C_l, *size)."""
+    """Join all levels on one grid, each voxel of each level at unit length: (B, sum C_l, *size)."""
     return torch.cat([F.normalize(resized(m, size), dim=1) for m in maps], dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Signals by which volume contrast is judged: positions found, similarities, dead pairs, distance to the teacher."""
+"""Signals of volume contrast: position accuracy, similarities, dead pairs, distance to the teacher."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class Embedded(NamedTuple):
 def step_signals(
     loss: VolumeContrastLoss, student: Embedded, teacher: Embedded | None, overlap: Tensor
 ) -> dict[str, Tensor]:
-    """Signals of one training step, 0-dim; what compares with a teacher is left out where there is none."""
+    """Signals of one training step, 0-dim; comparisons with a teacher are omitted without one."""
     known = student if teacher is None else teacher
     x, z = F.normalize(student.crops.float(), dim=-1), F.normalize(known.bases.float(), dim=-1)
     predicted = (x @ z.mT).argmax(-1, keepdim=True)
@@ -44,7 +44,7 @@ def step_signals(
 
 @torch.no_grad()
 def pair_rows(loss: VolumeContrastLoss, student: Embedded, teacher: Embedded | None, overlap: Tensor) -> Tensor:
-    """Each similarity that the loss is made of, whether its crop and base overlap, and whether it is dead: (N, 3)."""
+    """Similarity of every pair in the loss, its overlap flag and its dead flag: (N, 3)."""
     known = (None, None) if teacher is None else teacher
     cosine = loss.similarities(*student, *known)  # (M, B, S, K)
     positive = (overlap > loss.form.zero_overlap).expand_as(cosine)
@@ -54,7 +54,7 @@ def pair_rows(loss: VolumeContrastLoss, student: Embedded, teacher: Embedded | N
 
 @torch.no_grad()
 def gaps(student: Embedded, teacher: Embedded) -> Tensor:
-    """One less the cosine between student's and teacher's embedding of each view, (B (S + K),)."""
+    """One minus the cosine between student's and teacher's embedding of each view, (B (S + K),)."""
     pairs = zip(student, teacher, strict=True)
     near = [F.cosine_similarity(a.float(), b.float(), dim=-1).flatten() for a, b in pairs]
     return 1 - torch.cat(near)
@@ -109,7 +109,7 @@ class ProbeSignals:
 
 
 class _Rows(BufferedMetric):
-    """All rows of all processes."""
+    """Rows of all processes."""
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: object) -> Tensor:
         return y_pred
@@ -119,5 +119,5 @@ class _Rows(BufferedMetric):
 
 
 def _mean_where(values: Tensor, weight: Tensor) -> Tensor:
-    """Mean of those with weight one, 0 where there are none."""
+    """Mean of the values with weight one, 0 without any."""
     return (values * weight).sum() / weight.sum().clamp_min(1)

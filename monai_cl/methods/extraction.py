@@ -145,7 +145,7 @@ class FeatureExtractor:
         return self._run(self.network if self._teacher is None else self._teacher, images, size_name)
 
     def twin(self, term: nn.Module) -> Any:
-        """Return the teacher's copy of a term; ``None`` where there is none."""
+        """Return the teacher's copy of a term; ``None`` without a teacher."""
         return self._twins.get(id(term))
 
     def _run(self, network: nn.Module, images: Tensor, size_name: str) -> Maps:

@@ -126,7 +126,7 @@ class InstanceTerm(ImageTerm):
         return self.embed(extract, batch).unbind(1)
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
-        """Share of images found again, and the health of their embeddings.
+        """Retrieval accuracy of images, and the health of their embeddings.
 
         Returns:
             ``retrieval`` (share of images whose other view is the nearest of all), ``chance_retrieval``, ``alignment``
@@ -200,12 +200,12 @@ class PartitionTerm(ImageTerm):
         return loss
 
     def probe(self, extract: FeatureExtractor, batch: Mapping[str, Any]) -> Any:
-        """Embeddings of the views, with partition and volume of each image where there are."""
+        """Embeddings of the views, with partition and volume of each image if known."""
         marks = tuple(torch.as_tensor(batch[key]).cpu() for key in ("partition", "volume") if key in batch)
         return self.embed(extract, batch), marks
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
-        """Health of the embeddings, and how well they tell partitions.
+        """Health of the embeddings, and their accuracy in predicting partitions.
 
         Returns:
             ``alignment`` of two views, ``uniformity``, ``effective_rank`` and ``dead_dimensions``; with partitions

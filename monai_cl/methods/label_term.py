@@ -88,7 +88,7 @@ class LabelTerm(Term):
         return self.loss(self.head(rows), marks), {}
 
     def probe(self, extract: FeatureExtractor, batch: Mapping[str, Any]) -> Any:
-        """Tell of each voxel drawn of the first view whether the most similar one of the second has its label."""
+        """Agreement in label of every drawn voxel of the first view with its most similar voxel of the second."""
         generator = torch.Generator().manual_seed(0)  # the same voxels at each look
         rows, marks, views = self._rows(extract, batch, generator)
         z = F.normalize(self.head(rows).float(), dim=1)

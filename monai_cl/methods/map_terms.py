@@ -64,7 +64,7 @@ class MapTerm(Term):
         return found, _voxel(coords)
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
-        """Errors of places found again, and the health of embeddings of voxels.
+        """Errors of retrieved places, and the health of embeddings of voxels.
 
         Returns:
             ``place_error``: the median distance of the most similar voxel of the other view from the same place, in
@@ -215,7 +215,7 @@ class DenseTerm(MapTerm):
         return self.loss(f[:, 0], f[:, 1], *found), {}
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
-        """As of :class:`MapTerm`; or with ``millimetres`` errors under names of their unit.
+        """Summary of :class:`MapTerm`; with ``millimetres``, errors have names with their unit.
 
         Returns:
             Then ``voxel_error_mm`` (median distance between the place of a voxel and that of the most similar voxel of
@@ -254,7 +254,7 @@ def last_block(maps: Maps, blocks: int | None) -> Tensor:
 
 
 def voxel_health(found: Sequence[Found]) -> dict[str, float]:
-    """Health of embeddings of voxels, by name; nothing where there are none."""
+    """Health of embeddings of voxels, by name; empty without any."""
     health = EmbeddingHealth(fewest=ENOUGH)
     for one in found:
         if len(one.first):

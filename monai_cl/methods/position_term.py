@@ -166,7 +166,7 @@ class PositionTerm(Term):
         return loss, {**losses, **step_signals(self.loss, student, teacher, views["overlap"])}
 
     def embed(self, extract: FeatureExtractor, crops: Tensor, bases: Tensor) -> tuple[Embedded, Embedded | None]:
-        """Embeddings by the student, and by the teacher without gradient where there is one."""
+        """Embeddings by the student, and by the teacher without gradient if one exists."""
         features, known = self._features(extract, crops, bases)
         student = _apart([self.project(f) for f in features], crops, bases)
         twin = extract.twin(self)
@@ -200,7 +200,7 @@ class PositionTerm(Term):
         return student, teacher, views, self._judged(extract, 1.1 * views["crops"] + 0.05, views["bases"])
 
     def _judged(self, extract: FeatureExtractor, crops: Tensor, bases: Tensor) -> Tensor:
-        """Embeddings of crops that stand for the method: the teacher's where there is one."""
+        """Embeddings of crops that represent the method: the teacher's if one exists."""
         head = extract.twin(self) or self
         look = extract.fixed if extract.has_teacher else extract
         return _apart(
@@ -208,7 +208,7 @@ class PositionTerm(Term):
         ).crops
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
-        """Position accuracy and error, and the spread of the teacher's embeddings (the student's where there is none).
+        """Position accuracy and error, and the spread of the embeddings of the teacher, or else of the student.
 
         Returns:
             ``position_accuracy`` and ``position_error_mm`` beside what a blind guess gives (``chance_accuracy``,

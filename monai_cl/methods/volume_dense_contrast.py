@@ -93,7 +93,7 @@ class VolumeDenseContrast(Method):
         return super().forward(self._with_pair(batch))
 
     def probe(self, batches: Iterable[dict[str, Any]]) -> Mapping[str, float | Tensor]:
-        """Health of both terms, as :meth:`Method.probe` tells it; that of voxels begins with ``dense_``."""
+        """Health of both terms as in :meth:`Method.probe`; names for voxels begin with ``dense_``."""
         return super().probe(self._with_pair(batch) for batch in batches)
 
     def _with_pair(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Voxel position: say for each voxel of a crop where in the volume it lies. Volume contrast for the decoder."""
+"""Voxel position: predict the place in the volume of every voxel of a crop. Volume contrast for the decoder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

@@ -102,7 +102,7 @@ class BufferedMetric(CumulativeIterationMetric):
     _synced_tensors: list[Tensor | None] | None
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor | list[Tensor]:
-        """Batch-first tensors to buffer for one batch; the embeddings (B, D) where a metric says nothing else."""
+        """Convert batch-first tensors to buffers for one batch; by default the embeddings (B, D)."""
         return as_rows("embeddings", y_pred)
 
     @abstractmethod
@@ -165,6 +165,6 @@ class LabelledMetric(BufferedMetric):
 
 
 def check_k(k: int, most: int) -> None:
-    """Refuse a number of neighbours that there are not."""
+    """Refuse more neighbours than samples."""
     if not 1 <= k <= most:
         raise ValueError(f"k must be between 1 and the number of candidates ({most}), got {k}; lower k or add samples")

@@ -79,7 +79,7 @@ def dense_alignment(
 @full_precision
 @torch.no_grad()
 def nearest_matches(z1: Tensor, z2: Tensor, chunk_size: int = 1024) -> Tensor:
-    r"""For each voxel of ``z1`` the most similar voxel of ``z2``: :math:`\arg\max_j \cos(z_1[:, i], z_2[:, j])`.
+    r"""Most similar voxel of ``z2`` for each voxel of ``z1``: :math:`\arg\max_j \cos(z_1[:, i], z_2[:, j])`.
 
     A correspondence for :func:`dense_alignment` where none is known; beside the known one, the share of voxels that
     agree says how well the features find their place.

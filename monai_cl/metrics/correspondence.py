@@ -42,7 +42,7 @@ def correspondence_errors(
     spacing: Sequence[float],
     chunk_size: int = 16384,
 ) -> Tensor:
-    r"""Distance between points and where their features are found in a second, co-registered image.
+    r"""Distance between points and the matches of their features in a second, co-registered image.
 
     For the features $q$ of a point in the first image, the candidate of the second image with the largest cosine,
     $\hat y = \arg\max_y \cos(q, k_y)$, is taken, and $\lVert \hat y - x \rVert$ in mm is the error. The points

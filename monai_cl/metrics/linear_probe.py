@@ -1,4 +1,4 @@
-"""Linear probe: can a linear map tell the labels from the embeddings?"""
+"""Linear probe: accuracy of a linear map from embeddings to labels."""
 
 import numpy as np
 import torch

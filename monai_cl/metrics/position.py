@@ -110,7 +110,7 @@ def _between(centers: Tensor, b: int, k: int, like: Tensor) -> Tensor:
 
 
 def _distance_to_right(right: Tensor, between: Tensor) -> Tensor:
-    """For each crop and each base that might be predicted the distance to the nearest right base, (B, S, K)."""
+    """Distance from each predicted base to the nearest right base, for each crop, (B, S, K)."""
     return torch.where(right[:, :, None], between[:, None], torch.inf).amin(-1)
 
 

@@ -69,6 +69,6 @@ class RetrievalMetric(BufferedMetric):
         return [queries, partners]
 
     def aggregate(self) -> Tensor:
-        """Share of partners found among those of the whole epoch, 0-dim."""
+        """Share of partners retrieved among all samples of the epoch, 0-dim."""
         queries, partners = self.gathered()
         return retrieval_at_k(queries, partners, self.k, self.chunk_size)

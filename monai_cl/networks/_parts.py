@@ -27,7 +27,7 @@ class EncoderParts(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One step of a decoder: what it is made of, and how it goes from the map below and that of the encoder.
+    """Block of a decoder: its layers, and its step from the map below and the encoder's map.
 
     The last module is the one whose output is the map, while the whole network runs.
     """

@@ -13,7 +13,7 @@ from monai_cl.networks._parts import Block, EncoderMaps, names_of
 
 
 def decoder_blocks(network: nn.Module) -> int:
-    """Number of blocks of the decoder, each of which doubles the size of the map (or as the encoder's strides say).
+    """Number of blocks of the decoder, each of which doubles the size of the map (or follows the encoder's strides).
 
     MONAI's ``UNet`` has one fewer than it has levels below the first, since its last gives the output itself.
 

@@ -48,7 +48,7 @@ def encoder_taps(network: nn.Module) -> list[Tap]:
 
 
 def output_module(network: nn.Module) -> nn.Module:
-    """The module that turns what the decoder has found into the channels of the output: a convolution of size one.
+    """Module from the last features of the decoder to the output channels: a convolution of size one.
 
     MONAI's ``UNet`` has none: there it is the last upsampling, whose input has half of the image's size.
 
@@ -64,7 +64,7 @@ def output_module(network: nn.Module) -> nn.Module:
 
 
 def encoder_stride(network: nn.Module, spatial_dims: int) -> tuple[int, ...]:
-    """By how much the encoder reduces each axis of an image, from its input to its coarsest map.
+    """Reduction of each axis of an image by the encoder, from its input to its coarsest map.
 
     Example:
         >>> encoder_stride(SegResNet(blocks_down=(1, 2, 2, 4)), 3)

@@ -1,4 +1,4 @@
-"""One form for what segmentation networks return: a map, or with deep supervision a list of maps, the main first."""
+"""Common form for outputs of segmentation networks: a map, or with deep supervision a list, the main map first."""
 
 import copy
 from collections.abc import Sequence

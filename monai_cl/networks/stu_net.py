@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with instance norm, and a convolution of size one on the short way where sizes change."""
+    """Residual block: two convolutions with instance norm; a shortcut of another size has a convolution of size one."""
 
     def __init__(self, old: int, new: int, *, stride: int | Sequence[int] = 1, short: bool = False) -> None:
         super().__init__()

@@ -167,7 +167,7 @@ def _noisy(image: Tensor, look: Appearance, rng: np.random.Generator) -> Tensor:
 
 
 def _scaled(image: Tensor, percentiles: tuple[float, float]) -> Tensor:
-    """Image with its percentiles at 0 and 1, cut off there; an image without contrast becomes 0."""
+    """Image with its percentiles at 0 and 1, clipped; an image without contrast becomes 0."""
     values, last = image.numpy().reshape(-1), image.numel() - 1
     places = [round(percent / 100 * last) for percent in percentiles]
     ordered = np.partition(values, places)

@@ -22,7 +22,7 @@ _LATTICE_MM, _RECEIVE_MM = 8.0, 50.0
 
 @dataclass(frozen=True)
 class BrainSubject(LabelledVolume):
-    """One synthetic brain without skull; see :class:`~monai_cl.phantoms.volume.LabelledVolume`.
+    """Synthetic brain without skull; see :class:`~monai_cl.phantoms.volume.LabelledVolume`.
 
     Labels are 1 grey matter, 2 white matter, 3 cerebrospinal fluid, 0 background.
 

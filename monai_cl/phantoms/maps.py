@@ -189,7 +189,7 @@ def brain_maps(
 
 
 def random_streams(seed: Seed) -> dict[str, np.random.Generator]:
-    """One source of draws a step, so that a change in one leaves the draws of the others as they are."""
+    """Separate sources of draws for each step, so that a change in one leaves the others as they are."""
     names = ("anatomy", "tissues", "receive", "noise", "protocol", "texture", "lesions", "head")
     spawned = np.random.SeedSequence(seed).spawn(len(names))
     return {name: np.random.default_rng(one) for name, one in zip(names, spawned, strict=True)}

@@ -22,7 +22,7 @@ _LABELS = 256
 
 @dataclass(frozen=True)
 class AnatomyDraw:
-    """All that is random about the views of an anatomy.
+    """Random parameters of the views of an anatomy.
 
     Attributes:
         shapes: Content of the label map.

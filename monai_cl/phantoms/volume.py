@@ -16,7 +16,7 @@ Seed = int | Sequence[int]
 
 @dataclass(frozen=True)
 class LabelledVolume:
-    """One synthetic scan.
+    """Synthetic scan with labels.
 
     Attributes:
         image: float32 image of shape ``(1, X, Y, Z)``.

@@ -47,7 +47,7 @@ _said: set[tuple[str, ...]] = set()
 
 
 def keeps_names(content: Mapping[str, Any]) -> bool:
-    """Tell whether nothing is to be replaced: a scan or a cache made the list, or its owner says so in it."""
+    """Return whether names are kept: a scan or a cache made the list, or its owner asks for it in the list."""
     return "key" in content or "cache" in content or content.get(KEPT_NAMES) is False
 
 
@@ -143,7 +143,7 @@ def _is_licence(name: str, value: Any) -> bool:
 
 
 def _is_ours(name: str, value: Any) -> bool:
-    """Tell whether a value is what scan or curate write under this name, though it looks like a number or a text."""
+    """Return whether a value is what scan or curate write under this name, though it looks like a number or a text."""
     if name == "source":
         return isinstance(value, str) and bool(_SOURCE.fullmatch(value))
     if name in _HASHES:

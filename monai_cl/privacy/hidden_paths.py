@@ -24,12 +24,12 @@ def alias_of(name: str, key: Key) -> str:
 
 
 def has_alias(path: str) -> bool:
-    """Tell whether components of a path were hidden."""
+    """Return whether components of a path were hidden."""
     return any(_ALIAS.fullmatch(part) for part in path.split("/"))
 
 
 class HiddenPath(str):
-    """A path as it is on disk, which knows what to say in its place.
+    """Path on disk that is shown by a substitute.
 
     Args:
         path: The path on disk.

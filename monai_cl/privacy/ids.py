@@ -35,7 +35,7 @@ def make_token(key: Key, kind: str, paths: str | Sequence[str]) -> str:
 
 
 def is_token(component: str) -> bool:
-    """Tell whether a component of a path is a token."""
+    """Return whether a component of a path is a token."""
     return bool(_TOKEN.fullmatch(component))
 
 
@@ -54,7 +54,7 @@ def split_id(path: str) -> tuple[str, str] | None:
 
 
 def tokens_in(text: str) -> list[str]:
-    """All tokens that a text holds, each once, in order."""
+    """Tokens in a text, each once, in order."""
     return list(dict.fromkeys(_IN_TEXT.findall(text)))
 
 

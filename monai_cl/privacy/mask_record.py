@@ -44,7 +44,7 @@ def note_mask(note: Note) -> None:
 
 
 def read_notes() -> list[Note]:
-    """All notes of this user, oldest first."""
+    """Notes of this user, oldest first."""
     try:
         with open(_register(), encoding="utf-8", errors="surrogateescape", newline="") as stream:
             rows = list(csv.reader(stream))
@@ -108,7 +108,7 @@ def hash_of(file: str | os.PathLike[str]) -> str:
 
 
 def _hash(stream: io.BufferedReader) -> str:
-    """As ``hashlib.file_digest`` of Python 3.11 does."""
+    """Hash of a file, equal to ``hashlib.file_digest`` of Python 3.11."""
     total = hashlib.sha256()
     while block := stream.read(1 << 20):
         total.update(block)
@@ -129,7 +129,7 @@ def _one(scans: dict[str, set[str]], mark: str) -> str | None:
 
 
 def _identity(mask: str) -> str:
-    """Part of a mask's name that tells its scan from others: a token, or the folder of a token and what lies below."""
+    """Part of a mask's name that identifies its scan: a token, or the folder of a token with the path below it."""
     parts = mask.replace(os.sep, "/").split("/")
     if tokens := tokens_in(parts[-1]):
         return tokens[-1]

@@ -33,7 +33,7 @@ class PlainNames:
 
     @property
     def key(self) -> Key:
-        """The key, made where there is none."""
+        """Key of the user, created on first use."""
         if self._key is None:
             self._key = self._make_key()
         return self._key

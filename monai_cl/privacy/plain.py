@@ -26,7 +26,7 @@ _LICENCE = re.compile(
 
 
 def is_plain(component: str) -> bool:
-    """Tell whether a path component is made of words of imaging, at most one other letter, and short numbers alone.
+    """Return whether a path component is made of words of imaging, at most one other letter, and short numbers alone.
 
     A number has four digits at most, leading zeros aside, and is no year; of three digits or more there is one at
     most, and three numbers never follow each other without a word between them.
@@ -53,7 +53,7 @@ def _are_short(numbers: list[str], text: str) -> bool:
 
 
 def is_plain_path(path: str) -> bool:
-    """Tell whether a path can be shown as it is: it stays in its folder, and all of its components are plain.
+    """Return whether a path can be shown as it is: it stays in its folder, and all of its components are plain.
 
     Example:
         >>> [is_plain_path(path) for path in ("imagesTr/la_003.nii.gz", "../la_003.nii.gz", "64/03/05/ct.nii")]
@@ -67,12 +67,12 @@ def is_plain_path(path: str) -> bool:
 
 
 def is_plain_text(text: str) -> bool:
-    """Tell whether a text, such as the name of a class or of a data set, names nobody; so do usual licences."""
+    """Return whether a text, such as the name of a class or of a data set, names nobody; so do usual licences."""
     return bool(PSEUDONYM.fullmatch(text) or _LICENCE.fullmatch(text.strip())) or (len(text) <= 100 and is_plain(text))
 
 
 def is_plain_value(value: Any) -> bool:
-    """Tell whether a value of a JSON file is plainly no name, number or date of a person.
+    """Return whether a value of a JSON file is plainly no name, number or date of a person.
 
     Example:
         >>> [is_plain_value(value) for value in (True, 57, 0.25, "left", 48213, 1964, 196403.0, "Mueller", [1, "Hans"])]

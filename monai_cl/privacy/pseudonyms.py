@@ -1,4 +1,4 @@
-"""The key behind pseudonyms: who has it can tell which pseudonym is whose, who has not cannot.
+"""Key behind pseudonyms; only its holder can link a pseudonym to a patient.
 
 A pseudonym is an HMAC-SHA256 of a patient's identity under a secret key: the same patient has the same pseudonym in
 every study made with that key, and nobody can try out names against a datalist. The key lies outside the studies, in
@@ -101,7 +101,7 @@ def read_key(path: str | os.PathLike[str] | None = None) -> Key:
 
 
 def find_or_make_key(path: str | os.PathLike[str] | None = None, *, outside: Path | None = None) -> Key:
-    """Read the key, or make one where there is none.
+    """Read the key, or create one.
 
     Args:
         path: Where it lies; see :func:`key_path`.

@@ -1,4 +1,4 @@
-"""Files behind the ids of a datalist, looked up in the table beside the key; items remember what the list says."""
+"""Files behind the ids of a datalist, looked up in the table beside the key; items keep their ids."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def _files_of(tokens: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _resolve(item: _Item, folder: Path, listed: _Item) -> _Item:
-    """The item with absolute paths that remember what the datalist says of them."""
+    """Item with absolute paths, its ids kept."""
 
     def resolved_path(path: str, told: str) -> str:
         absolute = os.path.normpath(folder / path)

@@ -141,7 +141,7 @@ def _device_of(maps: Sequence[Tensor]) -> torch.device:
 
 
 def _tensors(values: Sequence[Parameter], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-    """All as plain tensors of one type on one device; the numbers move there together."""
+    """Convert all values to plain tensors of one type on one device; numbers move together."""
     numbers = [float(v) for v in values if not isinstance(v, Tensor)]
     moved = iter(torch.tensor(numbers, dtype=dtype, device=device).unbind())
     return [
@@ -150,7 +150,7 @@ def _tensors(values: Sequence[Parameter], dtype: torch.dtype, device: torch.devi
 
 
 def _masked(arguments: Sequence[Tensor], times: int, fields: int) -> list[Tensor]:
-    """Replace unusable values by harmless ones and proton density there by zero."""
+    """Replace unusable values by harmless ones, with proton density 0."""
     # Arithmetic with a mask of floats instead of torch.where, which is ten times as slow on a CPU.
     pd = _finite(arguments[0])
     clean = []
@@ -173,7 +173,7 @@ def _finite(values: Tensor) -> Tensor:
 
 
 def _usable(time: Tensor) -> bool:
-    """Tell whether every relaxation time is positive and finite; the sum, quicker than a maximum, is not otherwise."""
+    """Return whether every relaxation time is positive and finite; a sum is quicker than a maximum."""
     return time.amin().item() >= SHORTEST_TIME and math.isfinite(time.sum().item())
 
 

@@ -21,12 +21,12 @@ def saturation_terms(recovery: Parameter) -> Terms:
 
 
 def inversion_terms(recovery: Parameter, ti: Parameter, efficiency: Parameter) -> Terms:
-    """One inversion; ``recovery`` is the time from the last readout to the excitation."""
+    """Terms of an inversion; ``recovery`` is the time from the last readout to the excitation."""
     return 1 + efficiency, -efficiency, ti, recovery
 
 
 def double_inversion_terms(recovery: Parameter, ti1: Parameter, ti2: Parameter, efficiency: Parameter) -> Terms:
-    """Two inversions: ``ti1`` between them, ``ti2`` from the second to the excitation."""
+    """Terms of a double inversion: ``ti1`` between both, ``ti2`` from the second to the excitation."""
     return (
         1 + efficiency, -efficiency * (1 + efficiency), efficiency * efficiency,
         ti2, ti1 + ti2, recovery,

@@ -59,7 +59,7 @@ def per_steady_state(t1: Tensor, tr: Tensor, cos: Tensor, opposing: Tensor) -> T
 
 
 def _far_below(t: Tensor, time: Tensor) -> bool:
-    """Tell whether t / T is so small that float32 does not see the next term of the series, (t / T)^3 / 720."""
+    """Return whether t / T is so small that float32 does not see the next term of the series, (t / T)^3 / 720."""
     if time.dtype != torch.float32 or time.device.type != "cpu" or not time.numel():
         return False
     return bool(t.detach().amax().item() < 0.1 * time.detach().amin().item())
@@ -78,5 +78,5 @@ def scaled(angle: Parameter, b1: Parameter) -> Parameter:
 
 
 def is_number(value: object, expected: float) -> bool:
-    """Tell whether a parameter is a plain number (not a tensor) of the expected value."""
+    """Return whether a parameter is a plain number (not a tensor) of the expected value."""
     return isinstance(value, (int, float)) and value == expected

@@ -88,7 +88,7 @@ def echo_amplitudes(
 
 @dataclass(frozen=True)
 class EchoReadout:
-    """One echo of a train as an elementwise function: ``amplitude(t1, t2, *prepare(*fields, *parameters))``.
+    """Echo of a train as an elementwise function: ``amplitude(t1, t2, *prepare(*fields, *parameters))``.
 
     Attributes:
         amplitude: The function, which gives the factors of the amplitude.

@@ -76,7 +76,7 @@ class Family(ABC):
 
     @abstractmethod
     def _draw(self, random_state: RandomSource, field_strength: float) -> Protocol:
-        """One attempt."""
+        """Draw a protocol in one attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)

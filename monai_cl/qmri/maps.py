@@ -127,7 +127,7 @@ def _largest_saturation(dtype: torch.dtype) -> float:
 
 
 def _by_fraction(fractions: Tensor, rates: Tensor) -> Tensor:
-    """Mean rate of the tissues in a voxel; the mean of all tissues where there is none."""
+    """Mean rate of the tissues in a voxel; the mean of all tissues in a voxel without any."""
     total = fractions.sum(0)
     weighted = torch.tensordot(rates, fractions, dims=1)
     return torch.where(total > 0, weighted / torch.where(total > 0, total, 1.0), rates.mean())

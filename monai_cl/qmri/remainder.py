@@ -1,4 +1,4 @@
-"""Remainder of a voxel beside known tissues: the maps of the rest, which is told by what was measured."""
+"""Remainder of a voxel beside known tissues: the maps that explain the rest of the measurement."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ _LARGEST_SATURATION = 0.99
 def remaining_maps(
     maps: Mapping[str, Tensor], fractions: Tensor, tissues: Sequence[Mapping[str, float]]
 ) -> dict[str, Tensor]:
-    r"""Maps of what is in a voxel besides known tissues, in the amount in which it is there.
+    r"""Maps of the content of a voxel besides known tissues, in proportion to its amount.
 
     A measurement that sees one pool a voxel adds up densities and averages rates and saturations by density, so with
     fractions $f_t$ of known tissues the rest has

@@ -46,7 +46,7 @@ def to_weighted_rates(maps: Tensor, names: Sequence[str], *, dim: int = 0) -> Te
 
 
 def from_weighted_rates(weighted: Tensor, names: Sequence[str], *, dim: int = 0) -> Tensor:
-    """Maps from what :func:`to_weighted_rates` gives, perhaps after interpolation; 0 where there is no signal.
+    """Maps from the result of :func:`to_weighted_rates`, also after interpolation; 0 without signal.
 
     Args:
         weighted: As :func:`to_weighted_rates` returns it.

@@ -86,14 +86,14 @@ def _renamed(svg: str, name: str) -> str:
 
 
 def colours(count: int) -> list[str]:
-    """Line colours that show on light and on dark, told apart by people with any colour vision."""
+    """Line colours for light and dark pages, safe for colour-blind readers."""
     # black and yellow vanish on one of the grounds; the blue comes lighter
     hues = (RED, "#3D8FD1", GREEN, PINK, ORANGE, "#8C7AE6")
     return [hues[index % len(hues)] for index in range(count)]
 
 
 def dashes(index: int) -> Any:
-    """A line style for the ``index``-th line: prints in grey tell lines apart by it."""
+    """Line style of the ``index``-th line, distinct in grey prints."""
     styles: Sequence[Any] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
     return styles[index % len(styles)]
 

@@ -48,7 +48,7 @@ class Run:
     folder: Path
 
     def has(self, name: str) -> bool:
-        """Tell whether the folder itself holds a file, not by a link out of it."""
+        """Return whether the folder itself holds a file, not by a link out of it."""
         return inside(self.folder, self.folder / name)
 
     @cached_property
@@ -143,7 +143,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Found:
-    """Everything that was found in the folders given.
+    """Content of the given folders.
 
     Attributes:
         runs: The runs.
@@ -217,7 +217,7 @@ def _first_pretrainings(curve: Path) -> list[Path]:
 
 
 def _examples(curve: Path) -> list[Path]:
-    """One evaluated network of each arm that is a line of the curve, all with the same number of labels."""
+    """Evaluated networks, one of each arm of the curve, with the same number of labels."""
     arms: dict[str, dict[int, Path]] = {}
     for folder in sorted((curve / "cells").glob("**/labels_*/seed_*")):
         arm, labels = folder.relative_to(curve / "cells").parts[0], int(folder.parent.name.removeprefix("labels_"))
@@ -232,7 +232,7 @@ def _kind(folder: Path) -> str:
 
 
 def _names(folders: Iterable[Path]) -> list[str]:
-    """Last parts of each path, as few as tell it from the others."""
+    """Last parts of each path, as few as make it unique."""
     paths = [folder.parts for folder in folders]
     return ["/".join(path[-_depth(path, paths) :]) for path in paths]
 

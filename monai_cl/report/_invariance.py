@@ -21,7 +21,7 @@ _BY_PAIR = (
 
 
 def invariance_tables(runs: Sequence[Run]) -> list[Table]:
-    """Two tables for each measurement: all descriptors, compared with the first one, and each pair of sequences.
+    """Tables of each measurement: all descriptors compared with the first one, and each pair of sequences.
 
     Raises:
         ValueError: If a file holds no such measurement.

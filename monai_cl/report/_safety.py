@@ -10,12 +10,12 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def inside(folder: Path, path: Path) -> bool:
-    """Tell whether a path is a regular file in a folder, neither by ``..`` nor by a link outside of it."""
+    """Return whether a path is a regular file in a folder, neither by ``..`` nor by a link outside of it."""
     return below(folder, path) and path.is_file()
 
 
 def below(folder: Path, path: Path) -> bool:
-    """Tell whether a path stays in a folder when its links are followed."""
+    """Return whether a path stays in a folder when its links are followed."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # links in a circle
@@ -23,7 +23,7 @@ def below(folder: Path, path: Path) -> bool:
 
 
 def is_data(value: Any) -> bool:
-    """Tell whether a value of a config is a number, a truth value, a text without code, nothing, or a list of these."""
+    """Return whether a value of a config is a number, truth value, text without code, None, or a list of these."""
     if isinstance(value, list | tuple):
         return all(map(is_data, value))
     if isinstance(value, str):
@@ -32,7 +32,7 @@ def is_data(value: Any) -> bool:
 
 
 def own_picture(folder: Path, name: str) -> bytes | None:
-    """The PNG of a folder; ``None`` where there is none, or what has its name is another file or lies elsewhere."""
+    """PNG of a folder; ``None`` if absent, not a PNG, or outside of the folder."""
     path = folder / name
     if not inside(folder, path):
         return None

@@ -105,7 +105,7 @@ def _slice(planes: list[Bytes], spacing: list[float], alt: str) -> Markup:
 
 
 def _checksum(text: str, image: Bytes) -> int:
-    """A number that tells pictures of a page apart and is the same at each run."""
+    """Checksum that identifies a picture of a page and is the same at each run."""
     return zlib.crc32(np.ascontiguousarray(image).tobytes(), zlib.crc32(text.encode()))
 
 

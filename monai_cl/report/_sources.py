@@ -25,7 +25,7 @@ INITIAL = "as initialised"
 
 
 class NotAvailableError(Exception):
-    """Something optional cannot be shown; the message says why, for the page."""
+    """Error of an optional part that cannot be shown; its message states the reason on the page."""
 
 
 @dataclass(frozen=True)

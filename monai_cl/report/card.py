@@ -64,7 +64,7 @@ class Record:
 def record_results(
     runs: Sequence[str | Path], path: str | Path, *, title: str, command: str = "", date: str | None = None
 ) -> Record:
-    """Write what runs found as a record for a model card.
+    """Write the results of runs as a record for a model card.
 
     Versions, hardware and the day are those that the runs recorded; where none did, those of now.
 
@@ -143,7 +143,7 @@ def write_card(bundle: str | Path) -> Path:
 
 
 def check_card(bundle: str | Path) -> str:
-    """Difference of the model card from what prose and records give, as a unified diff; empty where there is none."""
+    """Difference of the model card from its prose and records, as a unified diff; empty if up to date."""
     target = Path(bundle) / CARD
     wanted = render_card(bundle).splitlines(keepends=True)
     present = target.read_text(encoding="utf-8").splitlines(keepends=True) if target.is_file() else []

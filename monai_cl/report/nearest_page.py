@@ -1,4 +1,4 @@
-"""One HTML page with the nearest cases of each volume, or region, by the features of a network."""
+"""HTML page with the nearest cases of each volume, or region, by the features of a network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_nearest_page(found: Embeddings, out: str | Path, *, title: str = "Near
 
 
 def nearest(found: Embeddings, index: int, row: NDArray[np.float64]) -> list[int]:
-    """Most alike vector of each other patient, best first, of the same region where there are several."""
+    """Most similar vector of each other patient, best first, within the same region."""
     chosen: dict[str, int] = {}
     for other in np.argsort(-row):
         same = found.regions[other] == found.regions[index]

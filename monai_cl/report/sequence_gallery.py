@@ -1,4 +1,4 @@
-"""One anatomy in eight MR sequences: a picture of what the simulator does."""
+"""Picture of one anatomy in eight simulated MR sequences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTML page about a scanned study: what was kept, with a picture of each volume, and why the rest was left out."""
+"""HTML page of a scanned study: a picture of each kept volume, and the reason for every file left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROW = 3  # volumes a subject, on average, from which on subjects have headings 
 
 @dataclass(frozen=True)
 class Tile:
-    """One volume."""
+    """Tile of one volume."""
 
     source: str
     alt: str

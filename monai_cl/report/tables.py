@@ -15,7 +15,7 @@ NOT_DEFINED = "not defined"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with the ends of its interval; ends that cannot be told are ``None``.
+    """Estimate with the ends of its interval; undefined ends are ``None``.
 
     Attributes:
         value: The number.
@@ -37,7 +37,7 @@ class Estimate:
 
     @classmethod
     def of(cls, interval: Interval, remark: str = "") -> Estimate:
-        """The form in a table of what :mod:`monai_cl.evaluation` found."""
+        """Estimate as a cell of a table, from a result of :mod:`monai_cl.evaluation`."""
         low, high = (end if math.isfinite(end) else None for end in (interval.low, interval.high))
         return cls(interval.estimate, low, high, remark)
 
@@ -92,7 +92,7 @@ def cell_text(cell: Cell) -> str:
 
 
 def is_number(cell: Cell) -> bool:
-    """Tell whether a cell is set flush right."""
+    """Return whether a cell is set flush right."""
     return isinstance(cell, (int, float, Estimate)) and not isinstance(cell, bool)
 
 

@@ -86,7 +86,7 @@ def _homogeneous(places: Tensor) -> Tensor:
 
 
 def moves_voxels(transform: Any) -> bool:
-    """Tell whether a transform changes where voxels lie."""
+    """Return whether a transform changes where voxels lie."""
     if isinstance(transform, (RandSmoothDeform, RandSmoothDeformd)):
         raise ValueError(
             f"{type(transform).__name__} cannot be followed: use Rand2DElastic, Rand3DElastic or RandGridDistortion"

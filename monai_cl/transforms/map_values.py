@@ -99,7 +99,7 @@ def load_maps(
 
 
 def _told(path: HiddenPath, suffix: str) -> str:
-    """Name of a file in errors, with its kind where a hash in place of the name does not tell it."""
+    """Name of a file in errors, with its kind if a hash replaces the name."""
     return f"{path.shown} ({suffix})" if has_alias(path.shown) else path.shown
 
 
@@ -176,7 +176,7 @@ def _median(values: Tensor, keep: Callable[[Tensor], Tensor]) -> float:
 
 
 def _by_median(told: str, suffix: str, values: Tensor) -> str:
-    """Per cent or fraction, told by the median of positive values; refused where it could be either.
+    """Scale of values, per cent or fraction, by the median of positive values; an ambiguous median is refused.
 
     Noise in air, where that is not masked, brings the median of a map in p.u. into the range of fractions. The tissue
     in it stays above what any fraction reaches, so the upper end has to agree.

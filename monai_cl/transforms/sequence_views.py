@@ -1,4 +1,4 @@
-"""Two MR images of the same anatomy, each with a sequence, a pose and faults of its own."""
+"""Pair of MR images of one anatomy, each with its own sequence, pose and artefacts."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
@@ -66,7 +66,7 @@ def usual_geometry(
 
 
 class RandSequenceViews(Randomizable, Transform):
-    r"""Two simulated images of a random crop of quantitative maps, and which of their voxels show the same place.
+    r"""Simulate two images of a random crop of quantitative maps, with the voxels that show the same place.
 
     A crop somewhere in the tissue is posed anew for each view, then scanned: a sequence and a protocol are drawn and
     the image is simulated where the subject lies, so that slices, noise and ghosts follow the axes of the view. Maps
@@ -253,7 +253,7 @@ class RandSequenceViews(Randomizable, Transform):
         return density > _SIGNAL * density.amax()
 
     def _density(self, maps: Tensor) -> Tensor:
-        """Proton density, or how much tissue there is where its properties are drawn."""
+        """Proton density, or the amount of tissue if its properties are drawn."""
         names = self.contrast.maps
         return maps[names.index("pd")] if "pd" in names else maps[len(names) :].sum(0)
 

@@ -1,4 +1,4 @@
-"""One volume under several names, without a copy."""
+"""Sharing of a volume under several names, without a copy."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any

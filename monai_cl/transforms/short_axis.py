@@ -111,7 +111,7 @@ ShortAxisOrientationD = ShortAxisOrientationDict = ShortAxisOrientationd
 
 
 def _orientation(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
-    """For each axis of the image, which axis it becomes and whether it is mirrored, as nibabel writes it."""
+    """Target axis and direction of each axis of the image, as nibabel writes it."""
     columns = affine[:3, :3]
     lengths = np.linalg.norm(columns, axis=0)
     through = slice_axis(shape, lengths.tolist())

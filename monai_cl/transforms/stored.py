@@ -1,4 +1,4 @@
-"""Volumes that stay on disk: boxes of them are read, and any crop of MONAI can say which."""
+"""Volumes that stay on disk and are read box by box, with any crop of MONAI."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class StoredVolume:
         return MetaTensor(one, affine=self.affine.clone(), meta=dict(self.meta))
 
     def read_like(self, cropped: MetaTensor) -> MetaTensor:
-        """Read what a crop of the :meth:`placeholder` would have been, with the operations recorded there.
+        """Read the box of a crop of the :meth:`placeholder` by the operations recorded in it.
 
         Raises:
             ValueError: If it is no crop.
@@ -140,7 +140,7 @@ def moved(affine: Tensor, start: Sequence[int]) -> Tensor:
 
 
 def takes_stored(transform: Any) -> bool:
-    """Tell whether a transform reads the boxes it needs from a :class:`StoredVolume`; of a chain, its first one."""
+    """Return whether a transform reads the boxes it needs from a :class:`StoredVolume`; of a chain, its first one."""
     parts = getattr(transform, "transforms", None)
     if parts:
         return takes_stored(parts[0])

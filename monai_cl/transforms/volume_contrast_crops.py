@@ -23,7 +23,7 @@ _CANDIDATES = 32  # crop positions tried per wanted crop before the least padded
 
 
 class VolumeContrastCrops(Randomizable, Transform):
-    """Cut a volume into a grid of base crops and random crops, and say how they overlap.
+    """Cut a volume into a grid of base crops and random crops, with the overlap of each pair.
 
     A canvas of ``grid * base_size`` voxels is placed at random in the volume (a shorter volume is padded with
     ``background``, never resized). The canvas is tiled by the bases; the crops are drawn uniformly, both ends of the

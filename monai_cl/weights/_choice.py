@@ -90,7 +90,7 @@ def _named(content: Mapping[str, Any], key: str) -> tuple[str, dict[str, Tensor]
 
 
 def _averages(content: Mapping[str, Any], taken: str) -> tuple[str, ...]:
-    """Entries, or beginnings of names, that tell of an average; not those that are taken or lie in what is."""
+    """Entries, or beginnings of names, that hold an average; not those in use or nested in them."""
     found: dict[str, None] = {}
     for name, tensor in _flat(content):
         parts = name.split(".")[:-1]

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 def tensors_of(network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """State dict of a network with each tensor once, and the further names of tensors by which they lie there.
+    """State dict of a network with each tensor once, and the further names of shared tensors.
 
     ``DynUNet`` and the networks of nnU-Net hold the same parameters under two or three names.
 

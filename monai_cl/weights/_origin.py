@@ -54,7 +54,7 @@ def origins_in(contract: Mapping[str, Any]) -> tuple[Origin, ...]:
 
 
 def as_contract(origins: Iterable[Origin]) -> dict[str, Any]:
-    """Entry for a contract; empty where there is no origin."""
+    """Entry for a contract; empty without an origin."""
     listed = [{**asdict(one), "citation": list(one.citation)} for one in origins]
     return {"origins": listed} if listed else {}
 

@@ -88,7 +88,7 @@ STORAGE: dict[str, tuple[Array, str]] = {"npy": (NpyArray, ".npy"), "blosc2": (B
 
 
 def array_class(storage: str) -> tuple[Array, str]:
-    """Class and file suffix of a kind of storage; checks that its library is there.
+    """Class and file suffix of a storage; raise an error if its library is absent.
 
     Raises:
         ValueError: If there is no such kind.

@@ -1,4 +1,4 @@
-"""From prepared values to what is stored, and how far the two are apart."""
+"""Encoding of prepared values for storage, and the error it makes."""
 
 from dataclasses import dataclass
 from typing import Any

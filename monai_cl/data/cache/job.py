@@ -1,4 +1,4 @@
-"""One volume of a cache: prepared, encoded and written, or found to be there."""
+"""Job of a cache for one volume: prepare, encode and write it, or skip it if complete."""
 
 import contextlib
 import hashlib
@@ -58,7 +58,7 @@ class Outcome:
 
 
 class Job(Dataset[Outcome]):
-    """Every volume of a cache, an index each: reading one prepares and writes it.
+    """Job for every volume of a cache by index: reading an item prepares and writes it.
 
     Args:
         items: Items with paths and ``case``.
@@ -138,13 +138,13 @@ class Job(Dataset[Outcome]):
         return _describe(path, one, values, affine) | {"rounded": float(rounded), "storage": self.storage}
 
     def _commit(self, item: Item, entry: dict[str, Any]) -> dict[str, Any]:
-        """Write the entry, which says that the volume is complete."""
+        """Write the entry that marks the volume as complete."""
         with atomic_write(self.folder / "entries" / f"{file_name(item)}.json") as temporary:
             temporary.write_text(json.dumps(entry, indent=1, sort_keys=True))
         return entry
 
     def _entry(self, item: Item) -> dict[str, Any] | None:
-        """Entry of this item that an earlier call has stored with these settings, if all of it is there."""
+        """Entry that an earlier call stored for this item with the same settings, if it is complete."""
         try:
             entry: dict[str, Any] = read_json(self.folder / "entries" / f"{file_name(item)}.json")
             there = set(entry["volumes"]) == {key for key in FILE_KEYS if item.get(key)} and all(
@@ -159,7 +159,7 @@ class Job(Dataset[Outcome]):
 
 
 def file_name(item: Mapping[str, Any]) -> str:
-    """A name for the files of an item: its case as far as fit for one, and what tells it from similar ones."""
+    """File name for an item: a part of its case, and a hash that separates similar cases."""
     case = str(item["case"])
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", case)[-80:].strip(".")
     return f"{plain}-{hashlib.sha256(case.encode()).hexdigest()[:8]}"
@@ -187,7 +187,7 @@ def _describe(path: Path, one: Encoded, values: NDArray[Any], affine: Any) -> di
 
 
 def _statistics(values: NDArray[Any]) -> dict[str, list[float]]:
-    """Of each channel."""
+    """Statistics of each channel."""
     channels = values.reshape(len(values), -1)
     found = {
         "min": channels.min(1),
@@ -220,7 +220,7 @@ def paths_of(item: Mapping[str, Any], key: str) -> list[Path]:
 
 
 def source_files(item: Mapping[str, Any]) -> list[Path]:
-    """All files that an item is read from: those of a series' folder, and the partners of headers, included."""
+    """Source files of an item, with all files of a series and the partners of headers."""
     return [file for key in FILE_KEYS for path in paths_of(item, key) for file in _below(path)]
 
 

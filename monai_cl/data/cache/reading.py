@@ -53,7 +53,7 @@ def open_item(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_volume(path: Path, volume: Mapping[str, Any], *, name: str) -> StoredVolume:
-    """One volume by its entry in a manifest."""
+    """Open a volume by its entry in a manifest."""
     size = path.stat().st_size
     if size != volume["bytes"]:
         raise OSError(f"{path.name} must have {volume['bytes']} bytes as when it was written, got {size}")

@@ -45,7 +45,7 @@ _GO_ON = "nothing is half-written: make room and give the same command again, wh
 
 
 class DiskFullError(OSError):
-    """There is no room for a cache."""
+    """Error of a cache that exceeds the free disk space."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _check_folder(job: Job, rebuild: bool) -> None:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Make the folder, keep a second process from writing in it, and tell of a full disk what can be done."""
+    """Make the folder, lock it against a second process, and turn a full disk into an error with a remedy."""
     try:
         with alone_in(folder):
             for part in ("volumes", "entries"):
@@ -262,7 +262,7 @@ def _result(folder: Path, outcomes: Sequence[Outcome]) -> CacheResult:
 
 
 def read_items(datalist: Path, dataset_dir: str | os.PathLike[str] | None) -> list[Item]:
-    """Every image of a datalist once, with its label if any section gives one."""
+    """Items of a datalist, each image once, with its label if any section gives one."""
     names = section_names(read_datalist(datalist))
     if not names:
         raise ValueError(f"{datalist} must hold a section with at least one image, it has none; scan the folder again")
@@ -275,7 +275,7 @@ def read_items(datalist: Path, dataset_dir: str | os.PathLike[str] | None) -> li
 def write_manifest(
     job: Job, datalist: Path, outcomes: Sequence[Outcome], dataset_dir: str | os.PathLike[str] | None
 ) -> None:
-    """Write ``cache.json``, which says that the cache is complete."""
+    """Write ``cache.json``, which marks the cache as complete."""
     content = read_datalist(datalist)
     done = {_key(i): _cached(i, o.entry) for i, o in zip(job.items, outcomes, strict=True) if o.entry}
     sections = section_names(content)
@@ -293,7 +293,7 @@ def write_manifest(
 
 
 def totals(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Size, largest error, and a hash over all sources in their order, which tells two caches of a study apart."""
+    """Size, largest error, and a hash over all sources in order, which identifies the content of a cache."""
     entries = [one.entry for one in outcomes if one.entry]
     sources = "".join(entry["source"]["sha256"] for entry in entries)
     return {

@@ -113,7 +113,7 @@ def _screen(
     hold_out: float,
     seed: int,
 ) -> tuple[list[Pair], list[Leak]]:
-    """Drop what repeats another volume, and on request what is held out; returns what was found."""
+    """Drop repeated volumes, and on request held-out ones; return the pairs."""
     pairs = group(entries)
     drop_duplicates(entries, pairs)
     if hold_out:
@@ -167,7 +167,7 @@ def _check_options(scope: str, on_leak: str, hold_out: float) -> None:
 def check_lists(
     source: Path, content: Mapping[str, Any], sections: Sequence[str], against: str | os.PathLike[str] | None
 ) -> None:
-    """Refuse lists in which there is nothing to curate, or nothing to guard: the result would look like a clean one.
+    """Refuse lists without anything to curate or to guard, whose result would look clean.
 
     Raises:
         ValueError: If there is no volume, ``sections`` names no list, or ``against`` lists no volume.
@@ -208,7 +208,7 @@ def check_target(target: Path, source: Path, against: str | os.PathLike[str] | N
 
 
 def write_table(result: CurationResult, sections: Sequence[str]) -> None:
-    """One row a volume: kept or dropped, and why."""
+    """Write a row for each volume: kept or dropped, and the reason."""
     leaking = {leak.first for leak in result.leaks}
     with (
         atomic_write(_target(result.table_file)) as temporary,
@@ -228,7 +228,7 @@ def write_table(result: CurationResult, sections: Sequence[str]) -> None:
 
 
 def write_datalist(result: CurationResult, content: Mapping[str, Any]) -> None:
-    """All fields of the study, its items without those dropped, with what curating adds."""
+    """Write the study without the dropped items, all of its fields kept, with the results of curation."""
     sections: dict[str, list[dict[str, Any]]] = {name: [] for name in section_names(content)}
     for entry in result.entries:
         if entry.reason:

@@ -26,7 +26,7 @@ def group(entries: Sequence[Entry]) -> list[Pair]:
 
 
 def drop_duplicates(entries: Sequence[Entry], pairs: Sequence[Pair]) -> None:
-    """Of each pair the one that matters less goes: later in the list, unlabelled, the smaller part.
+    """Drop the less important volume of each pair: later in the list, unlabelled, the smaller part.
 
     Of volumes that are only alike both stay, in one group.
     """

@@ -20,7 +20,7 @@ _CHUNK = 2048
 
 @dataclass(frozen=True)
 class Pair:
-    """Two volumes that show the same.
+    """Pair of volumes with the same content.
 
     Args:
         first: Index of the one earlier in the list.
@@ -37,7 +37,7 @@ class Pair:
 
 
 def find_pairs(marks: Sequence[VolumeMarks], subjects: Sequence[str] | None = None) -> list[Pair]:
-    """All pairs of volumes that are exact duplicates, near duplicates, alike, or share their slices.
+    """Find pairs of volumes that are exact duplicates, near duplicates, alike, or share slices.
 
     Near duplicates have coarse pictures that correlate by 0.9995 (time points of one series, copies with noise), or by
     0.995 with the same fingerprint and of different patients (copies that were resampled or clipped). What has the

@@ -10,7 +10,7 @@ Hashes = NDArray[np.uint64]
 
 
 def to_grey(slices: NDArray[Any]) -> NDArray[np.uint8]:
-    """Each slice by its own minimum and maximum to 0..255; a uniform slice to 0.
+    """Scale each slice by its own minimum and maximum to 0..255; a uniform slice becomes 0.
 
     Args:
         slices: ``(n, rows, columns)``.

@@ -1,4 +1,4 @@
-"""The slices of each volume that stay, and how a datalist tells them."""
+"""Kept slices of each volume, and their record in a datalist."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def runs_of(indices: NDArray[np.intp]) -> str:
 
 
 def criteria_of(entries: Sequence[Entry], method: str, scope: str, embed: Embed | None) -> list[Criterion]:
-    """One criterion a volume, or one for all."""
+    """Criteria of a volume, or one for all."""
     stacks = [_features(entry.marks, method, embed) for entry in entries if entry.marks]
     if scope == "dataset" and stacks:
         stacks = [np.concatenate(stacks)]

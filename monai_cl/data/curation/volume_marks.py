@@ -1,4 +1,4 @@
-"""Marks of a volume by which it is found again: exactly, nearly, or as part of another one."""
+"""Marks of a volume that identify exact, near and partial copies of it."""
 
 from dataclasses import dataclass
 from hashlib import blake2b

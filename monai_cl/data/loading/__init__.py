@@ -1,1 +1,1 @@
-"""From a datalist to batches: prepared volumes, draws that are functions of the step, slices by partition, faults."""
+"""Batches from a datalist: prepared volumes, draws that are functions of the step, slices by partition, faults."""

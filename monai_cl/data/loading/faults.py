@@ -33,7 +33,7 @@ class Faults:
         self.found: list[tuple[str, str]] = []
 
     def add(self, case: str, reason: str) -> None:
-        """Note a fault and say so in the log; a volume is counted once."""
+        """Note a fault in the log; each volume counts once."""
         if case not in {name for name, _ in self.found}:
             self.found.append((case, reason))
             logger.warning("left out %s: %s", case, reason)
@@ -48,11 +48,11 @@ class Faults:
 
     @property
     def too_many(self) -> bool:
-        """Tell whether there are more than allowed, or nothing is left."""
+        """Return whether more volumes are faulty than allowed, or none is left."""
         return len(self.found) > self.max_faults * self.total or len(self.found) == self.total
 
     def judge(self) -> None:
-        """Raise if there are too many."""
+        """Raise an error if more volumes are faulty than allowed."""
         if self.too_many:
             listed = "\n".join(f"  {case}: {reason}" for case, reason in sorted(self.found)[:10])
             raise TooManyFaultsError(

@@ -1,4 +1,4 @@
-"""Slices that curating has kept, found again in prepared volumes."""
+"""Slices kept by curation, located in prepared volumes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,7 +66,7 @@ def _count(volume: Mapping[str, Any]) -> int | None:
 
 
 def _step(volume: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """From one slice of the file to the next, in mm."""
+    """Step between neighbouring slices of the file, in mm."""
     if "slice_step" in volume:
         return np.asarray(volume["slice_step"], dtype=np.float64)
     original = volume["image"].meta.get("original_affine") if isinstance(volume["image"], MetaTensor) else None

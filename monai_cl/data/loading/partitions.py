@@ -11,7 +11,7 @@ from monai_cl.datalist import Item, subject_of
 
 
 class PartitionDraw(NamedTuple):
-    """One slab of one volume.
+    """Draw of one slab of one volume.
 
     Attributes:
         volume: Index of the volume.
@@ -87,7 +87,7 @@ def relative_position(start: int, depth: int, *, slab: int = 1) -> float:
 def positioned_items(
     items: Iterable[Mapping[str, Any]], depths: Sequence[int], n_parts: int, *, slab: int = 1
 ) -> list[Item]:
-    """One item for each slab of each volume, with its place.
+    """Items with their positions, one for each slab of each volume.
 
     Args:
         items: Items of a datalist, one a volume.

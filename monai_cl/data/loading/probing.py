@@ -72,7 +72,7 @@ def probe_batches(
     world_size: int = 1,
     draws: int = 1,
 ) -> list[dict[str, Any]]:
-    """Batches of views of ``items``, prepared and drawn once; none when there is not an item for each process.
+    """Batches of views of ``items``, prepared and drawn once; empty with fewer items than processes.
 
     Args:
         items: Items to probe with.
@@ -148,7 +148,7 @@ def probe_slices(
     rank: int = 0,
     world_size: int = 1,
 ) -> list[dict[str, Any]]:
-    """Batches of views of slices, one of each partition, drawn once; none when there is not a patient for each process.
+    """Batches of views of slices, one of each partition, drawn once; empty with fewer patients than processes.
 
     Args:
         items: Items to probe with.

@@ -102,7 +102,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     @property
     def drawn(self) -> tuple[int, int]:
-        """Number of slices (or slabs, by their first one) that may be drawn, and of all there are."""
+        """Number of slices (or slabs, by their first slice) that may be drawn, and the total."""
         return sum(map(len, self.starts)), sum(depth - self.slab + 1 for depth in self.depths)
 
     def _starts(self, index: int) -> Sequence[int]:
@@ -197,7 +197,7 @@ def check_slab(image_size: Sequence[int], slab: int) -> None:
 
 
 def items_of_rank(items: Sequence[Mapping[str, Any]], *, rank: int, world_size: int) -> list[Item]:
-    """This process's share of the items, patient by patient, so that no patient is in two processes.
+    """Items of this process, split by patient, so that no patient is in two processes.
 
     Raises:
         ValueError: If there are fewer patients than processes.

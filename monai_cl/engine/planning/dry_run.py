@@ -71,7 +71,7 @@ def plan_run(
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """As bundles run: deterministic algorithms can be slower. Afterwards random states are what they were."""
+    """Run with the deterministic algorithms of bundles, and restore the random states afterwards."""
     before = random_state.capture()
     set_determinism(seed=seed)
     try:
@@ -144,7 +144,7 @@ class _Run:
 def _extended(
     run: _Run, out: Path, steps: int, times: tuple[float, float, float, float], peak: float, free: float
 ) -> FlightPlan:
-    """From what few volumes and steps took to the whole run."""
+    """Extrapolate the cost of a few volumes and steps to the whole run."""
     first, loader, step, both = times
     more = max(len(run.items) - len(run.dataset), 0)
     cuda = run.device.type == "cuda"
@@ -201,6 +201,6 @@ def _precision(trainer: Any) -> str:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """Nearest existing folder at or above a path."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.exists())

@@ -70,7 +70,7 @@ class FlightPlan:
             temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     def table(self) -> Table:
-        """For a terminal."""
+        """Table for a terminal."""
         table = Table("what", "measured", title="flight plan", title_justify="left")
         table.add_row("device", f"{self.device}, {self.precision}")
         table.add_row("one step", f"{self.seconds:.3g} s (of {self.measured_steps} measured)")
@@ -96,7 +96,7 @@ class FlightPlan:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Duration in words, from seconds."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.1f} {unit}"
@@ -104,5 +104,5 @@ def duration(seconds: float) -> str:
 
 
 def size(megabytes: float) -> str:
-    """MB, or GB where there are many."""
+    """Size in MB, or in GB above 1000 MB."""
     return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"

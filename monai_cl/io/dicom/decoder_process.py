@@ -40,7 +40,7 @@ def stored_frames(path: str, index: int | None = None) -> np.ndarray[Any, Any]:
 
 
 def rescaled_slice(path: str) -> np.ndarray[Any, Any]:
-    """One slice by SimpleITK as ``(1, rows, columns)`` in float32, the rescale of the file applied.
+    """Decode a slice by SimpleITK as ``(1, rows, columns)`` in float32, with the rescale of the file applied.
 
     Raises:
         RuntimeError: If SimpleITK refuses the file.
@@ -63,7 +63,7 @@ def answer(request: dict[str, Any]) -> np.ndarray[Any, Any]:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the last one."""
     import warnings
 
     warnings.simplefilter("ignore")

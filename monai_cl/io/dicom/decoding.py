@@ -1,4 +1,4 @@
-"""From slices in files to values: decoded, in the units of the modality, and without padding."""
+"""Decoding of slices from files to values: in units of the modality, and without padding."""
 
 import logging
 import sys
@@ -29,7 +29,7 @@ Padding = tuple[float, float]  # lowest and highest stored value that is padding
 
 
 def tell_of_gpu_decoder(syntax: str) -> None:
-    """Say once a process that a GPU could decode files of this transfer syntax, where it could and does not."""
+    """Warn once a process that a GPU could decode files of this transfer syntax but is not used."""
     if syntax not in PROFITS or _told:
         return
     with _lock:
@@ -42,7 +42,7 @@ def tell_of_gpu_decoder(syntax: str) -> None:
 
 
 def _gpu_is_idle() -> bool:
-    """Tell whether a GPU is there, but not the package that decodes on it; a process without torch does not use one."""
+    """Return whether a GPU exists without the package that decodes on it; False in a process without torch."""
     torch, plugin = sys.modules.get("torch"), sys.modules.get("monai.data.nvimgcodec_pydicom_plugin")
     if torch is None or plugin is None or not torch.cuda.is_available():
         return False

@@ -75,14 +75,14 @@ _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFram
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file has the ``DICM`` mark after its 128-byte preamble, or starts with a data set without both."""
+    """Return whether a file has the ``DICM`` mark after its 128-byte preamble, or starts with a data set."""
     with open(path, "rb") as stream:
         start = stream.read(132)
     return start[128:] == b"DICM" or starts_with_data_set(start)
 
 
 def read_slice_header(path: str | os.PathLike[str]) -> SliceHeader:
-    """Read the header of one DICOM file and check that its pixel data is all there.
+    """Read the header of a DICOM file and check that its pixel data is complete.
 
     Args:
         path: A DICOM file.

@@ -34,7 +34,7 @@ def read_table(path: str | os.PathLike[str]) -> Any:
 
 
 def type_of(dataset: Any) -> str:
-    """The units that a table gives: ``HU``, ``OD``, ``US`` for unspecified; nothing where there is no table."""
+    """Units of a lookup table: ``HU``, ``OD``, ``US`` for unspecified; ``None`` without a table."""
     if not dataset.get("ModalityLUTSequence"):
         return ""
     return str(dataset.ModalityLUTSequence[0].get("ModalityLUTType", "") or "US").strip().upper()

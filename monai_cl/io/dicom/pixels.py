@@ -37,7 +37,7 @@ class Codestream:
         self.length = sum(length for _, length in pieces)
 
     def is_whole(self, syntax: str) -> bool:
-        """Tell whether it goes on to its end; ``True`` where it does not say, as RLE, video, and no image at all.
+        """Return whether the stream is complete; ``True`` if it states no end, as RLE, video, and no image at all.
 
         Args:
             syntax: UID of the transfer syntax.
@@ -49,7 +49,7 @@ class Codestream:
         return True
 
     def size(self, syntax: str) -> tuple[int, int] | None:
-        """Columns and rows by its own account, which decoders make room for; nothing where it does not tell.
+        """Columns and rows by the compressed stream, which decoders allocate; ``None`` if it does not state them.
 
         Args:
             syntax: UID of the transfer syntax.
@@ -130,7 +130,7 @@ def pixel_state(stream: BinaryIO, tags: Tags) -> str:
 
 
 def _are_whole(stream: BinaryIO, fragments: list[_Piece], tags: Tags) -> bool:
-    """Tell whether compressed frames are all there, and each as long as it says itself."""
+    """Return whether compressed frames are complete, and each as long as it states."""
     frames = _frames(tags)
     if len(fragments) < frames:
         return False
@@ -142,7 +142,7 @@ def _are_whole(stream: BinaryIO, fragments: list[_Piece], tags: Tags) -> bool:
 
 
 def _have_size(stream: BinaryIO, fragments: list[_Piece], tags: Tags) -> bool:
-    """Tell whether compressed frames are as large as the header says, where they have a size of their own."""
+    """Return whether compressed frames have the size in the header, if they state one."""
     frames = [fragments] if _frames(tags) == 1 else [[piece] for piece in fragments]
     sizes = (Codestream(stream, frame).size(tags.syntax) for frame in frames)
     return all(size is None or size == (tags.integer(COLUMNS), tags.integer(ROWS)) for size in sizes)

@@ -31,7 +31,7 @@ def stacks_of(singles: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
 
 
 def is_one_stack(headers: Sequence[SliceHeader]) -> bool:
-    """Tell whether slices, each alone in its series, could be one volume by all that their headers say."""
+    """Return whether slices, each alone in its series, could be one volume by their headers."""
     return len({header.series for header in headers}) == len(headers) and len(stacks_of(headers)) == 1
 
 

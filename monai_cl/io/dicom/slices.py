@@ -19,7 +19,7 @@ NO_PICTURES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTIMAGE", "RTRECORD", "SR
 
 @dataclass(frozen=True)
 class Person:
-    """Raw header fields of a person: they are there to be recognised in paths and kept out of outputs."""
+    """Raw header fields of a person, to recognise them in paths and keep them out of outputs."""
 
     names: tuple[bytes, ...] = field(repr=False)
     ids: tuple[bytes, ...] = field(repr=False)
@@ -66,12 +66,12 @@ class SliceHeader:
 
     @property
     def multi_frame(self) -> bool:
-        """Tell whether the file holds frames with a geometry of their own."""
+        """Return whether the file holds frames with a geometry of their own."""
         return self.frames > 1 or self.sop_class in ENHANCED
 
     @property
     def by_pydicom(self) -> bool:
-        """Tell whether pydicom decodes it: all but slices in a compression that SimpleITK gives as they are."""
+        """Return whether pydicom decodes it: all but slices in a compression that SimpleITK gives as they are."""
         return (
             self.frame is not None
             or self.transfer_syntax in UNCOMPRESSED  # needs no library in C, and takes less time
@@ -83,7 +83,7 @@ class SliceHeader:
 
 
 def is_text(path: str | os.PathLike[str]) -> bool:
-    """Tell whether the name of a file is UTF-8: SimpleITK ends the process on others."""
+    """Return whether the name of a file is UTF-8: SimpleITK ends the process on others."""
     try:
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError:

@@ -38,7 +38,7 @@ _MOST_ITEMS = 64
 
 
 def starts_with_data_set(start: bytes) -> bool:
-    """Tell whether the first bytes of a file are an element that data sets begin with, of a length that it may have."""
+    """Return whether a file starts with an element that data sets begin with, of a plausible length."""
     if len(start) < 132:
         return False
     group, element, kind, short = unpack_from("<HH2sH", start)
@@ -180,7 +180,7 @@ class _Walker:
         return place
 
     def _guess(self, place: int) -> str:
-        """The transfer syntax of a data set that does not tell: does a value representation follow the first tag."""
+        """Transfer syntax of a data set that does not state it, by the value representation after the first tag."""
         return EXPLICIT if self._bytes(place + 4, 2) in _SHORT | _LONG else IMPLICIT
 
     def _bytes(self, place: int, count: int) -> bytes:

@@ -1,1 +1,1 @@
-"""Quantitative MR maps from files: which there are, what their names tell and hide, their units and values."""
+"""Quantitative MR maps from files: their kinds, names, units and values."""

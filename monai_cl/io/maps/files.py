@@ -20,7 +20,7 @@ def files_below(folder: Path, end: str = "") -> list[Path]:
 
 
 def grid_of(path: str | os.PathLike[str], told: str) -> Grid:
-    """The grid of a file, which errors call ``told``.
+    """Grid of a file, named in errors by ``told``.
 
     Raises:
         ValueError: If the file is unreadable, cut short or no volume.
@@ -32,7 +32,7 @@ def grid_of(path: str | os.PathLike[str], told: str) -> Grid:
 
 
 def values_of(path: str | os.PathLike[str], told: str) -> NDArray[np.float32]:
-    """The values of a file, which errors call ``told``; axes beyond the third are dropped.
+    """Values of a file, named in errors by ``told``; axes beyond the third are dropped.
 
     Raises:
         ValueError: If they cannot be read.

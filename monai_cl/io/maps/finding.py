@@ -1,4 +1,4 @@
-"""Quantitative maps below a folder, told by their names."""
+"""Search for quantitative maps below a folder by their names."""
 
 import os
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def find_maps(folder: str | os.PathLike[str]) -> dict[str, dict[str, Path]]:
 
 
 def maps_by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path | HiddenPath]:
-    """The files of one subject by BIDS suffix, told by their names as :func:`find_maps` tells them.
+    """Maps of one subject by BIDS suffix, named as for :func:`find_maps`.
 
     Raises:
         ValueError: If a name says nothing of a map, or two files hold one kind of map.

@@ -60,7 +60,7 @@ def find_fractions(
 
 
 def fractions_by_tissue(paths: Sequence[str]) -> dict[str, str]:
-    """The files of one subject by tissue, told by their names.
+    """Tissue fractions of one subject by tissue, recognised by their names.
 
     Raises:
         ValueError: If a name says nothing of a tissue, or two files hold one tissue.

@@ -39,7 +39,7 @@ class Kind:
 
     @property
     def usual_units(self) -> tuple[str, ...]:
-        """One wording of each unit."""
+        """Usual spelling of each unit."""
         first: dict[float, str] = {}
         for wording, factor in self.units.items():
             first.setdefault(factor, wording)
@@ -68,7 +68,7 @@ _HMRI_FILE = re.compile(r"_(R1|R2s|PD|MTsat|MT)(_(OLS|WLS1|WLS3|robust))?$")
 
 
 def named(path: Path) -> tuple[str, str | None]:
-    """Subject and suffix that a file name tells; no suffix where it is no map."""
+    """Subject and suffix by a file name; no suffix if it is not a map."""
     name = stem(path)
     if match := _HMRI_FILE.search(name):  # also MTsat of BIDS
         subject, suffix = name[: match.start()], _HMRI[match.group(1)]

@@ -51,11 +51,11 @@ class MapNames:
         return f"subject-{self._number(name):03d}" if self._key is None else self._key.subject(f"name:{name}")
 
     def subject(self, name: str) -> str:
-        """The subject that a name of subject and session tells, or the pseudonym of any other name."""
+        """Subject by a name of subject and session, or a pseudonym for any other name."""
         return self.case(name).split("_")[0]
 
     def file(self, path: str | os.PathLike[str]) -> HiddenPath:
-        """A file that knows what to say of its place below the folder."""
+        """File with the path to show for it, relative to the folder."""
         real = Path(path)
         below = real.relative_to(self._folder) if real.is_relative_to(self._folder) else Path(real.name)
         return HiddenPath(str(real), self.path(below.as_posix()))

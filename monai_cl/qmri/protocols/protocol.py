@@ -88,7 +88,7 @@ def numbers(protocol: Protocol) -> dict[str, Any]:
 
 
 def needed(protocol: Protocol, maps: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-    """The maps that a protocol takes of those given by name; :meth:`Protocol.coherent` says what it refuses."""
+    """Maps that a protocol uses of those given by name; :meth:`Protocol.coherent` explains refusals."""
     unknown = sorted(set(maps) - {"pd", "t1", "t2", "t2_star", "mtsat"})
     if unknown:
         raise ValueError(f"maps are named pd, t1, t2, t2_star and mtsat, got {unknown}")

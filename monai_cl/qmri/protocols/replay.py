@@ -1,4 +1,4 @@
-"""From a record back to the protocol and its image."""
+"""Replay of a record: the protocol and its image."""
 
 import dataclasses
 from collections.abc import Mapping
