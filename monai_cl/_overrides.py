@@ -30,7 +30,7 @@ def read_overrides(arguments: list[str]) -> dict[str, Any]:
         listed = "; ".join(f"--{key}{id_suggestion(key.replace('#', '::'), ids)}" for key in unknown)
         raise ValueError(f"an override must name an id of the config files, unknown: {listed}")
     texts = dict(pairs_of(arguments[2:]))
-    # what is merged into a list or dictionary is part of it, so its default says nothing
+    # what is merged into a list or dictionary is part of it, so its default has no kind
     plain = {key: value for key, value in options.items() if key not in allowed and not key.startswith("+")}
     return lay(plain, parser, texts)
 

@@ -292,7 +292,7 @@ def test_a_setting_that_the_checkpoint_does_not_know_is_no_other_one(
     build(tmp_path, epochs=1, grid=[2, 2]).run()
     with caplog.at_level("INFO"):
         build(tmp_path, epochs=2, grid=[2, 2], anchors=1024).run()  # a newer version names more of them
-    assert "does not say what it was made with of anchors" in caplog.text
+    assert "does not state the anchors it was made with" in caplog.text
     assert state(tmp_path)["step"] == 2 * EPOCH
 
 

@@ -9,14 +9,14 @@ import torch
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from monai_cl.io.dicom import decoding
-from monai_cl.io.dicom.decoding import tell_of_gpu_decoder
+from monai_cl.io.dicom.decoding import warn_of_gpu_decoder
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process with a GPU and without nvImageCodec, which has said nothing yet."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(decoding, "_told", set())
+    monkeypatch.setattr(decoding, "_warned", set())
 
 
 def test_making_a_loader_says_nothing() -> None:
@@ -38,10 +38,10 @@ def test_a_command_says_nothing(study: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_compressed_files_beside_a_gpu_are_worth_a_word_once(caplog: pytest.LogCaptureFixture) -> None:
-    tell_of_gpu_decoder(RLELossless)
+    warn_of_gpu_decoder(RLELossless)
     assert caplog.records == []
     for _ in range(3):
-        tell_of_gpu_decoder(JPEG2000Lossless)
+        warn_of_gpu_decoder(JPEG2000Lossless)
     (record,) = caplog.records
     assert "pip install 'monai[nvimgcodec]'" in record.message
 
@@ -50,6 +50,6 @@ def test_without_a_gpu_there_is_nothing_to_gain(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(decoding, "_told", set())
-    tell_of_gpu_decoder(JPEG2000Lossless)
+    monkeypatch.setattr(decoding, "_warned", set())
+    warn_of_gpu_decoder(JPEG2000Lossless)
     assert caplog.records == []

@@ -197,7 +197,7 @@ def test_another_volume_of_the_same_partition_does_not_change_the_pairs_that_wer
     whole = loss(z, part, image, volume, view)
     before = loss(z[:4], part[:4], image[:4], volume[:4], view[:4])
     torch.testing.assert_close(whole[:2], before[:2])
-    assert bool((whole[2:4] > before[2:4]).all())  # they have more to be told from
+    assert bool((whole[2:4] > before[2:4]).all())  # they have more negatives
 
 
 def test_with_one_volume_the_two_modes_agree() -> None:

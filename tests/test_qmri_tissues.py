@@ -291,7 +291,7 @@ def test_voxels_without_t2_star_get_none_and_gradients_stay_finite() -> None:
 
 def test_drawing_t2_needs_one_way_to_tell_tissues_apart() -> None:
     t2_star, state = torch.tensor([0.05]), np.random.RandomState(0)
-    with pytest.raises(ValueError, match="needs one of t1 and fractions to tell tissues apart, got neither; pass one"):
+    with pytest.raises(ValueError, match="needs one of t1 and fractions to separate tissues, got neither; pass one"):
         draw_t2(t2_star, state)
     with pytest.raises(ValueError, match="got both; pass one"):
         draw_t2(t2_star, state, t1=t2_star, fractions=torch.ones(3, 1))

@@ -227,5 +227,5 @@ def test_a_picture_of_another_size_than_its_header_says_is_left_out(tmp_path: Pa
         dataset.save_as(path)
     with pytest.raises(ValueError, match=r"nothing usable below .*: 1 unreadable"):
         scanned(tmp_path / "data")
-    with pytest.raises(ValueError, match="is of another size than its header says; export it again"):
+    with pytest.raises(ValueError, match="is of another size than its header states; export it again"):
         LoadVolume()(tmp_path / "data")

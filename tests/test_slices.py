@@ -318,7 +318,7 @@ def test_headers_that_cannot_be_read_are_named_and_counted(
     assert "left out cut" in caplog.text
     with pytest.raises(TooManyFaultsError, match=r"got 1 of 4(.|\n)*cut: UnusableImageError: zero bytes"):
         items_with_depth(broken)
-    with pytest.raises(TooManyFaultsError, match="only headers of NIfTI files tell the depth"):
+    with pytest.raises(TooManyFaultsError, match="only headers of NIfTI files state the depth"):
         items_with_depth([{"image": str(tmp_path), "case": "series"}])
     with pytest.raises(ValueError, match="at least one item"):
         items_with_depth([])
@@ -350,7 +350,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="axis and subjects must be given with depths"):
         SliceDataset(mixed, depths=[9, 8, 7])
     wrong = SliceDataset(volumes([9]), axis=2, depths=[8], subjects=["a"])
-    with pytest.raises(ValueError, match="v0 has 9 slices along axis 2, but depths says 8; leave depths out"):
+    with pytest.raises(ValueError, match="v0 has 9 slices along axis 2, but depths states 8; leave depths out"):
         wrong[PartitionDraw(0, 1, 0, 0)]
 
 

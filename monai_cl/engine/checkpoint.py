@@ -149,7 +149,7 @@ class Checkpoint:
         then = {**content["settings"], "processes": len(content["random"]), "epoch_length": content["epoch_length"]}
         unknown = [k for k in now if k not in then]
         if unknown:  # the version that began the run had no such setting
-            logger.info("%s does not say what it was made with of %s", self.path, ", ".join(unknown))
+            logger.info("%s does not state the %s it was made with", self.path, ", ".join(unknown))
         changed = [f"{k}: {then[k]!r} -> {v!r}" for k, v in now.items() if k in then and then[k] != v]
         changed += self._resolved_otherwise(content)
         if changed:

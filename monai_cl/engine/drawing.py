@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe-Ito: told apart by people with any colour vision
+# Okabe-Ito, safe for colour-blind readers
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = COLOURS
 

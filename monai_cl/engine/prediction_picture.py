@@ -57,7 +57,7 @@ class PredictionPicture:
             prediction, truth = _classes(output["pred"]), _classes(output["label"])
             self._constant &= len(np.unique(prediction)) == 1
             image = np.asarray(torch.as_tensor(item["image"]).cpu())[0]
-            cut = _telling_slice(truth)
+            cut = _fullest_slice(truth)
             dice = foreground_dice(prediction, truth)
             self._cases.append(_Case(str(item.get("case", "")), dice, cut(image), cut(truth), cut(prediction)))
 
@@ -93,7 +93,7 @@ def _classes(one_hot: Tensor) -> np.ndarray:
     return np.asarray(torch.as_tensor(one_hot).argmax(0).cpu())
 
 
-def _telling_slice(truth: np.ndarray) -> Any:
+def _fullest_slice(truth: np.ndarray) -> Any:
     if truth.ndim == 2:
         return lambda volume: volume
     index = int((truth > 0).sum(axis=(0, 1)).argmax())

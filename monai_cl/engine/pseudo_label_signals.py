@@ -163,7 +163,7 @@ def odd_shares(rows: Sequence[Mapping[str, float]]) -> list[str]:
             continue
         factors = [_factor(row.get(f"share_{one}", 0.0), row.get(name, 0.0)) for row in rows[-LASTING - 1 :]]
         odd = [max(factor, 1 / factor) > FACTOR for factor in factors]
-        if len(odd) < LASTING or not all(odd[-LASTING:]) or (len(odd) > LASTING and odd[0]):  # else told already
+        if len(odd) < LASTING or not all(odd[-LASTING:]) or (len(odd) > LASTING and odd[0]):  # else warned already
             continue
         kind, times = ("frequent", factors[-1]) if factors[-1] > 1 else ("rare", 1 / factors[-1])
         said.append(

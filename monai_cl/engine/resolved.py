@@ -127,7 +127,7 @@ class _Describer:
 
     def _nested(self, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {str(key): self(one) for key, one in value.items() if _says_something(one)}
+            return {str(key): self(one) for key, one in value.items() if _defines_the_run(one)}
         if isinstance(value, tuple) and hasattr(value, "_asdict"):
             return self(value._asdict())
         if isinstance(value, (set, frozenset)):
@@ -145,7 +145,7 @@ class _Describer:
         return {
             name.lstrip("_"): self(one)
             for name, one in attributes.items()
-            if name not in _STATE and _says_something(one)
+            if name not in _STATE and _defines_the_run(one)
         }
 
     def _module(self, module: nn.Module) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class _Describer:
             found[_CODE] = _digest([value.__code__.co_code.hex(), str(value.__code__.co_consts)])
         if getattr(value, "__closure__", None):  # a function made by another one holds that one's settings
             cells = [cell.cell_contents for cell in value.__closure__]
-            found["closure"] = self([one for one in cells if _says_something(one)])
+            found["closure"] = self([one for one in cells if _defines_the_run(one)])
         return {CLASS: _name(value), **found} if found else _name(value)
 
 
@@ -204,7 +204,7 @@ def _arguments(kind: type) -> frozenset[str]:
     return frozenset(name for maker in makers for name in inspect.signature(maker).parameters)
 
 
-def _says_something(value: Any) -> bool:
+def _defines_the_run(value: Any) -> bool:
     """Return whether a value defines the run, unlike paths, devices, generators and locks."""
     if isinstance(value, (os.PathLike, torch.device, torch.Generator, np.random.RandomState, np.random.Generator)):
         return False

@@ -82,4 +82,4 @@ class GracefulStop:
             signal.signal(signal.SIGTERM, self._previous)
 
     def _fail(self, engine: PretrainTrainer, error: BaseException) -> None:
-        self._restore(engine)  # the trainer raises the error when every handler has been told
+        self._restore(engine)  # the trainer raises the error when every handler has been called

@@ -57,7 +57,7 @@ class InvarianceConfig(Keys):
         marked = [s for files in self.patients.values() for s in files if ": " in s or " -> " in s]
         if marked:
             raise ValueError(
-                f"names of sequences must hold neither ': ' nor ' -> ', which pairs are told by, got {marked[0]!r}"
+                f"names of sequences must hold neither ': ' nor ' -> ', which separate pairs, got {marked[0]!r}"
             )
         if self.checkpoints and self.network is None:
             raise ValueError("checkpoints are named, which must therefore describe the network, as network_def does")

@@ -23,7 +23,7 @@ from monai_cl._lazy import stated_imports
 from monai_cl.engine.machine import physical_cores
 from monai_cl.evaluation._steps import PROGRAM, command, in_words
 
-# Runs the interpreter with arguments, what it says going to the end of a log; returns its exit code
+# Runs the interpreter with arguments, its output appended to a log; returns its exit code
 Launch = Callable[[Sequence[str], Path, Mapping[str, str]], int]
 
 # torch, and what multiplies matrices and resamples beside it: each starts as many threads as there are cores otherwise

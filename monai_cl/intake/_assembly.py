@@ -117,7 +117,7 @@ def _note_values(claim: Claim, series: Series | None, grid: Grid, findings: Find
     modality = series.modality if series else claim.modality
     if modality == "CT" and not grid.may_be_negative:
         findings.note(_NOT_HOUNSFIELD, first_image(claim.image))
-    if grid.says_nothing and series is None:
+    if grid.is_uninformative and series is None:
         findings.note(_NO_SPACING, first_image(claim.image))
     for remark in (*series.description.contradictions, *series.remarks) if series else ():
         findings.note(remark, first_image(claim.image))

@@ -110,7 +110,7 @@ def _has_values_of_mask(path: Path, grid: Grid) -> bool:
     """Return whether values are few and whole, and regions of one value, not noise, make up the foreground."""
     try:
         values = _middle_part(path, grid)
-    except Exception:  # whatever a reader may throw at a broken file; reading it for good will tell
+    except Exception:  # whatever a reader may throw at a broken file; the full reading reports it
         return False
     return values is not None and _are_labels(values)
 

@@ -27,7 +27,7 @@ _SECTIONS = {"tr": "training", "ts": "test", "te": "test", "va": "validation", "
 _LABEL_WORD = re.compile(r"(?:(?<=_)|^)(?:labels?|masks?|segmentation)_", re.IGNORECASE)
 _LAYOUT = re.compile(r"(?P<kind>images|labels)(?P<suffix>\w*)", re.IGNORECASE)
 _CHANNEL = re.compile(r"_\d{4}$")  # nnU-Net numbers the channels of an image, not of its label
-# Ends of a name that tell scans of one person apart: sequence, session, run, cine frame, channel.
+# Endings of a name that separate scans of one person: sequence, session, run, cine frame, channel.
 _SCAN_TOKEN = re.compile(
     r"[._ -]+(t1|t2|pd)(w|c|ce|gd|map|star)?$|[._ -]+(flair|dwi|adc|swi|bold|ct|cta|mr|mri|pet)$"
     r"|[._ -]+(frame|ses|run|echo|acq)[-_]?\w+$|_\d{4}$",

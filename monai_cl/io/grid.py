@@ -41,7 +41,7 @@ class Grid:
         return float(sides[0]), float(sides[1]), float(sides[2])
 
     @property
-    def says_nothing(self) -> bool:
+    def is_uninformative(self) -> bool:
         """Return whether the affine is the identity on a stack of few slices, from a tool that knew no spacing."""
         return bool(np.array_equal(self.affine, np.eye(4))) and 4 * min(self.shape) <= max(self.shape)
 

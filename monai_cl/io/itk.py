@@ -66,7 +66,7 @@ def partners(path: Path) -> list[Path]:
     try:
         names = (names_in_nrrd if _is_nrrd(path) else names_in_metaimage)(start)
         return [beside(path, name, None) for name in names]
-    except Exception:  # reading it says what is wrong
+    except Exception:  # the reader's own error follows
         return []
 
 

@@ -56,7 +56,7 @@ class AnchoredLoss(PlainLoss):
         total, number = sum_over(torch.stack([local, number]), ranks).unbind()
         if not bool(number > 0):
             warnings.warn(
-                "no anchor of this batch has a positive and something to be told from: the loss is zero; "
+                "no anchor of this batch has both a positive and a negative: the loss is zero; "
                 "look at the labels, partitions or volumes that are drawn together",
                 stacklevel=3,
             )

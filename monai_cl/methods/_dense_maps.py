@@ -40,7 +40,7 @@ class DenseHead(nn.Sequential):
         self.append(pointwise(spatial_dims, hidden, out_channels, bias=False))
 
 
-class Found(NamedTuple):
+class MatchedVoxels(NamedTuple):
     """Voxels of the first view that the second one shows too.
 
     Attributes:
@@ -57,7 +57,7 @@ class Found(NamedTuple):
     blind: Tensor
 
 
-def dense_rows(maps: Sequence[Tensor], coords: Tensor, valid: Tensor, *, count: int) -> Found:
+def dense_rows(maps: Sequence[Tensor], coords: Tensor, valid: Tensor, *, count: int) -> MatchedVoxels:
     """Look for voxels of the first view in the second, by the likeness of their embeddings.
 
     Args:
@@ -84,9 +84,9 @@ def dense_rows(maps: Sequence[Tensor], coords: Tensor, valid: Tensor, *, count: 
         match = nearest_matches(q1[None, :, pick], where[None])[0]
         error = (there[match] - p1[pick]).norm(dim=1)
         blind = (p2[pick] - p1[pick]).norm(dim=1)
-        parts.append(Found(q1[:, pick].T, where[:, same].T, error, blind))
+        parts.append(MatchedVoxels(q1[:, pick].T, where[:, same].T, error, blind))
     if not parts:
         empty = maps[0].new_zeros(0)
         rows = maps[0].new_zeros(0, maps[0].shape[1])
-        return Found(rows, rows, empty, empty)
-    return Found(*(torch.cat(each) for each in zip(*parts, strict=True)))
+        return MatchedVoxels(rows, rows, empty, empty)
+    return MatchedVoxels(*(torch.cat(each) for each in zip(*parts, strict=True)))

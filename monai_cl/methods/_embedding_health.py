@@ -9,7 +9,7 @@ from monai_cl.metrics import (
     InstanceUniformityMetric,
 )
 
-ENOUGH = 8  # embeddings, below which their rank and spread say nothing of a collapse
+ENOUGH = 8  # embeddings, below which rank and spread are no sign of a collapse
 HEALTH = frozenset({"alignment", "uniformity", "effective_rank", "dead_dimensions"})
 
 

@@ -21,7 +21,7 @@ def spatial_dims(network: nn.Module) -> int:
     for module in network.modules():  # not any parameter: embeddings of places have axes of their own
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             return module.weight.ndim - 2
-    raise ValueError(f"{type(network).__name__} has no convolution; its output channels cannot be told")
+    raise ValueError(f"{type(network).__name__} has no convolution; its output channels cannot be determined")
 
 
 def tried(

@@ -113,7 +113,7 @@ class GlobalLocalContrast(Method):
             "dense": DenseTerm(exclusion_radius=exclusion_radius, num_anchors=num_anchors, **of_map),
         }
         for name in [name for name in maps if name in used][1:]:
-            maps[name].probed = False  # with the head of the first, it would tell the same
+            maps[name].probed = False  # with the head of the first, its values are the same
         terms: dict[str, Term] = {"global": whole, **maps}
         super().__init__(
             network, terms, weights=given, trains="decoder" if freeze_encoder else "all", image_size=image_size

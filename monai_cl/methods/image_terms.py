@@ -110,7 +110,7 @@ class InstanceTerm(ImageTerm):
         b, v = views_of(batch, self.key).images.shape[:2]
         if b < 2:
             raise ValueError(
-                f"batch_size must be at least 2 with the global term, which tells the crops of a batch apart, got "
+                f"batch_size must be at least 2 with the global term, which contrasts the crops of a batch, got "
                 f"{b}; take a larger batch_size or set global_weight to 0"
             )
         if v != 2:

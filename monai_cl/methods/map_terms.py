@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_cl.losses import CrossVolumeLocalContrastiveLoss, DenseContrastiveLoss, LocalRegionContrastiveLoss
-from monai_cl.methods._dense_maps import DenseHead, Found, dense_rows, hypercolumns
+from monai_cl.methods._dense_maps import DenseHead, MatchedVoxels, dense_rows, hypercolumns
 from monai_cl.methods._embedding_health import ENOUGH, EmbeddingHealth
 from monai_cl.methods.extraction import FeatureExtractor, Maps
 from monai_cl.methods.term import Term, Views, of_batch, require_positive, views_of
@@ -237,7 +237,7 @@ class DenseTerm(MapTerm):
         """Settings of this term under which embeddings become alike."""
         if self.on == "block" or self.stride > 1:
             return []
-        return ["dense_stride=1: neighbouring voxels look alike and are told apart; use 2 or more"]
+        return ["dense_stride=1: neighbouring voxels look alike but are negatives of each other; use 2 or more"]
 
 
 _NEEDS = {
@@ -253,7 +253,7 @@ def last_block(maps: Maps, blocks: int | None) -> Tensor:
     return maps.blocks[-1 if blocks is None else blocks - 1]
 
 
-def voxel_health(found: Sequence[Found]) -> dict[str, float]:
+def voxel_health(found: Sequence[MatchedVoxels]) -> dict[str, float]:
     """Health of embeddings of voxels, by name; empty without any."""
     health = EmbeddingHealth(fewest=ENOUGH)
     for one in found:

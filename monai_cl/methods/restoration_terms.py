@@ -166,5 +166,5 @@ def _output(network: nn.Module) -> tuple[int, int]:
     transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     weights = [m for m in network.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, *transposed))]
     if not weights:
-        raise ValueError(f"{type(network).__name__} has no convolution; its output channels cannot be told")
+        raise ValueError(f"{type(network).__name__} has no convolution; its output channels cannot be determined")
     return weights[-1].out_channels, weights[-1].weight.ndim - 2

@@ -90,7 +90,7 @@ def input_channels(network: nn.Module) -> int:
     for module in network.modules():
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             return module.in_channels
-    raise ValueError(f"{type(network).__name__} has no convolution; its number of input channels cannot be told")
+    raise ValueError(f"{type(network).__name__} has no convolution; its number of input channels cannot be determined")
 
 
 def _lookup(network: nn.Module, levels: str = "all") -> EncoderParts:

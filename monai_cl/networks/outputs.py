@@ -94,7 +94,7 @@ def _outputs(network: nn.Module, shape: Sequence[int], training: bool) -> list[A
     with torch.no_grad():
         try:
             output = copy.deepcopy(trial).to("meta")(torch.zeros(2, *shape, device="meta"))
-        except Exception:  # the network does not fit, or an operator wants values: these tell, and why
+        except Exception:  # the network does not fit, or an operator needs values: the pass with values shows why
             output = _run(trial, torch.zeros(2, *shape))
     return list(output) if isinstance(output, list | tuple) else [output]
 

@@ -85,7 +85,7 @@ _FURTHER = """
     amos demo desc empty good leftatrium items large left other small toy sections segmentations thing things
 """
 
-# Neutral words that are names of persons, too, or say how old one is.
+# Neutral words that are also names of persons, or state an age.
 _NAMES_TOO = "age art long pat star stem word la fu hand atlas canon bravo fl ng ge ti se te"
 _NEEDED = "la hand ge ti se te fl atlas star"  # la_003, hand X-rays, and what sequences are called
 

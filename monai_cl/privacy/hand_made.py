@@ -43,7 +43,7 @@ _LICENCE = re.compile(
     r"([- ]?v?\d(\.\d)*)?( (International|Unported|Generic|Licen[cs]e))*",
     re.IGNORECASE,
 )
-_said: set[tuple[str, ...]] = set()
+_logged: set[tuple[str, ...]] = set()
 
 
 def keeps_names(content: Mapping[str, Any]) -> bool:
@@ -81,7 +81,7 @@ def without_names(content: Mapping[str, Any], is_section: Callable[[str, Any], b
             hidden[name] = value
         else:
             lost["texts"] += 1
-    _say(lost)
+    _log_hidden(lost)
     if names.files:
         hidden["key"] = names.key.fingerprint
         IdTable().add(names.files)
@@ -170,10 +170,10 @@ def _key() -> Key:
         ) from error
 
 
-def _say(lost: Counter[str]) -> None:
+def _log_hidden(lost: Counter[str]) -> None:
     told = tuple(f"{count} {what}" for what, count in sorted(lost.items()) if count)
-    if told and told not in _said:  # a run reads its list many times
-        _said.add(told)
+    if told and told not in _logged:  # a run reads its list many times
+        _logged.add(told)
         logger.warning(
             "%s of the datalist were left out or replaced, for they might name somebody; if they do not, add "
             '`"%s": false` to it',

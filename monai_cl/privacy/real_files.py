@@ -26,11 +26,11 @@ def with_real_files(items: Sequence[_Item], folder: Path, content: Mapping[str, 
         FileNotFoundError: If the key or the table is absent, or an id is not in it.
         ValueError: If the ids are of another key.
     """
-    found = _found(items, folder, content)
+    found = _located(items, folder, content)
     return [_resolve(real, folder, item) for real, item in zip(found, items, strict=True)]
 
 
-def _found(items: Sequence[_Item], folder: Path, content: Mapping[str, Any]) -> Sequence[_Item]:
+def _located(items: Sequence[_Item], folder: Path, content: Mapping[str, Any]) -> Sequence[_Item]:
     """Items with the names of files in the place of ids, and of the hashes that version 0.1.0 wrote."""
     values = [item[name] for item in items for name in FILE_KEYS if item.get(name)]
     paths = [path for value in values for path in (value if isinstance(value, list) else [str(value)])]

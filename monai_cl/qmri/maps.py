@@ -95,7 +95,7 @@ def draw_t2(
     """
     if (t1 is None) == (fractions is None):
         came = "neither" if t1 is None else "both"
-        raise ValueError(f"draw_t2 needs one of t1 and fractions to tell tissues apart, got {came}; pass one")
+        raise ValueError(f"draw_t2 needs one of t1 and fractions to separate tissues, got {came}; pass one")
     if fractions is not None and len(fractions) != len(tissues):
         raise ValueError(f"fractions needs one map for each of {tuple(tissues)}, got {len(fractions)}")
     names = CLASSES if fractions is None else tuple(tissues)

@@ -75,11 +75,11 @@ def load_maps(
     record: dict[str, Any] = {}
     first: Any = None
     for name, kind in chosen.items():
-        grid = grid_of(files[kind], _told(files[kind], kind))
+        grid = grid_of(files[kind], _shown(files[kind], kind))
         first = first or grid
         if grid.shape != first.shape or np.abs(grid.affine - first.affine).max() > 1e-3:
             raise ValueError(
-                f"maps must lie on one grid, but {_told(files[kind], kind)} differs from the others; resample it first"
+                f"maps must lie on one grid, but {_shown(files[kind], kind)} differs from the others; resample it first"
             )
         values[name], record[name] = _read(files[kind], kind, given.get(kind))
     if limit:
@@ -98,7 +98,7 @@ def load_maps(
     return result
 
 
-def _told(path: HiddenPath, suffix: str) -> str:
+def _shown(path: HiddenPath, suffix: str) -> str:
     """Name of a file in errors, with its kind if a hash replaces the name."""
     return f"{path.shown} ({suffix})" if has_alias(path.shown) else path.shown
 
@@ -143,7 +143,7 @@ def _recorded(path: HiddenPath) -> str:
 
 
 def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict[str, Any]]:
-    kind, told = KINDS[suffix], _told(path, suffix)
+    kind, told = KINDS[suffix], _shown(path, suffix)
     values = torch.from_numpy(values_of(path, told))
     origin = "given"
     if unit is None:

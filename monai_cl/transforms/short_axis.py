@@ -12,8 +12,8 @@ from monai.transforms.spatial.functional import orientation
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-_THICKER = 1.1  # spacing that tells slices from their plane
-_FEWER = 2.0  # number of voxels that does where spacings say nothing
+_THICKER = 1.1  # ratio of the spacing of slices to that of their plane
+_FEWER = 2.0  # ratio of numbers of voxels, if spacings are equal
 # Where the axes of a short-axis view lead, in RAS: across the image to the left, down the image to the back and the
 # feet, through the slices from base to apex, which lies to the left, in front and below.
 _TOWARDS = np.array([[-1.0, 0, 0], [0, -(0.5**0.5), -(0.5**0.5)], [-(3**-0.5), 3**-0.5, -(3**-0.5)]])

@@ -155,7 +155,7 @@ def _shared_slices(marks: Sequence[VolumeMarks]) -> list[Pair]:
             holders.setdefault(value, []).append(index)
     common: dict[tuple[int, int], int] = {}
     for indices in holders.values():
-        if len(indices) <= 50:  # a picture that everybody has tells nothing
+        if len(indices) <= 50:  # a picture that everybody has identifies nobody
             for place, first in enumerate(indices):
                 for second in indices[place + 1 :]:
                     common[first, second] = common.get((first, second), 0) + 1

@@ -46,7 +46,7 @@ def items_with_depth(
 def _measured(item: Item, axis: int | None, orientation: str | None) -> Item:
     path = item["image"]
     if not isinstance(path, str) or not is_nifti(path):
-        raise ValueError("only headers of NIfTI files tell the depth; prepare the volumes and let SliceDataset count")
+        raise ValueError("only headers of NIfTI files state the depth; prepare the volumes and let SliceDataset count")
     grid = read_grid(path, to_the_end=False)
     order = _order(grid.affine, orientation)
     shape = [grid.shape[i] for i in order]

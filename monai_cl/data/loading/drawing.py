@@ -71,11 +71,11 @@ def source_weights(
         if name not in known:
             hint = suggestion(name, known, form="did you mean {!r}? ")
             raise ValueError(
-                f"source_weights names {name!r}, no volume has it as {key!r}; {hint}there are {_said(known)}"
+                f"source_weights names {name!r}, no volume has it as {key!r}; {hint}there are {_list(known)}"
             )
     missing = {name: count for name, count in counts.items() if name not in given}
     if missing:
-        raise ValueError(f"source_weights must name every source, it lacks {_said(missing)}; give each a weight")
+        raise ValueError(f"source_weights must name every source, it lacks {_list(missing)}; give each a weight")
     total = sum(given.values())
     return [given[source] / (counts[source] * total) for source in sources]
 
@@ -115,7 +115,7 @@ class BatchDraw:
         members = [np.flatnonzero(names == name) for name in range(names.max() + 1)]
         self._members = [each for each in members if len(each) >= batch_size]
         if groups is not None:
-            self._say_what_is_left_out(members, groups)
+            self._log_groups_left_out(members, groups)
         self._check_weights(share)
         self._within = [_inclusion(share[each], batch_size) for each in self._members]
         if any((share[each] * batch_size > share[each].sum() * (1 + 1e-9)).any() for each in self._members):
@@ -145,16 +145,16 @@ class BatchDraw:
             return generator.choice(members, self.batch_size, replace=False, p=within / within.sum())
         return np.asarray(members[_systematic(within, self.batch_size, generator)])
 
-    def _say_what_is_left_out(self, members: list[np.ndarray], groups: Sequence[Hashable]) -> None:
+    def _log_groups_left_out(self, members: list[np.ndarray], groups: Sequence[Hashable]) -> None:
         small = {str(groups[each[0]]): len(each) for each in members if len(each) < self.batch_size}
         if len(small) == len(members):
             raise ValueError(
-                f"a batch of {self.batch_size} volumes is drawn from one group, and none is as large: {_said(small)}; "
+                f"a batch of {self.batch_size} volumes is drawn from one group, and none is as large: {_list(small)}; "
                 "use a smaller batch_size or fewer groups"
             )
         if small:
             logger.warning(
-                "groups with fewer volumes than a batch of %d are not drawn: %s", self.batch_size, _said(small)
+                "groups with fewer volumes than a batch of %d are not drawn: %s", self.batch_size, _list(small)
             )
 
 
@@ -183,5 +183,5 @@ def _systematic(chance: np.ndarray, count: int, generator: np.random.Generator) 
     return np.asarray(generator.permutation(order[found]))
 
 
-def _said(counts: Mapping[str, int]) -> str:
+def _list(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))

@@ -68,7 +68,7 @@ class PreparedDataset(Dataset[dict[str, Any]]):
         outcomes = self._prepare_all(mine, num_workers or allowed_threads(), show=rank == 0)
         self._volumes = [volume for volume in outcomes if volume is not None]
         self.fault_record.judge()
-        _say_rounded(self._volumes)
+        _warn_of_rounded(self._volumes)
 
     @property
     def faults(self) -> list[tuple[str, str]]:
@@ -131,7 +131,7 @@ class PreparedStream(IterableDataset[dict[str, Any]]):
                 yield volume
 
 
-def _say_rounded(volumes: Sequence[Item]) -> None:
+def _warn_of_rounded(volumes: Sequence[Item]) -> None:
     distances = [getattr(volume.get("label"), "meta", {}).get("rounded", 0.0) for volume in volumes]
     rounded = [distance for distance in distances if distance > SAID]
     if rounded:

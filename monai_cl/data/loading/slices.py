@@ -131,7 +131,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         depth = _depth(volume, self.axis)
         if depth != self.depths[draw.volume]:
             raise ValueError(
-                f"{case} has {depth} slices along axis {self.axis}, but depths says {self.depths[draw.volume]}; "
+                f"{case} has {depth} slices along axis {self.axis}, but depths states {self.depths[draw.volume]}; "
                 "leave depths out, or use a recipe that keeps this axis as it is"
             )
         item: Any = {key: cut_slab(volume[key], self.axis, draw.start, self.slab)

@@ -40,7 +40,7 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
         if header.pixels == OTHER_SIZE:
             raise UnusableImageError(
                 "unreadable",
-                f"the compressed picture of {name} is of another size than its header says; export it again",
+                f"the compressed picture of {name} is of another size than its header states; export it again",
             )
         if header.by_pydicom and (remedy := _remedy(header.transfer_syntax)):
             from pydicom.uid import UID

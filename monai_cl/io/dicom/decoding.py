@@ -21,24 +21,24 @@ _PREFIX = "1.2.840.10008.1.2.4."
 # what the plugin of nvImageCodec for pydicom decodes: JPEG, JPEG 2000 and high-throughput JPEG 2000
 PROFITS = frozenset(f"{_PREFIX}{tail}" for tail in (50, 51, 57, 70, 90, 91, 201, 202, 203))
 _lock = threading.Lock()
-_told: set[str] = set()
+_warned: set[str] = set()
 AIR = -1024.0  # HU, the lowest value of most scanners
 _REACHES_AIR = -200.0  # HU: every picture of a body in Hounsfield units has darker voxels
 _LIGHTEST_AIR = -900.0  # HU
 Padding = tuple[float, float]  # lowest and highest stored value that is padding
 
 
-def tell_of_gpu_decoder(syntax: str) -> None:
+def warn_of_gpu_decoder(syntax: str) -> None:
     """Warn once a process that a GPU could decode files of this transfer syntax but is not used."""
-    if syntax not in PROFITS or _told:
+    if syntax not in PROFITS or _warned:
         return
     with _lock:
-        if not _told and _gpu_is_idle():
+        if not _warned and _gpu_is_idle():
             logger.warning(
                 "compressed DICOM is decoded on the CPU: nvImageCodec, pip install 'monai[nvimgcodec]', would do it on "
                 "the GPU"
             )
-        _told.add(syntax)
+        _warned.add(syntax)
 
 
 def _gpu_is_idle() -> bool:
@@ -46,7 +46,7 @@ def _gpu_is_idle() -> bool:
     torch, plugin = sys.modules.get("torch"), sys.modules.get("monai.data.nvimgcodec_pydicom_plugin")
     if torch is None or plugin is None or not torch.cuda.is_available():
         return False
-    if torch.utils.data.get_worker_info() is not None:  # each worker would say it
+    if torch.utils.data.get_worker_info() is not None:  # each worker would repeat it
         return False
     return not plugin.is_nvimgcodec_available()
 
@@ -112,7 +112,7 @@ class InProcess:
 
     def frames(self, header: SliceHeader, index: int | None = None) -> NDArray[Any]:
         """Stored values by pydicom."""
-        tell_of_gpu_decoder(header.transfer_syntax)
+        warn_of_gpu_decoder(header.transfer_syntax)
         try:
             with without_warnings():
                 return decoder_process.stored_frames(str(header.path), index)

@@ -25,7 +25,7 @@ _POSITION, _ORIENTATION, _PIXEL_SPACING = 0x00200032, 0x00200037, 0x00280030
 _SIGNED, _BURNED_IN, _PHOTOMETRIC = 0x00280103, 0x00280301, 0x00280004
 _PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
 _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN = 0x00281052, 0x00281053, 0x00180050, 0x00180088
-# What tells the kind of picture: never shown as it is, since free text can name a patient.
+# Tags of the kind of picture: never shown as they are, since free text can name a patient.
 FACTS = {
     "body_part": 0x00180015,
     "series_description": 0x0008103E,
@@ -50,7 +50,7 @@ FACTS = {
     "temporal_position": 0x00200100,
 }
 _DOUBLES = ("b_value",)  # stored in binary
-# What tells who the patient is, and when: collected to be kept out of everything that is written.
+# Tags of the patient and of dates: collected to be kept out of everything that is written.
 PERSON_TAGS = {
     "names": (
         *(_NAME, 0x00101001, 0x00101005, 0x00101060, 0x00102297),
@@ -224,7 +224,7 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
         raise
     except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values
         raise UnusableImageError(
-            "unreadable", f"frames of {header.path.name} cannot be told apart ({type(error).__name__})", header.person
+            "unreadable", f"frames of {header.path.name} cannot be separated ({type(error).__name__})", header.person
         ) from None
 
 

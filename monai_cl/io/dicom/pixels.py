@@ -113,7 +113,7 @@ def pixel_state(stream: BinaryIO, tags: Tags) -> str:
     """State of the pixel data, by what is announced: ``"complete"``, ``"cut short"``, ``"other size"``, ``"none"``."""
     if not tags.integer(ROWS) or not tags.integer(COLUMNS):
         return "none"
-    if tags.syntax == DEFLATED:  # the whole data set is compressed: only decoding tells
+    if tags.syntax == DEFLATED:  # the whole data set is compressed: only decoding shows it
         return "complete"
     size = os.fstat(stream.fileno()).st_size
     stream.seek(tags.end)

@@ -58,14 +58,14 @@ def maps_by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path | Hi
     for path in paths:
         kind = named(Path(path))[1]
         if kind is None:
-            raise ValueError(f"{_told(path)} must end on a BIDS suffix of {tuple(KINDS)} or an hMRI name, such as _R1")
+            raise ValueError(f"{_shown(path)} must end on a BIDS suffix of {tuple(KINDS)} or an hMRI name, such as _R1")
         if kind in found:
-            raise ValueError(f"one file is needed for each kind of map, got {_told(found[kind])} and {_told(path)}")
+            raise ValueError(f"one file is needed for each kind of map, got {_shown(found[kind])} and {_shown(path)}")
         found[kind] = path if isinstance(path, HiddenPath) else Path(path)
     return found
 
 
-def _told(path: str | os.PathLike[str]) -> str:
+def _shown(path: str | os.PathLike[str]) -> str:
     return Path(shown(path)).name
 
 
