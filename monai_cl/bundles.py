@@ -205,7 +205,7 @@ def release() -> None:
 
 
 def plain_errors() -> None:
-    """Let a bundle that stops say why in its last lines: ``error: <message>``, after the usual traceback.
+    """Print ``error: <message>`` after the traceback when a bundle stops.
 
     MONAI wraps whatever an expression of a config raises, so that the last line of a traceback is its own ``Failed to
     evaluate ...``. Installs a ``sys.excepthook`` that looks behind those wrappers, and ends the run with a line and

@@ -76,7 +76,7 @@ def test_a_reader_needs_no_network(site: Path) -> None:
 def test_documented_commands_and_configs_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     verbs = set(get_command(app).commands)  # type: ignore[attr-defined]
-    used = re.findall(r"^\s*(?:\$ )?monai-cl ([a-z]\w*)", text, re.MULTILINE) + re.findall(r"`monai-cl ([a-z]\w*)", text)
+    used = re.findall(r"(?:^\s*|`)monai-cl ([a-z]\w*)", text, re.MULTILINE)
     assert {verb for verb in used if verb not in verbs} == set()
     own = {file.name for name in bundles.names() for file in (bundles.path(name) / "configs").glob("*")}
     configs = set(re.findall(r"(?:configs|\$C)/(\w+\.(?:yaml|json))", text))

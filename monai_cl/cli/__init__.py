@@ -58,7 +58,7 @@ app.add_typer(bundles, name="bundles")
 
 
 def main() -> None:
-    """Run the command line; what users can mend is told in one line, without a traceback."""
+    """Run the command line; errors that users can correct are one line, without a traceback."""
     listen()
     # threads that wait for each other sleep, for spinning makes busy cores crawl; it is read when torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -27,7 +27,7 @@ def plan(
     measured_seconds: Annotated[float, typer.Option(help="Time for each of three measurements, at most.")] = 60.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here, too.")] = None,
 ) -> None:
-    """Measure a few steps of a run or of a curve, and say what all of it takes and what holds it up; writes nothing."""
+    """Measure a few steps of a run or a curve, and report the cost of all of it and the bottleneck; writes nothing."""
     from monai_cl.evaluation.curve_plan import is_curve, plan_curve
 
     if len(arguments) == 1 and is_curve(arguments[0]):

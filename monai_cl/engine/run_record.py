@@ -124,7 +124,7 @@ class RunRecord:
 
 
 def read_run_record(folder: str | Path) -> dict[str, Any]:
-    """The record of a run; empty where there is none.
+    """Record of a run; empty if absent.
 
     Raises:
         ValueError: If the file is no record that this version can read.

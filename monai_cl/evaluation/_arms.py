@@ -224,15 +224,15 @@ class Arm(Keys):
 
     @property
     def from_scratch(self) -> bool:
-        """Tell whether there is no pretraining."""
+        """Return whether the arm has no pretraining."""
         return self.runs == ("",)
 
     @property
     def takes_time(self) -> bool:
-        """Tell whether it takes time that an arm from scratch does not: for pretraining, or for longer steps."""
+        """Return whether it takes more time than an arm from scratch, for pretraining or for longer steps."""
         return bool(self.overlays) or not self.from_scratch
 
     @property
     def is_shared(self) -> bool:
-        """Tell whether its networks are those of another arm, fine-tuned by the same steps of the same length."""
+        """Return whether its networks are those of another arm, fine-tuned by the same steps of the same length."""
         return self.pretraining is not None and bool(self.pretraining.of) and not self.overlays

@@ -40,7 +40,7 @@ class Choices:
         return next(trial.values for trial in self.trials(arm) if trial.chosen)
 
     def are_made(self, arm: str) -> bool:
-        """Tell whether the settings of an arm are known: chosen before, all its trials finished, or none asked for."""
+        """Return whether the settings of an arm are known: chosen before, all trials finished, or none asked for."""
         if not self.plan.trials or arm in self._known or self._kept(arm) is not None:
             return True
         return all(self.store.record(cell) is not None for cell in self._cells(arm))

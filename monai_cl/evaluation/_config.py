@@ -1,4 +1,4 @@
-"""The file that says which label-efficiency curve to measure: its keys, what each may hold, and what follows."""
+"""Settings of a label-efficiency curve: the keys of its file, their values, and what follows from them."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def _costly(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...
 
 
 def _named(place: Where) -> str:
-    """Words for a place in the file; numbers of entries say nothing."""
+    """Words for a place in the file, without numbers of entries."""
     parts = [part for part in place if isinstance(part, str)]
     if parts[:1] != ["arms"] or len(parts) < 2:
         return ".".join(parts)
@@ -303,7 +303,7 @@ def read_config(path: str | Path) -> CurveConfig:
 
 
 def is_curve(path: str | Path) -> bool:
-    """Tell whether a file says which curve to measure, rather than being the config of a step."""
+    """Return whether a file has the settings of a curve, rather than of a step."""
     try:
         content = load(Path(path), _WHAT)
     except (OSError, ValueError):

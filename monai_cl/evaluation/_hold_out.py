@@ -59,7 +59,7 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
 
 
 def _lists_the_same(path: Path, content: dict[str, Any]) -> bool:
-    """Tell whether an earlier start, perhaps of another version, wrote a list of the same volumes: it stays."""
+    """Return whether an earlier start, perhaps of another version, wrote a list of the same volumes."""
     there = read_json(path)
     return there is not None and _images(there) == _images(content)
 

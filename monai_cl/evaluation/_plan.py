@@ -120,7 +120,7 @@ class Plan:
         return self.tuned if cell.role == TRIAL and self.tuned is not None else self.evaluated
 
     def tunes_steps(self, arm: str) -> bool:
-        """Tell whether trials of a given arm have steps of their own."""
+        """Return whether trials of a given arm have steps of their own."""
         return any("finetune_epochs" in values for values in self.trials.get(arm, {}).values())
 
     def training(self, arm: str) -> Step:

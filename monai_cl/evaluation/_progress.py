@@ -116,7 +116,7 @@ class Lines:
         self._last = time.monotonic()
 
     def __call__(self) -> None:
-        """Say what is new."""
+        """Print new progress."""
         for name in [name for name in (*self._pool.done, *self._pool.failed) if name not in self._said]:
             self._said.add(name)
             state = f"failed: {first_line(self._pool.failed[name])}" if name in self._pool.failed else "done"
@@ -143,7 +143,7 @@ def left_in_words(seconds: float | None) -> str:
 
 
 def first_line(text: str) -> str:
-    """The first line of a text, empty where there is none."""
+    """First line of a text; empty for an empty text."""
     return text.splitlines()[0] if text else ""
 
 

@@ -37,7 +37,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Job:
-    """The steps of a cell, to be run wherever its folder can be reached; a cluster's executor may send it there.
+    """Steps of a cell, runnable on any machine that reaches its folder.
 
     Attributes:
         steps: Title and arguments of each process, one after another.
@@ -81,7 +81,7 @@ class Doing(Protocol):
         """Write the record of a cell, given its job and what that returned."""
 
     def finished(self, cell: Cell) -> bool:
-        """Tell whether nothing is left to do for a cell."""
+        """Return whether nothing is left to do for a cell."""
 
 
 class Pool:
@@ -126,7 +126,7 @@ class Pool:
         return [cell.folder for cell, *_ in self._jobs.values()]
 
     def run(self, *, stop: Callable[[], None] = lambda: None, watch: Callable[[], None] = lambda: None) -> None:
-        """Work until every cell is done, has failed, or is in the hands of another pool that this one need not await.
+        """Work until every cell is done, has failed, or belongs to another pool.
 
         Args:
             stop: Called when this process is interrupted, to end the jobs.
@@ -149,7 +149,7 @@ class Pool:
         watch()
 
     def settled(self) -> bool:
-        """Tell whether every cell is done or has failed."""
+        """Return whether every cell is done or has failed."""
         return len(self.done) + len(self.failed) == len(self.cells)
 
     def _turn(self) -> bool:
@@ -229,7 +229,7 @@ class Pool:
 
 
 def ranks() -> tuple[int, int]:
-    """Number of this process and how many there are, as ``torchrun`` or SLURM say.
+    """Rank of this process and number of processes, by ``torchrun`` or SLURM.
 
     Raises:
         ValueError: If what they say is no such numbers.

@@ -140,7 +140,7 @@ class Settings:
         return [each for each in found if not self._is_of_evaluation(each)], evaluated
 
     def is_tolerable(self, change: Change, record: Mapping[str, Any]) -> bool:
-        """Tell whether a difference is one of version: said, but no reason to do a run again.
+        """Return whether a difference is one of version, which is reported but repeats no run.
 
         Another version of the package may have had other configs in its bundles and other recipes.
 

@@ -79,7 +79,7 @@ class Store:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """An object in a JSON file; ``None`` where there is no file.
+    """Read an object from a JSON file; ``None`` if absent.
 
     Raises:
         ValueError: If the file holds something else.

@@ -1,4 +1,4 @@
-"""From the scores of all runs to estimates with intervals, leaving out, and saying, what cannot be paired."""
+"""Estimates with intervals from the scores of all runs; unpaired scores are left out with a note."""
 
 from __future__ import annotations
 

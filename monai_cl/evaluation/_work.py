@@ -112,7 +112,7 @@ class Work:
         return ("",) if cell.role in (PRETRAIN, TRIAL) else ("", *self.plan.config.evaluation.variants)
 
     def finished(self, cell: Cell) -> bool:
-        """Tell whether nothing is left to do for a cell."""
+        """Return whether nothing is left to do for a cell."""
         if self.store.record(cell) is None or cell.role == PRETRAIN:
             return self.store.record(cell) is not None
         return all(self.evaluated(cell, name) is not None for name in self.variants(cell))
@@ -133,7 +133,7 @@ class Work:
         return None
 
     def is_kept(self, cell: Cell) -> bool:
-        """Tell whether the fine-tuned network of a cell is there."""
+        """Return whether the fine-tuned network of a cell exists."""
         return (self.store.folder(cell) / MODEL).is_file()
 
     def steps(self, cell: Cell) -> Iterator[tuple[str, Step, dict[str, Any]]]:
@@ -202,7 +202,7 @@ class Work:
         return self.epochs(cell) if self.is_known(cell) else 0
 
     def is_known(self, cell: Cell) -> bool:
-        """Tell whether the steps and settings of a cell are known already."""
+        """Return whether the steps and settings of a cell are known already."""
         if cell.role == HANDED and not self._handed_file(cell.gets).is_file():
             return False
         return cell.role in (PRETRAIN, TRIAL) or self.choices.are_made(cell.base)

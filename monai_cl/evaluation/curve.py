@@ -1,4 +1,4 @@
-"""Measuring a label-efficiency curve: every run of it, resumable and in parallel, and what the runs say together."""
+"""Measurement of a label-efficiency curve: every run, resumable and in parallel, and their summary."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CurveResult:
 
 
 class CurveStoppedError(KeyboardInterrupt):
-    """A curve was stopped from outside; what there is has been written.
+    """Error of a curve that was stopped from outside; finished results have been written.
 
     Attributes:
         result: The curve of the seeds that were finished.
@@ -180,7 +180,7 @@ def _before(root: Path) -> float:
 
 
 def _describe(work: Work, console: Console, *, commands: bool = False) -> None:
-    """Say how many runs there are, and how many of them are finished; perhaps the commands of one of each kind."""
+    """Print the number of runs and of finished ones, on request with a command of each kind."""
     plan = work.plan
     finished = {cell.folder for cell in plan.cells if work.finished(cell)}
     table = Table(

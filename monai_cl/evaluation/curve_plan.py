@@ -64,7 +64,7 @@ class CurvePlan:
     step_seconds: Mapping[str, float]
 
     def table(self) -> Table:
-        """For a terminal."""
+        """Table for a terminal."""
         table = Table("arm", "what", "runs", "finished", "time left", title="curve plan", title_justify="left")
         for kind in self.kinds:
             table.add_row(kind.arm, kind.what, str(kind.runs), str(kind.finished), duration(kind.seconds))

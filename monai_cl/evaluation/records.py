@@ -118,7 +118,7 @@ class Interval:
     verdict: str = ""
 
     def contains(self, value: float) -> bool:
-        """Tell whether ``value`` lies inside; never, where the ends are undefined."""
+        """Return whether ``value`` lies inside; False for undefined ends."""
         return self.low <= value <= self.high
 
 

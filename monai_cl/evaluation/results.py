@@ -162,7 +162,7 @@ def _convergence(content: Mapping[str, Any]) -> Convergence:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it, which knows neither NaN (null) nor infinity (text)."""
+    """Value for JSON, which has neither NaN (null) nor infinity (text)."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -113,7 +113,7 @@ class Steps:
         assemble(self._claims(), known, self._findings)
 
     def _claims(self) -> list[Claim]:
-        """Pair files: by each ``dataset.json`` that lists images, by name where there is none above a file."""
+        """Pair files: by each ``dataset.json`` that lists images, else by name."""
         listing = {root: content for root, content in self._contents.items() if listed_sections(content)}
         claims = [
             claim

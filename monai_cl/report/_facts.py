@@ -27,7 +27,7 @@ def facts(found: Found, datalist: Path | None) -> list[Table]:
 
 
 def details(found: Found) -> list[Table]:
-    """Settings, versions, and what the bundles say of themselves."""
+    """Settings, versions, and the bundles' own descriptions."""
     runs = _runs(found)
     return [*_settings(runs), *_versions(runs), *(_bundle(bundle) for bundle in found.bundles)]
 

@@ -59,7 +59,7 @@ class Photo:
 
 @dataclass
 class Section:
-    """A heading of the page and what stands below it; one without content says why in ``said``."""
+    """Section of the page: a heading and its content, or in ``said`` the reason for having none."""
 
     name: str
     title: str
@@ -75,7 +75,7 @@ class Section:
 
     @property
     def empty(self) -> bool:
-        """Tell whether there is nothing but words of what is missing."""
+        """Return whether the section has nothing but the reason for being empty."""
         return not (self.points or self.photos or self.tables or self.pictures or self.viewers or self.folded)
 
 
@@ -148,7 +148,7 @@ def write_report(
 
 
 def _made(name: str, title: str, make: Callable[[], Iterable[Section]]) -> list[Section]:
-    """Sections; one that says why not where files hold other things than our commands write."""
+    """Sections, or the reason if files hold anything else than our commands write."""
     try:
         return list(make())
     except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -184,7 +184,7 @@ def _curves_of_labels(found: Found, datalist: Path | None) -> Iterator[Section]:
 
 
 def _load(folder: Path, datalist: Path | None) -> tuple[Curve, list[str]]:
-    """A curve, and why the datalist of the report does not tell its patients where it is needed and does not."""
+    """Load a curve, with the reason if the datalist of the report lacks its patients."""
     try:
         return load_curve(folder, datalist=datalist), []
     except ValueError as error:
@@ -353,7 +353,7 @@ def _render(title: str, sections: Sequence[Section], date: str) -> str:
 
 
 def _leads(sections: Sequence[Section]) -> list[str]:
-    """Sentences that the report opens with, each with its curve where there are several."""
+    """Opening sentences of the report, each with the name of its curve if several exist."""
     told = [(section.title, section.lead) for section in sections if section.lead]
     return [f"{title}: {lead}" if len(told) > 1 else lead for title, lead in told]
 

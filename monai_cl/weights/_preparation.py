@@ -21,7 +21,7 @@ _TOLERANCE = 0.1  # of an edge of a voxel
 
 @dataclass(frozen=True)
 class Preparation:
-    """Preparation of images that a network was pretrained with; ``None`` for what its makers do not say.
+    """Preparation of images that a network was pretrained with; ``None`` for unstated parts.
 
     Attributes:
         axcodes: Orientation of the axes, such as ``"RAS"``.

@@ -50,7 +50,7 @@ def read_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, 
 
 
 def is_safetensors(path: Path) -> bool:
-    """Tell a file of safetensors by its beginning: the length of a header, and the header."""
+    """Return whether a file begins as safetensors: the length of a header, and the header."""
     head = _head(path, 9)
     return len(head) == 9 and head[8:] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
 

@@ -1,4 +1,4 @@
-"""From a checkpoint into a network, with a receipt of what arrived."""
+"""Transfer of a checkpoint into a network, with a receipt of the tensors that arrived."""
 
 import logging
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def transfer(
     recipe_options: Mapping[str, Any] | None = None,
     contract: str = "warn",
 ) -> Receipt:
-    r"""Load what fits of a checkpoint into ``network`` and say what did.
+    r"""Load the matching tensors of a checkpoint into ``network`` and return a receipt.
 
     Containers (``{"state_dict": ...}``) are opened and prefixes such as ``module.`` removed. Of several networks in one
     file (``state_dict`` and ``ema_state_dict``, student and teacher) the one that was trained is taken, not its
@@ -216,7 +216,7 @@ def _contract(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _expected(translation: KeyMap | None, content: Mapping[str, Any], written: Mapping[str, Any]) -> Preparation | None:
-    """Preparation that a checkpoint expects: as its contract, its own plan or its makers say."""
+    """Preparation that a checkpoint expects, by its contract, its own plan or its makers."""
     if translation is not None:
         return nnunet.planned(content) or translation.preparation
     if "recipe" not in written:

@@ -1,4 +1,4 @@
-"""Published weights that are known: told by the names in a file, or named by the user."""
+"""Published weights, recognised by the names in a file or named by the user."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path

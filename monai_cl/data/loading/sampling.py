@@ -165,13 +165,13 @@ class ViewDataset(Dataset[dict[str, Any]]):
         return str(stored(item).get("case", item)) if stored is not None else str(item)
 
     def _read(self, item: int) -> dict[str, Any]:
-        """The item; a volume that is on disk stays there if the transform reads the boxes it needs."""
+        """Read an item; a stored volume stays on disk if the transform reads boxes of it."""
         stored = getattr(self.data, "stored", None) if takes_stored(self.transform) else None
         return dict(self.data[item] if stored is None else stored(item))
 
 
 class ViewLoader(DataLoader[dict[str, Any]]):
-    """Loader that counts the volumes that could not be read, and stops when there are too many.
+    """Loader that counts unreadable volumes and stops above the limit.
 
     It gives the batch in which the limit is passed, so that a handler may save the run (see
     :class:`monai_cl.engine.GracefulStop`), and raises ``TooManyFaultsError`` in the place of the next one.

@@ -29,7 +29,7 @@ _PAIRS = 0x9A125  # sets the draws of pairs apart from those of the views
 
 
 class NoMatchError(ValueError):
-    """No place of a volume was found in another patient."""
+    """Error of a volume without a match in another patient."""
 
 
 class AnatomicalPairs(ViewDataset):

@@ -63,7 +63,7 @@ class BodyBoxes:
 
 
 def inside(places: Tensor, shape: Sequence[int]) -> Tensor:
-    """Tell of each place (P, n) whether it lies in a volume of this size."""
+    """Return which places (P, n) lie in a volume of this size."""
     return ((places >= -0.5) & (places <= torch.tensor(list(shape)) - 0.5)).all(1)
 
 

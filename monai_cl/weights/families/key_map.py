@@ -64,7 +64,7 @@ class KeyMap:
     remedy: str = ""
 
     def fits(self, network: Collection[str]) -> bool:
-        """Tell whether a network with tensors of these names is one that the key map leads to."""
+        """Return whether the key map leads to a network with tensors of these names."""
         return all(any(name.startswith(mark) for name in network) for mark in self.marks)
 
     def apply(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -105,7 +105,7 @@ class KeyMap:
     def recognises(
         self, state: Mapping[str, Tensor], *, entry: str | None = None, entries: Collection[str] = ()
     ) -> bool:
-        """Tell whether all names in a checkpoint, and the sizes that matter, are those of this source.
+        """Return whether all names in a checkpoint, and the sizes that matter, are those of this source.
 
         Args:
             state: The tensors.

@@ -79,7 +79,7 @@ NNUNET_RESENC = _residual(
 
 
 def plain_rules(names: Iterable[str]) -> Rules:
-    """Rules from nnU-Net's plain U-Net to ``DynUNet``, for the number of stages that the names tell.
+    """Rules from nnU-Net's plain U-Net to ``DynUNet``, for the number of stages in the names.
 
     A bias before a normalisation cancels in it; ``DynUNet`` has none, and it is left out.
     """
@@ -153,7 +153,7 @@ def dynunet_shape(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def planned(content: Mapping[str, Any]) -> Preparation | None:
-    """Preparation that the plan in a file of nnssl states; ``None`` where there is none."""
+    """Preparation by the plan in a file of nnssl; ``None`` without a plan."""
     plan = content.get("nnssl_adaptation_plan")
     inner = plan.get("pretrain_plan") if isinstance(plan, Mapping) else None
     listed = inner.get("configurations") if isinstance(inner, Mapping) else None
