@@ -181,7 +181,7 @@ def test_a_single_partition_costs_nothing_says_so_and_has_no_gradient() -> None:
     z = rows(6)
     loss = PartitionContrastiveLoss("gd-")
     zero, image, view = torch.zeros(6), torch.arange(6) // 2, torch.arange(6) % 2
-    with pytest.warns(UserWarning, match="no anchor of this batch has a positive"):
+    with pytest.warns(UserWarning, match="no anchor of this batch has both a positive and a negative"):
         value = loss(z, zero, image, image, view)
     value.backward()
     assert value.item() == 0.0
