@@ -230,7 +230,18 @@ def test_anything_else_is_hidden(name: str) -> None:
 
 
 def test_the_three_bundles_name_masks_alike() -> None:
-    keys = ("images", "masks", "datalist", "sections", "hide_names")
+    keys = (
+        "images",
+        "masks",
+        "writer",
+        "format",
+        "classes",
+        "codes",
+        "segmentation",
+        "datalist",
+        "sections",
+        "hide_names",
+    )
     from monai.bundle import ConfigParser
 
     configs = [ConfigParser.load_config_file(bundles.path(name) / "configs/inference.yaml") for name in bundles.names()]

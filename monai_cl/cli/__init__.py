@@ -9,7 +9,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from monai_cl._endings import code_after, in_words, listen
-from monai_cl.cli import handing, runs, shelves, studies
+from monai_cl.cli import handing, pacs, runs, shelves, studies
 from monai_cl.cli._console import console
 
 __all__ = ["app", "console", "main"]
@@ -47,6 +47,8 @@ app.command()(runs.card)
 app.command(context_settings={"ignore_unknown_options": True})(handing.export)
 app.command(context_settings={"ignore_unknown_options": True})(handing.embed)
 app.command()(handing.nnunet)
+app.command()(pacs.pull)
+app.command()(pacs.push)
 recipes = typer.Typer(help="Ready-made chains that prepare volumes.", invoke_without_command=True)
 recipes.callback()(shelves.recipes)
 recipes.command()(shelves.preview)

@@ -20,6 +20,7 @@ from monai_cl.intake._middle_slice import Look, look_at
 from monai_cl.intake._naming import HideNames, ScanNames
 from monai_cl.intake._slice_store import SliceStore
 from monai_cl.intake._walk import walk
+from monai_cl.intake.bids import bids_claims, with_sessions
 from monai_cl.intake.decathlon import (
     Claim,
     declared_claims,
@@ -127,7 +128,8 @@ class Steps:
                 self._leave_out(path, "not named in dataset.json", "add it there, or remove that file to pair by name")
             else:
                 by_name.append(path)
-        paired = layout_claims(by_name, self._findings)
+        of_bids, others = bids_claims(by_name, self._files.grids, self._folder, self._findings)
+        paired = with_sessions(of_bids + layout_claims(others, self._findings))
         return claims + without_masks(paired, self._files.grids, self._folder, self._findings, workers=self._workers)
 
     def look(self) -> None:

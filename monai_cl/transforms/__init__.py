@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         RandCropByClassesDict as RandCropByClassesDict,
         usual_augmentation as usual_augmentation,
     )
+    from monai_cl.transforms.bids_masks import BidsMasks as BidsMasks
     from monai_cl.transforms.block_replace import (
         BlockReplace as BlockReplace,
         BlockReplaceD as BlockReplaceD,
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
         WeightedRatesDict as WeightedRatesDict,
     )
     from monai_cl.transforms.mask_files import MaskFiles as MaskFiles
+    from monai_cl.transforms.mask_writers import (
+        DicomSegMasks as DicomSegMasks,
+        MaskWriter as MaskWriter,
+        NiftiMasks as NiftiMasks,
+        mask_writer as mask_writer,
+    )
     from monai_cl.transforms.mr_artefacts import MRArtefacts as MRArtefacts
     from monai_cl.transforms.mr_contrast import (
         RandMRContrast as RandMRContrast,

@@ -13,16 +13,9 @@ from monai.transforms import LoadImage, MapTransform, Transform
 from monai.utils import SpaceKeys, TransformBackends
 from numpy.typing import NDArray
 
-from monai_cl.io.dicom import (
-    SliceHeader,
-    check_pixels,
-    check_single_image,
-    is_dicom,
-    is_one_stack,
-    read_slice_headers,
-    stack,
-)
+from monai_cl.io.dicom import SliceHeader, check_pixels, is_dicom, is_one_stack, stack
 from monai_cl.io.dicom.decoding import decode
+from monai_cl.io.dicom.series import slices_below, slices_of
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.itk import read_itk
 from monai_cl.io.lattice import check_same_lattice
@@ -34,7 +27,6 @@ from monai_cl.transforms._labels import whole_labels
 
 # Everything else a header holds stays out of the image: NIfTI text fields can name a patient as DICOM tags do.
 _KEPT_META = ("filename_or_obj", "affine", "original_affine", "spatial_shape", "space", "original_channel_dim")
-_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -117,9 +109,9 @@ class LoadVolume(Transform):
         if not source.is_file() and not source.is_dir():  # opening a pipe would wait for ever
             raise ValueError(f"cannot read {source}: a pipe, a socket or a device; give a regular file")
         if source.is_dir():
-            return _load_series(_slices_below(source), source)
+            return _load_series(slices_below(source), source)
         if is_dicom(source):
-            return _load_series(_slices_of(source), source)
+            return _load_series(slices_of(source), source)
         return _load_itk(source) if is_itk(source) else self._load_other(source)
 
     def _load_list(self, paths: list[Path]) -> torch.Tensor:
@@ -132,7 +124,7 @@ class LoadVolume(Transform):
                 raise FileNotFoundError(f"no such file: {path}")
             if not is_dicom(path):
                 raise ValueError(f"a list must hold DICOM files of one series, but {path} is not DICOM; load it alone")
-        return _load_series([header for path in paths for header in _slices_of(path)], None)
+        return _load_series([header for path in paths for header in slices_of(path)], None)
 
     def _load_other(self, path: Path) -> torch.Tensor:
         """Read with MONAI; whatever its readers raise becomes one error that names the file."""
@@ -245,40 +237,6 @@ def _explain(error: Exception) -> str:
     return (
         f"{type(error).__name__}: {text[0] if text else 'no message'}; the file may be damaged, cut short or no image"
     )
-
-
-def _slices_of(path: Path) -> list[SliceHeader]:
-    """Headers of a file that must hold pictures: one, or one a frame."""
-    headers = _read(path)
-    try:
-        check_single_image(headers[0])
-    except ValueError as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
-    return headers
-
-
-def _read(path: Path) -> list[SliceHeader]:
-    try:
-        return read_slice_headers(path)
-    except ValueError as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
-
-
-def _slices_below(folder: Path) -> list[SliceHeader]:
-    """Headers of the images in a directory; DICOM objects without a picture (an index, a report) are passed over."""
-    headers = []
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
-        if is_dicom(path):
-            found = _read(path)
-            if found[0].rows and found[0].columns:
-                headers += _slices_of(path)
-        elif path.suffix.lower() in _DICOM_SUFFIXES:
-            raise ValueError(
-                f"cannot read {path}: named as DICOM but without a DICOM header; remove it or copy it again"
-            )
-    if not headers:
-        raise ValueError(f"expected a directory with one DICOM image series, but {folder} holds no DICOM image")
-    return headers
 
 
 def _load_series(headers: list[SliceHeader], source: Path | None) -> torch.Tensor:

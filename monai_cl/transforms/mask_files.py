@@ -2,16 +2,24 @@
 
 import os
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai.data import FolderLayoutBase
 
 from monai_cl.privacy.hidden_paths import shown
 from monai_cl.privacy.mask_record import REGISTER, Note, hash_of, note_mask, read_notes, scans_of
 
+if TYPE_CHECKING:
+    from monai_cl.transforms.mask_writers import MaskWriter
+
 __all__ = ["REGISTER", "MaskFiles", "scans_of"]
+
+_UNKNOWN = (
+    "a mask must be of one of the items that were looked for, this one is not; "
+    "keep `filename_or_obj` in the metadata of the volumes"
+)
 
 
 class MaskFiles(FolderLayoutBase):
@@ -26,6 +34,7 @@ class MaskFiles(FolderLayoutBase):
         postfix: End of each name.
         extension: Suffix of each name.
         hide_names: Whether the places hide names, so that it must be noted which mask is whose.
+        writer: Form of the masks, which gives place, end and suffix of each name.
 
     Raises:
         ValueError: If masks of two scans would be one file, or one would lie outside of ``output_dir``.
@@ -39,25 +48,32 @@ class MaskFiles(FolderLayoutBase):
         postfix: str = "seg",
         extension: str = ".nii.gz",
         hide_names: bool = True,
+        writer: "MaskWriter | None" = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.postfix, self.extension = postfix, extension
+        if writer is not None:
+            self.postfix, self.extension = writer.postfix, writer.extension
+        self._place_of: Callable[[str], str] = str if writer is None else writer.place
         self._note = hide_names
         self._noted: dict[str, Note] | None = None
         self._places: dict[str, str] = {}
         self._written: list[Note] = []  # the mask that is being written, with the bytes noted of it before, if any
         weakref.finalize(self, _note_bytes, self._written)  # also when the interpreter ends
         taken: dict[str, Mapping[str, Any]] = {}
-        for item in data:
+        self.items = list(data)
+        self._scans: dict[str, Any] = {}
+        for item in self.items:
             self._take(item, taken)
 
     def _take(self, item: Mapping[str, Any], taken: dict[str, Mapping[str, Any]]) -> None:
         """Give an item its place, unless another has it: a mask must never take that of another scan's."""
-        place, name = os.path.normpath(str(item["place"])), _told(item)
+        place, name = os.path.normpath(self._place_of(str(item["place"]))), _told(item)
         if os.path.isabs(place) or place.split(os.sep)[0] == os.pardir:
             raise ValueError(f"masks must lie below {self.output_dir}, that of {name} would not; give it another place")
         image = item["image"]
         for file in map(_real, image if isinstance(image, list) else [image]):
+            self._scans[file] = image
             if self._places.setdefault(file, place) != place:
                 raise ValueError(
                     f"a scan must have one mask, got a file that is part of two items, {place} and "
@@ -69,6 +85,28 @@ class MaskFiles(FolderLayoutBase):
                 f"{place}_{self.postfix}{self.extension}; give one of the files another name, or leave hide_names on"
             )
 
+    def scan(self, subject: str | os.PathLike[str]) -> Any:
+        """The files of a scan, one or a list, by the one that the metadata of its volume name.
+
+        Raises:
+            ValueError: If it is none of the items.
+        """
+        scan = self._scans.get(_real(subject))
+        if scan is None:
+            raise ValueError(_UNKNOWN)
+        return scan
+
+    def place(self, subject: str | os.PathLike[str]) -> str:
+        """The place of the mask of a scan, which names it in messages.
+
+        Raises:
+            ValueError: If it is none of the items.
+        """
+        place = self._places.get(_real(subject))
+        if place is None:
+            raise ValueError(_UNKNOWN)
+        return place
+
     def filename(self, subject: str | os.PathLike[str], idx: Any = None, **_: Any) -> str:
         """The file for the mask of a scan; its folder is made.
 
@@ -79,12 +117,7 @@ class MaskFiles(FolderLayoutBase):
         Raises:
             ValueError: If it is none of the items.
         """
-        place = self._places.get(_real(subject))
-        if place is None:
-            raise ValueError(
-                "a mask must be of one of the items that were looked for, this one is not; "
-                "keep `filename_or_obj` in the metadata of the volumes"
-            )
+        place = self.place(subject)
         number = "" if idx is None else f"_{idx}"
         path = self.output_dir / f"{place}_{self.postfix}{number}{self.extension}"
         path.parent.mkdir(parents=True, exist_ok=True)

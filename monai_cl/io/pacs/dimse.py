@@ -1,0 +1,95 @@
+"""Storing by C-STORE, for a PACS without DICOMweb."""
+
+import os
+import ssl
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from monai_cl.io.pacs.errors import INSTALL, PacsError, patiently
+from monai_cl.io.pacs.push import reason_of
+from monai_cl.io.pacs.web import AUTHORITY
+
+_SCHEMES = ("dimse", "dimses")
+
+
+@dataclass(frozen=True)
+class DimseStore:
+    """A PACS that takes objects by C-STORE.
+
+    It cannot be asked for what it has: an object that is there already is sent again, which servers take for the same.
+
+    Args:
+        url: ``dimse://AE_TITLE@HOST:PORT``, or ``dimses://...`` for TLS, whose certificate is checked.
+        title: Our own AE title, which many servers must know.
+        timeout: Seconds to wait for an answer.
+        retries: Further attempts where it is away.
+    """
+
+    url: str
+    title: str = "MONAI_CL"
+    timeout: float = 30.0
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        whole = parts.scheme in _SCHEMES and parts.username and parts.hostname and parts.port
+        if not whole or parts.password or len(str(parts.username)) > 16:
+            raise ValueError("the address of a C-STORE server must be as dimse://AE_TITLE@HOST:PORT")
+        if not 1 <= len(self.title) <= 16:
+            raise ValueError(f"an AE title must have 1 to 16 characters, got {len(self.title)}")
+
+    @property
+    def name(self) -> str:
+        """Host and port, for messages."""
+        parts = urlsplit(self.url)
+        return f"{parts.hostname}:{parts.port}"
+
+    def has(self, dataset: Any) -> None:
+        """Tell nothing: it cannot be asked."""
+
+    def lacks(self, dataset: Any) -> int:
+        """Tell nothing: it cannot be asked."""
+        return 0
+
+    def put(self, dataset: Any) -> str:
+        """Store an object; gives the reason why not."""
+        return patiently(lambda: self._put(dataset), server=self.name, retries=self.retries, timeout=self.timeout)
+
+    def _put(self, dataset: Any) -> str:
+        try:
+            from pynetdicom import AE
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(INSTALL) from None
+        parts = urlsplit(self.url)
+        entity = AE(ae_title=self.title)
+        entity.connection_timeout = entity.acse_timeout = self.timeout
+        entity.dimse_timeout = entity.network_timeout = self.timeout
+        syntax = dataset.file_meta.TransferSyntaxUID
+        entity.add_requested_context(dataset.SOPClassUID, syntax)
+        secure = (_context(), str(parts.hostname)) if parts.scheme == "dimses" else None
+        link = entity.associate(parts.hostname, parts.port, ae_title=parts.username, tls_args=secure)
+        try:
+            if link.is_rejected:
+                raise PacsError(
+                    f"{self.name} refuses the connection: does it know our AE title {self.title} (--title), and is "
+                    f"{parts.username} its own?",
+                    stops=True,
+                )
+            if not link.is_established:
+                if link.acceptor.primitive is not None and not link.accepted_contexts:
+                    return f"{self.name} does not store this kind of object in this encoding"
+                raise ConnectionError
+            status = link.send_c_store(dataset)
+        finally:
+            if link.is_established:
+                link.release()
+        if not status:
+            raise TimeoutError
+        code = int(status.Status)
+        return "" if code == 0 or code & 0xF000 == 0xB000 else reason_of(code, self.name)
+
+
+def _context() -> ssl.SSLContext:
+    """TLS with the certificate and the host name checked."""
+    return ssl.create_default_context(cafile=os.environ.get(AUTHORITY) or None)

@@ -1,0 +1,216 @@
+"""DICOM objects to a server, each whole or not at all: by STOW, or by C-STORE.
+
+What the server has already is not sent again, so that the same call goes on where it ended.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from monai_cl.io.dicom.headers import is_dicom
+from monai_cl.io.pacs.errors import PacsError
+from monai_cl.io.pacs.web import WebServer
+from monai_cl.io.threads import without_warnings
+
+# PS3.18 table I.2-2, PS3.4 annex B
+_REASONS = {
+    0x0110: "it cannot process it",
+    0x0117: "it takes its identifiers for invalid",
+    0x0122: "it does not store this kind of object",
+    0x0124: "it gives no right to store",
+    0x0212: "it takes no more of it",
+    0xA700: "it is out of space",
+    0xA900: "it takes the object for damaged",
+    0xC000: "it cannot understand it",
+}
+
+
+class Refused(NamedTuple):
+    """A file that was not stored, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass
+class Pushed:
+    """Counts of a push.
+
+    Args:
+        stored: Files that the server has taken.
+        there: Files that it had already.
+        twice: Files that hold an object of another file.
+    """
+
+    stored: int = 0
+    there: int = 0
+    twice: int = 0
+    refused: list[Refused] = field(default_factory=list)
+    stopped: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether the server has all."""
+        return not self.refused and not self.stopped
+
+    def told(self) -> str:
+        """The counts in a line."""
+        parts = [f"{self.stored} stored"]
+        parts += [f"{self.there} there before"] if self.there else []
+        parts += [f"{self.twice} given twice"] if self.twice else []
+        parts += [f"{len(self.refused)} not stored"] if self.refused else []
+        return ", ".join(parts)
+
+
+class Store(Protocol):
+    """A server that takes objects."""
+
+    def has(self, dataset: Any) -> bool | None:
+        """Tell whether it has an object; ``None`` where it cannot be asked."""
+
+    def lacks(self, dataset: Any) -> int:
+        """Count instances that an object refers to and the server does not have."""
+
+    def put(self, dataset: Any) -> str:
+        """Store an object; gives the reason why not."""
+
+
+class WebStore:
+    """Storing by STOW, with a look at what is there by QIDO.
+
+    Args:
+        server: The server.
+    """
+
+    def __init__(self, server: WebServer) -> None:
+        self.server = server
+        self._listed: dict[tuple[str, str], set[str]] = {}
+
+    def has(self, dataset: Any) -> bool:
+        """Tell whether it has an object."""
+        found = self.server.instances(str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
+        return str(dataset.SOPInstanceUID) in found
+
+    def lacks(self, dataset: Any) -> int:
+        """Count instances that an object refers to and the server does not have."""
+        lacking, study = 0, str(dataset.StudyInstanceUID)
+        for series in dataset.get("ReferencedSeriesSequence") or ():
+            place = (study, str(series.SeriesInstanceUID))
+            if place not in self._listed:
+                self._listed[place] = set(self.server.instances(*place))
+            wanted = {str(item.ReferencedSOPInstanceUID) for item in series.get("ReferencedInstanceSequence") or ()}
+            lacking += len(wanted - self._listed[place])
+        return lacking
+
+    def put(self, dataset: Any) -> str:
+        """Store an object; gives the reason why not."""
+        with without_warnings(log="pydicom"):
+            answer = self.server.store(dataset)
+        failed = answer.get("FailedSOPSequence")
+        return reason_of(int(failed[0].get("FailureReason", 0)), self.server.name) if failed else ""
+
+
+def reason_of(status: int, server: str) -> str:
+    """Words for a status with which a server refuses an object."""
+    known = _REASONS.get(status) or _REASONS.get(status & 0xFF00) or _REASONS.get(status & 0xF000)
+    return f"{server} refuses the object: {known or 'no reason that is known'} ({status:04X}H)"
+
+
+def push(
+    store: Store,
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    incomplete: bool = False,
+    progress: Callable[[Pushed], None] = lambda _: None,
+) -> Pushed:
+    """Store DICOM files, each object once; what is there already is counted and not sent again.
+
+    Args:
+        store: The server.
+        files: Files, or folders with files.
+        incomplete: Whether to store an object that refers to instances the server does not have.
+        progress: Called with the counts after each file.
+
+    Raises:
+        FileNotFoundError: If a file or folder is absent.
+        ValueError: If there is no DICOM file.
+    """
+    found, seen = Pushed(), set()
+    for path in _dicom_files(files):
+        try:
+            dataset = _read(path)
+            instance = str(dataset.SOPInstanceUID)
+            if instance in seen:
+                found.twice += 1
+                continue
+            seen.add(instance)
+            _push_one(store, path, dataset, found, incomplete=incomplete)
+        except PacsError as error:
+            if error.stops:
+                found.stopped = str(error)
+                return found
+            found.refused.append(Refused(path, str(error)))
+        except ValueError as error:
+            found.refused.append(Refused(path, str(error)))
+        progress(found)
+    return found
+
+
+def _push_one(store: Store, path: Path, dataset: Any, found: Pushed, *, incomplete: bool) -> None:
+    if store.has(dataset):
+        found.there += 1
+        return
+    lacking = 0 if incomplete else store.lacks(dataset)
+    if lacking:
+        reason = (
+            f"its series has changed: it refers to {lacking} instances that the server does not have; pull the series "
+            "and make the mask again, or give --incomplete"
+        )
+        found.refused.append(Refused(path, reason))
+        return
+    reason = store.put(dataset)
+    if reason:
+        found.refused.append(Refused(path, reason))
+    else:
+        found.stored += 1
+
+
+def _read(path: Path) -> Any:
+    """A file whose pixels are all there and that says what it is."""
+    from pydicom import dcmread
+
+    try:
+        with without_warnings(log="pydicom"):
+            dataset = dcmread(path)
+            needed = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+            if not all(dataset.get(keyword) for keyword in needed):
+                raise ValueError("no identifiers")
+            len(dataset.get("PixelData") or b"")
+    except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values
+        raise ValueError(f"no whole DICOM file ({type(error).__name__})") from None
+    if not _is_whole(dataset):
+        raise ValueError("the pixels are cut short; make or copy the file again")
+    return dataset
+
+
+def _is_whole(dataset: Any) -> bool:
+    if "PixelData" not in dataset or dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return True
+    bits = (
+        int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) * int(dataset.get("SamplesPerPixel", 1))
+    )
+    return len(dataset.PixelData) * 8 >= bits * int(dataset.get("NumberOfFrames") or 1)
+
+
+def _dicom_files(given: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    found: list[Path] = []
+    for source in map(Path, given):
+        if not source.exists():
+            raise FileNotFoundError(f"no file or folder at {source}")
+        inside = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+        found += [path for path in inside if not path.name.startswith(".") and is_dicom(path)]
+    if not found:
+        raise ValueError(f"no DICOM file in {', '.join(map(str, given))}; write masks with --format dicom_seg")
+    return found
