@@ -37,7 +37,7 @@ _SEARCH = (
     Path(__file__).parent / "_share" / "bundles",  # in the wheel
     Path(__file__).parent.parent / "bundles",  # in a checkout
 )
-_COPIED = ("configs", "docs", "LICENSE")
+_COPIED = ("configs", "docs", "models/shipped", "LICENSE")
 _claims: list[Path | None] = []
 # what MONAI raises around an error of a config expression, a component, a transform
 _WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")
@@ -64,7 +64,7 @@ def path(name: str) -> Path:
 
 
 def copy(name: str, destination: str | Path) -> Path:
-    """Copy a bundle (configs, docs, LICENSE) to a folder of your own; all of it or nothing.
+    """Copy a bundle (configs, docs, shipped weights, LICENSE) to a folder of your own; all of it or nothing.
 
     Args:
         name: Name of a bundle that comes with the package.
@@ -246,7 +246,7 @@ def _folder() -> Path:
 def _copy_part(source: Path, target: Path) -> None:
     """Copy a file, or a folder without what is hidden; stops at the first error, which ``shutil.copytree`` does not."""
     if source.is_dir():
-        target.mkdir()
+        target.mkdir(parents=True)
         for path in sorted(source.iterdir()):
             if path.name != "__pycache__" and not path.name.startswith("."):
                 _copy_part(path, target / path.name)

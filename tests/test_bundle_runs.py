@@ -433,7 +433,11 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "batch": ("pretrain", {"batch_size": 7}, r"must be between 1 and the number of (volumes|patients) \(6\), got 7"),
     "flat crop": ("pretrain", {"crop_size": [8, 8]}, r"grid, crop_size .*must have the same 1 to 3 axes, got"),
     "precision": ("pretrain", {"precision": "fp16"}, r"on a CPU must be 'fp32', 'bf16' or 'auto', got 'fp16'"),
-    "no pretraining": ("train", {}, r"no file of weights at .*pretrained\.pt; run the step that writes it first, or "),
+    "no pretraining": (
+        "train",
+        {"pretrained": "models/pretrained.pt"},
+        r"no file of weights at .*pretrained\.pt; run the step that writes it first, or ",
+    ),
     "labels": ("train", {"labels": 9, "pretrained": "none"}, r"between 1 and 4 \(4 items of 4 subjects\), got 9"),
     "too few channels": (
         "train",

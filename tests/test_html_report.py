@@ -86,10 +86,10 @@ def bundle(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = {"datalist": study / "datalist.json", "dataset_dir": study, "recipe": "small_mr"}
     for name, step in (("pretrain", "pretrain"), ("train", "train"), ("train_scratch", "train")):
         folder = root / "runs" / name
-        receipt = weights.transfer(network, root / "models/pretrained.pt") if name == "train" else None
-        record = RunRecord(
-            folder, step, settings=settings, seed=0, receipt=lambda given=receipt: given, volumes=[1, 2], **data
-        )
+        if name == "train":
+            weights.start_from(network, root / "models/pretrained.pt")
+        given = network if name == "train" else None
+        record = RunRecord(folder, step, settings=settings, seed=0, network=given, volumes=[1, 2], **data)
         evaluate(folder, record)
         (folder / "history.csv").write_text("step,loss,learning_rate\n10,1.0,0.1\n20,0.5,0.05\n")
     pretrain = root / "runs/pretrain"

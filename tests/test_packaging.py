@@ -32,11 +32,12 @@ def test_the_wheel_carries_every_recipe_with_its_picture(wheel: set[str]) -> Non
     assert {f"monai_cl/_share/{path}" for path in wanted} <= wheel
 
 
-def test_the_wheel_carries_every_bundle_but_no_weights_or_runs(wheel: set[str]) -> None:
-    wanted = tracked("bundles", "*/configs/*", "*/docs/*", "*/docs/records/*", "*/LICENSE")
+def test_the_wheel_carries_every_bundle_with_its_shipped_weights_but_no_others_or_runs(wheel: set[str]) -> None:
+    wanted = tracked("bundles", "*/configs/*", "*/docs/*", "*/docs/records/*", "*/models/shipped/*", "*/LICENSE")
     assert wanted
     assert {f"monai_cl/_share/{path}" for path in wanted} <= wheel
-    assert not [name for name in wheel if "/models/" in name or "/runs/" in name or name.endswith(".pt")]
+    unwanted = [name for name in wheel if "/models/" in name or "/runs/" in name or name.endswith(".pt")]
+    assert not [name for name in unwanted if "/models/shipped/" not in name]
 
 
 def test_the_wheel_is_typed_and_licensed(wheel: set[str]) -> None:

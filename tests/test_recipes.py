@@ -35,6 +35,7 @@ def head_phantom(seed=0):
 PHANTOMS = {
     "ct_abdomen": lambda: abdomen_ct_phantom(0, shape=(48, 40, 24), spacing=(8.0, 8.0, 10.0)),
     "ct_chest": lambda: chest_ct_phantom(0, shape=(48, 40, 24), spacing=(8.0, 8.0, 10.0)),
+    "ct_whole": lambda: abdomen_ct_phantom(1, shape=(48, 40, 24), spacing=(8.0, 8.0, 10.0)),
     "body_mr": lambda: cardiac_mr_phantom(1, shape=(48, 48, 24), spacing=(7.0, 7.0, 10.0)),
     "small_mr": lambda: cardiac_mr_phantom(0, shape=(48, 48, 8), spacing=(3.5, 3.5, 10.0)),
     "cardiac_mr": lambda: cardiac_mr_phantom(0, shape=(48, 48, 8), spacing=(3.5, 3.5, 10.0)),
@@ -276,6 +277,15 @@ def test_chest_keeps_lung_and_soft_tissue_and_the_spacing_of_routine_scans(tmp_p
     values[5, 6] = -250
     image = recipes.load("ct_chest", spacing=None)(write_image(tmp_path / "a.nii.gz", values))["image"]
     assert image.unique().tolist() == pytest.approx([0, 0.1, 0.5, 0.7, 1])
+
+
+def test_whole_ct_is_as_ct_fm_was_trained(tmp_path):
+    values = np.zeros((4, 6, 8), dtype=np.float32)
+    values[0, 0, 0], values[-1, -1, -1], values[1, 1, 1] = -2000, 3000, 512
+    image = recipes.load("ct_whole", spacing=None)(write_image(tmp_path / "a.nii.gz", values))["image"]
+    assert image.shape == (1, 8, 6, 4)  # head-foot, front-back, right-left
+    assert image.unique().tolist() == pytest.approx([0, 1 / 3, 0.5, 1])
+    assert nibabel.aff2axcodes(image.affine.numpy()) == ("S", "P", "L")
 
 
 @pytest.mark.parametrize("name", ["ct_chest", "body_mr"])

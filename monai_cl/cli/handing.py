@@ -14,12 +14,22 @@ def export(
     arguments: Annotated[list[str], _CONFIGS],
     weights: Annotated[Path, typer.Option(help="File of weights that fits the network of the configuration.")],
     out: Annotated[Path, typer.Option(help="File to write: .safetensors, .pth for nnU-Net, .onnx or .pt2 (encoder).")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run on random anatomies, to ship in a bundle's models/shipped.")
+    ] = None,
 ) -> None:
-    """Write a network for other programs: safetensors, nnU-Net's fine-tuning, or its encoder as a program."""
+    """Write a network for other programs: safetensors, nnU-Net's fine-tuning, or its encoder as a program.
+
+    With --run, and the configs and overrides of that run, write weights that come with a bundle.
+    """
     from monai_cl.engine.exporting import export_run
+    from monai_cl.engine.shipping import ship_run
 
     files, overrides = _split(arguments)
-    export_run(files, weights, out, **overrides)
+    if run is None:
+        export_run(files, weights, out, **overrides)
+    else:
+        console.print(f"made again by: {ship_run(files, weights, run, out, **overrides)['command']}")
     console.print(f"wrote {out}")
 
 

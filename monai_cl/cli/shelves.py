@@ -34,13 +34,17 @@ def preview(
 
 
 def bundles(context: typer.Context) -> None:
-    """List the bundles."""
+    """List the bundles, and the weights that come with them."""
     from monai_cl import bundles as shelf
 
     if context.invoked_subcommand is None:
-        table = Table("bundle", "folder")
+        from monai_cl.weights import shipped_weights
+
+        every = shipped_weights()
+        table = Table("bundle", "folder", "shipped weights")
         for name in shelf.names():
-            table.add_row(name, str(shelf.path(name)))
+            inside = [str(one) for one in every if one.path.is_relative_to(shelf.path(name).resolve())]
+            table.add_row(name, str(shelf.path(name)), "\n".join(inside) or "none")
         console.print(table)
 
 

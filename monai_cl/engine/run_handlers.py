@@ -23,7 +23,6 @@ from monai_cl.engine.run_record import RunRecord
 from monai_cl.engine.run_settings import RunSettings
 from monai_cl.engine.save_cases import SaveCases, SaveMetrics
 from monai_cl.engine.stop import GracefulStop
-from monai_cl.weights import Receipt, receipt_of
 
 
 class Handler(Protocol):
@@ -104,7 +103,7 @@ class PretrainHandlers(RunHandlers):
             lambda: [
                 ProgressLine("pretrain", shown),
                 History(folder / "history.csv"),
-                _record(settings, folder, "pretrain", compared, volumes, slices=slices, receipt=_receipt(starts_from)),
+                _record(settings, folder, "pretrain", compared, volumes, slices=slices, network=starts_from),
                 TensorBoardStatsHandler(log_dir=str(log_dir), output_transform=scalars),
             ],
         )
@@ -144,7 +143,7 @@ class FinetuneHandlers(RunHandlers):
             lambda: [
                 ProgressLine("fine-tune"),
                 History(folder / "history.csv"),
-                _record(settings, folder, "train", settings.to_tell(), volumes, receipt=_receipt(network)),
+                _record(settings, folder, "train", settings.to_tell(), volumes, network=network),
                 TensorBoardStatsHandler(log_dir=str(folder / "tensorboard"), output_transform=loss),
                 SaveNetwork(network, model, contract=settings.to_hand_over()),
             ],
@@ -197,7 +196,7 @@ class SelfTrainHandlers(RunHandlers):
                 PseudoLabelPictures(folder / "pseudo_labels"),
                 ProgressLine("self-train", ["loss", "pseudo_certain", "pseudo_confidence", "pseudo_agreement"]),
                 History(folder / "history.csv"),
-                _record(settings, folder, "train", settings.to_tell(), volumes, receipt=_receipt(network)),
+                _record(settings, folder, "train", settings.to_tell(), volumes, network=network),
                 TensorBoardStatsHandler(log_dir=str(folder / "tensorboard"), output_transform=scalars),
             ],
         )
@@ -251,11 +250,6 @@ def _record(
         sections=settings.sections, recipe=settings.recipe, recipe_options=settings.recipe_options, volumes=volumes,
         processes=world_size(), **more,
     )  # fmt: skip
-
-
-def _receipt(network: nn.Module | None) -> Callable[[], Receipt | None] | None:
-    # there once the weights are loaded, which is after the handlers are made
-    return None if network is None else lambda: receipt_of(network)
 
 
 def _named_by_case(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,13 +3,14 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from torch import nn
 
 from monai_cl import recipes
 from monai_cl._files import atomic_write, read_json
@@ -18,7 +19,7 @@ from monai_cl.datalist import read_datalist, subjects_by_case
 from monai_cl.engine.machine import hardware, versions
 from monai_cl.engine.patients import numbered
 from monai_cl.engine.resolved import resolved_settings
-from monai_cl.weights import Receipt
+from monai_cl.weights import receipt_of, start_of
 
 FILE = "run.json"
 _FORMAT = 1
@@ -47,7 +48,7 @@ class RunRecord:
         volumes: The prepared volumes, to be counted; those it left out are named by its ``faults``.
         slices: Slices drawn from them, such as :class:`monai_cl.data.SliceDataset`: of how many how many may be drawn.
         processes: Number of processes that shared the volumes; ``volumes`` are those of one of them.
-        receipt: Tells, once the run starts, what the network was given; ``None`` from scratch.
+        network: The network, whose start and receipt are recorded once the run starts.
         model: File of the weights that were evaluated; its SHA-256 is kept.
     """
 
@@ -66,13 +67,13 @@ class RunRecord:
         volumes: Sized | None = None,
         slices: Any = None,
         processes: int = 1,
-        receipt: Callable[[], Receipt | None] | None = None,
+        network: nn.Module | None = None,
         model: str | Path | None = None,
     ) -> None:
         self.path = Path(folder) / FILE
         self._started = 0.0
         self._model = model
-        self._receipt = receipt
+        self._network = network
         self._content: dict[str, Any] = {
             "format": _FORMAT,
             "step": step,
@@ -85,6 +86,7 @@ class RunRecord:
                 **_prepared(volumes, processes),
                 **_slices(slices),
             },
+            "start": None,
             "receipt": None,
         }
 
@@ -100,12 +102,18 @@ class RunRecord:
         part = {"started": _now(), "finished": None, "from_step": engine.state.iteration, "to_step": None}
         self._content["resolved"] = getattr(engine, "resolved", None) or resolved_settings(engine)
         self._content["parts"] = [*earlier, {**part, "seconds": None, "versions": versions(), "hardware": hardware()}]
-        receipt = None if self._receipt is None else self._receipt()
-        if receipt is not None:
-            self._content["receipt"] = {**asdict(receipt), "share": receipt.share}
+        self._note_start()
         if self._model is not None:
             self._content["model"] = {"file": Path(self._model).name, "sha256": digest(self._model)}
         self._write(engine)
+
+    def _note_start(self) -> None:
+        if self._network is None:
+            return
+        if (start := start_of(self._network)) is not None:
+            self._content["start"] = start.to_record()
+        if (receipt := receipt_of(self._network)) is not None:
+            self._content["receipt"] = {**asdict(receipt), "share": receipt.share}
 
     def _note(self, engine: Engine) -> None:
         part = self._content["parts"][-1]

@@ -44,7 +44,16 @@ def handed_over(found: Found) -> list[Table]:
 def receipts(found: Found) -> list[Table]:
     """Start of each fine-tuning, as far as it was recorded."""
     rows = tuple(_receipt(run) for run in found.of("train") if "receipt" in run.record)
-    heads = ("run", "matched tensors", "share of parameters, %", "missing", "unexpected", "wrong shape", "pretrained")
+    heads = (
+        "run",
+        "start",
+        "matched tensors",
+        "share of parameters, %",
+        "missing",
+        "unexpected",
+        "wrong shape",
+        "pretrained",
+    )
     note = "missing tensors start as initialised; pretrained counts the matched tensors that pretraining changed"
     began = [Table("Weights that fine-tuning began with", heads, rows, (note,))] if rows else []
     return [*began, *_origins(found)]
@@ -187,10 +196,12 @@ def _versions(runs: Sequence[Run]) -> list[Table]:
 def _receipt(run: Run) -> tuple[Cell, ...]:
     receipt = run.record["receipt"]
     if receipt is None:
-        return (run.name, "from scratch", "", "", "", "", "")
+        return (run.name, "from scratch", "", "", "", "", "", "")
     counts = [len(receipt.get(key, ())) for key in ("missing", "unexpected", "wrong_shape")]
     carried = len(set(receipt["matched"]) & set(receipt.get("touched", ())))
-    return (run.name, len(receipt["matched"]), round(100 * receipt["share"], 1), *counts, carried)
+    start = run.record.get("start") or {}
+    began = " ".join(filter(None, (start.get("taken", ""), start.get("name", "")))) or "file"
+    return (run.name, began, len(receipt["matched"]), round(100 * receipt["share"], 1), *counts, carried)
 
 
 def _weights(bundle: Bundle) -> Table:

@@ -43,7 +43,7 @@ class Preparation:
         if self.window is not None:
             parts[-1] = f"{self.window[0]:g}..{self.window[1]:g}"
         if self.range is not None:
-            parts[-1] += f" to {self.range[0]:g}..{self.range[1]:g}"
+            parts[-1] += f"{' to ' if parts[-1] else ''}{self.range[0]:g}..{self.range[1]:g}"
         return ", ".join(filter(None, parts)) or "not stated"
 
 
@@ -57,7 +57,7 @@ def preparation_of(recipe: str | Path, options: Mapping[str, Any] | None = None)
     found: dict[str, Any] = {"spacing": (0.0, 0.0, 0.0)}  # that of the scanner
     axcodes = None
     for step in recipes.load(recipe, **dict(options or {})).transforms:
-        kind = type(step).__name__.removesuffix("d").removesuffix("Dict").removesuffix("D")
+        kind = type(step).__name__.removeprefix("Keyed").removesuffix("d").removesuffix("Dict").removesuffix("D")
         if kind == "Orientation":
             axcodes = found["axcodes"] = str(step.ornt_transform.axcodes)
         elif kind == "Spacing":
@@ -76,7 +76,9 @@ def differences(expected: Preparation, used: Preparation) -> tuple[str, ...]:
         told.append(f"orientation {used.axcodes}, pretrained with {expected.axcodes}")
     if expected.spacing and used.spacing and not _alike(expected.spacing, used.spacing):
         told.append(f"voxels of {_size(used.spacing)}, pretrained at {_size(expected.spacing)}")
-    if expected.scaling and used.scaling and _intensities(expected) != _intensities(used):
+    comparable = expected.scaling or expected.range  # of made images the range alone is known
+    alike = _intensities(expected) == _intensities(used) if expected.scaling else expected.range == used.range
+    if comparable and used.scaling and not alike:
         told.append(f"intensities by {_intensities(used)}, pretrained with {_intensities(expected)}")
     return tuple(told)
 

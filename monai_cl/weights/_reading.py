@@ -63,6 +63,12 @@ def safetensors_notes(path: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in notes.items()} if isinstance(notes, dict) else {}
 
 
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in a file of safetensors, whose values are not read; none of a file of another kind."""
+    header = _header(path) if is_safetensors(path) else {}
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
 def _safetensors(path: Path) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -49,6 +49,8 @@ class Receipt:
         origins: Origin of published weights, or those that the checkpoint was trained on from.
         prepared: Preparation of the images that the weights were trained with, in words.
         differences: Where the recipe in use prepares images otherwise; ``None`` where it was not compared.
+        start: Start in words, where no file was named: shipped weights, or the pretraining of the bundle.
+        data: Data that our own pretraining learnt from, where its contract says so.
     """
 
     matched: tuple[str, ...]
@@ -69,6 +71,8 @@ class Receipt:
     origins: tuple[Origin, ...] = ()
     prepared: str = ""
     differences: tuple[str, ...] | None = None
+    start: str = ""
+    data: str = ""
 
     @property
     def encoder_share(self) -> float:
@@ -85,7 +89,7 @@ class Receipt:
         return "\n".join(f"{name:<12} {text}" for name, text in rows)
 
     def _opening(self) -> list[tuple[str, str]]:
-        rows = []
+        rows = [(name, text) for name, text in (("start", self.start), ("data", self.data)) if text]
         if self.key_map:
             rows.append(("key map", f"{self.key_map}: {self.encoder_matched} of {self.encoder_total} encoder tensors"))
         if self.beside:

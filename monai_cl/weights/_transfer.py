@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,15 @@ from monai_cl.weights._names import by_one_name, tensors_of
 from monai_cl.weights._origin import origin_of, origins_in
 from monai_cl.weights._preparation import Preparation, differences, preparation_of
 from monai_cl.weights._reading import read_checkpoint
-from monai_cl.weights._receipt import ContractMismatchError, Receipt, WeightsMismatchError, remember
+from monai_cl.weights._receipt import ContractMismatchError, Receipt, WeightsMismatchError
 from monai_cl.weights.families import nnunet
 from monai_cl.weights.families.key_map import KeyMap
 from monai_cl.weights.published import PUBLISHED
 
 logger = logging.getLogger(__name__)
 
-# prefixes that wrappers put before the keys of a state dict
 _CONTRACTS = ("warn", "strict", "ignore")
+# prefixes that wrappers put before the keys of a state dict
 _PREFIXES = ("module.", "_orig_mod.", "student.network.", "student.", "network.", "backbone.", "model.", "net.")
 
 
@@ -90,100 +90,29 @@ def transfer(
         >>> receipt.share
         1.0
     """
-    if min_matched is not None and not 0 <= min_matched <= 1:
-        raise ValueError(f"min_matched must be between 0 and 1, got {min_matched!r}")
-    key_map = None if str(key_map).lower() in ("none", "null") else key_map
-    if key_map not in (None, "auto", *PUBLISHED):
-        raise ValueError(f"key_map must be 'auto', None or one of {tuple(PUBLISHED)}, got {key_map!r}")
-    if contract not in _CONTRACTS:
-        raise ValueError(f"contract must be one of {_CONTRACTS}, got {contract!r}")
+    _check_options(min_matched, key_map, contract)
     own, others = tensors_of(network)
-    content = read_checkpoint(checkpoint)
-    written = _contract(checkpoint)
+    content, written = read_checkpoint(checkpoint), _contract(checkpoint)
     chosen = choose(content, weights_key)
-    found = chosen.tensors
-    require_finite(found, "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
+    require_finite(chosen.tensors, "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
     translation = _choose(key_map, network, own, chosen, content, ours=bool(written))
-    state, dropped = (_strip(found, set(own)), ()) if translation is None else translation.apply(found)
-    state = by_one_name(state, others)
-    refuse_integers(own, state)
-    other_channels = inflatable(network, own, state)
-    if inflate_channels:
-        state.update({name: inflate(state[name], own[name].shape[1]) for name in other_channels})
-    receipt = replace(
-        compare(network, own, state, translation),
-        dropped=dropped,
-        inflated=tuple(other_channels) if inflate_channels else (),
-    )
-    if translation is None:  # a key map says which of two networks it takes
-        touched, origins = tuple(written.get("touched", ())), origins_in(written)
-        receipt = replace(receipt, weights_key=chosen.key, beside=chosen.beside, touched=touched, origins=origins)
-    else:
-        touched = translation.carried(receipt.matched)
-        receipt = replace(receipt, touched=touched, origins=(origin_of(translation, content),))
+    match = _match(network, own, others, chosen.tensors, translation, inflate_channels=inflate_channels)
+    receipt = _told(match.receipt, chosen, content, written, translation)
     require_enough(
         network,
         receipt,
         key_map=translation,
         min_matched=min_matched,
-        found=found,
-        other_channels={} if inflate_channels else other_channels,
+        found=chosen.tensors,
+        other_channels={} if inflate_channels else match.other_channels,
     )
     if contract != "ignore":
         expected = _expected(translation, content, written)
         receipt = _checked(receipt, expected, None if recipe is None else (recipe, recipe_options), contract)
-    network.load_state_dict({name: state[name] for name in receipt.matched}, strict=False)
+    network.load_state_dict({name: match.state[name] for name in receipt.matched}, strict=False)
     if receipt.beside:
         taken = receipt.weights_key or "what lies in no entry"
         logger.warning("took %s, not %s; weights_key takes another", taken, ", ".join(receipt.beside))
-    return receipt
-
-
-def start_from(
-    network: nn.Module,
-    pretrained: str | Path | None,
-    *,
-    min_matched: float | None = None,
-    key_map: str | None = "auto",
-    inflate_channels: bool = False,
-    weights_key: str | None = None,
-    recipe: str | Path | None = None,
-    recipe_options: Mapping[str, Any] | None = None,
-    contract: str = "warn",
-    optional: bool = False,
-) -> Receipt | None:
-    """Begin from a file of weights and log the receipt; ``None`` or ``"none"`` begins from scratch.
-
-    Options are those of :func:`transfer`, and ``optional``: whether the file may be absent, because a handler such as
-    MONAI's ``CheckpointLoader`` fills the network when the run starts.
-
-    Raises:
-        WeightsMismatchError: As :func:`transfer`.
-    """
-    if pretrained is None or str(pretrained).lower() in ("none", "null", ""):
-        logger.info("from scratch: no pretrained weights were asked for")
-        return None
-    if optional and not Path(pretrained).is_file():
-        logger.warning("no %s: the network begins from scratch, unless a handler of the run loads weights", pretrained)
-        return None
-    receipt = transfer(
-        network,
-        pretrained,
-        min_matched=min_matched,
-        key_map=key_map,
-        inflate_channels=inflate_channels,
-        weights_key=weights_key,
-        recipe=recipe,
-        recipe_options=recipe_options,
-        contract=contract,
-    )
-    remember(network, receipt)
-    logger.info("weights from %s\n%s", pretrained, receipt)
-    for one in receipt.origins:
-        if not one.free:
-            logger.warning("the licence of %s restricts their use: %s; see to it before you share", *one.named())
-    if receipt.differences:
-        logger.warning("images are prepared otherwise than the weights expect: %s", "; ".join(receipt.differences))
     return receipt
 
 
@@ -209,6 +138,77 @@ def load_network(network: nn.Module, path: str | Path) -> nn.Module:
     return network
 
 
+@dataclass(frozen=True)
+class _Match:
+    """Tensors of a checkpoint under the network's names.
+
+    Attributes:
+        state: The tensors.
+        other_channels: Convolutions that differ in their input channels alone, with their numbers of values.
+        receipt: What of them fits.
+    """
+
+    state: dict[str, Tensor]
+    other_channels: dict[str, int]
+    receipt: Receipt
+
+
+def _check_options(min_matched: float | None, key_map: str | None, contract: str) -> None:
+    if min_matched is not None and not 0 <= min_matched <= 1:
+        raise ValueError(f"min_matched must be between 0 and 1, got {min_matched!r}")
+    if not _is_none(key_map) and key_map not in ("auto", *PUBLISHED):
+        raise ValueError(f"key_map must be 'auto', None or one of {tuple(PUBLISHED)}, got {key_map!r}")
+    if contract not in _CONTRACTS:
+        raise ValueError(f"contract must be one of {_CONTRACTS}, got {contract!r}")
+
+
+def _match(
+    network: nn.Module,
+    own: Mapping[str, Tensor],
+    others: dict[str, str],
+    found: dict[str, Tensor],
+    translation: KeyMap | None,
+    *,
+    inflate_channels: bool,
+) -> _Match:
+    """Name the tensors as the network does, inflate convolutions where asked for, and compare."""
+    state, dropped = (_strip(found, set(own)), ()) if translation is None else translation.apply(found)
+    state = by_one_name(state, others)
+    refuse_integers(own, state)
+    other_channels = inflatable(network, own, state)
+    if inflate_channels:
+        state.update({name: inflate(state[name], own[name].shape[1]) for name in other_channels})
+    inflated = tuple(other_channels) if inflate_channels else ()
+    receipt = replace(compare(network, own, state, translation), dropped=dropped, inflated=inflated)
+    return _Match(state, other_channels, receipt)
+
+
+def _told(
+    receipt: Receipt,
+    chosen: Chosen,
+    content: Mapping[str, Any],
+    written: Mapping[str, Any],
+    translation: KeyMap | None,
+) -> Receipt:
+    """The receipt with what was pretrained, and by whom."""
+    if translation is not None:  # a key map says which of two networks it takes
+        touched = translation.carried(receipt.matched)
+        return replace(receipt, touched=touched, origins=(origin_of(translation, content),))
+    touched, origins = tuple(written.get("touched", ())), origins_in(written)
+    return replace(
+        receipt,
+        weights_key=chosen.key,
+        beside=chosen.beside,
+        touched=touched,
+        origins=origins,
+        data=str(written.get("data", "")),
+    )
+
+
+def _is_none(text: Any) -> bool:
+    return str(text).lower() in ("none", "null")
+
+
 def _contract(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Contract of a file that was written here; empty for files of others, whatever lies beside them."""
     contract = {} if isinstance(checkpoint, Mapping) else read_contract(checkpoint)
@@ -220,7 +220,8 @@ def _expected(translation: KeyMap | None, content: Mapping[str, Any], written: M
     if translation is not None:
         return nnunet.planned(content) or translation.preparation
     if "recipe" not in written:
-        return None
+        stated = written.get("intensities")  # of views that were made, not prepared
+        return None if stated is None else Preparation(range=(float(stated[0]), float(stated[1])))
     try:
         return preparation_of(written["recipe"], written.get("recipe_options"))
     except (ValueError, OSError, AttributeError):  # a recipe that is not on this machine, or has changed since
@@ -256,7 +257,7 @@ def _choose(
     *,
     ours: bool,
 ) -> KeyMap | None:
-    if key_map is None or (key_map == "auto" and ours):
+    if key_map is None or _is_none(key_map) or (key_map == "auto" and ours):
         return None
     if key_map == "auto":
         fitting = [one for one in PUBLISHED.values() if one.fits(own)]

@@ -40,6 +40,9 @@ class KeyMap:
         citation: Papers to cite.
         preparation: Preparation of the images it was pretrained with; ``None`` where it is not stated or varies.
         remedy: What to look at where the network does not fit.
+        channels: What the network calls its input and output channels.
+        recipe: Recipe that prepares images so, with
+        recipe_options: the values given to it; empty where there is none.
     """
 
     name: str
@@ -62,6 +65,9 @@ class KeyMap:
     free: bool = True
     preparation: Preparation | None = None
     remedy: str = ""
+    channels: tuple[str, str] = ("in_channels", "out_channels")
+    recipe: str = ""
+    recipe_options: Mapping[str, Any] = field(default_factory=dict)
 
     def fits(self, network: Collection[str]) -> bool:
         """Return whether the key map leads to a network with tensors of these names."""

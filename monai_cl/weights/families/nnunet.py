@@ -53,6 +53,7 @@ def _residual(name: str, source: str, **more: Any) -> KeyMap:
         encoder=("encoder.",),
         names=(*_with_copies(_RESIDUAL), *_DECODER),
         needs=(r"encoder\.stem\.convs\.0\.", r"encoder\.stages\.0\.blocks\.0\.conv2\."),
+        channels=("input_channels", "num_classes"),
         remedy="see `features_per_stage`, `n_blocks_per_stage`, `kernel_sizes` and `conv_bias` of the network",
         **more,
     )
@@ -67,6 +68,7 @@ NNSSL_RESENC = _residual(
     licence="CC BY 4.0 (OpenMind) or CC BY-SA 4.0 (nnFoundation): see the card",
     citation=("arXiv 2412.17041", "arXiv 2410.23132"),
     preparation=Preparation(None, (1, 1, 1), "z-score"),
+    recipe="brain_mr",
 )
 NNUNET_RESENC = _residual(
     "nnunet_resenc",

@@ -35,6 +35,7 @@ CT_FM = KeyMap(
     licence="Apache-2.0",
     citation=("arXiv 2501.09001",),
     preparation=Preparation("SPL", (1, 1, 3), "window", (-1024, 2048), (0, 1)),
+    recipe="ct_whole",
     remedy="see `init_filters`, `blocks_down` and `norm` of the network",
 )
 _HALVES = r"image_encoder\.up_layers(?:_auto)?\.\d\.(?:upsample\.deconv\.weight|{}|head\.(?:weight|bias))"
@@ -61,6 +62,8 @@ def _vista(name: str, branch: str, *rules: tuple[str, str | None]) -> KeyMap:
         free=False,
         citation=("arXiv 2406.05285",),
         preparation=Preparation("RAS", (1.5, 1.5, 1.5), "window", (-963.8, 1053.7), (0, 1)),
+        recipe="ct_abdomen",
+        recipe_options={"window": [-963.8, 1053.7]},
         remedy="see `init_filters`, `blocks_down` and `norm` of the network",
     )
 
@@ -91,5 +94,6 @@ SUPREM_SEGRESNET = KeyMap(
     free=False,
     citation=("arXiv 2501.11253",),
     preparation=Preparation("RAS", (1.5, 1.5, 1.5), "window", (-175, 250), (0, 1)),
+    recipe="ct_abdomen",
     remedy="see `init_filters`, `blocks_down` and `blocks_up` of the network",
 )

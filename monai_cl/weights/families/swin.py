@@ -24,6 +24,7 @@ _AS_VOCO: dict[str, Any] = {
     "trained": "encoder",
     "licence": _VOCO,
     "preparation": _VIEWS,
+    "recipe": "ct_abdomen",
 }
 
 VOCO_V2 = KeyMap(  # projectors lie beside the backbone and are called student and teacher
@@ -94,6 +95,8 @@ MONAI_SWIN_VIT = KeyMap(
     licence="Apache-2.0",
     citation=("arXiv 2111.14791", "arXiv 2201.01266"),
     preparation=Preparation("RAS", (1.5, 1.5, 2.0), "window", (-175, 250), (0, 1)),
+    recipe="ct_abdomen",
+    recipe_options={"spacing": [1.5, 1.5, 2.0]},
     **_COMMON,
 )
 MONAI_SWIN_SSL = KeyMap(
@@ -130,5 +133,6 @@ SUPREM_SWIN = KeyMap(
     free=False,
     citation=("arXiv 2501.11253",),
     preparation=_VIEWS,
+    recipe="ct_abdomen",
     **_COMMON,
 )

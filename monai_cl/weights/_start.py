@@ -1,0 +1,181 @@
+"""Start of a network: from a file, the pretraining of its bundle, weights that are shipped, or from scratch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from monai_cl.weights._receipt import Receipt, remember
+from monai_cl.weights._transfer import transfer
+from monai_cl.weights.shipped import Shipped, shipped_for, shipped_weights
+
+logger = logging.getLogger(__name__)
+
+AUTO, SHIPPED, NONE = "auto", "shipped", "none"
+OWN = Path("models") / "pretrained.pt"  # what a bundle's pretraining writes
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start of a network.
+
+    Attributes:
+        asked: What was asked for: ``"auto"``, ``"shipped"``, ``"none"``, or ``"file"``.
+        taken: What was taken: ``"scratch"``, ``"own pretraining"``, ``"shipped"`` or ``"file"``.
+        name: Name of the file, or of the shipped weights; empty from scratch.
+        sha256: SHA-256 of the file; empty from scratch.
+        path: The file; ``None`` from scratch.
+    """
+
+    asked: str
+    taken: str
+    name: str = ""
+    sha256: str = ""
+    path: Path | None = field(default=None, repr=False)
+
+    def to_record(self) -> dict[str, str]:
+        """Entries of a record, without paths."""
+        return {"asked": self.asked, "taken": self.taken, "name": self.name, "sha256": self.sha256}
+
+    def __str__(self) -> str:
+        what = self.taken if not self.name or self.taken == "file" else f"{self.taken} ({self.name})"
+        return f"{what}, chosen by auto" if self.asked == AUTO else what
+
+
+def choose_start(
+    network: nn.Module,
+    pretrained: str | Path | Mapping[str, Any] | None,
+    *,
+    bundle_root: str | Path | None = None,
+    auto: bool = True,
+    inflate_channels: bool = False,
+) -> Start:
+    """Find what a network begins with.
+
+    Args:
+        network: The network, to whose shapes shipped weights must belong.
+        pretrained: ``"none"`` or ``None`` for scratch; a file, or a state dict; ``"shipped"`` for the weights of random
+            anatomies that belong to the network; ``"auto"`` for ``models/pretrained.pt`` of the bundle if it is there,
+            else shipped weights, else scratch.
+        bundle_root: The bundle.
+        auto: Whether ``"auto"`` may be asked for.
+        inflate_channels: Whether shipped weights may be of other input channels.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If no shipped weights belong to the network; names the networks that have some.
+    """
+    if isinstance(pretrained, Mapping):  # of no file
+        return Start("file", "file")
+    asked = NONE if pretrained is None else str(pretrained)
+    if asked.lower() in (NONE, "null", ""):
+        return Start(NONE, "scratch")
+    if asked == AUTO and not auto:
+        raise ValueError("a pretraining begins with none, shipped or a file of weights, got 'auto'; name one of them")
+    if asked not in (AUTO, SHIPPED):
+        return _of_file("file", "file", Path(asked))
+    if asked == AUTO and bundle_root is not None and (own := Path(bundle_root) / OWN).is_file():
+        return _of_file(AUTO, "own pretraining", own)
+    if found := shipped_for(network, bundle_root, inflate_channels=inflate_channels):
+        return replace(_of_file(asked, SHIPPED, found.path), name=found.name)
+    if asked == SHIPPED:
+        raise ValueError(_none_fit(network, shipped_weights(bundle_root)))
+    return Start(AUTO, "scratch")
+
+
+def start_from(
+    network: nn.Module,
+    pretrained: str | Path | Mapping[str, Any] | None,
+    *,
+    bundle_root: str | Path | None = None,
+    auto: bool = True,
+    min_matched: float | None = None,
+    key_map: str | None = "auto",
+    inflate_channels: bool = False,
+    weights_key: str | None = None,
+    recipe: str | Path | None = None,
+    recipe_options: Mapping[str, Any] | None = None,
+    contract: str = "warn",
+) -> Receipt | None:
+    """Begin from weights and log the receipt; from scratch there is none.
+
+    ``pretrained``, ``bundle_root`` and ``auto`` are those of :func:`choose_start`, the others those of
+    :func:`transfer`. Which start it was is in the receipt and, by :func:`start_of`, in the record of a run.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If no shipped weights belong to the network.
+        WeightsMismatchError: As :func:`transfer`.
+    """
+    start = choose_start(network, pretrained, bundle_root=bundle_root, auto=auto, inflate_channels=inflate_channels)
+    _starts[network] = start
+    if start.taken == "scratch" or pretrained is None:
+        _say_scratch(network, start, bundle_root)
+        return None
+    named = {} if start.taken == SHIPPED else {"key_map": key_map, "weights_key": weights_key}
+    receipt = transfer(
+        network,
+        start.path or pretrained,
+        min_matched=min_matched,
+        inflate_channels=inflate_channels,
+        recipe=recipe,
+        recipe_options=recipe_options,
+        contract=contract,
+        **named,
+    )
+    receipt = receipt if start.taken == "file" else replace(receipt, start=str(start))
+    remember(network, receipt)
+    logger.info("weights from %s\n%s", start.path or "a state dict" if start.taken == "file" else start, receipt)
+    for one in receipt.origins:
+        if not one.free:
+            logger.warning("the licence of %s restricts their use: %s; see to it before you share", *one.named())
+    if receipt.differences:
+        logger.warning("images are prepared otherwise than the weights expect: %s", "; ".join(receipt.differences))
+    return receipt
+
+
+def start_of(network: nn.Module) -> Start | None:
+    """The start of a network by :func:`start_from`; ``None`` if it was not called."""
+    return _starts.get(network)
+
+
+def start_digest(network: nn.Module, pretrained: str | Path | None, **options: Any) -> str | None:
+    """SHA-256 of the file that a network begins with, ``None`` from scratch: what a run rests on.
+
+    Options are those of :func:`choose_start`.
+    """
+    return choose_start(network, pretrained, **options).sha256 or None
+
+
+_starts: WeakKeyDictionary[nn.Module, Start] = WeakKeyDictionary()
+
+
+def _of_file(asked: str, taken: str, path: Path) -> Start:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file of weights at {path}; run the step that writes it first, or give another path"
+        )
+    return Start(asked, taken, path.name, hashlib.sha256(path.read_bytes()).hexdigest(), path)
+
+
+def _say_scratch(network: nn.Module, start: Start, bundle_root: str | Path | None) -> None:
+    if start.asked == NONE:
+        logger.info("from scratch: no pretrained weights were asked for")
+        return
+    why = _none_fit(network, shipped_weights(bundle_root))
+    logger.warning("from scratch, chosen by auto: the bundle has no %s, and %s", OWN, why)
+
+
+def _none_fit(network: nn.Module, every: tuple[Shipped, ...]) -> str:
+    known = ", ".join(map(str, every)) or "none come with this version"
+    return (
+        f"shipped weights must be of the network in use, none fit this {type(network).__name__}; there are: {known}. "
+        "Take one of these networks, a file of weights, or none for scratch"
+    )
