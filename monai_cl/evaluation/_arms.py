@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag, model_validator
 
-from monai_cl import bundles
+from monai_cl import bundles, weights
+from monai_cl._words import suggestion
 from monai_cl.evaluation._keys import Keys, must
 from monai_cl.evaluation.records import PAIRED
 
@@ -21,6 +22,8 @@ SHARED = (
     "finetune_epochs", "finetune_epoch_length", "finetune_batch_size",
 )  # fmt: skip
 TUNABLE = ("finetune_epochs", "finetune_batch_size")  # of these, what trials may set for one arm
+SHIPPED = "shipped"
+SCRATCH = "_scratch"  # ends the name of the twin of an arm with published weights
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -97,8 +100,26 @@ def budget_of(value: Any) -> Any:
 
 def _start(value: Any) -> str:
     if isinstance(value, dict | Keys):
-        return "~runs"
+        return "~published" if "published" in value or isinstance(value, Published) else "~runs"
+    if value in ("auto", SHIPPED):
+        return "~shipped"
     return "~none" if value is None or str(value).lower() in ("none", "null", "") else "~files"
+
+
+def _shipped(value: Any) -> Any:
+    if value != SHIPPED:
+        raise ValueError(
+            f"must name what networks start from: none, {SHIPPED}, paths or how to pretrain, got {value!r}, which "
+            "takes what happens to lie in the bundle"
+        )
+    return value
+
+
+def _source(value: str) -> str:
+    if value not in weights.PUBLISHED:
+        valid = tuple(weights.PUBLISHED)
+        raise ValueError(f"must be one of {', '.join(valid)}, got {value!r}{suggestion(value, valid)}")
+    return value
 
 
 Flag = Annotated[bool, Field(strict=True), must("be true or false")]
@@ -158,11 +179,50 @@ class Pretraining(Keys):
         return self
 
 
+class Published(Keys):
+    """Published weights, which set the network of an arm and the preparation of its images.
+
+    Attributes:
+        published: Whose they are, a name of :data:`monai_cl.weights.PUBLISHED`.
+        file: The file.
+        recipe: Recipe in place of the one that prepares images as the weights expect, with
+        recipe_options: values given to it.
+        scratch: Whether an arm trains the same network with the same recipe and settings from scratch.
+    """
+
+    published: Annotated[str, AfterValidator(_source)]
+    file: Annotated[Path, BeforeValidator(str)]
+    recipe: Text = ""
+    recipe_options: dict[str, Any] = Field(default_factory=dict)
+    scratch: Flag = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_keys(cls, value: Any) -> Any:
+        valid = cls.known()
+        for key in value if isinstance(value, dict) else ():
+            if key not in valid:
+                raise ValueError(f"must hold the keys {', '.join(valid)}, got {key!r}{suggestion(key, valid)}")
+        if isinstance(value, dict) and "file" not in value:
+            raise ValueError(f"must name the file of weights, got {value!r}; add `file: PATH`")
+        return value
+
+    def implied(self) -> dict[str, Any]:
+        """Settings that follow from the weights: network, names of tensors, preparation."""
+        key_map = weights.PUBLISHED[self.published]
+        given = {"network_def": weights.network_definition(self.published, self.file), "key_map": self.published}
+        if recipe := self.recipe or key_map.recipe:
+            known = {} if self.recipe else key_map.recipe_options
+            given |= {"recipe": recipe, "recipe_options": {**known, **self.recipe_options}}
+        return given
+
+
 class Arm(Keys):
     """Start of networks, and settings of their fine-tuning.
 
     Attributes:
-        pretrained: Nothing, files of weights by the name of their run, or how to pretrain.
+        pretrained: Nothing, the shipped weights of the network, files of weights by the name of their run, published
+            weights by their name, or how to pretrain.
         overlays: Config files laid on its fine-tuning, by name or path; the evaluation is that of all arms.
         settings: Values of ids for its fine-tuning.
         trials: Trials of its own, in place of those of all arms; as many.
@@ -172,7 +232,9 @@ class Arm(Keys):
 
     pretrained: Annotated[
         Annotated[None, BeforeValidator(lambda _: None), Tag("~none")]
+        | Annotated[Literal["shipped"], BeforeValidator(_shipped), Tag("~shipped")]
         | Annotated[dict[str, Path], BeforeValidator(_checkpoints), Tag("~files")]
+        | Annotated[Published, Tag("~published")]
         | Annotated[Pretraining, Tag("~runs")],
         Discriminator(_start),
     ]
@@ -182,12 +244,17 @@ class Arm(Keys):
     title: Text = ""
     pretraining_seconds: Annotated[float, Field(strict=True, ge=0), must("be a number from 0")] | None = None
     _name: str = PrivateAttr("")
+    _twin: str = PrivateAttr("")
+    _implied: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _says(cls, value: Any) -> Any:
         if not isinstance(value, dict) or ("pretrained" not in value and set(value) <= set(cls.known())):
-            raise ValueError(f"must say what it is `pretrained` with: none, paths, or settings; got {value!r}")
+            raise ValueError(
+                "must say what it is `pretrained` with: none, shipped, paths, published weights, or settings; got "
+                f"{value!r}"
+            )
         return value
 
     @property
@@ -203,13 +270,50 @@ class Arm(Keys):
     @property
     def checkpoints(self) -> Mapping[str, Path]:
         """Files that it starts from, by name of the pretraining run."""
+        if isinstance(self.pretrained, Published):
+            return {self.pretrained.published: self.pretrained.file}
         return self.pretrained if isinstance(self.pretrained, dict) else {}
+
+    @property
+    def published(self) -> Published | None:
+        """Published weights that it starts from."""
+        return self.pretrained if isinstance(self.pretrained, Published) else None
+
+    @property
+    def twin(self) -> str:
+        """Name of the arm with its network, recipe and settings from scratch; empty where there is none."""
+        return self._twin
+
+    @property
+    def implied(self) -> Mapping[str, Any]:
+        """Settings that follow from published weights, its own or those of the arm it is the twin of."""
+        return self._implied
+
+    def settle(self) -> Arm | None:
+        """Take over what published weights imply; return the twin from scratch, if there is to be one."""
+        if self.published is None:
+            return None
+        self._implied = self.published.implied()
+        self.settings = {**self._implied, **self.settings}
+        if not self.published.scratch:
+            return None
+        twin = self.model_copy(update={"pretrained": None, "title": f"{self.title}: its network from scratch"})
+        twin._name, twin._twin, twin._implied = f"{self.name}{SCRATCH}", "", self._implied
+        twin.pretraining_seconds, self._twin = None, twin._name
+        return twin
+
+    @property
+    def is_shipped(self) -> bool:
+        """Tell whether it starts from the weights that come with a bundle."""
+        return self.pretrained == SHIPPED
 
     @property
     def runs(self) -> tuple[str, ...]:
         """Names of the pretraining runs; one empty name without pretraining."""
         if self.pretraining is not None:
             return tuple(f"seed_{seed}" for seed in self.pretraining.seeds)
+        if self.is_shipped:
+            return (SHIPPED,)
         return tuple(self.checkpoints) or ("",)
 
     @property

@@ -76,7 +76,9 @@ def _arms(work: Work) -> list[CurveArm]:
         if (cell.role == HANDED and handed is None) or not work.is_known(cell):  # nothing of it can have run
             continue
         steps = int(handed["steps"]) if handed else work.epochs(cell) * plan.epoch_length
-        found.append(CurveArm(name, _title(work, cell), role_of(work, cell), runs, steps, cell.gets, _how(handed)))
+        twin = plan.config.arm(cell.base).twin if cell.role == GIVEN else ""
+        title, role = _title(work, cell), role_of(work, cell)
+        found.append(CurveArm(name, title, role, runs, steps, cell.gets, _how(handed), twin))
     return found
 
 

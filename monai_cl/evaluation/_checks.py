@@ -11,7 +11,7 @@ from torch import Tensor
 from monai_cl import weights
 from monai_cl.data import check_study, map_items
 from monai_cl.datalist import load_datalist, read_datalist, shared_subjects
-from monai_cl.evaluation._arms import SHARED, Arm
+from monai_cl.evaluation._arms import SHARED, SHIPPED, Arm
 from monai_cl.evaluation._cells import PRETRAIN
 from monai_cl.evaluation._plan import Plan
 from monai_cl.evaluation._steps import Step
@@ -38,7 +38,7 @@ def check(work: Work) -> tuple[str, ...]:
     _check_variants(work.plan)
     notes = _check_patients(work.plan)
     for arm in work.plan.config.arms.values():
-        _check_weights(work.plan, arm)
+        notes = (*notes, *_check_weights(work.plan, arm))
     return (*notes, *_check_finished(work))
 
 
@@ -87,7 +87,7 @@ def _check_overlays(plan: Plan, arm: Arm) -> None:
     step, common = plan.own[arm.name], plan.config.settings
     settings = {**step.pick(common), **step.pick(arm.settings)}
     for key in (key for key in SHARED if step.knows(key) and plan.train.knows(key)):
-        alike, own = plan.train.value(key, plan.train.pick(common)), step.value(key, settings)
+        alike, own = plan.train.value(key, plan.train.pick({**common, **arm.implied})), step.value(key, settings)
         if own != alike:
             raise ValueError(
                 f"overlays of arm {arm.name!r} must leave {key} to the curve, which sets it alike for every arm "
@@ -149,21 +149,43 @@ def _check_patients(plan: Plan) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_weights(plan: Plan, arm: Arm) -> None:
-    """Try each checkpoint once: that it is of another network shows in seconds."""
+def _check_weights(plan: Plan, arm: Arm) -> tuple[str, ...]:
+    """Try each checkpoint once: that it is of another network shows in seconds.
+
+    Returns:
+        Differences between the preparation of images and that which published weights expect, in words.
+    """
     if arm.from_scratch:
-        return
+        return ()
     train = plan.training(arm.name)
     common = {**train.pick(plan.config.settings), **train.pick(arm.settings)}
     network = train.network(common)
     names = ("min_matched", "key_map", "inflate_channels")
     options = {name: train.value(name, common) for name in names if train.knows(name)}
     key = train.value("weights_key", common) if train.knows("weights_key") else None
-    for path in arm.checkpoints.values():
+    if arm.is_shipped:
+        inflated = bool(options.get("inflate_channels"))
         try:
-            weights.transfer(network, path, weights_key=key, **options)
+            weights.choose_start(network, SHIPPED, bundle_root=train.bundle, inflate_channels=inflated)
+        except ValueError as error:
+            raise ValueError(f"arm {arm.name!r} cannot start: {error}") from error
+    notes = []
+    for path in arm.checkpoints.values():
+        if arm.published is not None:
+            try:
+                weights.require_source(arm.published.published, path)
+            except ValueError as error:
+                raise ValueError(f"arm {arm.name!r} cannot start from {error}") from error
+            options |= {
+                "recipe": train.value("recipe", common),
+                "recipe_options": train.value("recipe_options", common),
+            }
+        try:
+            receipt = weights.transfer(network, path, weights_key=key, **options)
         except weights.WeightsMismatchError as error:
             raise ValueError(f"arm {arm.name!r} cannot start from {path}: {error}") from error
+        if arm.published is not None and receipt.differences:
+            notes.append(f"images of {arm.name} are not as its weights expect: {'; '.join(receipt.differences)}")
     for stage in plan.config.stages(arm.name):  # the network of each is that of the next
         step, settings = plan.pretrain[stage], getattr(plan.config.arm(stage).pretraining, "settings", {})
         pretrained = step.network({**step.pick(plan.config.settings), **settings})
@@ -171,6 +193,7 @@ def _check_weights(plan: Plan, arm: Arm) -> None:
             weights.transfer(network, pretrained.state_dict(), **options)
         except weights.WeightsMismatchError as error:
             raise ValueError(f"arm {arm.name!r} pretrains another network than it fine-tunes: {error}") from error
+    return tuple(notes)
 
 
 def _check_finished(work: Work) -> list[str]:

@@ -19,6 +19,7 @@ from monai_cl.evaluation._arms import (
     Names,
     Place,
     Pretraining,
+    Published,
     Seeds,
     Settings,
     Text,
@@ -164,12 +165,14 @@ class CurveConfig(Keys):
                     f"end and {COMPUTE!r} to the arms that are added, got {name!r}"
                 )
             arm._name, arm.title = name, arm.title or name.replace("_", " ")
+        twins = self._add_twins()
         for name in self.arms:
             self._settle_start(name, (), settled)
         scratch = [name for name, arm in self.arms.items() if arm.from_scratch]
-        plain = [name for name in scratch if not self.arms[name].overlays]
+        own = [name for name in scratch if name not in twins]
+        plain = [name for name in own if not self.arms[name].overlays]
         named = self.reference if "reference" in self.model_fields_set else None
-        only = next((names[0] for names in (scratch, plain) if len(names) == 1), None)
+        only = next((names[0] for names in (scratch, own, plain) if len(names) == 1), None)
         self.reference = _reference(only if named is None else named, scratch)
         if self.equal_compute is not None:
             self.equal_compute.budgets = self._among("equal_compute", self.equal_compute.budgets or self.budgets)
@@ -180,6 +183,23 @@ class CurveConfig(Keys):
             self.convergence.budgets = self._among("convergence", self.convergence.budgets or ends)
         self._check_trials()
         return self
+
+    def _add_twins(self) -> set[str]:
+        """Let published weights settle their arms, each followed by its network from scratch; names of the latter."""
+        found: dict[str, Arm] = {}
+        twins = set()
+        for name, arm in self.arms.items():
+            found[name] = arm
+            if (twin := arm.settle()) is not None:
+                if twin.name in self.arms:
+                    raise ValueError(
+                        f"arm {name!r} adds {twin.name!r}, the same network from scratch, which is an arm already; "
+                        "rename that one, or set `scratch: false` beside `published`"
+                    )
+                found[twin.name] = twin
+                twins.add(twin.name)
+        self.arms = found
+        return twins
 
     def _check_trials(self) -> None:
         """Refuse trials of unequal number, or on volumes that are evaluated on."""
@@ -320,8 +340,8 @@ def keys_in_words() -> str:
     sections = CurveConfig.sections()
     parts = "; of ".join(f"{name}: {of(model)}" for name, model in sections.items() if name != "arms")
     return (
-        f"Keys of the file: {of(CurveConfig)}.\n\nOf an arm: {of(Arm)}; of its pretrained, where it is neither none "
-        f"nor paths: {of(Pretraining)}.\n\nOf {parts}."
+        f"Keys of the file: {of(CurveConfig)}.\n\nOf an arm: {of(Arm)}; of its pretrained, where it is neither none, "
+        f"shipped nor paths: {of(Pretraining)}; or, for published weights: {of(Published)}.\n\nOf {parts}."
     )
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_cl import bundles, recipes
+from monai_cl import bundles, recipes, weights
 from monai_cl.data import digest, digest_items, map_items
 from monai_cl.engine import machine
+from monai_cl.evaluation._arms import SHIPPED
 from monai_cl.evaluation._cells import PRETRAIN, Cell
 from monai_cl.evaluation._plan import Plan, digest_sections
 from monai_cl.evaluation._steps import Step
@@ -179,6 +180,10 @@ class Settings:
         arm = self.plan.config.arm(cell.base)
         if arm.pretraining is not None:
             return settings(self.plan.cell(cell.needs[0]))
+        if arm.is_shipped:
+            step = self.plan.training(cell.base)
+            changed = tuple(sorted(path.stat().st_mtime_ns for path in (step.bundle / "models/shipped").glob("*")))
+            return _shipped_digest(step, json.dumps(self.overrides(cell, step), sort_keys=True), changed)
         path = arm.checkpoints.get(cell.run)
         return "none" if path is None else _file_digest(path, path.stat().st_mtime_ns)
 
@@ -219,6 +224,14 @@ def _file_read(step: Step, overrides: Mapping[str, Any]) -> str:
     if datalist is None:  # quantitative maps, found in a folder by their names
         return digest_items(map_items(step.value("dataset_dir", overrides)))
     return _file_digest(Path(datalist), Path(datalist).stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _shipped_digest(step: Step, overrides: str, changed: tuple[int, ...]) -> str | None:
+    settings = json.loads(overrides)
+    inflated = step.knows("inflate_channels") and bool(step.value("inflate_channels", settings))
+    network = step.network(settings)
+    return weights.start_digest(network, SHIPPED, bundle_root=step.bundle, inflate_channels=inflated)
 
 
 @functools.lru_cache(maxsize=64)

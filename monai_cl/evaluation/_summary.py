@@ -19,6 +19,7 @@ from monai_cl.evaluation.records import (
     MEAN,
     METRICS,
     STEPS,
+    TWIN,
     VARIANT,
     CaseScore,
     Convergence,
@@ -35,7 +36,7 @@ from monai_cl.evaluation.verdicts import verdict
 class Comparison:
     """Two arms whose scores are paired."""
 
-    kind: str  # STEPS or COMPUTE
+    kind: str  # STEPS, COMPUTE, TWIN or VARIANT
     arm: str
     reference: str
 
@@ -66,6 +67,7 @@ def summarise(
     statistics = Statistics(counted, confidence=confidence, resamples=resamples)
     others = [arm for arm in arms if arm.role in ("scratch", "pretrained")]
     pairs = [Comparison(STEPS, arm.name, reference) for arm in others]
+    pairs += [Comparison(TWIN, arm.name, arm.twin) for arm in others if arm.twin not in ("", reference)]
     pairs += [Comparison(VARIANT, arm.name, arm.gets) for arm in arms if arm.role == VARIANT]
     pairs += [Comparison(COMPUTE, arm.gets, arm.name) for arm in arms if arm.role == HANDED]
     first = next(arm for arm in arms if arm.name == reference)

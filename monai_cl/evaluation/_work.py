@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from monai_cl.evaluation._arms import SHIPPED
 from monai_cl.evaluation._cells import GIVEN, HANDED, LONG, PRETRAIN, TRIAL, Cell
 from monai_cl.evaluation._choices import Choices
 from monai_cl.evaluation._launch import Launch
@@ -183,12 +184,12 @@ class Work:
             return {}
         return self.plan.trials[cell.base][cell.trial] if cell.trial else self.choices.of(cell.base)
 
-    def _start(self, cell: Cell) -> Path | None:
-        """The file of weights that a fine-tuning starts from."""
+    def _start(self, cell: Cell) -> Path | str | None:
+        """The file of weights, or the word, that a fine-tuning starts from."""
         arm = self.plan.config.arm(cell.base)
         if arm.pretraining is not None:
             return self.store.root / cell.needs[0] / "pretrained.pt"
-        return arm.checkpoints.get(cell.run)
+        return SHIPPED if arm.is_shipped else arm.checkpoints.get(cell.run)
 
     def epochs(self, cell: Cell) -> int:
         """Epochs of a fine-tuning."""

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 METRICS = ("dice", "surface_distance", "hausdorff_95")
 MEAN = "mean"  # over the classes of a case
 STEPS, COMPUTE = "equal steps", "equal compute"  # comparisons
+TWIN = "equal network"  # comparison of published weights with the same network from scratch
 VARIANT = "the same networks"  # comparison of an evaluation with another, and role of the arm that stands for it
 LONG, HANDED = "twice the steps", "equal compute"  # roles of arms that come by themselves
 TRIAL = "trial"  # role of runs by which settings are chosen
@@ -223,6 +224,7 @@ class CurveArm:
         steps: Steps of a fine-tuning.
         gets: Equal compute: the arm whose pretraining time it got.
         note: How its steps came about, in words.
+        twin: The arm that trains the same network with the same recipe and settings from scratch.
     """
 
     name: str
@@ -232,6 +234,7 @@ class CurveArm:
     steps: int
     gets: str = ""
     note: str = ""
+    twin: str = ""
 
 
 @dataclass(frozen=True)
@@ -309,7 +312,7 @@ class Curve:
     def differences(
         self, arm: str, *, comparison: str = STEPS, metric: str = "dice", label: str = MEAN
     ) -> list[Interval]:
-        """Paired differences between an arm and the reference (``"equal steps"``, ``"equal compute"``), by budget."""
+        """Paired differences of an arm to the reference (equal steps, equal compute) or its twin, by budget."""
         return self._estimates("difference", arm, comparison, metric, label)
 
     def _estimates(self, *wanted: str) -> list[Interval]:

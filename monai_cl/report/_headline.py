@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from monai_cl.evaluation.records import COMPUTE, STEPS, Curve, CurveArm, Interval, of_patients
+from monai_cl.evaluation.records import COMPUTE, STEPS, TWIN, Curve, CurveArm, Interval, of_patients
 from monai_cl.evaluation.verdicts import short
 from monai_cl.report.curve_picture import in_points
 
@@ -37,7 +37,10 @@ def headline(curve: Curve) -> str:
 
 
 def _comparisons(curve: Curve, arm: CurveArm) -> Iterator[Interval]:
-    """Differences of an arm at each budget: at equal compute where there is one, else at equal steps."""
+    """Differences of an arm at each budget: to its twin, at equal compute where there is one, else at equal steps."""
+    if arm.twin and (found := curve.differences(arm.name, comparison=TWIN)):
+        yield from found  # the reference is another network
+        return
     alike = {each.budget: each for each in curve.differences(arm.name, comparison=STEPS)}
     alike |= {each.budget: each for each in curve.differences(arm.name, comparison=COMPUTE)}
     yield from alike.values()

@@ -16,6 +16,7 @@ from monai_cl.report.tables import Cell, Estimate, Table, is_number
 _MEANINGS = {
     results.STEPS: "every arm fine-tuned for the same steps",
     results.COMPUTE: "the reference also got the time that pretraining took",
+    results.TWIN: "published weights less the same network, recipe and settings from scratch",
     VARIANT: "each evaluated otherwise as well, the plain evaluation subtracted",
 }
 _FACTS = ("date", "hardware", "section", "steps", "cell_seconds", "elapsed_seconds")

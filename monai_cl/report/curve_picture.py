@@ -11,7 +11,7 @@ import numpy as np
 
 from monai_cl.engine.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, new_figure, save
 from monai_cl.evaluation.records import VARIANT
-from monai_cl.evaluation.results import COMPUTE, STEPS, Curve, CurveArm, Estimate
+from monai_cl.evaluation.results import COMPUTE, STEPS, TWIN, Curve, CurveArm, Estimate
 from monai_cl.evaluation.verdicts import short
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _few(curve: Curve) -> bool:
 
 def _gains(curve: Curve) -> list[tuple[CurveArm, str, list[Estimate]]]:
     """Every comparison that has estimates."""
-    pairs = product(curve.arms, (STEPS, COMPUTE))
+    pairs = product(curve.arms, (STEPS, COMPUTE, TWIN))
     found = [(arm, kind, curve.differences(arm.name, comparison=kind)) for arm, kind in pairs]
     return [entry for entry in found if entry[2]]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from monai_cl.evaluation.results import STEPS, Curve, Estimate
+from monai_cl.evaluation.results import COMPUTE, STEPS, TWIN, Curve, Estimate
 from monai_cl.report._headline import headline
 from monai_cl.report._label_curve import curve_warnings
 from monai_cl.report.curve_picture import curve_in_words, draw_curve, in_points
@@ -38,7 +38,7 @@ def differences_table(curve: Curve) -> Table:
     """The paired differences in Dice points, each with what must be known beside it."""
     table = Table("arm less reference", "labels", "Dice points", "what it carries", title="paired differences")
     for arm in curve.arms:
-        for comparison in ("equal steps", "equal compute"):
+        for comparison in (STEPS, COMPUTE, TWIN):
             for found in curve.differences(arm.name, comparison=comparison):
                 names = f"{found.arm} less {found.reference}"
                 said = "; ".join(caveats(curve, found))
