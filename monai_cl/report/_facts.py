@@ -200,7 +200,8 @@ def _receipt(run: Run) -> tuple[Cell, ...]:
     counts = [len(receipt.get(key, ())) for key in ("missing", "unexpected", "wrong_shape")]
     carried = len(set(receipt["matched"]) & set(receipt.get("touched", ())))
     start = run.record.get("start") or {}
-    began = " ".join(filter(None, (start.get("taken", ""), start.get("name", "")))) or "file"
+    began = str(start.get("taken") or "file")
+    began += f" ({start['name']})" if began == "shipped" else ""  # names of files are the user's own
     return (run.name, began, len(receipt["matched"]), round(100 * receipt["share"], 1), *counts, carried)
 
 
