@@ -18,6 +18,7 @@ from monai_cl.losses import (
     PositionalContrastiveLoss,
     SelfDistillationLoss,
     SupConLoss,
+    SymmetricInfoNCELoss,
     VICRegLoss,
     VolumeContrastLoss,
 )
@@ -42,6 +43,7 @@ def losses(rows: slice, *, gather: bool) -> dict[str, Loss]:
     return {
         "nt_xent": lambda a, b: NTXentLoss(gather=gather)(a, b),
         "nt_xent sum": lambda a, b: NTXentLoss(gather=gather, reduction="sum")(a, b),
+        "symmetric": lambda a, b: SymmetricInfoNCELoss(0.3, gather=gather)(a, b),
         "decoupled": lambda a, b: DecoupledContrastiveLoss(gather=gather)(a, b),
         "sup_con": lambda a, b: SupConLoss(gather=gather)(a * b, part),
         "positional": lambda a, b: PositionalContrastiveLoss(gather=gather)(a + b, part / 3),

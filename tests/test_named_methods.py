@@ -1,6 +1,7 @@
 """What holds of every named method: teacher, gradients, resumed runs, two processes, refused sizes, causes, probes."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from stored_methods import (
     rand,
     trainer,
 )
+from study_batches import missing_sequences, studies
 from test_engine import identical
 from torch import Tensor, nn
 
@@ -33,10 +35,12 @@ from monai_cl.methods import (
     GlobalLocalContrast,
     MaskedReconstruction,
     Method,
+    MissingSequences,
     SequenceContrast,
     VolumeContrast,
     VolumeDenseContrast,
     VoxelPosition,
+    missing_sequences as of_studies,
     restoration_terms,
 )
 
@@ -57,6 +61,8 @@ CASES: dict[str, tuple[Callable[[], Method], Callable[[], dict[str, Any]]]] = {
         lambda: anatomical(reconstruction_weight=0.0, loss={"teacher_temperature": 0.04}),
         lambda: {"image": pairs()},
     ),
+    "missing_sequences": (missing_sequences, studies),
+    "missing_sequences_skips": (lambda: missing_sequences(skips=True, contrast_start=0.5, donor_start=0.3), studies),
 }
 WITH_TEACHER = {name for name in CASES if name.startswith("volume_") and "cvpr" not in name and "alone" not in name}
 WITH_TEACHER |= {name for name in CASES if name.startswith("anatomical")}
@@ -147,6 +153,7 @@ SIZED: dict[str, tuple[Callable[[nn.Module, int], Method], str]] = {
     "dense contrast": (lambda n, s: GlobalLocalContrast(n, s, dense_weight=1.0, blocks=1), "image_size"),
     "volume and dense": (lambda n, s: VolumeDenseContrast(VolumeContrast(n, SIZE), s, blocks=1), "patch_size"),
     "anatomical invariance": (AnatomicalInvariance, "patch_size"),
+    "missing sequences": (lambda n, s: MissingSequences(n, ["a"], s, template_size=(8, 8, 8)), "crop_size"),
 }
 
 
@@ -161,7 +168,7 @@ def test_a_size_that_cannot_pass_is_refused_at_the_start_by_its_name(name: str) 
         make(nn.Conv3d(1, 1, 3), 8)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in CASES if not name.startswith("masked")))
+@pytest.mark.parametrize("name", sorted(name for name in CASES if not name.startswith(("masked", "missing"))))
 def test_images_of_other_channels_are_refused_by_name(name: str) -> None:
     method, batch = made(name)
 
@@ -241,6 +248,8 @@ HALVES: dict[str, tuple[Callable[[], Method], Callable[[], dict[str, Any]]]] = {
     "masked reconstruction": (lambda: MaskedReconstruction(network()), lambda: {"image": pairs(4)[:, 0]}),
     "voxel position": (lambda: VoxelPosition(network(), hidden=6), lambda: {"image": pairs(4), **grid(4)}),
     "anatomical invariance": (lambda: anatomical(mask=SecondColumns()), lambda: {"image": pairs(4)}),
+    "missing sequences": (missing_sequences, studies),
+    "missing sequences with skips": (lambda: missing_sequences(skips=True), studies),
 }  # fmt: skip
 
 
@@ -274,6 +283,12 @@ def every_second_block(image: Tensor, *, ratio: float, block_size: int) -> Tenso
     return flat.reshape(1, 1, *image.shape[2:]).expand(len(image), 1, *image.shape[2:])
 
 
+def alternating_blocks(shape: Sequence[int], *, device: torch.device, **_: Any) -> Tensor:
+    """The same for the operator on batches of :mod:`monai_cl.transforms.block_replace`."""
+    flat = torch.arange(math.prod(shape[2:]), device=device) // 4 % 2 == 0
+    return flat.reshape(1, 1, *shape[2:])
+
+
 def learn(name: str, batch: dict[str, Any]) -> dict[str, Tensor]:
     """Two steps; the gradients of the first and the state after the second."""
     torch.manual_seed(1)
@@ -299,6 +314,7 @@ def learn(name: str, batch: dict[str, Any]) -> dict[str, Tensor]:
 def run_process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     restoration_terms.block_mask = every_second_block
+    of_studies.kept_blocks = alternating_blocks
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     results = {name: learn(name, half(double(views()), rank)) for name, (_, views) in HALVES.items()}
     dist.barrier()
@@ -308,6 +324,7 @@ def run_process(rank: int, folder: str) -> None:
 
 def test_two_processes_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoration_terms, "block_mask", every_second_block)
+    monkeypatch.setattr(of_studies, "kept_blocks", alternating_blocks)
     mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, (_, views) in HALVES.items():

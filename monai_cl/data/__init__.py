@@ -78,6 +78,18 @@ if TYPE_CHECKING:
     )
     from monai_cl.data.pairs.embedding import EmbeddingMatches as EmbeddingMatches, match_points as match_points
     from monai_cl.data.pairs.registration import AffineRegistration as AffineRegistration
+    from monai_cl.data.series import (
+        channel_names as channel_names,
+        check_channels as check_channels,
+        first_series as first_series,
+        labelled_studies as labelled_studies,
+        say_sequences as say_sequences,
+        sequence_name as sequence_name,
+        split_studies as split_studies,
+        study_items as study_items,
+        study_sequences as study_sequences,
+        with_channels as with_channels,
+    )
     from monai_cl.data.study import (
         check_axes as check_axes,
         check_labels as check_labels,
@@ -86,6 +98,7 @@ if TYPE_CHECKING:
         digest as digest,
         source_of as source_of,
     )
+    from monai_cl.data.template_files import read_templates as read_templates, write_templates as write_templates
     from monai_cl.datalist import (
         few_labels as few_labels,
         load_datalist as load_datalist,

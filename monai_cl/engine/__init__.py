@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from monai_cl.engine.step_time import StepTime as StepTime
     from monai_cl.engine.stop import GracefulStop as GracefulStop
     from monai_cl.engine.surface_distance import SurfaceDistance as SurfaceDistance
+    from monai_cl.engine.templates import SaveTemplates as SaveTemplates
+    from monai_cl.engine.tied_copies import TiedCopies as TiedCopies
     from monai_cl.engine.trainer import NonFiniteLossError as NonFiniteLossError, PretrainTrainer as PretrainTrainer
     from monai_cl.engine.trainers import fine_tuning as fine_tuning, pretraining as pretraining
     from monai_cl.engine.voxel_loss import VoxelLoss as VoxelLoss, without_ignored as without_ignored

@@ -14,6 +14,7 @@ from monai_cl.engine import distributed
 from monai_cl.engine.machine import keep_freed_memory
 from monai_cl.engine.optimisation import adamw, warmup_cosine
 from monai_cl.engine.precision import PrecisionInferer, supervised_precision
+from monai_cl.engine.tied_copies import TiedCopies
 from monai_cl.engine.trainer import PretrainTrainer
 from monai_cl.engine.voxel_loss import VoxelLoss
 from monai_cl.methods import Method
@@ -98,7 +99,8 @@ def fine_tuning(
         device: Where to train.
         learning_rate: Learning rate of the usual optimiser, where none is given.
         optimizer: Optimiser of the network's parameters; :func:`monai_cl.engine.adamw` when left out.
-        inferer: Runs the network on a batch.
+        inferer: Runs the network on a batch; :class:`monai_cl.engine.TiedCopies` takes copies of images apart and adds
+            its part to the loss.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; ``"auto"``: MONAI's mixed precision on a GPU, fp32 on a CPU.
         prepare_batch: Takes images and labels out of a batch.
         train_handlers: Handlers, as :class:`monai_cl.engine.FinetuneHandlers` and others after it.
@@ -108,13 +110,16 @@ def fine_tuning(
         keep_freed_memory()
     chosen = supervised_precision(precision, device)
     network = network.to(device)
+    loss_function: nn.Module = VoxelLoss(loss, ignore_index=ignore_index)
+    if isinstance(inferer, TiedCopies):
+        loss_function, prepare_batch = inferer.loss(loss_function), inferer.prepare_batch
     return SupervisedTrainer(
         device=device,
         max_epochs=max_epochs,
         train_data_loader=train_data_loader,
         network=distributed.parallel(network, device),
         optimizer=adamw(network, learning_rate) if optimizer is None else optimizer,
-        loss_function=VoxelLoss(loss, ignore_index=ignore_index),
+        loss_function=loss_function,
         epoch_length=epoch_length,
         inferer=PrecisionInferer(inferer, chosen) if chosen.name == "bf16" else inferer,
         prepare_batch=prepare_batch,

@@ -4,6 +4,7 @@ from monai_cl.losses._checks import NonFiniteError
 from monai_cl.losses.class_contrast import ClassContrastiveLoss
 from monai_cl.losses.cross_volume_local import CrossVolumeLocalContrastiveLoss
 from monai_cl.losses.dense import DenseContrastiveLoss
+from monai_cl.losses.info_nce import SymmetricInfoNCELoss
 from monai_cl.losses.local_region import LocalRegionContrastiveLoss
 from monai_cl.losses.nt_xent import DecoupledContrastiveLoss, NTXentLoss
 from monai_cl.losses.partition_contrast import PartitionContrastiveLoss
@@ -24,6 +25,7 @@ __all__ = [
     "PositionalContrastiveLoss",
     "SelfDistillationLoss",
     "SupConLoss",
+    "SymmetricInfoNCELoss",
     "VICRegLoss",
     "VolumeContrastLoss",
 ]

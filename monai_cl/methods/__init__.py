@@ -7,6 +7,10 @@ from monai_cl._lazy import face
 if TYPE_CHECKING:
     from monai_cl.methods.anatomical_invariance import AnatomicalInvariance as AnatomicalInvariance
     from monai_cl.methods.base import Method as Method
+    from monai_cl.methods.cross_modal_terms import (
+        CrossModalTerm as CrossModalTerm,
+        SequenceContrastTerm as SequenceContrastTerm,
+    )
     from monai_cl.methods.distillation_term import AlignedDistillationTerm as AlignedDistillationTerm
     from monai_cl.methods.extraction import FeatureExtractor as FeatureExtractor, Maps as Maps
     from monai_cl.methods.global_local_contrast import GlobalLocalContrast as GlobalLocalContrast
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
         MaskedViewTerm as MaskedViewTerm,
         column_mask as column_mask,
     )
+    from monai_cl.methods.missing_sequences import MissingSequences as MissingSequences
     from monai_cl.methods.position_term import PositionTerm as PositionTerm
     from monai_cl.methods.restoration_terms import (
         MaskedReconstructionTerm as MaskedReconstructionTerm,

@@ -183,7 +183,7 @@ class Method(nn.Module):
         return {"loss": loss, **parts, **signals}
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher, once after each optimiser step; ``progress`` is the share of training that is done."""
+        """Move the teacher and the terms, once after each optimiser step, with the share of training that is done."""
         for term in self._terms().values():
             term.after_step(progress)
         if self.teacher is not None and self.teacher_options is not None:

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
         pool_pyramid as pool_pyramid,
         resized as resized,
     )
+    from monai_cl.networks.modality_templates import ModalityTemplates as ModalityTemplates
     from monai_cl.networks.momentum import (
         MomentumTeacher as MomentumTeacher,
         cosine_momentum as cosine_momentum,
         scheduled_momentum as scheduled_momentum,
     )
     from monai_cl.networks.outputs import check_segmenter as check_segmenter, segmenter as segmenter
+    from monai_cl.networks.plain_decoder import PlainDecoder as PlainDecoder
     from monai_cl.networks.stu_net import STUNet as STUNet
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,7 @@ def without_hidden(text: str, item: Mapping[str, Any]) -> str:
         >>> without_hidden("/scans/smith holds two series", item)
         'hidden-0123456789ab holds two series'
     """
-    values = [one for value in item.values() for one in (value if isinstance(value, list) else [value])]
-    for path in (value for value in values if isinstance(value, HiddenPath)):
+    for path in (value for value in _leaves([*item.values()]) if isinstance(value, HiddenPath)):
         if split_id(path.shown) is not None:
             text = _without_id(text, path)
             continue
@@ -77,6 +76,15 @@ def without_hidden(text: str, item: Mapping[str, Any]) -> str:
             for part, alias in zip(reversed(parts), reversed(aliases), strict=False):
                 text = text.replace(part, alias) if _ALIAS.fullmatch(alias) else text
     return text
+
+
+def _leaves(values: list[Any]) -> Iterator[Any]:
+    """Values of lists within lists: a series is a list of files, a study one of series."""
+    for value in values:
+        if isinstance(value, list):
+            yield from _leaves(value)
+        else:
+            yield value
 
 
 def _without_id(text: str, path: HiddenPath) -> str:

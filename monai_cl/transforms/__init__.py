@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from monai_cl.transforms.mr_record import MRRecord as MRRecord
     from monai_cl.transforms.overlap import overlap_fractions as overlap_fractions
+    from monai_cl.transforms.prepare_study import PrepareStudy as PrepareStudy, laid_on as laid_on
     from monai_cl.transforms.pseudo_labels import Pseudo as Pseudo, PseudoLabels as PseudoLabels
     from monai_cl.transforms.sample_series import (
         SampleSeriesD as SampleSeriesD,
@@ -104,6 +105,11 @@ if TYPE_CHECKING:
         RandStudyViewsD as RandStudyViewsD,
         RandStudyViewsd as RandStudyViewsd,
         RandStudyViewsDict as RandStudyViewsDict,
+    )
+    from monai_cl.transforms.template_mix import (
+        RandChannelTemplateMixD as RandChannelTemplateMixD,
+        RandChannelTemplateMixd as RandChannelTemplateMixd,
+        RandChannelTemplateMixDict as RandChannelTemplateMixDict,
     )
     from monai_cl.transforms.views import (
         RandViews as RandViews,

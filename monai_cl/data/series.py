@@ -1,0 +1,260 @@
+"""Series of a study that belong together: the images of one patient by the names of their sequences."""
+
+import fnmatch
+import logging
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_cl.data.loading.probing import split_for_probe
+from monai_cl.datalist import first_image, load_datalist, read_datalist, section_names
+from monai_cl.io.suffixes import stem
+from monai_cl.privacy.plain import is_plain_text
+from monai_cl.transforms.sample_series import SEQUENCES
+from monai_cl.weights import read_contract
+
+logger = logging.getLogger(__name__)
+
+UNNAMED = "unnamed"  # sequence of an image that nothing tells of
+SESSION = "session"  # field of a datalist that tells visits of one patient apart
+
+Item = dict[str, Any]
+Table = Mapping[str, str] | None
+
+
+def sequence_name(item: Mapping[str, Any], table: Table = None) -> str:
+    """Name of the sequence of an image: by the user's table, else as the scan found it, else by its BIDS entity.
+
+    A name that no list knows is a sequence of its own. A contrast agent that BIDS states (``_ce-gadolinium_``) makes
+    another sequence of it.
+
+    Args:
+        item: Item of a datalist.
+        table: Names by pattern (``{"*t1ce*": "T1ce", "T1w": "T1"}``), which file names and names of sequences are
+            compared with, whatever the case of letters; the first that fits counts.
+
+    Example:
+        >>> sequence_name({"image": "sub-01/anat/sub-01_ce-gad_T1w.nii.gz"}), sequence_name({"image": "a.nii"})
+        ('T1wce', 'unnamed')
+        >>> sequence_name({"image": "p1_flair.nii.gz", "sequence": "FLAIR"}, {"*flair*": "fluid"})
+        'fluid'
+    """
+    path = Path(str(first_image(item["image"])))
+    scanned = str(item.get("sequence") or "")
+    for pattern, name in (table or {}).items():
+        if any(fnmatch.fnmatch(text.casefold(), pattern.casefold()) for text in (path.name, stem(path.name), scanned)):
+            return str(name)
+    parts = stem(path.name).split("_")
+    if not parts[0].startswith("sub-"):
+        return scanned or UNNAMED
+    suffix = parts[-1] if len(parts) > 1 and parts[-1].isalnum() and is_plain_text(parts[-1]) else ""
+    agent = any(part.startswith("ce-") for part in parts)
+    return (scanned or suffix or UNNAMED) + ("ce" if agent and (scanned or suffix) else "")
+
+
+def study_items(items: Iterable[Mapping[str, Any]], *, table: Table = None, session_key: str = SESSION) -> list[Item]:
+    """Studies of single images: one item a patient, or a visit of one, with all of its series.
+
+    Args:
+        items: Items of a datalist.
+        table: As for :func:`sequence_name`.
+        session_key: Field that tells visits of a patient apart, where a list has it.
+
+    Returns:
+        Items with ``image``, a list of one file or DICOM series each, ``sequences``, their names in the same order,
+        ``subject`` and ``case``; a study of one series keeps all else that its item says.
+
+    Raises:
+        ValueError: If an item is of a cache, whose volumes are prepared one by one.
+    """
+    studies: dict[Hashable, list[Mapping[str, Any]]] = {}
+    for item in items:
+        studies.setdefault(_study_of(item, session_key), []).append(item)
+    return [_study(series, table, session_key) for series in studies.values()]
+
+
+def labelled_studies(
+    datalist: str | os.PathLike[str],
+    sections: str | Sequence[str],
+    *,
+    table: Table = None,
+    session_key: str = SESSION,
+    dataset_dir: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Item]:
+    """One study for each labelled image of a datalist: that image first, then other sequences of the same patient.
+
+    The others are looked for in all sections of the list, since a scan puts what has no label of its own apart. An
+    image of the same name as the labelled one is another time or frame, and no part of its study.
+
+    Args:
+        datalist: The JSON file.
+        sections: Sections of the labelled images.
+        table: As for :func:`sequence_name`.
+        session_key: As for :func:`study_items`.
+        dataset_dir: Folder that relative paths start from.
+        limit: As for :func:`monai_cl.datalist.load_datalist`.
+        seed: As for :func:`monai_cl.datalist.load_datalist`.
+
+    Returns:
+        Items as from :func:`study_items`, with ``label``.
+
+    Raises:
+        ValueError: As :func:`monai_cl.datalist.load_datalist` and :func:`study_items`.
+        FileNotFoundError: As :func:`monai_cl.datalist.load_datalist`.
+    """
+    wanted = load_datalist(datalist, sections, dataset_dir=dataset_dir, labelled=True, limit=limit, seed=seed)
+    every = section_names(read_datalist(datalist))
+    others: dict[Hashable, list[Item]] = {}
+    for item in load_datalist(datalist, every, dataset_dir=dataset_dir, labelled=False):
+        others.setdefault(_study_of(item, session_key), []).append(item)
+    found = []
+    for item in wanted:
+        name = sequence_name(item, table)
+        beside = [one for one in others[_study_of(item, session_key)] if sequence_name(one, table) != name]
+        study = _study([item, *beside], table, session_key)
+        found.append({**item, "image": study["image"], SEQUENCES: study[SEQUENCES]})
+    return found
+
+
+def study_sequences(*lists: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of all sequences of lists of studies, sorted, each once.
+
+    Example:
+        >>> study_sequences([{"sequences": ["T2w", "T1w"]}, {"sequences": ["T1w"]}])
+        ['T1w', 'T2w']
+    """
+    return sorted({name for studies in lists for study in studies for name in study.get(SEQUENCES, ())})
+
+
+def say_sequences(studies: Sequence[Mapping[str, Any]]) -> None:
+    """Say in the log how many studies have each sequence, and how many have one alone or one twice."""
+    names = study_sequences(studies)
+    counts = [f"{name} {sum(name in study[SEQUENCES] for study in studies)}" for name in names]
+    alone = sum(len(set(study[SEQUENCES])) == 1 for study in studies)
+    twice = sum(len(set(study[SEQUENCES])) < len(study[SEQUENCES]) for study in studies)
+    logger.info(
+        "%d studies have the sequences %s; %d of them have one sequence alone, %d have one twice or more",
+        len(studies), ", ".join(counts), alone, twice,
+    )  # fmt: skip
+
+
+def _study_of(item: Mapping[str, Any], session_key: str) -> Hashable:
+    subject, image = item.get("subject"), item["image"]
+    if subject is None:
+        return tuple(image) if isinstance(image, list) else str(image)
+    return str(subject), str(item.get(session_key, ""))
+
+
+def _study(series: Sequence[Mapping[str, Any]], table: Table, session_key: str) -> Item:
+    cached = [str(item.get("case")) for item in series if "cached" in item]
+    if cached:
+        raise ValueError(
+            f"series of a study are brought to one grid from their files, got volumes of a cache, such as {cached[0]}; "
+            "give the datalist that it was made from"
+        )
+    first = series[0]
+    images, names = [item["image"] for item in series], [sequence_name(item, table) for item in series]
+    if len(series) == 1:
+        return {**first, "image": images, SEQUENCES: names}
+    visit = f" {first[session_key]}" if first.get(session_key) else ""
+    case = f"{first.get('subject', first.get('case'))}{visit}"
+    return {
+        "image": images, SEQUENCES: names, "case": case,
+        **{key: first[key] for key in ("subject", "place", session_key) if key in first},
+    }  # fmt: skip
+
+
+def split_studies(
+    datalist: str | os.PathLike[str],
+    sections: str | Sequence[str],
+    probe_section: str,
+    *,
+    table: Table = None,
+    dataset_dir: str | os.PathLike[str] | None = None,
+    count: int = 8,
+    seed: int = 0,
+) -> dict[str, list[Item]]:
+    """Studies to pretrain on, and those of ``count`` images to probe with; see :func:`split_for_probe`.
+
+    Args:
+        datalist: The JSON file.
+        sections: Sections to pretrain on.
+        probe_section: Section to probe on.
+        table: As for :func:`sequence_name`.
+        dataset_dir: Folder that relative paths start from.
+        count: Most images to probe with; 0 for none.
+        seed: Seed of the choice.
+
+    Returns:
+        Lists ``"train"`` and ``"probe"`` of items as from :func:`study_items`.
+    """
+    split = split_for_probe(
+        Path(datalist), sections, probe_section,
+        dataset_dir=None if dataset_dir is None else Path(dataset_dir), count=count, seed=seed,
+    )  # fmt: skip
+    found = {name: study_items(items, table=table) for name, items in split.items()}
+    say_sequences(found["train"])
+    return found
+
+
+def channel_names(
+    sequences: Sequence[str] | None, studies: Sequence[Mapping[str, Any]], model: str | os.PathLike[str] | None = None
+) -> list[str]:
+    """Names of the channels of a network, in their order.
+
+    Args:
+        sequences: The user's choice.
+        studies: Studies whose sequences are taken, sorted by name, where there is no choice; without any it is one
+            channel without a name.
+        model: Weights beside which the channels of their network are stored; they come before the studies.
+
+    Raises:
+        ValueError: If a name comes twice.
+    """
+    stored = [] if model is None else read_contract(Path(model)).get("sequences", [])
+    names = [str(name) for name in (sequences or stored or study_sequences(studies) or [UNNAMED])]
+    if len(set(names)) != len(names):
+        raise ValueError(f"sequences must name each channel once, got {names}")
+    return names
+
+
+def check_channels(channels: Sequence[str], in_channels: int) -> None:
+    """Raise ``ValueError`` unless a network has one input channel for each sequence."""
+    if len(channels) != in_channels:
+        raise ValueError(
+            f"in_channels must be the number of sequences, {len(channels)} ({', '.join(channels)}), got {in_channels}; "
+            f"add `--in_channels {len(channels)}`, or choose with `--sequences`"
+        )
+
+
+def with_channels(studies: Sequence[Item], channels: Sequence[str]) -> list[Item]:
+    """Studies with the series that a network takes, in the order of its channels; masks will lie on the first.
+
+    Studies that have none of them are left out, and named in the log.
+
+    Raises:
+        ValueError: If no study is left.
+    """
+    found = []
+    for study in studies:
+        pairs = zip(study[SEQUENCES], study["image"], strict=True)
+        chosen = sorted((pair for pair in pairs if pair[0] in channels), key=lambda pair: channels.index(pair[0]))
+        if chosen:
+            found.append({**study, SEQUENCES: [name for name, _ in chosen], "image": [image for _, image in chosen]})
+        else:
+            logger.warning("left out %s: it has %s alone", study.get("case"), ", ".join(study[SEQUENCES]))
+    if not found:
+        raise ValueError(
+            f"no study has one of the sequences {', '.join(channels)} that the network takes, they have "
+            f"{', '.join(study_sequences(studies))}; give their names as `sequence_names`, such as "
+            f"{{'*flair*': '{channels[0]}'}}"
+        )
+    return found
+
+
+def first_series(studies: Sequence[Item]) -> list[Item]:
+    """Items of the first series of each study, whose masks are written."""
+    return [{**study, "image": study["image"][0]} for study in studies]
