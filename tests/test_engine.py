@@ -482,6 +482,26 @@ def test_warm_up_then_cosine_to_zero() -> None:
         warmup_cosine(optimizer, 0)
 
 
+@pytest.mark.parametrize("longer", [60, 200])
+def test_a_run_of_another_length_follows_that_length(longer: int) -> None:
+    def run(length: int, steps: int, state: dict[str, Any] | None = None) -> tuple[list[float], dict[str, Any]]:
+        optimizer = adamw(nn.Linear(2, 2), 1.0)
+        schedule = warmup_cosine(optimizer, length, warmup=0.1)
+        if state is not None:
+            schedule.load_state_dict(state)
+        rates = []
+        for _ in range(steps):
+            optimizer.step()
+            schedule.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+        return rates, schedule.state_dict()
+
+    _, state = run(100, 50)
+    gone_on, _ = run(longer, longer - 50, state)
+    expected = [0.5 * (1 + math.cos(math.pi * (n - longer / 10) / (longer * 0.9))) for n in range(51, longer + 1)]
+    assert gone_on == pytest.approx(expected, abs=1e-9)
+
+
 def test_biases_and_norms_are_not_decayed_and_frozen_parameters_left_out() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2).requires_grad_(False))
     groups = adamw(module, 0.1, weight_decay=0.3).param_groups

@@ -1,6 +1,7 @@
 """Optimiser and schedule with the defaults that contrastive pretraining and fine-tuning share."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from monai.networks import eval_mode
@@ -53,17 +54,30 @@ def adamw(
     return AdamW([group for group in groups if group["params"]], lr=lr)
 
 
-def warmup_cosine(optimizer: Optimizer, steps: int, *, warmup: float = 0.05) -> WarmupCosineSchedule:
+class WarmupCosine(WarmupCosineSchedule):
+    """MONAI's schedule with the length that it is made with, whatever that of a checkpoint was.
+
+    MONAI keeps the length in the state, so that a run that goes on with more or fewer steps would follow the old one:
+    past its end the rate would rise again.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at the step of the state."""
+        own = ("warmup_steps", "t_total")
+        super().load_state_dict({key: value for key, value in state_dict.items() if key not in own})
+
+
+def warmup_cosine(optimizer: Optimizer, steps: int, *, warmup: float = 0.05) -> WarmupCosine:
     """Learning rate rising linearly over the first ``warmup`` share of ``steps``, then falling to zero as a cosine.
 
-    Step it once after each optimiser step.
+    Step it once after each optimiser step. A run that goes on with another number of steps follows that number.
 
     Raises:
         ValueError: If ``steps`` is below 1 or ``warmup`` outside [0, 1).
     """
     if steps < 1 or not 0 <= warmup < 1:
         raise ValueError(f"steps must be at least 1 and warmup in [0, 1), got {steps} and {warmup}")
-    return WarmupCosineSchedule(optimizer, warmup_steps=max(1, round(warmup * steps)), t_total=steps)
+    return WarmupCosine(optimizer, warmup_steps=max(1, round(warmup * steps)), t_total=steps)
 
 
 def _distances(network: nn.Module, roi_size: Sequence[int]) -> dict[nn.Parameter, int]:
