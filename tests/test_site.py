@@ -83,6 +83,19 @@ def test_documented_commands_and_configs_exist(path: Path) -> None:
     assert configs <= own
 
 
+def test_the_page_of_commands_names_every_verb() -> None:
+    text = (TUTORIALS / "pages/tools.md").read_text(encoding="utf-8")
+    verbs = set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert {verb for verb in verbs if f"`monai-cl {verb}" not in text} == set()
+
+
+def test_every_bundle_is_in_the_chooser_and_on_the_page_of_bundles() -> None:
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "tutorials/pages/tools.md")]
+    assert [
+        name for name in bundles.names() if not all(f"bundles/{name}/docs/README.md" in page for page in pages)
+    ] == []
+
+
 def test_links_of_the_readme_lead_to_files() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]

@@ -93,7 +93,7 @@ def push(
 
 
 def _end(stopped: str, *, complete: bool) -> None:
-    """Say why a transfer ended early, and let the process end with an error."""
+    """Report an early end of a transfer, and end the process with an error."""
     if stopped:
         raise RuntimeError(f"{stopped}; nothing is half written, the same command goes on")
     if not complete:

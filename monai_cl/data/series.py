@@ -24,7 +24,7 @@ Table = Mapping[str, str] | None
 
 
 def sequence_name(item: Mapping[str, Any], table: Table = None) -> str:
-    """Name of the sequence of an image: by the user's table, else as the scan found it, else by its BIDS entity.
+    """Name of the sequence of an image: by the user's table, else by the scan, else by its BIDS entity.
 
     A name that no list knows is a sequence of its own. A contrast agent that BIDS states (``_ce-gadolinium_``) makes
     another sequence of it.
@@ -130,7 +130,7 @@ def study_sequences(*lists: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def say_sequences(studies: Sequence[Mapping[str, Any]]) -> None:
-    """Say in the log how many studies have each sequence, and how many have one alone or one twice."""
+    """Log the number of studies with each sequence, with one alone and with one twice."""
     names = study_sequences(studies)
     counts = [f"{name} {sum(name in study[SEQUENCES] for study in studies)}" for name in names]
     alone = sum(len(set(study[SEQUENCES])) == 1 for study in studies)

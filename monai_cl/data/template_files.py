@@ -22,7 +22,7 @@ FOLDER = "templates"
 
 
 def write_templates(templates: Mapping[str, Tensor], folder: str | os.PathLike[str], spacing: Sequence[float]) -> Path:
-    r"""Write a NIfTI file for each template, and ``templates.json``, which says which is of what sequence.
+    r"""Write a NIfTI file for each template, and ``templates.json`` with the sequence of each.
 
     Axes run towards right, anterior and superior, and the centre of a template is the origin: it lies on that of a
     prepared volume.

@@ -119,11 +119,11 @@ def _circumstances(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digests(files: Sequence[str | Path]) -> dict[str, str]:
-    """SHA-256 of what each config file says, comments aside."""
+    """SHA-256 of the content of each config file without comments."""
     contents = {Path(file).name: json.dumps(read_yaml(file, "a config file"), sort_keys=True) for file in files}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from JSON."""
+    """Value after a round trip through JSON."""
     return json.loads(json.dumps(value, default=str))

@@ -281,7 +281,7 @@ class Arm(Keys):
 
     @property
     def twin(self) -> str:
-        """Name of the arm with its network, recipe and settings from scratch; empty where there is none."""
+        """Name of the arm with its network, recipe and settings from scratch; empty without one."""
         return self._twin
 
     @property
@@ -290,7 +290,7 @@ class Arm(Keys):
         return self._implied
 
     def settle(self) -> Arm | None:
-        """Take over what published weights imply; return the twin from scratch, if there is to be one."""
+        """Take over what published weights imply; return the twin from scratch, if wanted."""
         if self.published is None:
             return None
         self._implied = self.published.implied()
@@ -304,7 +304,7 @@ class Arm(Keys):
 
     @property
     def is_shipped(self) -> bool:
-        """Tell whether it starts from the weights that come with a bundle."""
+        """Return whether it starts from the weights that come with a bundle."""
         return self.pretrained == SHIPPED
 
     @property

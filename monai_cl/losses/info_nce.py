@@ -1,4 +1,4 @@
-"""Two views of each image told from the same view of all other images, both ways."""
+"""Contrast of two views of each image with the same views of all other images, both ways."""
 
 import torch
 from torch import Tensor

@@ -37,7 +37,7 @@ def headline(curve: Curve) -> str:
 
 
 def _comparisons(curve: Curve, arm: CurveArm) -> Iterator[Interval]:
-    """Differences of an arm at each budget: to its twin, at equal compute where there is one, else at equal steps."""
+    """Differences of an arm at each budget: to its twin, at equal compute if measured, else at equal steps."""
     if arm.twin and (found := curve.differences(arm.name, comparison=TWIN)):
         yield from found  # the reference is another network
         return

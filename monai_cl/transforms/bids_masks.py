@@ -76,7 +76,7 @@ class BidsMasks:
         _write_text(output_dir / "README.md", f"Masks made by {self.name} {self.version}. Not for diagnosis.\n")
 
     def write(self, mask: MetaTensor, source: Any, path: Path) -> None:
-        """Write a mask; names of classes and sidecar lie beside it before it is there."""
+        """Write a mask, after its names of classes and its sidecar."""
         target = path.with_name(re.sub(r"^\.[0-9a-f]{16}\.", "", path.name))
         base = target.name[: -len(self.extension)]
         rows = ["index\tname", "0\tbackground", *(f"{label}\t{name}" for label, name in sorted(self.classes.items()))]

@@ -43,7 +43,7 @@ class MaskWriter(Protocol):
 
 
 class NiftiMasks:
-    """Masks as NIfTI files, on the grid that their metadata tell.
+    """Masks as NIfTI files, on the grid in their metadata.
 
     Args:
         output_dtype: Type of the voxels.

@@ -16,7 +16,7 @@ from monai_cl.transforms.mask_writers import MaskWriter, NiftiMasks
 
 
 class SaveMask(Transform):
-    """Save a mask on the grid that its metadata tell, as NIfTI or in the form of a writer.
+    """Save a mask on the grid in its metadata, as NIfTI or in the form of a writer.
 
     MONAI's ``SaveImage`` writes in place, so that a run that ends in mid-write leaves a part of a mask, and calls every
     failure a missing writer. Here a reader sees the mask of before or the new one, and an error of the system, such as

@@ -104,7 +104,7 @@ def start_from(
     recipe_options: Mapping[str, Any] | None = None,
     contract: str = "warn",
 ) -> Receipt | None:
-    """Begin from weights and log the receipt; from scratch there is none.
+    """Begin from weights and log the receipt; from scratch no receipt exists.
 
     ``pretrained``, ``bundle_root`` and ``auto`` are those of :func:`choose_start`, the others those of
     :func:`transfer`. Which start it was is in the receipt and, by :func:`start_of`, in the record of a run.

@@ -56,7 +56,7 @@ def nearest(state: Iterable[str]) -> KeyMap | None:
 
 
 def published_table() -> str:
-    """Table in Markdown of every source that is known, with what its receipt says: the tutorials' page holds it.
+    """Table in Markdown of every known source and its receipt, for the page of foreign weights.
 
     Example:
         >>> print(published_table().splitlines()[0][:42])

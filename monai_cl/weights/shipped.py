@@ -51,7 +51,7 @@ class Shipped:
         return f"{self.name} ({', '.join(told)})"
 
     def fits(self, network: nn.Module, *, inflate_channels: bool = False) -> bool:
-        """Tell whether this is the network that the weights were made for, its output layer aside.
+        """Return whether the weights were made for this network, its output layer aside.
 
         Each tensor of the file must have its shape there and belong to a layer of its class. Layers that the file lacks
         must be those that pretraining left alone, or lie in a part of the network that had no share in it, such as

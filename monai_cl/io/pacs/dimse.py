@@ -46,10 +46,10 @@ class DimseStore:
         return f"{parts.hostname}:{parts.port}"
 
     def has(self, dataset: Any) -> None:
-        """Tell nothing: it cannot be asked."""
+        """Return nothing: the server cannot be asked."""
 
     def lacks(self, dataset: Any) -> int:
-        """Tell nothing: it cannot be asked."""
+        """Return nothing: the server cannot be asked."""
         return 0
 
     def put(self, dataset: Any) -> str:

@@ -12,7 +12,7 @@ INSTALL = "talking to a PACS needs dicomweb-client and pynetdicom: pip install '
 
 
 class PacsError(RuntimeError):
-    """A server did not do what it was asked for; ``stops`` tells that it will do nothing else either.
+    """Error of a request to a server; ``stops`` marks errors that end the whole transfer.
 
     Args:
         message: What came and what to do, without credentials and without a person's data.

@@ -1,4 +1,4 @@
-"""Series from a DICOMweb server into a folder: what is there already stays, what could not be got is listed."""
+"""Download of series from a DICOMweb server: existing files stay, missing ones are listed."""
 
 import csv
 import os
@@ -49,7 +49,7 @@ class Pulled:
 
     @property
     def complete(self) -> bool:
-        """Tell whether all that was asked for is there."""
+        """Return whether all requested objects are present."""
         return not self.missing and not self.stopped
 
     def told(self) -> str:

@@ -52,7 +52,7 @@ class Pushed:
 
     @property
     def complete(self) -> bool:
-        """Tell whether the server has all."""
+        """Return whether the server has all objects."""
         return not self.refused and not self.stopped
 
     def told(self) -> str:
@@ -68,7 +68,7 @@ class Store(Protocol):
     """A server that takes objects."""
 
     def has(self, dataset: Any) -> bool | None:
-        """Tell whether it has an object; ``None`` where it cannot be asked."""
+        """Return whether the server has an object; ``None`` if it cannot be asked."""
 
     def lacks(self, dataset: Any) -> int:
         """Count instances that an object refers to and the server does not have."""
@@ -78,7 +78,7 @@ class Store(Protocol):
 
 
 class WebStore:
-    """Storing by STOW, with a look at what is there by QIDO.
+    """Storage by STOW, with a QIDO query for present objects.
 
     Args:
         server: The server.
@@ -89,7 +89,7 @@ class WebStore:
         self._listed: dict[tuple[str, str], set[str]] = {}
 
     def has(self, dataset: Any) -> bool:
-        """Tell whether it has an object."""
+        """Return whether the server has an object."""
         found = self.server.instances(str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
         return str(dataset.SOPInstanceUID) in found
 
@@ -125,7 +125,7 @@ def push(
     incomplete: bool = False,
     progress: Callable[[Pushed], None] = lambda _: None,
 ) -> Pushed:
-    """Store DICOM files, each object once; what is there already is counted and not sent again.
+    """Store DICOM files, each object once; present objects are counted and not sent again.
 
     Args:
         store: The server.
@@ -178,7 +178,7 @@ def _push_one(store: Store, path: Path, dataset: Any, found: Pushed, *, incomple
 
 
 def _read(path: Path) -> Any:
-    """A file whose pixels are all there and that says what it is."""
+    """Read a file with complete pixels and identifiers."""
     from pydicom import dcmread
 
     try:

@@ -233,7 +233,7 @@ def _stand_in(file: Any, *, nameless: bool) -> Any:
 
 
 def _name(made: Any, source: Any) -> None:
-    """Patient and study of the source, as they stand there, in its character set."""
+    """Copy patient and study of the source in its character set."""
     made.copy_patient_and_study_information(source)
     if "SpecificCharacterSet" in source:
         made["SpecificCharacterSet"] = source["SpecificCharacterSet"]
