@@ -20,6 +20,10 @@ CASES: dict[str, tuple[nn.Module, list[tuple[int, ...]], tuple[Any, ...]]] = {
     "SupConLoss": (losses.SupConLoss(), [Z], (PARTITION,)),
     "PositionalContrastiveLoss": (losses.PositionalContrastiveLoss(), [Z], (PARTITION.float(),)),
     "PartitionContrastiveLoss": (losses.PartitionContrastiveLoss("gd"), [Z], (PARTITION, IMAGE, VOLUME, VIEW)),
+    "CrossDomainSupConLoss": (losses.CrossDomainSupConLoss(), [Z], (PARTITION, VOLUME)),
+    "SepCLRLoss": (losses.SepCLRLoss(), [Z, Z, Z, Z], (PARTITION,)),
+    "KernelJointEntropyLoss": (losses.KernelJointEntropyLoss(), [Z, Z], ()),
+    "AttributeLoss": (losses.AttributeLoss(), [(8,)], (torch.linspace(0, 1, 8),)),
     "LocalRegionContrastiveLoss": (losses.LocalRegionContrastiveLoss(2), [MAPS, MAPS], ()),
     "CrossVolumeLocalContrastiveLoss": (
         losses.CrossVolumeLocalContrastiveLoss(2), [MAPS, MAPS], (torch.tensor([0, 0]), torch.tensor([0, 1])),

@@ -8,15 +8,19 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from monai_cl.losses import (
+    AttributeLoss,
     ClassContrastiveLoss,
+    CrossDomainSupConLoss,
     CrossVolumeLocalContrastiveLoss,
     DecoupledContrastiveLoss,
     DenseContrastiveLoss,
+    KernelJointEntropyLoss,
     LocalRegionContrastiveLoss,
     NTXentLoss,
     PartitionContrastiveLoss,
     PositionalContrastiveLoss,
     SelfDistillationLoss,
+    SepCLRLoss,
     SupConLoss,
     SymmetricInfoNCELoss,
     VICRegLoss,
@@ -37,6 +41,7 @@ ONLY_EQUAL = {"volume"}  # a mean over volumes, which compares volumes of one pr
 def losses(rows: slice, *, gather: bool) -> dict[str, Loss]:
     part, volume = PART[rows], VOLUME[rows]
     ids = part, torch.arange(12)[rows] // 2, volume, torch.zeros_like(part)
+    sick = (torch.arange(12)[rows] < 5).long()  # of two processes the second has healthy alone
     start, maps = rows.start or 0, (-1, 1, 8, 8)
     dense = DenseContrastiveLoss(2, num_anchors=None, exclusion_radius=1, gather=gather)
     cross = CrossVolumeLocalContrastiveLoss(2, 1, gather=gather)
@@ -68,6 +73,10 @@ def losses(rows: slice, *, gather: bool) -> dict[str, Loss]:
             *(torch.stack([x[:, :16], y[:, :16]], 1) for x, y in ((a, b), (b, a))),
             *(torch.stack([x, y], 1).unflatten(2, (4, 16)) for x, y in ((a, b), (b, a))),
         )["loss"],
+        "cross domain": lambda a, b: CrossDomainSupConLoss(gather=gather)(a * b, part, volume),
+        "sep_clr": lambda a, b: SepCLRLoss(gather=gather)(a[:, :9], b[:, :9], a[:, 9:] / 4, b[:, 9:] / 4, sick)["loss"],
+        "joint entropy": lambda a, b: KernelJointEntropyLoss(gather=gather)(a[:, :9], b[:, 9:] / 4),
+        "attribute": lambda a, b: AttributeLoss(gather=gather)(a[:, 0], b[:, 0].detach()) + 0 * b.sum(),
         "vicreg": lambda a, b: VICRegLoss(gather=gather)(a, b),
     }
 
