@@ -193,6 +193,60 @@ def test_too_many_kept_apart_is_refused(config: Callable[..., Path], study: Path
         measure(config(settings=settings, budgets=[1], evaluation={"hold_out": number}))
 
 
+def of_sites(study: Path, target: Path, sites: dict[str, str]) -> Path:
+    """A datalist whose entries have a site, by the number of the case; b where nothing else is said."""
+    content = json.loads((study / "datalist.json").read_text())
+    for name in ("training", "validation", "unlabelled"):
+        for item in content[name]:
+            item["site"] = sites.get(re.sub(r"\D", "", Path(item["image"]).name), "b")
+    target.write_text(json.dumps(content))
+    return target
+
+
+def test_a_site_that_is_left_out_is_evaluated_on_and_seen_by_nothing_else(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    source = of_sites(study, tmp_path / "source.json", {"0": "a", "4": "a", "6": "a"})
+    content = json.loads(source.read_text())
+    content["training"][1]["subject"] = content["training"][0]["subject"]  # a patient of both sites
+    source.write_text(json.dumps(content))
+    settings = {"dataset_dir": str(study), "datalist": str(source), "recipe": "small_mr", "out_channels": 3}
+    evaluation = {"resamples": 100, "leave_out": {"by": "site", "value": "a"}}
+    measure(config(settings=settings, budgets=[1], evaluation=evaluation), Pretend())
+    apart = tmp_path / "out" / "datalist.json"
+    lists = {name: load_datalist(apart, name, dataset_dir=study) for name in ("training", "validation", "unlabelled")}
+    cases = {name: [item["case"] for item in items] for name, items in lists.items()}
+    assert cases == {"training": ["case_2", "case_3"], "validation": ["case_0", "case_4"], "unlabelled": ["case_7"]}
+
+
+@pytest.mark.parametrize(
+    ("sites", "evaluation", "answer"),
+    [
+        ({"0": "a"}, {"value": "c"}, r"names site 'c', .*there are a \(1\), b \(7\); run a curve for each"),
+        ({}, {"value": "b"}, "must leave labelled volumes to train on, site b has all of them"),
+        ({"6": "a"}, {"value": "a"}, "needs labelled volumes to evaluate on, site a has none"),
+        (
+            {},
+            {"by": "scanner", "value": "a"},
+            "needs the field 'scanner' in each entry of the datalist, 8 of 8 have none",
+        ),
+    ],
+)
+def test_a_site_that_cannot_be_left_out_is_refused(
+    config: Callable[..., Path], study: Path, tmp_path: Path, sites: dict[str, str], evaluation: Any, answer: str
+) -> None:
+    source = of_sites(study, tmp_path / "source.json", sites)
+    settings = {"dataset_dir": str(study), "datalist": str(source), "recipe": "small_mr", "out_channels": 3}
+    with pytest.raises(ValueError, match=answer):
+        measure(config(settings=settings, budgets=[1], evaluation={"leave_out": {"by": "site", **evaluation}}))
+
+
+def test_leaving_out_goes_with_no_other_way_to_keep_apart(config: Callable[..., Path], study: Path) -> None:
+    evaluation = {"leave_out": {"by": "site", "value": "a"}, "hold_out": 2}
+    with pytest.raises(ValueError, match=r"must leave out a group \(leave_out\), keep patients .* not several of them"):
+        measure(config(evaluation=evaluation))
+
+
 def test_stages_are_planned_in_order(staged: Callable[..., Path]) -> None:
     plan = make_plan(read_config(staged()))
     assert [cell.folder for cell in plan.cells if cell.role == PRETRAIN] == [

@@ -20,6 +20,7 @@ from monai_cl.metrics import (
     DeadDimensionsMetric,
     DenseAlignmentMetric,
     DenseUniformityMetric,
+    DomainLeakage,
     EffectiveRankMetric,
     InstanceAlignmentMetric,
     InstanceUniformityMetric,
@@ -32,6 +33,7 @@ from monai_cl.metrics import (
     dead_dimensions,
     dense_alignment,
     dense_uniformity,
+    domain_leakage,
     effective_rank,
     knn_accuracy,
     leave_one_out_knn_accuracy,
@@ -367,7 +369,7 @@ def feed(metric: CumulativeIterationMetric, start: int, stop: int) -> None:
         metric(maps[0][rows], maps[1][rows], idx1=index[rows], idx2=index[rows].flip(1))
     elif isinstance(metric, DenseUniformityMetric):
         metric(maps[0][rows])
-    elif isinstance(metric, KNNProbeMetric | LinearProbeMetric):
+    elif isinstance(metric, KNNProbeMetric | LinearProbeMetric | DomainLeakage):
         metric(x[rows], labels[rows], groups=groups[rows])
     elif isinstance(metric, BufferedCollapseMetric):
         metric(x[rows], labels[rows])
@@ -386,6 +388,7 @@ def every_metric() -> dict[str, CumulativeIterationMetric]:
         "DeadDimensionsMetric": DeadDimensionsMetric(),
         "KNNProbeMetric": KNNProbeMetric(k=3),
         "LinearProbeMetric": LinearProbeMetric(folds=3),
+        "DomainLeakage": DomainLeakage(folds=3),
         "RetrievalMetric": RetrievalMetric(k=2),
         "PositionMetric": PositionMetric(),
         "BufferedCollapseMetric": BufferedCollapseMetric(
@@ -401,7 +404,7 @@ def values(metric: CumulativeIterationMetric) -> dict[str, float]:
 
 
 def test_every_exported_metric_is_in_the_battery() -> None:
-    exported = {name for name in metrics.__all__ if name.endswith("Metric")}
+    exported = {name for name in metrics.__all__ if name.endswith("Metric")} | {"DomainLeakage"}
     assert exported == {name.split()[0] for name in every_metric()}
 
 
@@ -504,7 +507,7 @@ def test_nan_is_refused_by_every_metric(metric: CumulativeIterationMetric) -> No
     extra = {"overlap": torch.ones(2, 3, 3), "centers": torch.eye(3)} if isinstance(metric, PositionMetric) else {}
     dense = isinstance(metric, PositionMetric | DenseAlignmentMetric | DenseUniformityMetric)
     x = nan if dense else nan[:, 0]
-    labelled = isinstance(metric, KNNProbeMetric | LinearProbeMetric | BufferedCollapseMetric)
+    labelled = isinstance(metric, KNNProbeMetric | LinearProbeMetric | DomainLeakage | BufferedCollapseMetric)
     with pytest.raises(NonFiniteError, match="must be finite, got"):
         metric(x, torch.zeros(2, dtype=torch.long) if labelled else x, **extra)
 
@@ -603,3 +606,21 @@ def test_metrics_work_behind_monais_ignite_handler() -> None:
     engine.run([(x[:4], y[:4]), (x[4:], y[4:])])
     assert engine.state.metrics["alignment"] == pytest.approx(alignment(x, y).item(), rel=1e-5)
     assert engine.state.metrics["uniformity"] == pytest.approx(uniformity(x).item(), rel=1e-5)
+
+
+def test_leakage_is_one_where_the_site_shows_and_about_none_where_it_does_not() -> None:
+    sites, patients = torch.arange(60) % 3, torch.arange(60) // 2
+    x = draw(60, 4)
+    shown = x + 8.0 * torch.nn.functional.one_hot(sites, 4)
+    assert domain_leakage(shown, sites) == 1.0
+    assert abs(float(domain_leakage(x, sites, groups=patients))) < 0.35
+    # (a - c) / (1 - c) by hand, with the probe of each fold as it is
+    accuracy = cross_validated_probe_accuracy(x, sites, groups=patients)
+    torch.testing.assert_close(domain_leakage(x, sites, groups=patients), (accuracy - 1 / 3) / (2 / 3))
+
+
+def test_one_domain_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"domains must be of at least two kinds, got \[4\]; add another site"):
+        domain_leakage(draw(5, 2), torch.full((5,), 4))
+    with pytest.raises(ValueError, match="folds must be at least 2, got 1"):
+        DomainLeakage(folds=1)

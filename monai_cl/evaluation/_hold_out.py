@@ -1,4 +1,4 @@
-"""Patients of the training list that are kept apart to be evaluated on."""
+"""Patients of the training list, or a site, that are kept apart to be evaluated on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from monai_cl.datalist import datalist_file, is_cache, read_datalist, subject_of
 from monai_cl.evaluation._config import CurveConfig
+from monai_cl.evaluation._leave_out import group_left_out
 from monai_cl.evaluation._store import read_json, write_json
 
 DATALIST = "datalist.json"
@@ -18,7 +19,7 @@ DATALIST = "datalist.json"
 
 @contextmanager
 def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfig, tuple[str, ...]]]:
-    """The config with a datalist in which ``hold_out`` patients have moved from training to another section.
+    """The config with a datalist in which ``hold_out`` patients, or a group, have left training for another section.
 
     They are in no other section then, so neither pretraining nor fine-tuning sees them. Which patients follows from
     their names alone, and those of the evaluation come first: with and without tuning they are the same.
@@ -31,19 +32,26 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         The config, and what was done in words.
 
     Raises:
-        ValueError: If the settings name no datalist, or training has not more patients than that.
+        ValueError: If the settings name no datalist, training has not more patients than that, or a group cannot be
+            left out, see :func:`monai_cl.evaluation._leave_out.group_left_out`.
     """
     asked = {"evaluation": config.evaluation, "tune": config.tune}
     numbers = {name: (each.section, each.hold_out) for name, each in asked.items() if each and each.hold_out}
-    if not numbers:
+    group = config.evaluation.leave_out
+    if not numbers and group is None:
         yield config, ()
         return
     if "datalist" not in config.settings:
-        keys = " and ".join(f"{name}.hold_out" for name in numbers)
+        keys = " and ".join(
+            [*(f"{name}.hold_out" for name in numbers), *["evaluation.leave_out"] * (group is not None)]
+        )
         raise ValueError(f"{keys} needs the datalist among the settings, to write another; add it")
     source = config.settings["datalist"]
     # who is kept apart follows from the names as they are, what is written hides those of a list made by hand
     own, content, said = read_datalist(source, hide_names=False), read_datalist(source), []
+    if group is not None:
+        content, own, words = group_left_out(content, own, config.evaluation.section, by=group.by, value=group.value)
+        said.append(words)
     for section, apart in _patients(own, numbers):
         content, own, volumes = _moved(content, own, section, apart)
         said.append(f"{len(apart)} patients of training ({volumes} volumes) were kept apart for {section}")

@@ -9,6 +9,7 @@ from monai_cl.metrics.alignment import (
 )
 from monai_cl.metrics.collapse import BufferedCollapseMetric
 from monai_cl.metrics.correspondence import correspondence_errors, features_at
+from monai_cl.metrics.domain_leakage import DomainLeakage, domain_leakage
 from monai_cl.metrics.knn_probe import KNNProbeMetric, knn_accuracy, leave_one_out_knn_accuracy
 from monai_cl.metrics.linear_probe import LinearProbeMetric, cross_validated_probe_accuracy, linear_probe_accuracy
 from monai_cl.metrics.mind import mind_ssc
@@ -22,6 +23,7 @@ __all__ = [
     "DeadDimensionsMetric",
     "DenseAlignmentMetric",
     "DenseUniformityMetric",
+    "DomainLeakage",
     "EffectiveRankMetric",
     "InstanceAlignmentMetric",
     "InstanceUniformityMetric",
@@ -35,6 +37,7 @@ __all__ = [
     "dead_dimensions",
     "dense_alignment",
     "dense_uniformity",
+    "domain_leakage",
     "effective_rank",
     "features_at",
     "knn_accuracy",
