@@ -65,7 +65,8 @@ def write_study(root: Path) -> Path:
     sections: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "unlabelled": []}
     for number, section in enumerate(["training"] * 4 + ["validation"] * 2 + ["unlabelled"] * 2):
         name = f"case_{number}.nii.gz"
-        item = {"image": f"images/{name}", "subject": f"s{number}"}
+        cohort = "patient" if number % 2 else "healthy"
+        item = {"image": f"images/{name}", "subject": f"s{number}", "cohort": cohort}
         write_volume(root / item["image"], number)
         if section != "unlabelled":
             item["label"] = f"labels/{name}"

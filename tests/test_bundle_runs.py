@@ -505,6 +505,10 @@ NESTED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"artefacts#noise_prob": 0.0, "geometry#rotation": 3.0, "method#global_loss#temperature": 0.2},
         ("noise_prob: 0.8 -> 0.0", "rotate_range", "temperature: 0.5 -> 0.2"),
     ),
+    "cases_and_controls": (
+        {"geometry#prob": 0.5, "method#salient": 16, "method#joint_entropy_weight": 3.0},
+        ("prob: 1.0 -> 0.5", "joint_entropy: 10.0 -> 3.0", "heads"),
+    ),
     "global_local_contrast": (
         {"geometry#prob": 0.5, "intensity#transforms#3#std": 0.1, "method#norm": "layer"},
         ("prob: 1.0 -> 0.5", "std: 0.05 -> 0.1", "projector"),

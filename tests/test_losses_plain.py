@@ -22,6 +22,7 @@ CASES: dict[str, tuple[nn.Module, list[tuple[int, ...]], tuple[Any, ...]]] = {
     "PartitionContrastiveLoss": (losses.PartitionContrastiveLoss("gd"), [Z], (PARTITION, IMAGE, VOLUME, VIEW)),
     "CrossDomainSupConLoss": (losses.CrossDomainSupConLoss(), [Z], (PARTITION, VOLUME)),
     "SepCLRLoss": (losses.SepCLRLoss(), [Z, Z, Z, Z], (PARTITION,)),
+    "SepVAELoss": (losses.SepVAELoss(), [(8, 1, 3, 3), (8, 1, 3, 3), Z, Z, Z, Z, (8,)], (PARTITION,)),
     "KernelJointEntropyLoss": (losses.KernelJointEntropyLoss(), [Z, Z], ()),
     "AttributeLoss": (losses.AttributeLoss(), [(8,)], (torch.linspace(0, 1, 8),)),
     "LocalRegionContrastiveLoss": (losses.LocalRegionContrastiveLoss(2), [MAPS, MAPS], ()),

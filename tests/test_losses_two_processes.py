@@ -21,6 +21,7 @@ from monai_cl.losses import (
     PositionalContrastiveLoss,
     SelfDistillationLoss,
     SepCLRLoss,
+    SepVAELoss,
     SupConLoss,
     SymmetricInfoNCELoss,
     VICRegLoss,
@@ -75,6 +76,9 @@ def losses(rows: slice, *, gather: bool) -> dict[str, Loss]:
         )["loss"],
         "cross domain": lambda a, b: CrossDomainSupConLoss(gather=gather)(a * b, part, volume),
         "sep_clr": lambda a, b: SepCLRLoss(gather=gather)(a[:, :9], b[:, :9], a[:, 9:] / 4, b[:, 9:] / 4, sick)["loss"],
+        "sep_vae": lambda a, b: SepVAELoss(gather=gather)(
+            a.reshape(maps), b.reshape(maps), a[:, :9], b[:, :9], a[:, 9:], b[:, 9:], a[:, 0], sick
+        )["loss"],
         "joint entropy": lambda a, b: KernelJointEntropyLoss(gather=gather)(a[:, :9], b[:, 9:] / 4),
         "attribute": lambda a, b: AttributeLoss(gather=gather)(a[:, 0], b[:, 0].detach()) + 0 * b.sum(),
         "vicreg": lambda a, b: VICRegLoss(gather=gather)(a, b),

@@ -29,25 +29,32 @@ from torch import Tensor, nn
 
 from monai_cl.engine import adamw
 from monai_cl.engine.distributed import parallel
-from monai_cl.losses import DenseContrastiveLoss, NTXentLoss
+from monai_cl.losses import DenseContrastiveLoss, NTXentLoss, SepVAELoss
 from monai_cl.methods import (
     AnatomicalInvariance,
+    CasesAndControls,
     GlobalLocalContrast,
     MaskedReconstruction,
     Method,
     MissingSequences,
+    SeparateVAETerm,
     SequenceContrast,
     VolumeContrast,
     VolumeDenseContrast,
     VoxelPosition,
     missing_sequences as of_studies,
     restoration_terms,
+    separate_vae_term,
 )
 
 
 def anatomical(**options: Any) -> AnatomicalInvariance:
     small = {"heads": 2, "head_features": 3, "hidden": 12, "bottleneck": 6, "prototypes": 5}
     return AnatomicalInvariance(network(), SIZE, **{**small, **options})
+
+
+def separate_vae(**options: Any) -> SeparateVAETerm:
+    return SeparateVAETerm([SIZE] * 3, hidden=12, common=6, salient=4, width=2, doublings=1, **options)
 
 
 CASES: dict[str, tuple[Callable[[], Method], Callable[[], dict[str, Any]]]] = {
@@ -63,6 +70,14 @@ CASES: dict[str, tuple[Callable[[], Method], Callable[[], dict[str, Any]]]] = {
     ),
     "missing_sequences": (missing_sequences, studies),
     "missing_sequences_skips": (lambda: missing_sequences(skips=True, contrast_start=0.5, donor_start=0.3), studies),
+    "separate_vae": (
+        lambda: Method(network(), {"separation": separate_vae()}, image_size=SIZE),
+        lambda: {"image": pairs(4), "patient": torch.tensor([0, 1, 1, 0])},
+    ),
+    "cases_and_controls": (
+        lambda: CasesAndControls(network(), SIZE, hidden=12, common=6, salient=4),
+        lambda: {"image": pairs(4), "patient": torch.tensor([0, 1, 1, 0])},
+    ),
 }
 WITH_TEACHER = {name for name in CASES if name.startswith("volume_") and "cvpr" not in name and "alone" not in name}
 WITH_TEACHER |= {name for name in CASES if name.startswith("anatomical")}
@@ -149,6 +164,7 @@ def test_a_probe_leaves_no_trace(name: str) -> None:
 SIZED: dict[str, tuple[Callable[[nn.Module, int], Method], str]] = {
     "volume contrast": (VolumeContrast, "crop_size"),
     "sequence contrast": (SequenceContrast, "crop_size"),
+    "cases and controls": (CasesAndControls, "crop_size"),
     "global contrast": (GlobalLocalContrast, "image_size"),
     "dense contrast": (lambda n, s: GlobalLocalContrast(n, s, dense_weight=1.0, blocks=1), "image_size"),
     "volume and dense": (lambda n, s: VolumeDenseContrast(VolumeContrast(n, SIZE), s, blocks=1), "patch_size"),
@@ -191,6 +207,14 @@ CAUSES = {
         ["a frozen encoder"],
     ),
     "sequence contrast": (lambda: SequenceContrast(network(), SIZE, pool_size=1), ["pool_size=1"]),
+    "cases and controls": (
+        lambda: CasesAndControls(network(), SIZE, pool_size=1, information_less_weight=1000.0),
+        ["pool_size=1", "information_less_weight=1000"],
+    ),
+    "separate vae": (
+        lambda: Method(network(), {"s": separate_vae(loss=SepVAELoss(0.1), pool_size=1)}, image_size=SIZE),
+        ["pool_size=1", "common_weight=0.1"],
+    ),
     "voxels": (lambda: SequenceContrast(network(), SIZE, global_weight=0.0, dense_stride=1), ["dense_stride=1"]),
     "reconstruction": (lambda: MaskedReconstruction(network()), []),
     "distillation": (anatomical, []),
@@ -246,6 +270,14 @@ HALVES: dict[str, tuple[Callable[[], Method], Callable[[], dict[str, Any]]]] = {
         lambda: {"image": {"views": pairs(4), **grid(4), "target": rand(4, 2, 1, SIZE, SIZE, SIZE, seed=6)}},
     ),
     "masked reconstruction": (lambda: MaskedReconstruction(network()), lambda: {"image": pairs(4)[:, 0]}),
+    "separate vae": (
+        lambda: Method(network(), {"separation": separate_vae(norm="layer")}, image_size=SIZE),
+        lambda: {"image": pairs(4), "patient": torch.tensor([0, 1, 1, 1])},
+    ),
+    "cases and controls": (
+        lambda: CasesAndControls(network(), SIZE, hidden=12, common=6, salient=4, norm="layer"),
+        lambda: {"image": pairs(4), "patient": torch.tensor([0, 0, 0, 1])},  # of two processes one has healthy alone
+    ),
     "voxel position": (lambda: VoxelPosition(network(), hidden=6), lambda: {"image": pairs(4), **grid(4)}),
     "anatomical invariance": (lambda: anatomical(mask=SecondColumns()), lambda: {"image": pairs(4)}),
     "missing sequences": (missing_sequences, studies),
@@ -315,6 +347,7 @@ def run_process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     restoration_terms.block_mask = every_second_block
     of_studies.kept_blocks = alternating_blocks
+    separate_vae_term.noise_like = torch.zeros_like
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     results = {name: learn(name, half(double(views()), rank)) for name, (_, views) in HALVES.items()}
     dist.barrier()
@@ -325,6 +358,7 @@ def run_process(rank: int, folder: str) -> None:
 def test_two_processes_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoration_terms, "block_mask", every_second_block)
     monkeypatch.setattr(of_studies, "kept_blocks", alternating_blocks)
+    monkeypatch.setattr(separate_vae_term, "noise_like", torch.zeros_like)
     mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, (_, views) in HALVES.items():

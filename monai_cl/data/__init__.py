@@ -6,12 +6,14 @@ from monai_cl._lazy import face
 
 if TYPE_CHECKING:
     from monai_cl.data.cache import CacheResult as CacheResult, write_cache as write_cache
+    from monai_cl.data.cohort import weak_labels as weak_labels
     from monai_cl.data.curation import (
         check_pretraining as check_pretraining,
         curate as curate,
         find_leaks as find_leaks,
         kept_slices as kept_slices,
     )
+    from monai_cl.data.loading.balanced import WeakLabelBalancedSampler as WeakLabelBalancedSampler
     from monai_cl.data.loading.depths import items_with_depth as items_with_depth
     from monai_cl.data.loading.drawing import (
         BatchDraw as BatchDraw,

@@ -13,6 +13,7 @@ from monai_cl.losses.nt_xent import DecoupledContrastiveLoss, NTXentLoss
 from monai_cl.losses.partition_contrast import PartitionContrastiveLoss
 from monai_cl.losses.self_distillation import SelfDistillationLoss
 from monai_cl.losses.sep_clr import SepCLRLoss
+from monai_cl.losses.sep_vae import SepVAELoss
 from monai_cl.losses.sup_con import PositionalContrastiveLoss, SupConLoss
 from monai_cl.losses.vicreg import VICRegLoss
 from monai_cl.losses.volume_contrast import VolumeContrastLoss
@@ -32,6 +33,7 @@ __all__ = [
     "PositionalContrastiveLoss",
     "SelfDistillationLoss",
     "SepCLRLoss",
+    "SepVAELoss",
     "SupConLoss",
     "SymmetricInfoNCELoss",
     "VICRegLoss",

@@ -109,8 +109,8 @@ class SepCLRLoss(PlainLoss):
         nothing = [self._together(x, torch.zeros_like(x), ~patients) for x in s]
         joint = [negative_entropy(torch.cat(pair, dim=1), self.temperature) for pair in zip(c, kept, strict=True)]
         terms = {
-            "common": self._apart(*c) + self._together(*c, torch.ones_like(patients)),
-            "salient": self._apart(*kept) + self._together(*s, patients),
+            "common": self._apart(*c) + self._together(c[0], c[1], torch.ones_like(patients)),
+            "salient": self._apart(*kept) + self._together(s[0], s[1], patients),
             "information_less": torch.stack(nothing).mean(),
             "joint_entropy": torch.stack(joint).mean(),
         }

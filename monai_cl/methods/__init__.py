@@ -7,6 +7,8 @@ from monai_cl._lazy import face
 if TYPE_CHECKING:
     from monai_cl.methods.anatomical_invariance import AnatomicalInvariance as AnatomicalInvariance
     from monai_cl.methods.base import Method as Method
+    from monai_cl.methods.case_control_term import CaseControlTerm as CaseControlTerm
+    from monai_cl.methods.cases_and_controls import CasesAndControls as CasesAndControls
     from monai_cl.methods.cross_modal_terms import (
         CrossModalTerm as CrossModalTerm,
         SequenceContrastTerm as SequenceContrastTerm,
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
         MaskedReconstructionTerm as MaskedReconstructionTerm,
         ReconstructionTerm as ReconstructionTerm,
     )
+    from monai_cl.methods.separate_vae_term import SeparateVAETerm as SeparateVAETerm
     from monai_cl.methods.sequence_contrast import SequenceContrast as SequenceContrast
     from monai_cl.methods.teacher import Teacher as Teacher
     from monai_cl.methods.term import Term as Term, views_of as views_of
+    from monai_cl.methods.two_spaces import Spaces as Spaces, TwoSpaceTerm as TwoSpaceTerm
     from monai_cl.methods.volume_contrast import VolumeContrast as VolumeContrast
     from monai_cl.methods.volume_dense_contrast import VolumeDenseContrast as VolumeDenseContrast
     from monai_cl.methods.voxel_position import VoxelPosition as VoxelPosition, VoxelPositionTerm as VoxelPositionTerm

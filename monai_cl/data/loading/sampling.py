@@ -221,6 +221,7 @@ def view_loader(
     rank: int = 0,
     num_workers: int = 0,
     weights: Sequence[float] | None = None,
+    sampler: StepSampler | None = None,
 ) -> ViewLoader:
     """Loader of ``steps`` batches of views; set ``loader.batch_sampler.start`` to begin later.
 
@@ -233,13 +234,16 @@ def view_loader(
         rank: This process's number.
         num_workers: Worker processes.
         weights: Relative probability of each volume, as from :func:`monai_cl.data.source_weights`.
+        sampler: Draws the batches in place of the one that is made of the settings above.
     """
+    if sampler is None:
+        sampler = StepSampler(
+            num_volumes, batch_size, steps, seed=seed, rank=rank, weights=weights, groups=dataset.groups
+        )
     return ViewLoader(
         dataset,
         faults=getattr(dataset.data, "fault_record", None) or Faults(num_volumes),
-        batch_sampler=StepSampler(
-            num_volumes, batch_size, steps, seed=seed, rank=rank, weights=weights, groups=dataset.groups
-        ),
+        batch_sampler=sampler,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         # a generator of its own: the global one belongs to the model, and its draws must not depend on the loader
