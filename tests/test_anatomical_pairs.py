@@ -152,6 +152,22 @@ def test_points_find_themselves_and_the_way_back_rejects_what_does_not_return(ma
     assert 0 < int(back.accepted.sum()) < 40
 
 
+def test_a_search_around_the_guess_of_body_boxes_stays_there(matcher: EmbeddingMatches) -> None:
+    points = torch.randint(4, SIZE - 4, (20, 3), generator=torch.Generator().manual_seed(1))
+    guess = BodyBoxes(matcher._anatomies)(0, 1, points).places
+    try:
+        matcher.within = 6.0
+        near = matcher(0, 1, points)
+        matcher.within = 1e-3  # between the centres of cells
+        none = matcher(0, 1, points)
+    finally:
+        matcher.within = None
+    assert ((near.places - guess).norm(dim=1) <= 6 + 12**0.5 + 1e-3).all()  # and the place within the cell
+    assert bool((matcher(0, 1, points).likeness >= near.likeness).all())
+    assert not none.accepted[none.likeness == -torch.inf].any()
+    assert bool((none.likeness == -torch.inf).any())
+
+
 def test_the_product_matches_as_a_loop_over_all_cells() -> None:
     g = torch.Generator().manual_seed(0)
     queries, keys = (F.normalize(torch.randn(n, 6, generator=g), dim=1) for n in (5, 60))
@@ -314,7 +330,12 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 
 def test_options_of_an_embedding_out_of_range_are_refused() -> None:
     network = SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,))
-    for options, message in (({"step": 0}, "step and window"), ({"threshold": 1.2}, "cosine"), ({"back": 0.0}, "back")):
+    for options, message in (
+        ({"step": 0}, "step and window"),
+        ({"threshold": 1.2}, "cosine"),
+        ({"back": 0.0}, "back"),
+        ({"within": -1.0}, "within"),
+    ):
         with pytest.raises(ValueError, match=message):
             EmbeddingMatches([], [], network, **options)  # type: ignore[arg-type]
 
@@ -396,6 +417,8 @@ def test_probes_are_drawn_once_and_leave_out_what_has_no_match(caplog: pytest.Lo
     assert [len(batch["case"]) for batch in found] == [2, 1]
     assert found[0]["image"].shape == (2, 2, 1, 8, 8, 8)
     assert pair_batches(items[:1], None, BRIGHTER, batch_size=2, **CROP) == []
+    apart = [{**item, "region": str(number)} for number, item in enumerate(items)]
+    assert pair_batches(apart, None, BRIGHTER, batch_size=2, **CROP, group_key="region") == []
     with caplog.at_level(logging.WARNING):
         some = pair_batches(items, None, BRIGHTER, batch_size=2, **CROP, correspondence=Always({0}))
     assert [batch["case"] for batch in some] == [["case_1", "case_2"]]

@@ -14,7 +14,7 @@ from monai_cl.methods.term import Term, require_positive, views_of
 from monai_cl.metrics import RetrievalMetric
 from monai_cl.networks import CrossAttentionAlign, PrototypeHead, resized
 
-_TOLD = ("rejected", "likeness")  # of the pairs, where a batch has them
+_SIGNALS = ("rejected", "likeness")  # of the pairs, where a batch has them
 
 
 class AlignedDistillationTerm(Term):
@@ -108,8 +108,8 @@ class AlignedDistillationTerm(Term):
             twin = extract.twin(self)
             teacher = self._answers(self if twin is None else twin, queries.detach(), whole, images.shape[:2])
         parts = self.loss(student[0], teacher[0], student[1], teacher[1], progress=float(self.progress))
-        told = {name: batch[name].float().mean() for name in _TOLD if isinstance(batch.get(name), Tensor)}
-        return parts.pop("loss"), {**{name: part.detach() for name, part in parts.items()}, **told}
+        signals = {name: batch[name].float().mean() for name in _SIGNALS if isinstance(batch.get(name), Tensor)}
+        return parts.pop("loss"), {**{name: part.detach() for name, part in parts.items()}, **signals}
 
     def _answers(self, of: Any, queries: Tensor, keys: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Answers to views (B, V, D) and to tokens (B, V, L, D), by the parts of the student or its teacher."""
@@ -135,9 +135,9 @@ class AlignedDistillationTerm(Term):
         for first, second in records:
             retrieval(first, second)
             health(first, second, rows=torch.cat([first, second]))
-        found = {"pair_retrieval": float(retrieval.aggregate())}
-        found["chance_retrieval"] = 1 / sum(len(first) for first, _ in records)
-        return {**found, **{name: float(value) for name, value in health.values().items()}}
+        values = {"pair_retrieval": float(retrieval.aggregate())}
+        values["chance_retrieval"] = 1 / sum(len(first) for first, _ in records)
+        return {**values, **{name: float(value) for name, value in health.values().items()}}
 
     def causes_of_collapse(self) -> list[str]:
         """Settings of this term under which all answers become alike."""

@@ -79,7 +79,7 @@ class CrossAttentionAlign(nn.Module):
         parts = [
             each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (self.query(q), self.key(k), self.value(k))
         ]
-        found = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
-        aligned = self.enter(query) + self.join(found)
+        attended = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+        aligned = self.enter(query) + self.join(attended)
         result: Tensor = aligned + self.perceptron(aligned)
         return result

@@ -12,7 +12,7 @@ from monai.transforms import Randomizable
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
-from monai_cl import weights as handed_over
+from monai_cl import weights as weight_files
 from monai_cl.data.loading.faults import unreadable
 from monai_cl.data.loading.prepared import PreparedDataset
 from monai_cl.data.loading.sampling import Draw, Fault, ViewDataset, collate_views
@@ -122,8 +122,8 @@ class AnatomicalPairs(ViewDataset):
             raise NoMatchError(f"{self._name(partner)} could not be read") from None
         made |= {name: torch.stack([view[name] for view in views]) for name in ("image", "coords", "valid")}
         made |= {"partner": self._name(partner)}
-        found = {**{k: v for k, v in first.items() if k not in made and k != self.key}, **made}
-        return {**{name: found[name] for name in self.keys}, "case": self._name(item)}
+        result = {**{k: v for k, v in first.items() if k not in made and k != self.key}, **made}
+        return {**{name: result[name] for name in self.keys}, "case": self._name(item)}
 
     def __getitems__(self, indices: Sequence[Draw]) -> list[dict[str, Any]]:
         """Pairs of a batch; each of its items carries the faults met on the way, those of partners included."""
@@ -259,14 +259,14 @@ class AnatomicalPairs(ViewDataset):
             return BodyBoxes(self._anatomies)
         if kind == "registration":
             return AffineRegistration(self.data, self._anatomies, key=self.key, **options)
-        if network is None or (weights is None and handed_over.receipt_of(network) is None):
+        if network is None or (weights is None and weight_files.receipt_of(network) is None):
             raise ValueError(
                 "correspondence by embedding needs a pretrained encoder: give a network and the file of its weights "
                 "(`--match_weights models/pretrained_dense.pt`), or start from one"
             )
         embedder = copy.deepcopy(network)
         if weights is not None:
-            handed_over.transfer(embedder, weights)
+            weight_files.transfer(embedder, weights)
         return EmbeddingMatches(self.data, self._anatomies, embedder, key=self.key, **options)
 
 
@@ -295,14 +295,18 @@ def pair_batches(
         world_size: Number of processes.
         **options: Those of :class:`AnatomicalPairs`.
     """
-    if len({item.get("subject", item.get("case")) for item in items[rank::world_size]}) < 2:
+    patients: dict[Any, set[Any]] = {}  # by group
+    for item in items[rank::world_size]:
+        group = None if options.get("group_key") is None else item.get(options["group_key"])
+        patients.setdefault(group, set()).add(item.get("subject", item.get("case")))
+    if not any(len(of_group) > 1 for of_group in patients.values()):
         return []
     volumes = PreparedDataset(items, preparation, max_faults=0.5, rank=rank, world_size=world_size)
     pairs = AnatomicalPairs(volumes, views, **options)
-    found = []
+    samples = []
     for index in range(len(volumes)):
         try:
-            found.append(pairs[index, seed + index])
+            samples.append(pairs[index, seed + index])
         except NoMatchError as error:
             logger.warning("left out of the probe: %s", error)
-    return [collate_views(found[start : start + batch_size]) for start in range(0, len(found), batch_size)]
+    return [collate_views(samples[start : start + batch_size]) for start in range(0, len(samples), batch_size)]

@@ -52,8 +52,8 @@ def anatomy_of(item: Mapping[str, Any], *, key: str = "image", case: str = "") -
     Example:
         >>> image = torch.zeros(1, 10, 10)
         >>> image[0, 2:5, 3:9] = 1
-        >>> found = anatomy_of({"image": image})
-        >>> found.low.tolist(), found.high.tolist(), len(found.points)
+        >>> body = anatomy_of({"image": image})
+        >>> body.low.tolist(), body.high.tolist(), len(body.points)
         ([2.0, 3.0], [4.0, 8.0], 18)
     """
     given = whole({key: item[key]})[key]

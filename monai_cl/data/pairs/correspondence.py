@@ -69,7 +69,7 @@ def inside(places: Tensor, shape: Sequence[int]) -> Tensor:
 
 def body(anatomies: Sequence[Anatomy | None], index: int) -> Anatomy:
     """Return the body of a volume that could be read."""
-    found = anatomies[index]
-    if found is None:
+    anatomy = anatomies[index]
+    if anatomy is None:
         raise ValueError(f"volume {index} could not be read, it has no body to compare; leave it out")
-    return found
+    return anatomy

@@ -11,11 +11,11 @@ from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
 from monai_cl.data.pairs.anatomy import Anatomy
-from monai_cl.data.pairs.correspondence import Matches, body, inside
+from monai_cl.data.pairs.correspondence import BodyBoxes, Matches, body, inside
 from monai_cl.networks import encoder_features, encoder_stride, resized
 
 
-def match_points(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def match_points(queries: Tensor, keys: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     r"""Most similar of all cells of a volume, for many points in one product.
 
     .. math:: \hat y_i = \arg\max_y\, q_i \cdot k_y
@@ -23,16 +23,18 @@ def match_points(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         queries: Embeddings of points (P, D), at unit length.
         keys: Embeddings of the cells (V, D), at unit length.
+        allowed: True for cells that a point may be matched with (P, V); all when left out.
 
     Returns:
-        Index of the cell (P,) and the cosine (P,).
+        Index of the cell (P,) and the cosine (P,), minus infinity where no cell is allowed.
 
     Example:
         >>> index, likeness = match_points(torch.eye(3)[[2, 0]], torch.eye(3))
         >>> index.tolist(), likeness.tolist()
         ([2, 0], [1.0, 1.0])
     """
-    likeness, index = (queries @ keys.T).max(1)
+    every = queries @ keys.T
+    likeness, index = (every if allowed is None else every.masked_fill(~allowed, -torch.inf)).max(1)
     return index, likeness
 
 
@@ -46,7 +48,8 @@ class EmbeddingMatches:
     .. math:: s(p, q) = \tfrac{1}{2}\left(\cos(f_p, f_q) + \cos(g_p, g_q)\right)
 
     and the place is :math:`\arg\max_q s(p, q)` over the whole volume. Below the threshold there is no match. With
-    ``back`` the place must lead back: its own nearest neighbour in the first volume lies within so many mm.
+    ``back`` the place must lead back: its own nearest neighbour in the first volume lies within so many mm. With
+    ``within`` only cells so many mm around the place that body boxes guess (:class:`BodyBoxes`) are looked at.
 
     Takes ``4 D / step^3`` bytes a voxel for :math:`D` features of both levels.
 
@@ -60,14 +63,15 @@ class EmbeddingMatches:
         window: Voxels along an axis that the network sees at once; larger volumes go through in parts.
         threshold: Least likeness, in [-1, 1].
         back: Distance in mm within which a match must lead back, or ``None``.
+        within: Distance in mm from the guess of body boxes within which is searched, or ``None`` for all of it.
         device: Where the network runs; embeddings stay on the CPU.
 
     Raises:
         ValueError: If an option is out of range or the encoder is not known.
 
     References:
-        Alice, Jiang et al. 2023 (likeness and its threshold of 0.7, with an external embedding); standardising and the
-        way back are ours.
+        Alice, Jiang et al. 2023 (likeness and its threshold of 0.7, with an external embedding); standardising, the
+        way back and the guess are ours.
     """
 
     def __init__(
@@ -82,20 +86,24 @@ class EmbeddingMatches:
         window: int = 128,
         threshold: float = 0.7,
         back: float | None = None,
+        within: float | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         if step < 1 or window < 1:
             raise ValueError(f"step and window must be at least 1 voxel, got {step!r} and {window!r}")
         if not -1 <= threshold <= 1:
             raise ValueError(f"threshold must be a cosine between -1 and 1, got {threshold!r}")
-        if back is not None and not back > 0:
-            raise ValueError(f"back must be a distance above 0 mm, or null, got {back!r}")
+        for name, distance in (("back", back), ("within", within)):
+            if distance is not None and not distance > 0:
+                raise ValueError(f"{name} must be a distance above 0 mm, or null, got {distance!r}")
         self.levels = tuple(levels)
         self.step = step
         self.window = window
         self.threshold = threshold
         self.back = back
+        self.within = within
         self._anatomies = anatomies
+        self._boxes = BodyBoxes(anatomies)
         embedder = copy.deepcopy(network).to(device).eval()
         maps = {
             index: self._embedded(embedder, volumes[index][key], torch.device(device))
@@ -109,17 +117,28 @@ class EmbeddingMatches:
         """Match points of one volume with another, see :class:`Correspondence`."""
         b = body(self._anatomies, target)
         cells = self._cells(source, points)
-        found, likeness = match_points(self._keys[source][cells], self._keys[target])
+        nearest, likeness = match_points(
+            self._keys[source][cells], self._keys[target], self._allowed(source, target, points)
+        )
         # the place within the cell is kept
-        places = self._centres(target, found) + points - self._centres(source, cells)
+        places = self._centres(target, nearest) + points - self._centres(source, cells)
         accepted = inside(places, b.shape) & (likeness >= self.threshold)
         if self.back is not None:
-            returned, _ = match_points(self._keys[target][found], self._keys[source])
+            returned, _ = match_points(self._keys[target][nearest], self._keys[source])
             away = (self._centres(source, returned) - self._centres(source, cells)) * body(
                 self._anatomies, source
             ).spacing
             accepted &= away.norm(dim=1) <= self.back
         return Matches(places, likeness, accepted)
+
+    def _allowed(self, source: int, target: int, points: Tensor) -> Tensor | None:
+        """Cells (P, V) that are near enough to where body boxes guess points to be; ``None`` is all."""
+        if self.within is None:
+            return None
+        spacing = body(self._anatomies, target).spacing
+        guess = self._boxes(source, target, points).places * spacing
+        cells = self._centres(target, torch.arange(len(self._keys[target]))) * spacing
+        return torch.cdist(guess, cells) <= self.within
 
     def _cells(self, index: int, points: Tensor) -> Tensor:
         """Flat cells (P,) in which points (P, n) lie."""
@@ -156,13 +175,13 @@ class EmbeddingMatches:
 
         window = [min(max(self.window // u, 2) * u, edge) for u, edge in zip(unit, edges, strict=True)]
         if window == edges:
-            found = predictor(padded.to(device)).cpu()
+            output = predictor(padded.to(device)).cpu()
         else:
-            found = sliding_window_inference(
+            output = sliding_window_inference(
                 padded, window, 1, predictor, overlap=0.25, mode="gaussian", sw_device=device, device="cpu"
             )
         cells = (slice(None), *(slice(0, -(-n // self.step)) for n in size))
-        maps = convert_to_tensor(found, track_meta=False)[0].split(split)
+        maps = convert_to_tensor(output, track_meta=False)[0].split(split)
         return [each[cells] for each in maps]
 
     def _standardised(self, maps: dict[int, list[Tensor]]) -> dict[int, Tensor]:

@@ -59,13 +59,13 @@ class AffineRegistration:
         self._anatomies = anatomies
         self._key = key
         self._coarse: dict[int, sitk.Image] = {}
-        self._found: dict[tuple[int, int], tuple[Tensor, Tensor, float]] = {}
+        self._affines: dict[tuple[int, int], tuple[Tensor, Tensor, float]] = {}
 
     def __call__(self, source: int, target: int, points: Tensor) -> Matches:
         """Match points of one volume with another, see :class:`Correspondence`."""
-        if (source, target) not in self._found:
-            self._found[source, target] = self._register(source, target)
-        matrix, shift, likeness = self._found[source, target]
+        if (source, target) not in self._affines:
+            self._affines[source, target] = self._register(source, target)
+        matrix, shift, likeness = self._affines[source, target]
         a, b = body(self._anatomies, source), body(self._anatomies, target)
         places = ((points * a.spacing).double() @ matrix.T + shift).float() / b.spacing
         accepted = inside(places, b.shape) & (likeness >= self.threshold)
@@ -86,17 +86,17 @@ class AffineRegistration:
             fixed, moving, sitk.AffineTransform(axes), sitk.CenteredTransformInitializerFilter.GEOMETRY
         )
         method.SetInitialTransform(start, inPlace=True)
-        found = sitk.AffineTransform(start)
+        affine = sitk.AffineTransform(start)
         try:
             method.Execute(fixed, moving)
-            found = sitk.AffineTransform(start)
+            affine = sitk.AffineTransform(start)
         except RuntimeError:  # images that do not overlap any more share nothing
             return torch.eye(axes, dtype=torch.float64), torch.zeros(axes, dtype=torch.float64), -1.0
-        matrix = torch.tensor(found.GetMatrix(), dtype=torch.float64).reshape(axes, axes)
+        matrix = torch.tensor(affine.GetMatrix(), dtype=torch.float64).reshape(axes, axes)
         centre, moved = (
-            torch.tensor(each, dtype=torch.float64) for each in (found.GetCenter(), found.GetTranslation())
+            torch.tensor(each, dtype=torch.float64) for each in (affine.GetCenter(), affine.GetTranslation())
         )
-        return matrix, centre + moved - matrix @ centre, _correlation(fixed, moving, found)
+        return matrix, centre + moved - matrix @ centre, _correlation(fixed, moving, affine)
 
     def _image(self, index: int) -> sitk.Image:
         """First channel of a volume on the coarse grid, in mm from its first voxel."""
@@ -114,8 +114,8 @@ class AffineRegistration:
         return self._coarse[index]
 
 
-def _correlation(fixed: sitk.Image, moving: sitk.Image, found: sitk.Transform) -> float:
-    mapped = _array(sitk.Resample(moving, fixed, found, sitk.sitkLinear, float("nan")))
+def _correlation(fixed: sitk.Image, moving: sitk.Image, affine: sitk.Transform) -> float:
+    mapped = _array(sitk.Resample(moving, fixed, affine, sitk.sitkLinear, float("nan")))
     own = _array(fixed)
     common = np.isfinite(mapped)
     if common.mean() < 0.25:  # a corner that fits says nothing of the rest
