@@ -6,6 +6,7 @@ from monai_cl._lazy import face
 
 if TYPE_CHECKING:
     from monai_cl.engine.checkpoint import Checkpoint as Checkpoint, CheckpointMismatchError as CheckpointMismatchError
+    from monai_cl.engine.federated import FederatedSite as FederatedSite, SharedModel as SharedModel
     from monai_cl.engine.finetuning import (
         ClipGradients as ClipGradients,
         FiniteLoss as FiniteLoss,

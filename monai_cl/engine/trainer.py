@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from ignite.engine import Events
 from monai.engines import Trainer
+from monai.handlers import MLFlowHandler
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -71,6 +72,9 @@ class PretrainTrainer(Trainer):
         self.resolved: dict[str, Any] | None = None  # settings that a checkpoint has read off this trainer at its start
         self.states: dict[str, Callable[[], dict[str, Any]]] = {}  # what handlers want in a checkpoint, by name
         self.resumed: dict[str, dict[str, Any]] = {}  # the same, of the checkpoint that the run goes on from
+        for handler in train_handlers or ():
+            if isinstance(handler, MLFlowHandler):
+                handler.output_transform = _without_tuple(handler.output_transform)
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -140,6 +144,16 @@ class PretrainTrainer(Trainer):
             f"Last good checkpoint: {kept}. Look at these volumes, lower the learning rate or use precision fp32, "
             "then run again: it goes on from that checkpoint"
         )
+
+
+def _without_tuple(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The transform, without a tuple around a single value, which MONAI's ``from_engine`` makes of a dictionary."""
+
+    def alone(output: Any) -> Any:
+        value = transform(output)
+        return value[0] if isinstance(value, tuple) and len(value) == 1 else value
+
+    return alone
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -35,7 +35,9 @@ class BundleApp(Application):
         """Make the operators and connect them."""
         context = Application.init_app_context(self.argv)
         bundle = Path(context.model_path)
-        loader = DICOMDataLoaderOperator(self, CountCondition(self, 1), input_folder=Path(context.input_path), name="load")
+        context.models = None  # of a folder the SDK makes a model that cannot predict; the operator loads model.pt
+        source = Path(context.input_path)
+        loader = DICOMDataLoaderOperator(self, CountCondition(self, 1), input_folder=source, name="load")
         selector = DICOMSeriesSelectorOperator(self, rules=RULES, name="select")
         volume = DICOMSeriesToVolumeOperator(self, name="volume")
         inference = MonaiBundleInferenceOperator(

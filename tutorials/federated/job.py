@@ -6,8 +6,8 @@ Simulated, two sites with their scans below data/site-1 and data/site-2:
         --settings '{"dataset_dir": "data/{site}", "datalist": "data/{site}/datalist.json",
                      "bundle_root": "runs/{site}", "recipe": "small_mr"}'
 
-With ``--export FOLDER`` the job is written there instead, to be submitted to a federation. A site runs the configs of the
-``monai_cl`` that is installed there.
+With ``--export FOLDER`` the job is written there instead, to be submitted to a federation. A site runs the configs of
+the ``monai_cl`` that is installed there.
 """
 
 import argparse
