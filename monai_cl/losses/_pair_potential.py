@@ -1,4 +1,4 @@
-"""Gaussian potentials between rows in log space, in chunks where there are many."""
+"""Gaussian potentials between rows in log space, in chunks above a number of rows."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from monai_cl.losses._directed import CHUNK, FULL, log_sum
 def log_potential_sums(
     rows: Tensor, *, temperature: float, itself: bool, full: int = FULL, chunk: int = CHUNK
 ) -> Tensor:
-    r"""For each row :math:`\log \sum_j e^{-\lVert x_i - x_j \rVert^2 / (2\tau)}`, (N,).
+    r"""Potential of each row, :math:`\log \sum_j e^{-\lVert x_i - x_j \rVert^2 / (2\tau)}`, (N,).
 
     No array is larger than ``full``, or ``chunk`` rounded up to whole rows, whatever N is: nothing is (N, N, D).
 

@@ -1,4 +1,4 @@
-"""A dimension that follows an attribute: images with like values of it are drawn together there."""
+"""Alignment of a dimension with an attribute: images of similar values attract each other."""
 
 import torch
 from torch import Tensor

@@ -132,7 +132,7 @@ class SepCLRLoss(PlainLoss):
 
 
 def require_weak_labels(labels: Tensor, number: int) -> None:
-    """Raise ``ValueError`` unless there are ``number`` labels, each 0 (healthy) or 1 (patient)."""
+    """Raise ``ValueError`` unless ``number`` labels are given, each 0 (healthy) or 1 (patient)."""
     require_shape("labels", labels, (number,))
     other = labels[(labels != 0) & (labels != 1)]
     if len(other):

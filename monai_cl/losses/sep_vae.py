@@ -121,7 +121,7 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, which: Tensor, ranks: Ranks) -> Tensor:
-    """Mean over the marked images of all processes; 0 where there are none. The gradient is that of this process."""
+    """Mean over the marked images of all processes, 0 without any; the gradient is that of this process."""
     local = (values * which).sum()
     total, number = sum_over(torch.stack([local, which.sum().to(local.dtype)]), ranks).unbind()
     number = number.clamp_min(1)

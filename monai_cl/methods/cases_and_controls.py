@@ -1,4 +1,4 @@
-"""Pretraining on healthy and patients that are told apart by a weak label alone."""
+"""Pretraining on healthy and patients, separated by a weak label alone."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Total correlation of two codes, by a discriminator that tells pairs that belong together from shuffled ones."""
+"""Total correlation of two codes, by a discriminator between matched and shuffled pairs."""
 
 import torch
 import torch.nn.functional as F

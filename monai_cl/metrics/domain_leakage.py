@@ -1,4 +1,4 @@
-"""Leakage of the domain: how well embeddings tell which site or scanner an image comes from."""
+"""Leakage of the domain: accuracy of predicting the site or scanner of an image from its embedding."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from monai_cl.metrics.linear_probe import cross_validated_probe_accuracy
 def domain_leakage(
     x: Tensor, domains: Tensor, *, groups: Tensor | None = None, folds: int = 5, max_iter: int = 1000
 ) -> Tensor:
-    r"""Share of what there is to be known of the domain that a linear probe reads off embeddings.
+    r"""Share of the information on the domain that a linear probe reads off embeddings.
 
     .. math:: \ell = \frac{a - c}{1 - c}
 

@@ -57,7 +57,7 @@ class WeakLabelBalancedSampler(StepSampler):
         self.members = tuple(np.flatnonzero([label == kind for label in labels]) for kind in (0, 1))
 
     def check(self) -> None:
-        """Raise ``ValueError`` if a batch takes more of a kind than there are; so does the first batch."""
+        """Raise ``ValueError`` if a batch takes more volumes of a kind than exist; so does the first batch."""
         for name, count, members in zip(("healthy", "patients"), self.counts, self.members, strict=True):
             if len(members) < count:
                 raise ValueError(
