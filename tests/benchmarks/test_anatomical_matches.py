@@ -1,7 +1,8 @@
 """Landmarks of one patient's atrium found in another one, in mm, and the matcher against a loop.
 
 ``pytest -m benchmark tests/benchmarks/test_anatomical_matches.py -s`` on the left atria of ``../shared/data`` writes
-the table of the card of ``volume_contrast``; ``MATCH_STEPS`` sets the steps of pretraining.
+the table of the card of ``volume_contrast``; ``MATCH_STEPS`` sets the steps of pretraining. On a busy machine, add
+``--timeout 0``.
 """
 
 import os
@@ -38,7 +39,7 @@ from monai_cl.transforms import RandViewsd
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "la"
 PAIRS = 48  # of the 16 volumes that are not pretrained on
 NEAR = 10.0  # mm
-STEPS = int(os.environ.get("MATCH_STEPS", "400"))
+STEPS = int(os.environ.get("MATCH_STEPS", "150"))
 
 
 def prepared(section: str, *, labelled: bool) -> PreparedDataset:
@@ -60,7 +61,7 @@ def landmarks(label: Tensor, spacing: Tensor) -> Tensor:
 def pretrained(steps: int) -> SegResNet:
     """An encoder that has learned to find voxels of one view in another one of the same patient."""
     torch.manual_seed(0)
-    network = SegResNet(init_filters=8, blocks_down=(1, 1, 2, 2), out_channels=2)
+    network = SegResNet(init_filters=8, blocks_down=(1, 1, 2), blocks_up=(1, 1), out_channels=2)
     if not steps:
         return network
     size = (32, 32, 24)
