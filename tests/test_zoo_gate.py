@@ -64,12 +64,12 @@ def test_a_card_must_have_its_sections(root: Path) -> None:
 def test_the_changelog_must_begin_with_the_version(root: Path) -> None:
     file = root / "configs" / "metadata.json"
     content = json.loads(file.read_text(encoding="utf-8"))
-    content["changelog"] = dict(reversed(content["changelog"].items()))
+    content["changelog"] = {"0.0.1": "older", **content["changelog"]}
     content["required_packages_version"]["nibabel"] = ">=5"
     content["copyright"] = ""
     file.write_text(json.dumps(content), encoding="utf-8")
     assert [text.split(", not")[0] for text in wrong_metadata_keys(root)] == [
-        "metadata: no copyright", "metadata: the changelog begins with 0.1.0", "metadata: nibabel has no exact version",
+        "metadata: no copyright", "metadata: the changelog begins with 0.0.1", "metadata: nibabel has no exact version",
     ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""Brains with lesions in one half: does the salient space find the side, which no label tells?
+"""Measurement of the salient space on brains with lesions in one half, a side that no label tells.
 
-``python tests/test_cases_and_controls_learn.py RECORD`` measures it for several weights of the joint entropy and writes
+``python tests/lesion_sides.py RECORD`` measures it for several weights of the joint entropy and writes
 the record of the model card.
 """
 
@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from monai.data import MetaTensor
 from monai.networks.nets import SegResNet
@@ -84,14 +83,6 @@ def study(training: int, test: int) -> tuple[list[dict[str, Any]], list[dict[str
     return items[:training], items[training:]
 
 
-@pytest.mark.slow
-def test_the_salient_space_tells_the_side_of_lesions_that_no_label_told() -> None:
-    found = learned(*study(64, 64), steps=80, joint_entropy=10.0, seed=0).probes(folds=4)
-    told = {(row["space"], row["label"]): row["accuracy"] for row in found}
-    assert told["salient", "patient"] > 0.6
-    assert told["salient", "side"] > 0.6
-
-
 def main(record: Path, steps: int, weights: tuple[float, ...], seeds: tuple[int, ...], number: int) -> None:
     """Measure and write the record."""
     torch.set_num_threads(1)
@@ -115,7 +106,7 @@ def main(record: Path, steps: int, weights: tuple[float, ...], seeds: tuple[int,
     content = {
         "format": 1, "title": "Lesions on one side of synthetic brains",
         "date": datetime.now(timezone.utc).date().isoformat(), "hardware": hardware(), "versions": versions(),
-        "command": "python tests/test_cases_and_controls_learn.py bundles/cases_and_controls/docs/records/lesions.json",
+        "command": "python tests/lesion_sides.py bundles/cases_and_controls/docs/records/lesions.json",
         "tables": [to_json(table)], "notes": [],
     }  # fmt: skip
     record.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
