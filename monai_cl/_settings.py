@@ -18,6 +18,9 @@ _CODE = ("$", "@", "%")  # an expression, a reference, another file: MONAI reads
 _REFERENCE = re.compile(r"@(\w+(?:(?:::|#)\w+)*)")
 # settings of the bundles that may be null, and what they are otherwise
 MAY_BE_NULL: Mapping[str, type] = {
+    "classes": list,
+    "codes": str,
+    "cohort_table": str,
     "connectivity": int,
     "datalist": str,
     "dataset_dir": str,

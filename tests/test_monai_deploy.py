@@ -19,14 +19,14 @@ from monai.data import MetaTensor
 from monai_cl import bundles, weights
 
 PYTHON = os.environ.get("MONAI_DEPLOY_PYTHON")
-WINDOW = {"volume_contrast": [16] * 3, "sequence_contrast": [16] * 3, "global_local_contrast": [32, 32]}
 
 
 def parsed(name: str) -> ConfigParser:
     """``inference.yaml`` as the operator reads it, with a window that is quick on a CPU."""
     parser = ConfigParser()
     parser.read_config([bundles.path(name) / "configs" / "inference.yaml"])
-    parser.update({"roi_size": WINDOW[name], "recipe": "body_mr", "recipe_options": {"spacing": 2.0}})
+    window = [32, 32] if len(parser["roi_size"]) == 2 else [16] * 3
+    parser.update({"roi_size": window, "recipe": "body_mr", "recipe_options": {"spacing": 2.0}})
     parser.parse()
     return parser
 
@@ -61,7 +61,9 @@ def test_a_volume_that_was_read_elsewhere_gets_the_mask_of_its_file(name: str, t
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore")
 def test_the_application_reads_a_series_and_writes_a_seg_beside_it(tmp_path: Path) -> None:
-    files = write_series(tmp_path / "series", Columns=24, Rows=20)
+    whole = dict.fromkeys(("PatientSex", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"), "")
+    whole["FrameOfReferenceUID"] = "1.2.826.0.1.3680043.8.498.1"
+    files = write_series(tmp_path / "series", Columns=24, Rows=20, **whole)  # a SEG repeats what the study says
     root = bundles.copy("volume_contrast", tmp_path / "bundle")
     torch.manual_seed(0)
     weights.save_network(network(root), root / "models" / "model.pt")
