@@ -19,8 +19,10 @@ _OPTIONS = [
 class Page:
     """Open a file; ``evaluate`` runs JavaScript in it, ``press`` a key, ``events`` holds what happened."""
 
-    def __init__(self, file: Path, profile: Path, *, width: int = 1100, dark: bool = False) -> None:
-        self.file, self.profile, self.width, self.dark = file, profile, width, dark
+    def __init__(
+        self, file: Path, profile: Path, *, width: int = 1100, dark: bool = False, options: tuple[str, ...] = ()
+    ) -> None:
+        self.file, self.profile, self.width, self.dark, self.options = file, profile, width, dark, options
         self.events: list[dict[str, Any]] = []
         self._count = 0
         self._session: str | None = None
@@ -30,7 +32,7 @@ class Page:
         self._in, write_child = os.pipe()
         # Chromium reads descriptor 3 and writes 4
         redirect = f'exec "$@" 3<&{read_child} 4>&{write_child}'
-        command = [str(EXECUTABLE), *_OPTIONS, f"--user-data-dir={self.profile}"]
+        command = [str(EXECUTABLE), *_OPTIONS, *self.options, f"--user-data-dir={self.profile}"]
         self._process = subprocess.Popen(
             ["bash", "-c", redirect, "chromium", *command],
             pass_fds=(read_child, write_child),

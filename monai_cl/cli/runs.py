@@ -113,6 +113,7 @@ def report(
     card: Annotated[bool, typer.Option("--card", help="As `monai-cl card`.")] = False,
     check: Annotated[bool, typer.Option("--check", help="As `monai-cl card --check`.")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Run code of the runs: their recipes and networks.")] = False,
+    viewer: Annotated[bool, typer.Option("--viewer", help="Volumes in 3-D, too: 2.3 MB, and up to 24 MB.")] = False,
 ) -> None:
     """Write one HTML page about runs; or a record of their results, or model cards from records."""
     from monai_cl.report.card import record_results
@@ -135,6 +136,7 @@ def report(
                 datalist=datalist,
                 dataset_dir=dataset_dir,
                 trust=trust,
+                viewer=viewer,
             )
         console.print(f"wrote {page}")
 

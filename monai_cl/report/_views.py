@@ -9,6 +9,7 @@ import numpy as np
 from monai_cl.engine.drawing import new_figure
 from monai_cl.report._drawing import INK, Picture, colours, draw_box, draw_slice, page_style, to_svg
 from monai_cl.report._sources import NotAvailableError, Sources
+from monai_cl.report._volumes import VolumeSet, view_volumes
 from monai_cl.transforms import CropPlan, VolumeContrastCrops
 
 if TYPE_CHECKING:
@@ -33,6 +34,29 @@ def draw_correspondences(sources: Sources) -> list[Picture]:
     views = crops.apply(volume.image, plan)
     image, overlap = np.asarray(volume.image[0]), np.asarray(views["overlap"])
     return [_scene(image, crops, plan, overlap), _cut_out(views)]
+
+
+def two_views(sources: Sources) -> list[VolumeSet]:
+    """The crop and the base of one volume that overlap most, side by side where each lies in the volume.
+
+    Raises:
+        NotAvailableError: If there is no setting to draw from.
+    """
+    crops = sources.crops().set_random_state(seed=0)
+    volume = next(sources.volumes(1), None)
+    if volume is None or volume.image.ndim != 4 or len(crops.grid) != 3:
+        return []
+    plan = crops.randomize(tuple(volume.image.shape[1:]))
+    overlap = np.asarray(crops.apply(volume.image, plan)["overlap"])
+    crop, base = np.unravel_index(int(overlap.argmax()), overlap.shape)
+    origin = plan.canvas_start - plan.padding[:, 0]
+    cell = np.array(np.unravel_index(base, crops.grid))
+    views = [
+        (f"crop {_letter(int(crop))}", plan.crop_starts[crop] + origin, crops.crop_size),
+        (f"base {base}", origin + cell * np.array(crops.base_size), crops.base_size),
+    ]
+    title = f"Two views of a volume: {100 * overlap[crop, base]:.0f} % of the crop lies in the base"
+    return [view_volumes(np.asarray(volume.image[0]), views, title)]
 
 
 def _scene(image: np.ndarray, crops: VolumeContrastCrops, plan: CropPlan, overlap: np.ndarray) -> Picture:

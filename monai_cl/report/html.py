@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,9 +36,10 @@ from monai_cl.report._privacy import CaseNames
 from monai_cl.report._pseudo_labels import pseudo_label_picture
 from monai_cl.report._results import case_table, result_tables
 from monai_cl.report._safety import inside, own_picture
-from monai_cl.report._slices import Viewer, viewer
+from monai_cl.report._slices import Viewer, viewer as slices_of
 from monai_cl.report._sources import NotAvailableError, PreparedVolume, Sources
-from monai_cl.report._views import draw_correspondences
+from monai_cl.report._views import draw_correspondences, two_views
+from monai_cl.report._volumes import VolumeSet, case_volumes, fitting, script as niivue_script
 from monai_cl.report.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     viewers: list[Viewer] = field(default_factory=list)
+    volumes: list[VolumeSet] = field(default_factory=list)
     classes: dict[str, str] = field(default_factory=dict)
     folded: list[Table] = field(default_factory=list)
     lead: str = ""  # its sentence at the head of the report
@@ -90,6 +93,7 @@ def write_report(
     dataset_dir: str | Path | None = None,
     date: str | None = None,
     trust: bool = False,
+    viewer: bool = False,
     console: Console | None = None,
 ) -> Path:
     """Write the report of a few runs.
@@ -109,6 +113,8 @@ def write_report(
         date: Day of the report; today when left out.
         trust: Build recipes and networks that come with the runs, which are code, and read the volumes that a datalist
             among them names.
+        viewer: Show volumes in three planes and in 3-D, too: truth beside prediction, a view beside another, with one
+            crosshair. Adds 2.3 MB of niivue and at most 24 MB of volumes to the page; the slices stay.
         console: Where to show how far it is.
 
     Returns:
@@ -127,10 +133,10 @@ def write_report(
     sections = [
         *_made("run", "What was run", lambda: [_what_was_run(found, sources)]),
         *_made("curve", "Label efficiency", lambda: _curves_of_labels(found, sources.datalist)),
-        *_made("evaluation", "Evaluation", lambda: [_evaluations(found, show)]),
+        *_made("evaluation", "Evaluation", lambda: [_evaluations(found, show, viewer)]),
         *_made("invariance", "Sequence invariance", lambda: _invariance(found)),
         *_made("learning", "Losses", lambda: _learning(found)),
-        *_made("views", "Views and their correspondences", lambda: [_views(sources)]),
+        *_made("views", "Views and their correspondences", lambda: [_views(sources, viewer)]),
         *_made("neighbours", "Nearest neighbours", lambda: [_neighbours(sources, console) if neighbours else off]),
         *_made("weights", "Weights handed over", lambda: [_weights(found)]),
         *_made("limits", "Limits", lambda: [Section("limits", "Limits", points=_limits(found))]),
@@ -199,7 +205,7 @@ def _invariance(found: Found) -> Iterator[Section]:
         yield Section("invariance", "Sequence invariance", tables=invariance_tables(runs))
 
 
-def _evaluations(found: Found, show: CaseNames) -> Section:
+def _evaluations(found: Found, show: CaseNames, volumes: bool) -> Section:
     runs = found.of("evaluate")
     section = Section("evaluation", "Evaluation", tables=result_tables(runs))
     if not runs:
@@ -207,11 +213,19 @@ def _evaluations(found: Found, show: CaseNames) -> Section:
         return section
     section.folded = [case_table(runs, metric, show) for metric in dict.fromkeys(m for run in runs for m in run.scores)]
     for run in runs:
-        _add_cases(section, run, show)
+        _add_cases(section, run, show, volumes)
+    _fit(section)
     return section
 
 
-def _add_cases(section: Section, run: Run, show: CaseNames) -> None:
+def _fit(section: Section) -> None:
+    """Keep the page bounded."""
+    section.volumes, without = fitting(section.volumes)
+    if without:
+        section.said.append(f"{without} cases are shown in slices alone: the volumes of a page are at most 24 MB.")
+
+
+def _add_cases(section: Section, run: Run, show: CaseNames, volumes: bool) -> None:
     folder = run.folder / "cases"
     kept = read_cases(folder) if inside(run.folder, folder / INDEX) else {}
     if not kept:
@@ -225,7 +239,9 @@ def _add_cases(section: Section, run: Run, show: CaseNames) -> None:
         role = f"{' and '.join(case.roles)} case, " if case.roles else ""
         words = f"{run.name}: {role}{show(case.case)}, {dice}"
         try:
-            section.viewers.append(viewer(folder, case, words))
+            section.viewers.append(slices_of(folder, case, words))
+            if volumes and section.viewers[-1].depth > 1:
+                section.volumes.append(case_volumes(folder, case, words))
         except (ValueError, OSError, KeyError, BadZipFile) as error:
             logger.warning("passed over %s of %s: %s", case.file, folder, error)
             section.said.append(f"{words}: its volumes cannot be read, the log says why.")
@@ -266,10 +282,12 @@ def _add_pseudo_labels(section: Section, run: Run) -> None:
     section.photos.append(Photo(picture, alt, f"{run.name}: pseudo-labels as they grew up"))
 
 
-def _views(sources: Sources) -> Section:
+def _views(sources: Sources, volumes: bool) -> Section:
     section = Section("views", "Views and their correspondences")
     try:
         section.pictures = draw_correspondences(sources)
+        if volumes:
+            section.volumes = two_views(sources)
     except (NotAvailableError, ValueError) as reason:
         section.said.append(f"Not shown: {reason}.")
     return section
@@ -337,7 +355,7 @@ def _render(title: str, sections: Sequence[Section], date: str) -> str:
     environment = page_environment()
     loader = environment.loader
     script = loader.get_source(environment, "slices.js")[0].strip() if loader else ""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    digest = _digest(script)
     page = environment.get_template("report.html.j2")
     style = Markup(environment.get_template("report.css").render())
     return page.render(
@@ -349,7 +367,24 @@ def _render(title: str, sections: Sequence[Section], date: str) -> str:
         style=style,
         script=Markup(script),
         script_hash=digest,
+        viewer=_volume_viewer() if any(section.volumes for section in sections) else None,
     )
+
+
+def _volume_viewer() -> dict[str, Markup]:
+    """Programs that show volumes, and what the page must allow them: data of its own, nothing from elsewhere."""
+    environment = page_environment()
+    loader = environment.loader
+    own = loader.get_source(environment, "volumes.js")[0].strip() if loader else ""
+    program = niivue_script()
+    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (program, own))
+    policy = f" {hashes} 'wasm-unsafe-eval'; worker-src blob:; connect-src data: blob:"
+    colours = json.dumps(list(COLOURS))
+    return {"policy": Markup(policy), "program": Markup(program), "script": Markup(own), "colours": Markup(colours)}
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def _leads(sections: Sequence[Section]) -> list[str]:
