@@ -99,7 +99,8 @@ class SeparateVAETerm(TwoSpaceTerm):
         pooled = self.pool(extract(images))
         found = {}
         for name in SPACES:
-            mean, log_variance = self.heads[name](pooled).float().chunk(2, dim=1)
+            values: Tensor = self.heads[name](pooled)
+            mean, log_variance = (values if values.dtype == torch.float64 else values.float()).chunk(2, dim=1)
             found[name] = Code(mean, log_variance.clamp(*_LOG_VARIANCES))
         return found
 
