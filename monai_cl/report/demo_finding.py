@@ -39,12 +39,12 @@ class Gain:
 
     @property
     def shown(self) -> bool:
-        """Tell whether all draws gained, and by more on average than they differ."""
+        """Return whether all draws gained, and by more on average than they differ."""
         return min(self.each) > 0 and self.mean > self.spread
 
     @property
     def lost(self) -> bool:
-        """Tell whether all draws lost, and by more on average than they differ."""
+        """Return whether all draws lost, and by more on average than they differ."""
         return max(self.each) < 0 and -self.mean > self.spread
 
 

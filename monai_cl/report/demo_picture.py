@@ -1,4 +1,4 @@
-"""The picture of the demo: views, pseudo-labels, curves, masks beside truth, and what was found."""
+"""Picture of the demo: views, pseudo-labels, curves, masks beside truth, and its finding."""
 
 from __future__ import annotations
 
