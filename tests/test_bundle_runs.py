@@ -48,6 +48,8 @@ TINY: dict[str, Any] = {
     "init_filters": 8,
     "dense_stride": 1,
     "exclusion_radius": 1.0,
+    "template_size": [16, 16, 16],
+    "block": 4,
 }
 ON_SLICES: dict[str, Any] = {  # in place of the above
     "image_size": [32, 32],
@@ -72,6 +74,11 @@ def options(root: Path, step: str, study: Path, overlays: tuple[str, ...] = (), 
 def pretrains_on_slices(root: Path) -> bool:
     """Whether the network of a bundle is for slices."""
     return "slice_axis" in (root / "configs" / "pretrain.yaml").read_text()
+
+
+def pretrains_on_studies(root: Path) -> bool:
+    """Whether a bundle pretrains on studies of several sequences, with templates of these."""
+    return "template_size" in (root / "configs" / "pretrain.yaml").read_text()
 
 
 def tiny_network(root: Path, study: Path) -> torch.nn.Module:
@@ -385,7 +392,9 @@ def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path
     made = files(bundle) - shipped
     assert not [path for path in made if Path(path).name.startswith(".")]
     assert len([path for path in made if path.startswith("runs/train/tensorboard")]) == 1
-    names = sorted(path for path in made if "tensorboard" not in path)
+    templates = {path for path in made if path.startswith("models/templates/")}
+    assert len(templates) == (2 if pretrains_on_studies(bundle) else 0)
+    names = sorted(path for path in made - templates if "tensorboard" not in path)
     assert len(names) == len(set(names))
     assert names == sorted(
         [
@@ -478,9 +487,15 @@ OF_SLICES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
+OF_STUDIES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "flat crop": ("pretrain", {"crop_size": [8, 8]}, r"crop_size and template_size must have the same axes, .* got"),
+}
+
+
 @pytest.mark.parametrize("mistake", {**MISTAKES, **OF_MAPS})
 def test_a_mistake_is_answered_with_what_is_allowed_and_what_to_do(mistake: str, bundle: Path, study: Path) -> None:
     known = MISTAKES | (OF_MAPS if pretrains_on_maps(bundle) else OF_SLICES if pretrains_on_slices(bundle) else {})
+    known |= OF_STUDIES if pretrains_on_studies(bundle) else {}
     if mistake not in known:
         pytest.skip("a mistake that one can make with maps alone")
     step, overrides, answer = known[mistake]
@@ -508,6 +523,10 @@ NESTED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "cases_and_controls": (
         {"geometry#prob": 0.5, "method#salient": 16, "method#joint_entropy_weight": 3.0},
         ("prob: 1.0 -> 0.5", "joint_entropy: 10.0 -> 3.0", "heads"),
+    ),
+    "missing_sequences": (
+        {"method#view_weights": [1.0, 1.0], "method#temperature": 0.5, "views#k": 2, "mask_rate": 0.5},
+        ("mask_rate: 0.8 -> 0.5", "temperature: 1.0 -> 0.5", "k: 4 -> 2"),
     ),
     "global_local_contrast": (
         {"geometry#prob": 0.5, "intensity#transforms#3#std": 0.1, "method#norm": "layer"},

@@ -126,6 +126,9 @@ def test_studies_without_any_channel_are_left_out_and_named(caplog: pytest.LogCa
     (kept,) = data.with_channels(studies, ["FLAIR", "T1w"])
     assert kept["sequences"] == ["FLAIR", "T1w"]
     assert data.first_series([kept])[0]["image"] == "s1_2.nii"
+    placed = [{**item, "place": f"at {item['image']}"} for item in items("T1w", "FLAIR")]
+    (first,) = data.first_series(data.with_channels(data.study_items(placed), ["FLAIR", "T1w"]))
+    assert (first["image"], first["place"]) == ("s1_1.nii", "at s1_1.nii")
     assert "it has DWI alone" in caplog.text
     with pytest.raises(ValueError, match=r"no study has one of the sequences ADC .* give their names as `sequence_nam"):
         data.with_channels(studies, ["ADC"])

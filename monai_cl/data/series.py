@@ -163,7 +163,8 @@ def _study(series: Sequence[Mapping[str, Any]], table: Table, session_key: str) 
     case = f"{first.get('subject', first.get('case'))}{visit}"
     return {
         "image": images, SEQUENCES: names, "case": case,
-        **{key: first[key] for key in ("subject", "place", session_key) if key in first},
+        **{key: first[key] for key in ("subject", session_key) if key in first},
+        **({"places": [item["place"] for item in series]} if "place" in first else {}),
     }  # fmt: skip
 
 
@@ -240,10 +241,11 @@ def with_channels(studies: Sequence[Item], channels: Sequence[str]) -> list[Item
     """
     found = []
     for study in studies:
-        pairs = zip(study[SEQUENCES], study["image"], strict=True)
-        chosen = sorted((pair for pair in pairs if pair[0] in channels), key=lambda pair: channels.index(pair[0]))
-        if chosen:
-            found.append({**study, SEQUENCES: [name for name, _ in chosen], "image": [image for _, image in chosen]})
+        wanted = [place for place, name in enumerate(study[SEQUENCES]) if name in channels]
+        order = sorted(wanted, key=lambda place: channels.index(study[SEQUENCES][place]))
+        if order:
+            listed = [key for key in (SEQUENCES, "image", "places") if key in study]
+            found.append({**study, **{key: [study[key][place] for place in order] for key in listed}})
         else:
             logger.warning("left out %s: it has %s alone", study.get("case"), ", ".join(study[SEQUENCES]))
     if not found:
@@ -257,4 +259,7 @@ def with_channels(studies: Sequence[Item], channels: Sequence[str]) -> list[Item
 
 def first_series(studies: Sequence[Item]) -> list[Item]:
     """Items of the first series of each study, whose masks are written."""
-    return [{**study, "image": study["image"][0]} for study in studies]
+    return [
+        {**study, "image": study["image"][0], **({"place": study["places"][0]} if "places" in study else {})}
+        for study in studies
+    ]
