@@ -175,7 +175,7 @@ def test_a_run_becomes_a_file_that_the_next_training_takes_by_itself(trained: Pa
         "cd bundles/global_local_contrast && python -m monai.bundle run --bundle_root . --config_file "
         "'['\"'\"'configs/pretrain.yaml'\"'\"','\"'\"'configs/random_anatomy.yaml'\"'\"']'"
     )
-    assert contract.keys() >= {"seed", "steps", "settings", "configs", "versions", "hardware", "seconds", "filters"}
+    assert contract.keys() >= {"seed", "steps", "settings", "configs", "versions", "hardware", "seconds", "parts"}
     assert (contract["licence"], contract["steps"], contract["intensities"]) == ("Apache-2.0", 2, [0, 1])
     assert str(trained) not in out.read_bytes().decode("latin-1")  # no path of the machine
 

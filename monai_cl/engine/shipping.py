@@ -108,12 +108,13 @@ def _is_bundle(name: str, files: Sequence[str | Path]) -> bool:
 
 
 def _circumstances(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Versions, hardware and hours of the run."""
+    """Versions, hardware and time of the run, and the steps of each of its starts."""
     parts = record["parts"]
     known = parts[-1].get("versions", {})
     return {
         "versions": {name: known[name] for name in _PACKAGES if name in known},
         "hardware": sorted({str(part["hardware"]) for part in parts if part.get("hardware")}),
+        "parts": [[part.get("from_step"), part.get("to_step")] for part in parts],
         "seconds": round(sum(part.get("seconds") or 0.0 for part in parts), 1),
     }
 
