@@ -29,6 +29,8 @@ MAY_BE_NULL: Mapping[str, type] = {
     "group_key": str,
     "ignore_index": int,
     "labels": int,
+    "match_threshold": float,
+    "match_weights": str,
     "min_matched": float,
     "recipe": str,
     "sections": str,
