@@ -88,7 +88,7 @@ def test_only_the_largest_component_of_the_classes_is_kept(name: str, step: str)
         parser["out_channels"] = 3
         parser["keep_largest"] = asked if asked == "all" else [] if asked == "[]" else [2]
         if step == "inference":
-            parser["postprocessing#transforms"] = parser["postprocessing#transforms"][2:-1]  # nothing to turn back
+            parser["postprocessing#transforms"] = parser["postprocessing#transforms"][2:]  # nothing to turn back
             found = parser.get_parsed_content("postprocessing")({"pred": probability})["pred"]
         else:
             prepared = parser.get_parsed_content("validate#postprocessing")
