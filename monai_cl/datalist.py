@@ -13,6 +13,7 @@ from monai_cl._words import suggestion
 from monai_cl.io.suffixes import stem
 from monai_cl.privacy.hand_made import FILE_KEYS as FILE_KEYS, keeps_names, section_name, without_names
 from monai_cl.privacy.hidden_paths import shown
+from monai_cl.privacy.ids import split_id
 from monai_cl.privacy.naming import PlainNames, Pseudonym
 from monai_cl.privacy.pseudonyms import find_or_make_key
 from monai_cl.privacy.real_files import with_real_files
@@ -370,8 +371,14 @@ def _check_files(items: Sequence[Item], source: Path, folder: Path) -> None:
     paths = [path for value in values for path in (value if isinstance(value, list) else [value])]
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
+        ids = sum(split_id(os.path.relpath(path, folder).replace(os.sep, "/")) is not None for path in missing)
+        advice = f"paths start from {folder}, set dataset_dir if the data lie elsewhere"
+        if ids:  # no file has such a name: an id of a scan was not looked up
+            advice = (
+                f'{ids} of them are ids of a scan, which only a list with the "key" of that scan can look up; edit a '
+                'copy of the list that the scan wrote, or take over its line "key"'
+            )
         raise FileNotFoundError(
             f"{len(missing)} of {len(paths)} files that {source} names are absent, such as "
-            f"{', '.join(map(shown, missing[:5]))}; "
-            f"paths start from {folder}, set dataset_dir if the data lie elsewhere"
+            f"{', '.join(map(shown, missing[:5]))}; {advice}"
         )

@@ -310,6 +310,19 @@ def test_a_study_moves_with_its_key_and_its_table(tmp_path: Path, key: Path, mon
     assert "Mueller" not in str(error.value)
 
 
+@pytest.mark.parametrize("extra", [{}, {"hide_names": False}])
+def test_ids_copied_into_a_list_without_the_key_are_named_as_such(tmp_path: Path, extra: dict[str, bool]) -> None:
+    result = scan(export(tmp_path / "data"), tmp_path / "study.json")
+    scanned = json.loads(result.datalist.read_text())
+    copied = {**extra, "training": scanned["training"]}
+    (tmp_path / "mine.json").write_text(json.dumps(copied))
+    with pytest.raises(FileNotFoundError, match=r'2 of them are ids of a scan, .* take over its line "key"'):
+        load_datalist(tmp_path / "mine.json", dataset_dir=tmp_path / "data")
+    (tmp_path / "mine.json").write_text(json.dumps({"training": scanned["training"], "key": scanned["key"]}))
+    (item,) = load_datalist(tmp_path / "mine.json", dataset_dir=tmp_path / "data")
+    assert item["image"] == str(tmp_path / "data/imagesTr/Mueller.nii.gz")
+
+
 def test_old_lists_with_hidden_parts_are_found_as_before(tmp_path: Path) -> None:
     from monai_cl.privacy.hidden_paths import alias_of
 
