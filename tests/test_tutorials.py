@@ -5,11 +5,14 @@
 
 import os
 import re
+import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import orthanc
 import pytest
 from nbclient import NotebookClient
 
@@ -19,11 +22,22 @@ MAX_BYTES = 1_500_000
 # an absolute path of at least one folder, but no closing tag, fraction or address
 ABSOLUTE_PATH = re.compile(r"(?<![\w.<:/-])/(?:[\w.-]+/)+[\w.-]*|\b[A-Za-z]:\\\w")
 
+OF_AN_ARCHIVE = "07_from_pacs_and_back"
+
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def read(path: Path) -> Any:
     return nbformat.read(path, as_version=4)
+
+
+def why_not(path: Path) -> str:
+    """What a notebook needs and this machine lacks."""
+    if path.stem != OF_AN_ARCHIVE:
+        return ""
+    lacking = [name for name in ("highdicom", "pydicom") if find_spec(name) is None]
+    extras = f"needs the extras dicomweb and dicom-seg: no {' and no '.join(lacking)}" if lacking else ""
+    return extras if orthanc.installed() else orthanc.WHY_NOT
 
 
 def execute(path: Path, scratch: Path, *, timeout: int = 600) -> Any:
@@ -85,12 +99,25 @@ def test_a_committed_notebook_shows_its_pictures_and_no_machine(path: Path) -> N
 @pytest.mark.timeout(900)
 @every_notebook
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := why_not(path):
+        pytest.skip(reason)
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     notebook = execute(path, scratch)
     assert problems(notebook) == []
     assert [each.name for each in scratch.iterdir() if each.name != "ipython"] == []  # it cleans up, or works elsewhere
+
+
+def test_what_the_notebook_of_an_archive_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = FOLDER / f"{OF_AN_ARCHIVE}.ipynb"
+    assert path in NOTEBOOKS
+    monkeypatch.setattr(orthanc, "installed", lambda: True)
+    monkeypatch.setattr(f"{__name__}.find_spec", lambda name: None if name == "highdicom" else name)
+    assert why_not(path) == "needs the extras dicomweb and dicom-seg: no highdicom"
+    monkeypatch.setattr(orthanc, "installed", lambda: False)
+    assert "apt-get install orthanc" in why_not(path)
+    assert {why_not(other) for other in NOTEBOOKS if other != path} == {""}
 
 
 @pytest.mark.parametrize("text", ["in /work/main", "'/tmp/x/y.png'", "--model=/home/me/m.pt", r"C:\scans", ">/a/b<"])
@@ -105,6 +132,9 @@ def test_relative_paths_and_tags_are_no_paths_of_a_machine(text: str) -> None:
 
 if __name__ == "__main__":
     for each in NOTEBOOKS:
+        if lack := why_not(each):
+            sys.stderr.write(f"{each.name} is left as it is: {lack}\n")
+            continue
         with tempfile.TemporaryDirectory() as folder:
             done = execute(each, Path(folder))
         nbformat.write(done, each)
