@@ -34,9 +34,11 @@ MAY_BE_NULL: Mapping[str, type] = {
     "min_matched": float,
     "recipe": str,
     "sections": str,
+    "sequence_names": dict,
     "sequences": list,
     "source_weights": dict,
     "spacing": float,
+    "templates": str,
     "units": dict,
     "weights_key": str,
 }

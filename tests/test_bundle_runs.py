@@ -81,6 +81,11 @@ def pretrains_on_studies(root: Path) -> bool:
     return "template_size" in (root / "configs" / "pretrain.yaml").read_text()
 
 
+def pretrains_on_cohorts(root: Path) -> bool:
+    """Whether a bundle pretrains on healthy and patients, by a weak label of the volume."""
+    return "weak_labels" in (root / "configs" / "pretrain.yaml").read_text()
+
+
 def tiny_network(root: Path, study: Path) -> torch.nn.Module:
     """The network that the runs here have."""
     given = options(root, "inference", study)
@@ -487,6 +492,16 @@ OF_SLICES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
+OF_COHORTS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "batch": (
+        "pretrain",
+        {"batch_size": 7},
+        r"a batch of 7 takes 4 patients, process 0 has 3; use a smaller batch_size",
+    ),
+    "flat crop": ("pretrain", {"crop_size": [8, 8]}, r"crop_size must have the 3 axes of the volumes, got \(8, 8\)"),
+}
+
+
 OF_STUDIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "flat crop": ("pretrain", {"crop_size": [8, 8]}, r"crop_size and template_size must have the same axes, .* got"),
 }
@@ -496,6 +511,7 @@ OF_STUDIES: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_a_mistake_is_answered_with_what_is_allowed_and_what_to_do(mistake: str, bundle: Path, study: Path) -> None:
     known = MISTAKES | (OF_MAPS if pretrains_on_maps(bundle) else OF_SLICES if pretrains_on_slices(bundle) else {})
     known |= OF_STUDIES if pretrains_on_studies(bundle) else {}
+    known |= OF_COHORTS if pretrains_on_cohorts(bundle) else {}
     if mistake not in known:
         pytest.skip("a mistake that one can make with maps alone")
     step, overrides, answer = known[mistake]
