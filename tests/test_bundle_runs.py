@@ -564,7 +564,7 @@ def test_a_run_does_not_go_on_with_another_objective_or_other_views(name: str, b
 
 
 def test_the_weights_of_another_network_are_refused(bundle: Path, study: Path) -> None:
-    (bundle / "models").mkdir()
+    (bundle / "models").mkdir(exist_ok=True)
     weights.save_network(network(bundle, "train"), bundle / "models" / "other.pt", contract={"init_filters": 16})
     other = str(bundle / "models" / "other.pt")
     said = user_sees(bundle, "train", study, pretrained=other)

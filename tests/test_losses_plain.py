@@ -15,6 +15,7 @@ PARTITION, IMAGE, VOLUME, VIEW = (torch.tensor(row) for row in ([0, 1] * 4, [0, 
                                                                [0, 1] * 4))  # fmt: skip
 CASES: dict[str, tuple[nn.Module, list[tuple[int, ...]], tuple[Any, ...]]] = {
     "NTXentLoss": (losses.NTXentLoss(), [Z, Z], ()),
+    "SymmetricInfoNCELoss": (losses.SymmetricInfoNCELoss(), [Z, Z], ()),
     "DecoupledContrastiveLoss": (losses.DecoupledContrastiveLoss(), [Z, Z], ()),
     "VICRegLoss": (losses.VICRegLoss(), [Z, Z], ()),
     "SupConLoss": (losses.SupConLoss(), [Z], (PARTITION,)),

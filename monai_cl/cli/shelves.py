@@ -38,14 +38,20 @@ def bundles(context: typer.Context) -> None:
     from monai_cl import bundles as shelf
 
     if context.invoked_subcommand is None:
-        from monai_cl.weights import shipped_weights
-
-        every = shipped_weights()
         table = Table("bundle", "folder", "shipped weights")
         for name in shelf.names():
-            inside = [str(one) for one in every if one.path.is_relative_to(shelf.path(name).resolve())]
+            inside = _shipped(shelf.path(name))
             table.add_row(name, str(shelf.path(name)), "\n".join(inside) or "none")
         console.print(table)
+
+
+def _shipped(bundle: Path) -> list[str]:
+    """Weights that come with a bundle; torch is loaded only where a file is to be read."""
+    if not any(bundle.glob("models/shipped/*.safetensors")):
+        return []
+    from monai_cl.weights import shipped_weights
+
+    return [str(one) for one in shipped_weights() if one.path.is_relative_to(bundle.resolve())]
 
 
 def copy(
