@@ -59,7 +59,7 @@ def published_table() -> str:
     """Table in Markdown of every known source and its receipt, for the page of foreign weights.
 
     Example:
-        >>> print(published_table().splitlines()[0][:42])
+        >>> print(published_table().splitlines()[0][:43])
         | `key_map` | source | network | pretrained
     """
     heads = ("`key_map`", "source", "network", "pretrained by its makers", "licence of the weights", "cite", "images")
