@@ -116,6 +116,7 @@ def _title(work: Work, cell: Cell) -> str:
 
 
 def role_of(work: Work, cell: Cell) -> str:
+    """Role of a cell's arm in the curve: that of the cell, or what a given arm starts from."""
     if cell.role != GIVEN:
         return cell.role
     if cell.arm == work.plan.config.reference:

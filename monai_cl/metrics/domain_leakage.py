@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from monai_cl.losses._checks import require_positive
-from monai_cl.metrics._base import LabelledMetric, as_numbers, as_rows, full_precision
-from monai_cl.metrics.linear_probe import cross_validated_probe_accuracy
+from monai_cl.metrics._base import as_numbers, as_rows, full_precision
+from monai_cl.metrics.linear_probe import LinearProbeMetric, cross_validated_probe_accuracy
 
 
 @full_precision
@@ -53,21 +52,13 @@ def domain_leakage(
     return (accuracy - chance) / (1 - chance)
 
 
-class DomainLeakage(LabelledMetric):
+class DomainLeakage(LinearProbeMetric):
     """:func:`domain_leakage` over an epoch: call with embeddings (B, D), domains (B,) and ``groups`` (B,) by name.
 
     Args:
         folds: Number of folds, at least 2.
         max_iter: Largest number of iterations of each fit.
     """
-
-    def __init__(self, folds: int = 5, max_iter: int = 1000) -> None:
-        super().__init__()
-        if folds < 2:
-            raise ValueError(f"folds must be at least 2, got {folds}")
-        require_positive(max_iter=max_iter)
-        self.folds = folds
-        self.max_iter = max_iter
 
     def aggregate(self) -> Tensor:
         """Leakage over all samples, 0-dim."""
