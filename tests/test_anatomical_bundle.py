@@ -46,7 +46,7 @@ def test_a_run_teaches_the_decoder_goes_on_bit_for_bit_and_fine_tuning_starts_fr
 
     with monkeypatch.context() as patch:
         patch.setattr(AnatomicalPairs, "_pair", failing)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match=r"trainer.*\.run\(\)"):
             pretrain(tmp_path / "parts", study)
     bundles.release()
     parts = pretrain(tmp_path / "parts", study)
