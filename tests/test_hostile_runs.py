@@ -55,7 +55,7 @@ def hostile(tmp_path: Path) -> tuple[Path, Path]:
     (root / "docs/records").rename(root / "docs/no_records")
     run, cases = root / "runs/pretrain", root / "runs/evaluate/cases"
     for folder in (run, cases, root / "models"):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     recipe = run / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"purpose": "evil", "preprocessing": target(canaries / "recipe")}))
     settings = {**SETTINGS, "init_filters": expression(canaries / "setting"), "network_def::_target_": "os.mkdir"}
