@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ORTHANC = shutil.which("Orthanc")
 PLUGINS = sorted(Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb*")) if ORTHANC else []
@@ -37,8 +38,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Server]:
-    """Start an Orthanc whose files lie in a folder, and stop it by its own process."""
+def running(folder: Path, **more: Any) -> Iterator[Server]:
+    """Start an Orthanc whose files lie in a folder, with more options of its own, and stop it by its own process."""
     http, dicom = free_port(), free_port()
     config = {
         "Name": "test",
@@ -53,6 +54,7 @@ def running(folder: Path) -> Iterator[Server]:
         "DicomCheckCalledAet": True,
         "Plugins": [str(PLUGINS[0])],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        **more,
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "db").mkdir()

@@ -10,7 +10,8 @@ from monai_cl.cli._console import console
 
 _CREDENTIALS = (
     "Credentials come from the environment alone: MONAI_CL_PACS_USER and MONAI_CL_PACS_PASSWORD, or "
-    "MONAI_CL_PACS_TOKEN; MONAI_CL_PACS_CA is a file of certificates to trust. TLS is always checked."
+    "MONAI_CL_PACS_TOKEN; MONAI_CL_PACS_CERT and MONAI_CL_PACS_KEY are files of our own certificate and its key, for "
+    "servers that ask for it; MONAI_CL_PACS_CA is a file of certificates to trust. TLS is always checked."
 )
 _TIMEOUT = typer.Option(help="Seconds to wait for an answer.", min=0.1)
 _RETRIES = typer.Option(help="Further attempts where the server is away or busy.", min=0, max=10)
@@ -65,13 +66,13 @@ def pull(
 
 def push(
     server: Annotated[
-        str, typer.Argument(help="https://HOST:PORT/dicom-web (STOW), or dimse://AE@HOST:PORT (C-STORE).")
+        str, typer.Argument(help="https://HOST:PORT/dicom-web (STOW), or dimses://AE@HOST:PORT (C-STORE).")
     ],
     files: Annotated[list[Path], typer.Argument(help="DICOM files, such as masks of --format dicom_seg, or folders.")],
     incomplete: Annotated[
         bool, typer.Option("--incomplete", help="Store masks of series that the server has in part or not at all.")
     ] = False,
-    title: Annotated[str, typer.Option(help="Our AE title, for C-STORE; dimses:// is TLS.")] = "MONAI_CL",
+    title: Annotated[str, typer.Option(help="Our AE title, for C-STORE; dimse:// is without TLS.")] = "MONAI_CL",
     timeout: Annotated[float, _TIMEOUT] = 30.0,
     retries: Annotated[int, _RETRIES] = 3,
 ) -> None:

@@ -1,14 +1,13 @@
 """Storing by C-STORE, for a PACS without DICOMweb."""
 
-import os
-import ssl
+import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from monai_cl.io.pacs.errors import INSTALL, PacsError, patiently
 from monai_cl.io.pacs.push import reason_of
-from monai_cl.io.pacs.web import AUTHORITY
+from monai_cl.io.pacs.tls import context, look
 
 _SCHEMES = ("dimse", "dimses")
 
@@ -20,7 +19,7 @@ class DimseStore:
     It cannot be asked for what it has: an object that is there already is sent again, which servers take for the same.
 
     Args:
-        url: ``dimse://AE_TITLE@HOST:PORT``, or ``dimses://...`` for TLS, whose certificate is checked.
+        url: ``dimse://AE_TITLE@HOST:PORT``, or ``dimses://...`` for TLS, which checks certificate and host.
         title: Our own AE title, which many servers must know.
         timeout: Seconds to wait for an answer.
         retries: Further attempts where it is away.
@@ -67,7 +66,7 @@ class DimseStore:
         entity.dimse_timeout = entity.network_timeout = self.timeout
         syntax = dataset.file_meta.TransferSyntaxUID
         entity.add_requested_context(dataset.SOPClassUID, syntax)
-        secure = (_context(), str(parts.hostname)) if parts.scheme == "dimses" else None
+        secure = (context(), str(parts.hostname)) if parts.scheme == "dimses" else None
         link = entity.associate(parts.hostname, parts.port, ae_title=parts.username, tls_args=secure)
         try:
             if link.is_rejected:
@@ -79,7 +78,7 @@ class DimseStore:
             if not link.is_established:
                 if link.acceptor.primitive is not None and not link.accepted_contexts:
                     return f"{self.name} does not store this kind of object in this encoding"
-                raise ConnectionError
+                self._raise_reason()
             status = link.send_c_store(dataset)
         finally:
             if link.is_established:
@@ -89,7 +88,12 @@ class DimseStore:
         code = int(status.Status)
         return "" if code == 0 or code & 0xF000 == 0xB000 else reason_of(code, self.name)
 
-
-def _context() -> ssl.SSLContext:
-    """TLS with the certificate and the host name checked."""
-    return ssl.create_default_context(cafile=os.environ.get(AUTHORITY) or None)
+    def _raise_reason(self) -> NoReturn:
+        """Raise why no association came about, which pynetdicom writes to its log alone."""
+        parts = urlsplit(self.url)
+        host, port = str(parts.hostname), int(parts.port or 0)
+        if parts.scheme == "dimses":
+            look(host, port, timeout=self.timeout)
+        else:
+            socket.create_connection((host, port), timeout=self.timeout).close()
+        raise ConnectionResetError

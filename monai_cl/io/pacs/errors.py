@@ -1,12 +1,24 @@
 """Errors of a server in words, without an address's secrets; which of them to try again, and how often."""
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_STOPS = (401, 429, 503)
+_REFUSES = "refuses that ({status})"
+_REASONS = {
+    401: "refuses the credentials ({status}); set MONAI_CL_PACS_USER and MONAI_CL_PACS_PASSWORD, or "
+    "MONAI_CL_PACS_TOKEN",
+    403: "gives no right to that ({status}); ask whoever runs it",
+    404: "knows nothing of that ({status}); does the address end in the root of DICOMweb, as https://HOST/dicom-web, "
+    "and is it still there?",
+    409: "refuses the object ({status})",
+    413: "takes no objects that large ({status})",
+}
 _LONGEST_WAIT = 30.0  # seconds, whatever a server asks for
 INSTALL = "talking to a PACS needs dicomweb-client and pynetdicom: pip install 'monai_cl[dicomweb]'"
 
@@ -64,15 +76,14 @@ def in_words(error: Exception, *, server: str, timeout: float) -> tuple[str, boo
 
     if isinstance(error, web.HTTPError) and error.response is not None:
         return _of_status(int(error.response.status_code), server)
-    if isinstance(error, web.SSLError):
-        return (
-            f"the TLS certificate of {server} is not trusted, or it speaks no TLS; give the file of its authority in "
-            "MONAI_CL_PACS_CA (it is never left unchecked)"
-        ), False, True  # fmt: skip
+    if isinstance(error, (web.SSLError, ssl.SSLError)):
+        return _of_tls(error, server), False, True
     if isinstance(error, (web.Timeout, TimeoutError, socket.timeout)):
         return f"{server} did not answer within {timeout:g} s; try later, or with a longer --timeout", True, True
     if isinstance(error, web.ChunkedEncodingError):
         return f"{server} broke off in the middle of an answer", True, False
+    if isinstance(error, ConnectionResetError):
+        return f"{server} does not answer the request for a connection; is it busy, or does it ask for TLS?", True, True
     if isinstance(error, (web.ConnectionError, ConnectionError)):
         return f"no server answers at {server}; is it running, and are host and port right?", True, True
     if isinstance(error, (web.RequestException, OSError)) and not isinstance(error, web.InvalidJSONError):
@@ -83,25 +94,20 @@ def in_words(error: Exception, *, server: str, timeout: float) -> tuple[str, boo
 
 
 def _of_status(status: int, server: str) -> tuple[str, bool, bool]:
-    if status == 401:
+    reason = _REASONS.get(status, "is busy or broken ({status}); try later" if status in _AGAIN else _REFUSES)
+    return f"{server} {reason.format(status=status)}", status in _AGAIN, status in _STOPS
+
+
+def _of_tls(error: Exception, server: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return (
-            f"{server} refuses the credentials (401); set MONAI_CL_PACS_USER and MONAI_CL_PACS_PASSWORD, or "
-            "MONAI_CL_PACS_TOKEN"
-        ), False, True  # fmt: skip
-    if status == 403:
-        return f"{server} gives no right to that (403); ask whoever runs it", False, False
-    if status == 404:
-        return (
-            f"{server} knows nothing of that (404); does the address end in the root of DICOMweb, as "
-            "https://HOST/dicom-web, and is it still there?"
-        ), False, False  # fmt: skip
-    if status == 409:
-        return f"{server} refuses the object (409)", False, False
-    if status == 413:
-        return f"{server} takes no objects that large (413)", False, False
-    if status in _AGAIN:
-        return f"{server} is busy or broken ({status}); try later", True, status in (429, 503)
-    return f"{server} refuses that ({status})", False, False
+            f"the TLS certificate of {server} is not trusted, or is for another host; give the file of its authority "
+            "in MONAI_CL_PACS_CA (it is never left unchecked)"
+        )
+    return (
+        f"{server} ends the TLS connection: it is without TLS, or asks for a certificate of ours that it knows; give "
+        "its file in MONAI_CL_PACS_CERT and that of its key in MONAI_CL_PACS_KEY"
+    )
 
 
 def _asked_wait(error: Exception) -> float:

@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from monai_cl.io.pacs.errors import INSTALL, Result, patiently
+from monai_cl.io.pacs.tls import AUTHORITY, own_certificate
 from monai_cl.io.threads import without_warnings
 
-USER, PASSWORD, TOKEN, AUTHORITY = (f"MONAI_CL_PACS_{name}" for name in ("USER", "PASSWORD", "TOKEN", "CA"))
+USER, PASSWORD, TOKEN = (f"MONAI_CL_PACS_{name}" for name in ("USER", "PASSWORD", "TOKEN"))
 _HERE = ("localhost", "127.0.0.1", "::1")
 _ANY_SYNTAX = (("application/dicom", "*"),)  # as the server keeps it: nothing is decoded and encoded again
 _PAGE = 500
@@ -130,6 +131,7 @@ def _session(url: str) -> Any:
     session.verify = os.environ.get(AUTHORITY) or os.environ.get("REQUESTS_CA_BUNDLE") or True
     if not isinstance(session.verify, bool) and not os.path.exists(session.verify):
         raise ValueError(f"{AUTHORITY} or REQUESTS_CA_BUNDLE must name a file of certificates, there is none")
+    session.cert = own_certificate()
     if token := os.environ.get(TOKEN):
         session.headers["Authorization"] = f"Bearer {token}"
     elif user := os.environ.get(USER):
