@@ -55,6 +55,7 @@ def test_a_second_stage_without_the_first_is_refused(bundle: Path, study: Path) 
     [
         ("joint", {}, {"global", "dense"}),
         ("dense", {}, {"dense"}),
+        ("dense_masked", {"block_size": 4}, {"dense", "masked"}),
         (None, {"contrast": "nt_xent"}, {"global"}),
         (None, {"contrast": "gd-", "num_views": 3, "flip": 0.5}, {"global"}),
         (None, {"contrast": "position"}, {"global"}),
@@ -67,7 +68,7 @@ def test_other_forms_pretrain(
     name = f"_{overlay}" if overlay else ""
     (row,) = read_history(bundle / f"runs/pretrain{name}/history.csv")
     assert terms <= set(row)
-    assert not ({"global", "local", "across", "dense"} - terms) & set(row)
+    assert not ({"global", "local", "across", "dense", "masked"} - terms) & set(row)
     assert (bundle / f"models/pretrained{name}.pt").is_file()
 
 

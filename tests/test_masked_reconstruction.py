@@ -83,3 +83,15 @@ def test_settings_out_of_range_are_refused(options: dict, message: str) -> None:
 
 def test_the_head_follows_the_output_channels_of_every_network(five_channel_network: nn.Module) -> None:
     assert MaskedReconstruction(five_channel_network).terms["reconstruction"].head.in_channels == 5
+
+
+def test_views_are_crops_each() -> None:
+    method = MaskedReconstruction(SegResNet(init_filters=8), block_size=4)
+    images = torch.rand(4, 1, 16, 16, 16)
+    torch.manual_seed(0)  # of the blocks
+    crops = method({"image": images})["loss"]
+    torch.manual_seed(0)
+    views = method({"image": images.unflatten(0, (2, 2))})["loss"]
+    torch.manual_seed(0)
+    beside = method({"image": {"views": images.unflatten(0, (2, 2))}})["loss"]
+    assert crops.item() == views.item() == beside.item()

@@ -71,7 +71,7 @@ class MaskedReconstructionTerm(Term):
     Args:
         mask_ratio: Share of the blocks that is hidden.
         block_size: Edge length of a block in voxels; the last block of an axis may be cut.
-        key: Key of the crops (B, C, \*S) in a batch.
+        key: Key of the crops (B, C, \*S) in a batch; or of views (B, V, C, \*S), each of which is a crop.
         curriculum: Chooses the blocks in place of chance; it has a ratio and a block size of its own.
 
     Raises:
@@ -110,7 +110,7 @@ class MaskedReconstructionTerm(Term):
         Raises:
             ValueError: If the network returns something else than maps of its image's size.
         """
-        image: Tensor = batch[self.key]
+        image = self._crops(batch)
         if self.curriculum is None:
             hidden = block_mask(image, ratio=self.mask_ratio, block_size=self.block_size)
         else:
@@ -126,6 +126,11 @@ class MaskedReconstructionTerm(Term):
         """Take the share of training that is done, for the curriculum."""
         if self.curriculum is not None:
             self.curriculum.progress.fill_(progress)
+
+    def _crops(self, batch: Mapping[str, Any]) -> Tensor:
+        images = views_of(batch, self.key).images
+        weight: Any = self.head.weight  # with as many axes as crops
+        return images.flatten(0, 1) if images.ndim > weight.ndim else images
 
     def _main_map(self, extract: FeatureExtractor, image: Tensor) -> Tensor:
         output = extract(image).output
