@@ -1,4 +1,4 @@
-"""Who may import whom, and what importing the package must not load."""
+"""Who may import whom, what importing the package must not load, and what every test must hold."""
 
 import ast
 import importlib
@@ -28,6 +28,8 @@ ARROWS = (
 )
 QUESTIONS = {"how", "that", "those", "what", "when", "where", "whether", "which", "who", "whose", "why"}
 WITHOUT_TORCH = {"privacy", "io", "datalist", "intake"}
+TESTS = Path(__file__).parent
+CLAIMS = {"raises", "warns", "fail"}  # of pytest
 LEAVES = {"_cores", "_endings", "_files", "_lazy", "_locks", "_moved", "_overrides", "_settings", "_words"}
 
 
@@ -128,3 +130,49 @@ def test_a_docstring_begins_with_a_verb_or_a_noun(path: Path) -> None:
     nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, documented)]
     openings = [(getattr(node, "name", path.name), (ast.get_docstring(node) or "None.").split()[0]) for node in nodes]
     assert [name for name, word in openings if word.strip(",.:;").lower() in QUESTIONS] == []
+
+
+def called(node: ast.AST) -> str:
+    """Last part of the name of what is called; empty for other nodes."""
+    function = node.func if isinstance(node, ast.Call) else None
+    return str(getattr(function, "attr", getattr(function, "id", "")))
+
+
+def claims(node: ast.AST, names: set[str]) -> bool:
+    """Whether a node can fail a test: an assert, a call of a function with one, a command that must succeed."""
+    if isinstance(node, ast.Assert) or called(node) in names | CLAIMS or called(node).startswith("assert_"):
+        return True
+    return called(node) == "run" and "check=True" in ast.unparse(node)
+
+
+@cache
+def claiming(path: Path) -> set[str]:
+    """Functions of a test file, and those it has from its neighbours, that can fail a test."""
+    tree, names = ast.parse(path.read_text(encoding="utf-8")), set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (TESTS / f"{node.module}.py").is_file():
+            names |= claiming(TESTS / f"{node.module}.py") & {alias.name for alias in node.names}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    while more := {f.name for f in functions if any(claims(node, names) for node in ast.walk(f))} - names:
+        names |= more
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda p: str(p.relative_to(TESTS)))
+def test_every_test_can_fail_and_every_expected_error_has_words(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    tests = [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    assert [name for name in tests if name not in claiming(path)] == []
+    expected = [node for node in nodes if isinstance(node, ast.Call) and called(node) in ("raises", "warns")]
+    assert [node.lineno for node in expected if "match" not in {keyword.arg for keyword in node.keywords}] == []
+
+
+def test_what_cannot_fail_is_seen(tmp_path: Path) -> None:
+    lines = (
+        "def helper(x): assert x",
+        "def test_a(): helper(1)",
+        "def test_b(): run(1)",
+        "def test_c(): run(1, check=True)",
+    )
+    (tmp_path / "test_it.py").write_text("\n".join(lines))
+    assert claiming(tmp_path / "test_it.py") == {"helper", "test_a", "test_c"}

@@ -291,7 +291,7 @@ def test_voxels_that_do_not_count_are_left_out_of_training_and_evaluation(
         values[:, :, :7] = 255  # whole slices among them
         values[0, 0, 8] = np.nan
         nib.save(nib.Nifti1Image(values, label.affine), path)
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as caught:  # MONAI's words
         run(bundle, "train", own_study, pretrained="none")
     assert "add `--ignore_index 255`" in str(caught.value.__cause__)
     run(bundle, "train", own_study, pretrained="none", ignore_index=255, finetune_epoch_length=4)
@@ -604,6 +604,7 @@ def test_labels_beyond_the_channels_are_refused(bundle: Path, own_study: Path) -
 def test_test_images_may_be_listed_as_bare_paths(bundle: Path, own_study: Path) -> None:
     edit(own_study, lambda content: content.update(test=["images/case_7.nii.gz"]))
     run(bundle, "train", own_study, pretrained="none")
+    assert (bundle / "models" / "model.pt").is_file()
 
 
 def test_a_truncated_file_is_named_and_left_out_or_stops_the_run(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from monai_cl import bundles
+from monai_cl._overrides import read_overrides
 
 PROGRAM = str(Path("site-packages", "monai", "bundle", "__main__.py"))
 CONFIG = """
@@ -122,6 +123,8 @@ def test_a_failed_copy_leaves_nothing(shelf, tmp_path, monkeypatch):
 def test_a_new_enough_version_passes(monkeypatch, installed, minimum):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: installed)
     bundles.require_version(minimum)
+    with pytest.raises(RuntimeError, match=r"needs monai_cl 99 or newer"):
+        bundles.require_version("99")
 
 
 @pytest.mark.parametrize(("installed", "minimum"), [("0.9.0", "0.10"), ("1.0.0rc1", "1.0")])
@@ -163,6 +166,8 @@ def test_a_minimum_must_be_a_version():
 )
 def test_overrides_of_what_exists_pass(configs, arguments):
     check(configs, *arguments)
+    with pytest.raises(ValueError, match="unknown: --zzz"):
+        check(configs, "--zzz", "1", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +223,7 @@ def test_the_config_file_may_come_from_the_arguments_file(configs, tmp_path):
 )
 def test_other_processes_are_left_alone(argv):
     bundles.check_command_line(argv)
+    assert read_overrides(argv) == {}
 
 
 def test_without_arguments_it_reads_the_command_line_of_the_process(configs, monkeypatch):

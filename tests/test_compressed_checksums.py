@@ -12,7 +12,7 @@ import pytest
 
 from monai_cl.data import PreparedDataset, TooManyFaultsError
 from monai_cl.io.errors import UnusableImageError
-from monai_cl.io.grid import read_grid
+from monai_cl.io.grid import Grid, read_grid
 from monai_cl.io.maps.files import values_of
 from monai_cl.io.streams import InflatedFile
 from monai_cl.transforms import LoadVolume, LoadVolumed
@@ -61,7 +61,9 @@ def test_damage_is_named(tmp_path: Path, reader: str, damage: str) -> None:
 def test_padding_and_further_members_are_no_damage(tmp_path: Path, reader: str, tail: bytes) -> None:
     path = tmp_path / "scan_001.nii.gz"
     path.write_bytes(MEMBER + tail)
-    READERS[reader](path)
+    read = READERS[reader](path)
+    assert tuple(read.shape)[-3:] == VALUES.shape
+    assert isinstance(read, Grid) or np.array_equal(np.asarray(read).reshape(VALUES.shape), VALUES)
 
 
 def test_members_are_read_as_one(tmp_path: Path) -> None:

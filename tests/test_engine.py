@@ -246,7 +246,9 @@ def test_a_checkpoint_holds_everything_and_loads_restricted(uninterrupted: Path)
 
 def test_the_network_is_handed_over_as_a_plain_state_dict(uninterrupted: Path) -> None:
     network = SegResNet(out_channels=2, blocks_down=(1, 1), blocks_up=(1,))
-    network.load_state_dict(torch.load(uninterrupted / "network.pt", weights_only=True))
+    plain = torch.load(uninterrupted / "network.pt", weights_only=True)
+    assert plain.keys() == network.state_dict().keys()
+    network.load_state_dict(plain)
 
 
 def test_no_partial_file_remains(uninterrupted: Path) -> None:

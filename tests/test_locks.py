@@ -95,7 +95,7 @@ def test_a_killed_process_holds_nothing_though_its_workers_live_on(tmp_path: Pat
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         with alone_in(tmp_path):
-            pass
+            assert (tmp_path / ".lock").is_file()
 
 
 def test_a_command_that_fails_leaves_no_file_of_its_lock(tmp_path: Path) -> None:

@@ -33,5 +33,7 @@ def test_what_the_environment_says_stays(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_library_without_such_a_function_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    asked: list[Any] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: asked.append(name) or object())
     keep_freed_memory()
+    assert asked == [None]

@@ -149,11 +149,15 @@ def test_dints_trains() -> None:
 
 
 def test_a_network_that_wants_values_is_asked_with_values() -> None:
+    asked_on: list[str] = []
+
     class Wants(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
+            asked_on.append(image.device.type)
             return image.repeat(1, 3, 1, 1, 1) if float(image.sum()) == 0 else image
 
     check(segmenter(Wants()))
+    assert asked_on[-1] == "cpu"  # and not on a device that holds shapes alone
 
 
 def test_asked_twice_the_maps_are_arranged_once() -> None:
@@ -218,7 +222,7 @@ def test_a_bundle_refuses_by_name_before_a_step(study: Path, tmp_path: Path) -> 
     definition = {"_target_": "SegResNetVAE", **PLAIN, "init_filters": 8, "input_image_size": list(SIZE)}
     before = random_state.capture()
     try:
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(RuntimeError, match="Failed to evaluate") as caught:  # MONAI's words
             monai.bundle.run(
                 config_file=str(root / "configs" / "train.yaml"), bundle_root=str(root), dataset_dir=str(study),
                 recipe="small_mr", roi_size=list(SIZE), network_def=definition, pretrained="none", logging_file=False,

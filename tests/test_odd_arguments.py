@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def said(words: list[str], code: set[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     monkeypatch.setattr(sys, "argv", ["monai-cl", *words])
     monkeypatch.setattr(cli, "listen", lambda: None)  # this process is not the command's
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit, match=r"^\d+$") as end:
         cli.main()
     told = capsys.readouterr().err
     assert end.value.code in code, told

@@ -70,9 +70,10 @@ def test_a_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patch:
         patch.setattr(RandomAnatomy, "apply", failing)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="Failed to evaluate") as caught:  # MONAI's words
             pretrain(tmp_path / "parts", "planes")
     bundles.release()
+    assert "the power went out" in str(caught.value.__cause__)
     assert torch.load(tmp_path / "parts/runs/pretrain_random_anatomy/checkpoint.pt", weights_only=True)["step"] == 1
     parts = pretrain(tmp_path / "parts", "planes")
     assert identical(whole["method"], parts["method"])
