@@ -1,3 +1,4 @@
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from monai_cl.weights import (
     read_contract,
     require_finite,
     save_network,
+    start_digest,
     start_from,
     transfer,
 )
@@ -158,6 +160,21 @@ def test_receipts_count_what_pretraining_touched(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nothing", [None, "none", "None", "null"])
 def test_from_scratch_loads_nothing(nothing: str | None) -> None:
     assert start_from(networks()[0], nothing) is None
+
+
+def test_an_option_that_transfer_does_not_have_is_refused_from_scratch_too() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'min_match'"):
+        start_from(networks()[0], None, min_match=0.5)
+
+
+def test_the_file_that_a_network_began_with_is_read_once(tmp_path: Path) -> None:
+    source, target = networks()
+    save_network(source, tmp_path / "m.pt")
+    expected = hashlib.sha256((tmp_path / "m.pt").read_bytes()).hexdigest()
+    assert start_digest(target, tmp_path / "m.pt") == expected
+    start_from(target, tmp_path / "m.pt")
+    (tmp_path / "m.pt").unlink()
+    assert start_digest(target, tmp_path / "m.pt") == expected
 
 
 def test_starting_from_weights_logs_the_receipt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 AUTO, SHIPPED, NONE = "auto", "shipped", "none"
 OWN = Path("models") / "pretrained.pt"  # what a bundle's pretraining writes
+_OF_FILES = ("key_map", "weights_key")  # options of transfer that read foreign files
 
 
 @dataclass(frozen=True)
@@ -96,40 +98,31 @@ def start_from(
     *,
     bundle_root: str | Path | None = None,
     auto: bool = True,
-    min_matched: float | None = None,
-    key_map: str | None = "auto",
     inflate_channels: bool = False,
-    weights_key: str | None = None,
-    recipe: str | Path | None = None,
-    recipe_options: Mapping[str, Any] | None = None,
-    contract: str = "warn",
+    **options: Any,
 ) -> Receipt | None:
     """Begin from weights and log the receipt; from scratch no receipt exists.
 
-    ``pretrained``, ``bundle_root`` and ``auto`` are those of :func:`choose_start`, the others those of
-    :func:`transfer`. Which start it was is in the receipt and, by :func:`start_of`, in the record of a run.
+    ``pretrained``, ``bundle_root`` and ``auto`` are those of :func:`choose_start`, ``inflate_channels`` and the other
+    options (``min_matched``, ``key_map``, ``weights_key``, ``recipe``, ``recipe_options``, ``contract``) those of
+    :func:`transfer`; shipped weights need neither ``key_map`` nor ``weights_key``. Which start it was is in the receipt
+    and, by :func:`start_of`, in the record of a run.
 
     Raises:
         FileNotFoundError: If there is no such file.
+        TypeError: If :func:`transfer` has no such option.
         ValueError: If no shipped weights belong to the network.
         WeightsMismatchError: As :func:`transfer`.
     """
+    signature(transfer).bind(network, pretrained, **options)  # from scratch, too, no option is passed over
     start = choose_start(network, pretrained, bundle_root=bundle_root, auto=auto, inflate_channels=inflate_channels)
     _starts[network] = start
     if start.taken == "scratch" or pretrained is None:
         _say_scratch(network, start, bundle_root)
         return None
-    named = {} if start.taken == SHIPPED else {"key_map": key_map, "weights_key": weights_key}
-    receipt = transfer(
-        network,
-        start.path or pretrained,
-        min_matched=min_matched,
-        inflate_channels=inflate_channels,
-        recipe=recipe,
-        recipe_options=recipe_options,
-        contract=contract,
-        **named,
-    )
+    if start.taken == SHIPPED:
+        options = {name: value for name, value in options.items() if name not in _OF_FILES}
+    receipt = transfer(network, start.path or pretrained, inflate_channels=inflate_channels, **options)
     receipt = receipt if start.taken == "file" else replace(receipt, start=str(start))
     remember(network, receipt)
     logger.info("weights from %s\n%s", start.path or "a state dict" if start.taken == "file" else start, receipt)
@@ -149,9 +142,11 @@ def start_of(network: nn.Module) -> Start | None:
 def start_digest(network: nn.Module, pretrained: str | Path | None, **options: Any) -> str | None:
     """SHA-256 of the file that a network begins with, ``None`` from scratch: what a run rests on.
 
-    Options are those of :func:`choose_start`.
+    Of a network that :func:`start_from` has begun, it is that of the file it took, which is not read again. Options
+    are those of :func:`choose_start`.
     """
-    return choose_start(network, pretrained, **options).sha256 or None
+    start = start_of(network) or choose_start(network, pretrained, **options)
+    return start.sha256 or None
 
 
 _starts: WeakKeyDictionary[nn.Module, Start] = WeakKeyDictionary()

@@ -92,23 +92,20 @@ def transfer(
     """
     _check_options(min_matched, key_map, contract)
     own, others = tensors_of(network)
-    content, written = read_checkpoint(checkpoint), _contract(checkpoint)
-    chosen = choose(content, weights_key)
-    require_finite(chosen.tensors, "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
-    translation = _choose(key_map, network, own, chosen, content, ours=bool(written))
-    match = _match(network, own, others, chosen.tensors, translation, inflate_channels=inflate_channels)
-    receipt = _told(match.receipt, chosen, content, written, translation)
+    source = _read(checkpoint, network, own, key_map=key_map, weights_key=weights_key)
+    match = _match(network, own, others, source, inflate_channels=inflate_channels)
+    receipt = source.described(match.receipt)
     require_enough(
         network,
         receipt,
-        key_map=translation,
+        key_map=source.translation,
         min_matched=min_matched,
-        found=chosen.tensors,
+        found=source.chosen.tensors,
         other_channels={} if inflate_channels else match.other_channels,
     )
     if contract != "ignore":
-        expected = _expected(translation, content, written)
-        receipt = _checked(receipt, expected, None if recipe is None else (recipe, recipe_options), contract)
+        used = None if recipe is None else (recipe, recipe_options)
+        receipt = _checked(receipt, source.expected(), used, strict=contract == "strict")
     network.load_state_dict({name: match.state[name] for name in receipt.matched}, strict=False)
     if receipt.beside:
         taken = receipt.weights_key or "what lies in no entry"
@@ -139,6 +136,49 @@ def load_network(network: nn.Module, path: str | Path) -> nn.Module:
 
 
 @dataclass(frozen=True)
+class _Source:
+    """A checkpoint as it was read.
+
+    Attributes:
+        content: All that the file holds.
+        written: Its contract, of a file that was written here.
+        chosen: The network in it that is taken.
+        translation: Key map of a published checkpoint; ``None`` where names are taken as they are.
+    """
+
+    content: Mapping[str, Any]
+    written: Mapping[str, Any]
+    chosen: Chosen
+    translation: KeyMap | None
+
+    def described(self, receipt: Receipt) -> Receipt:
+        """Add to a receipt which part was pretrained, and by whom."""
+        if self.translation is not None:  # a key map names the one of two networks that it takes
+            touched = self.translation.carried(receipt.matched)
+            return replace(receipt, touched=touched, origins=(origin_of(self.translation, self.content),))
+        return replace(
+            receipt,
+            weights_key=self.chosen.key,
+            beside=self.chosen.beside,
+            touched=tuple(self.written.get("touched", ())),
+            origins=origins_in(self.written),
+            data=str(self.written.get("data", "")),
+        )
+
+    def expected(self) -> Preparation | None:
+        """Preparation that the checkpoint expects, by its contract, its own plan or its makers."""
+        if self.translation is not None:
+            return nnunet.planned(self.content) or self.translation.preparation
+        if "recipe" not in self.written:
+            stated = self.written.get("intensities")  # of views that were made, not prepared
+            return None if stated is None else Preparation(range=(float(stated[0]), float(stated[1])))
+        try:
+            return preparation_of(self.written["recipe"], self.written.get("recipe_options"))
+        except (ValueError, OSError, AttributeError):  # a recipe that is not on this machine, or has changed since
+            return None
+
+
+@dataclass(frozen=True)
 class _Match:
     """Tensors of a checkpoint under the network's names.
 
@@ -162,16 +202,32 @@ def _check_options(min_matched: float | None, key_map: str | None, contract: str
         raise ValueError(f"contract must be one of {_CONTRACTS}, got {contract!r}")
 
 
+def _read(
+    checkpoint: str | Path | Mapping[str, Any],
+    network: nn.Module,
+    own: Mapping[str, Tensor],
+    *,
+    key_map: str | None,
+    weights_key: str | None,
+) -> _Source:
+    """Read a checkpoint, choose a network in it and the key map of its names."""
+    content, written = read_checkpoint(checkpoint), _contract(checkpoint)
+    chosen = choose(content, weights_key)
+    require_finite(chosen.tensors, "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
+    translation = _choose(key_map, network, own, chosen, content, ours=bool(written))
+    return _Source(content, written, chosen, translation)
+
+
 def _match(
     network: nn.Module,
     own: Mapping[str, Tensor],
     others: dict[str, str],
-    found: dict[str, Tensor],
-    translation: KeyMap | None,
+    source: _Source,
     *,
     inflate_channels: bool,
 ) -> _Match:
     """Name the tensors as the network does, inflate convolutions where asked for, and compare."""
+    found, translation = source.chosen.tensors, source.translation
     state, dropped = (_strip(found, set(own)), ()) if translation is None else translation.apply(found)
     state = by_one_name(state, others)
     refuse_integers(own, state)
@@ -181,28 +237,6 @@ def _match(
     inflated = tuple(other_channels) if inflate_channels else ()
     receipt = replace(compare(network, own, state, translation), dropped=dropped, inflated=inflated)
     return _Match(state, other_channels, receipt)
-
-
-def _told(
-    receipt: Receipt,
-    chosen: Chosen,
-    content: Mapping[str, Any],
-    written: Mapping[str, Any],
-    translation: KeyMap | None,
-) -> Receipt:
-    """The receipt with what was pretrained, and by whom."""
-    if translation is not None:  # a key map says which of two networks it takes
-        touched = translation.carried(receipt.matched)
-        return replace(receipt, touched=touched, origins=(origin_of(translation, content),))
-    touched, origins = tuple(written.get("touched", ())), origins_in(written)
-    return replace(
-        receipt,
-        weights_key=chosen.key,
-        beside=chosen.beside,
-        touched=touched,
-        origins=origins,
-        data=str(written.get("data", "")),
-    )
 
 
 def _is_none(text: Any) -> bool:
@@ -215,31 +249,19 @@ def _contract(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     return contract if {"touched", "recipe", "origins"} & contract.keys() else {}
 
 
-def _expected(translation: KeyMap | None, content: Mapping[str, Any], written: Mapping[str, Any]) -> Preparation | None:
-    """Preparation that a checkpoint expects, by its contract, its own plan or its makers."""
-    if translation is not None:
-        return nnunet.planned(content) or translation.preparation
-    if "recipe" not in written:
-        stated = written.get("intensities")  # of views that were made, not prepared
-        return None if stated is None else Preparation(range=(float(stated[0]), float(stated[1])))
-    try:
-        return preparation_of(written["recipe"], written.get("recipe_options"))
-    except (ValueError, OSError, AttributeError):  # a recipe that is not on this machine, or has changed since
-        return None
-
-
 def _checked(
     receipt: Receipt,
     expected: Preparation | None,
     used: tuple[str | Path, Mapping[str, Any] | None] | None,
-    contract: str,
+    *,
+    strict: bool,
 ) -> Receipt:
-    """The receipt with what differs between the images in use and those that the weights were trained with."""
+    """Add to a receipt where the images in use differ from those that the weights were trained with."""
     if expected is None or used is None:
         return replace(receipt, prepared="" if expected is None else str(expected))
     found = differences(expected, preparation_of(*used))
     receipt = replace(receipt, prepared=str(expected), differences=found)
-    if found and contract == "strict":
+    if found and strict:
         raise ContractMismatchError(
             f"images must be prepared as the weights were trained, got {'; '.join(found)}; choose another recipe or "
             f"its options, or `contract: warn` to begin all the same\n{receipt}",
