@@ -57,7 +57,8 @@ def test_masks_repeat_under_a_seed_and_differ_between_views_and_studies() -> Non
 
 
 def test_a_template_has_a_gradient_where_it_stood_in_and_exactly_none_elsewhere() -> None:
-    method, batch = missing_sequences(mask_rate=0.5, contrast_weight=0.0), studies(2)
+    method = missing_sequences(mask_rate=0.5, contrast_weight=0.0, template_rule="gradient")
+    batch = studies(2)
     batch["image"]["place"] = torch.zeros(2, 3, dtype=torch.long)
     batch["image"]["has_donor"] = torch.tensor([True, True])  # view 1 alone shows templates
     torch.manual_seed(0)
@@ -74,8 +75,29 @@ def test_a_template_has_a_gradient_where_it_stood_in_and_exactly_none_elsewhere(
     assert not gradient[2].any()  # of a sequence that no study of the batch has
 
 
+def test_a_template_is_the_mean_of_what_came_before_this_step() -> None:
+    """Not of the series that is to be restored now: nothing is restored from itself."""
+    method = missing_sequences(template_size=(SIZE,) * 3, mask_rate=1.0, donor_start=1.0)
+    came: list[Tensor] = []
+    for step in range(3):
+        batch = studies()
+        batch["image"]["place"] = torch.zeros(4, 3, dtype=torch.long)
+        batch["image"]["target"] = rand(4, 1, SIZE, SIZE, SIZE, seed=20 + step)
+        expected = torch.cat(came).mean(0) if came else torch.zeros(1, SIZE, SIZE, SIZE)
+        torch.testing.assert_close(views(method, batch)[0][0, 0].detach(), expected)
+        method(batch)
+        came.append(batch["image"]["target"][batch["image"]["sequence"] == 0])
+    torch.testing.assert_close(method.templates.images()["T1w"], torch.cat(came).mean(0)[0])
+    assert not method.templates.images()["FLAIR"].any()
+    before = method.templates.values.clone()
+    method.probe([studies(8)])
+    method.eval()(studies())
+    assert torch.equal(method.templates.values, before)
+
+
 def test_the_loss_is_the_formula_written_out() -> None:
     method, batch = missing_sequences(view_weights=(10.0, 1.0), contrast_weight=0.5, temperature=0.7), studies()
+    method.templates.eval()  # they stay as they are
     torch.manual_seed(1)
     found = method(batch)
     torch.manual_seed(1)
@@ -145,9 +167,11 @@ def test_every_network_restores_with_and_without_skips(name: str, skips: bool) -
     assert any(decoder in n for n in learning) == skips
 
 
-def test_the_loss_falls_and_a_sequence_that_never_came_has_an_empty_template() -> None:
+@pytest.mark.parametrize("rule", ["mean", "gradient"])
+def test_the_loss_falls_and_a_sequence_that_never_came_has_an_empty_template(rule: str) -> None:
     torch.manual_seed(0)
-    method = missing_sequences(template_size=(SIZE,) * 3, contrast_start=1.0, donor_start=0.5, skips=True)
+    options = {"template_size": (SIZE,) * 3, "contrast_start": 1.0, "donor_start": 0.5, "template_rule": rule}
+    method = missing_sequences(skips=True, **options)
     optimizer = adamw(method, 1e-2)
     truth = torch.nn.functional.interpolate(rand(1, 1, 4, 4, 4, seed=9), scale_factor=2.0)
     values = []
@@ -189,6 +213,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "donor": ({"donor_start": -0.1}, "donor_start must be a share of the run"),
     "start": ({"contrast_start": 2.0}, "start must be a share of the run between 0 and 1, got 2.0"),
     "weights": ({"view_weights": (0.0, 0.0)}, "weights must be two numbers of at least 0, one of them above"),
+    "rule": ({"template_rule": "median"}, r"rule must be one of \('mean', 'gradient'\), got 'median'"),
     "memory": ({"max_mib": 1e-6}, "templates may take at most 1e-06 MiB"),
 }
 

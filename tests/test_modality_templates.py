@@ -8,23 +8,26 @@ import torch
 from monai_cl.networks import ModalityTemplates, PlainDecoder
 
 
-def filled(size: tuple[int, ...] = (7, 6, 5), **options: bool) -> ModalityTemplates:
-    templates = ModalityTemplates(["a", "b"], size, **options)
+def filled(size: tuple[int, ...] = (7, 6, 5), *, rule: str = "gradient", **options: bool) -> ModalityTemplates:
+    templates = ModalityTemplates(["a", "b"], size, rule=rule, **options)
     with torch.no_grad():
         templates.values.copy_(torch.randn(2, *size, generator=torch.Generator().manual_seed(0)))
     return templates.double()
 
 
-def test_templates_start_at_exactly_zero() -> None:
-    templates = ModalityTemplates(["a"], (4, 4, 4))
+@pytest.mark.parametrize("rule", ["mean", "gradient"])
+def test_templates_start_at_exactly_zero(rule: str) -> None:
+    templates = ModalityTemplates(["a"], (4, 4, 4), rule=rule)
     assert not templates(torch.tensor([0]), torch.tensor([[0, 0, 0]]), (4, 4, 4)).any()
     assert not templates.images()["a"].any()
 
 
 @pytest.mark.parametrize("size", [(7, 6), (7, 6, 5)])
 @pytest.mark.parametrize("normalise", [False, True])
-def test_crops_are_those_of_a_loop_and_zero_beyond_the_rim(size: tuple[int, ...], normalise: bool) -> None:
-    templates, crop = filled(size, normalise=normalise), (4, 5, 3)[: len(size)]
+@pytest.mark.parametrize("rule", ["mean", "gradient"])
+def test_crops_are_those_of_a_loop_and_zero_beyond_the_rim(size: tuple[int, ...], normalise: bool, rule: str) -> None:
+    templates, crop = filled(size, normalise=normalise, rule=rule), (4, 5, 3)[: len(size)]
+    gain = 10.0 if rule == "gradient" else 1.0
     sequence = torch.tensor([1, 0, 1])
     place = torch.tensor([[0, 1, 2], [-2, 4, -9], [6, -1, 3]])[:, : len(size)]
     found = templates(sequence, place, crop).detach()
@@ -33,7 +36,7 @@ def test_crops_are_those_of_a_loop_and_zero_beyond_the_rim(size: tuple[int, ...]
         there = [int(p) + i for p, i in zip(place[b], at, strict=True)]
         expected = 0.0
         if all(0 <= t < side for t, side in zip(there, size, strict=True)):
-            whole = 10.0 * templates.values.detach()[sequence[b]]
+            whole = gain * templates.values.detach()[sequence[b]]
             low, high = (whole.min(), whole.max()) if normalise else (0.0, 1.0)
             expected = float((whole[tuple(there)] - low) / (high - low))
         assert float(found[(b, 0, *at)]) == pytest.approx(expected, rel=1e-12, abs=1e-12)
@@ -61,7 +64,7 @@ def test_images_are_what_stands_in() -> None:
 
 
 def test_a_flat_template_can_be_normalised() -> None:
-    templates = ModalityTemplates(["a"], (4, 4, 4), normalise=True)
+    templates = ModalityTemplates(["a"], (4, 4, 4), rule="gradient", normalise=True)
     found = templates(torch.tensor([0]), torch.tensor([[0, 0, 0]]), (4, 4, 4))
     found.sum().backward()
     assert not found.any()
@@ -73,7 +76,7 @@ def test_a_template_learns_the_common_structure_of_noisy_copies_and_one_never_se
     """With a reconstruction that copies its input, and masks of the half of the voxels."""
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(6, 6, 6, generator=generator)
-    templates = ModalityTemplates(["seen", "never"], (6, 6, 6), normalise=normalise)
+    templates = ModalityTemplates(["seen", "never"], (6, 6, 6), rule="gradient", normalise=normalise)
     optimizer = torch.optim.AdamW(templates.parameters(), 3e-3, weight_decay=0.01)
     for _ in range(300):
         x = truth + 0.3 * torch.randn(4, 1, 6, 6, 6, generator=generator)
@@ -91,9 +94,58 @@ def test_a_template_learns_the_common_structure_of_noisy_copies_and_one_never_se
         assert float((learnt["seen"] - truth).abs().mean()) < 0.1
 
 
+def crops_of(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Crops of 4 x 4, of which many overlap and some reach beyond a template of 6 x 5."""
+    crops = torch.randn(count, 1, 4, 4, generator=generator, dtype=torch.float64)
+    return (
+        crops,
+        torch.randint(2, (count,), generator=generator),
+        torch.randint(-2, 4, (count, 2), generator=generator),
+    )
+
+
+def test_a_mean_is_the_loop_over_all_crops_that_came_in_whatever_batches() -> None:
+    given = crops_of(12, torch.Generator().manual_seed(0))
+    total, count = torch.zeros(3, 6, 5, dtype=torch.float64), torch.zeros(3, 6, 5, dtype=torch.float64)
+    for crop, sequence, place in zip(*given, strict=True):
+        for i, j in itertools.product(range(4), range(4)):
+            x, y = int(place[0]) + i, int(place[1]) + j
+            if 0 <= x < 6 and 0 <= y < 5:
+                total[sequence, x, y] += crop[0, i, j]
+                count[sequence, x, y] += 1
+    assert count.max() > 3
+    for batch in (1, 5, 12):
+        templates = ModalityTemplates(["a", "b", "never"], (6, 5)).double()
+        for start in range(0, 12, batch):
+            templates.observe(*(part[start : start + batch] for part in given))
+        torch.testing.assert_close(templates.values.data, total / count.clamp(min=1), rtol=1e-12, atol=1e-12)
+        assert not templates.images()["never"].any()
+
+
+def test_a_mean_is_the_minimum_of_the_error_where_templates_stand_in_for_all() -> None:
+    """The gradient of the squared error is 0 there; voxels of crops beyond the rim have none."""
+    crops, sequence, place = crops_of(12, torch.Generator().manual_seed(1))
+    templates = ModalityTemplates(["a", "b"], (6, 5)).double()
+    templates.observe(crops, sequence, place)
+    values = templates.values.detach().clone().requires_grad_()
+    stood_in = torch.func.functional_call(templates, {"values": values}, (sequence, place, (4, 4)))
+    (stood_in - crops).square().sum().backward()
+    assert values.grad is not None
+    assert float(values.grad.abs().max()) < 1e-12
+
+
+def test_a_mean_has_no_gradient_and_gradients_keep_no_mean() -> None:
+    by_mean, by_gradient = (ModalityTemplates(["a"], (4, 4), rule=rule) for rule in ("mean", "gradient"))
+    assert [p.requires_grad for p in by_mean.parameters()] == [False, False]
+    assert by_gradient.seen is None
+    by_gradient.observe(torch.ones(1, 1, 4, 4), torch.tensor([0]), torch.zeros(1, 2, dtype=torch.long))
+    assert not by_gradient.values.any()
+    assert (by_mean.times_in_training, by_gradient.times_in_training) == (2, 4)
+
+
 def test_memory_is_stated_and_bounded() -> None:
     assert ModalityTemplates(["a", "b"], (64, 64, 64)).mib == 2.0
-    with pytest.raises(ValueError, match=r"at most 1 MiB, 2 of \(64, 64, 64\) voxels take 2, and four times"):
+    with pytest.raises(ValueError, match=r"at most 1 MiB, 2 of \(64, 64, 64\) voxels take 2, and 2 times"):
         ModalityTemplates(["a", "b"], (64, 64, 64), max_mib=1.0)
 
 
@@ -110,6 +162,8 @@ def test_what_cannot_be_a_template_is_refused(arguments: tuple, message: str) ->
         ModalityTemplates(*arguments)
     with pytest.raises(ValueError, match="gain must be above 0, got 0"):
         ModalityTemplates(["a"], (4,), gain=0)
+    with pytest.raises(ValueError, match=r"rule must be one of \('mean', 'gradient'\), got 'median'"):
+        ModalityTemplates(["a"], (4,), rule="median")
 
 
 @pytest.mark.parametrize("stride", [(8, 8, 8), (8, 4, 1), (3, 6, 2), (1, 1, 1)])

@@ -46,6 +46,7 @@ from monai_cl.methods import (
     restoration_terms,
     separate_vae_term,
 )
+from monai_cl.networks import ModalityTemplates
 
 
 def anatomical(**options: Any) -> AnatomicalInvariance:
@@ -282,6 +283,7 @@ HALVES: dict[str, tuple[Callable[[], Method], Callable[[], dict[str, Any]]]] = {
     "anatomical invariance": (lambda: anatomical(mask=SecondColumns()), lambda: {"image": pairs(4)}),
     "missing sequences": (missing_sequences, studies),
     "missing sequences with skips": (lambda: missing_sequences(skips=True), studies),
+    "missing sequences by gradients": (lambda: missing_sequences(template_rule="gradient"), studies),
 }  # fmt: skip
 
 
@@ -328,6 +330,9 @@ def learn(name: str, batch: dict[str, Any]) -> dict[str, Tensor]:
     wrapped = parallel(method, torch.device("cpu"))
     for module in (method, wrapped):
         module.eval()  # norms of a head take the statistics of a process' batch in training
+    for module in method.modules():
+        if isinstance(module, ModalityTemplates):
+            module.train()  # their means are of all processes
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     found: dict[str, Tensor] = {}
     for step in range(2):

@@ -44,8 +44,8 @@ class SaveTemplates:
     def _tell(self, engine: PretrainTrainer) -> None:
         found = self._templates(engine)
         logger.info(
-            "templates of %d sequences (%s) take %.0f MiB, about four times that with gradient and optimiser",
-            len(found.sequences), ", ".join(found.sequences), found.mib,
+            "templates of %d sequences (%s) take %.0f MiB, about %d times that in training",
+            len(found.sequences), ", ".join(found.sequences), found.mib, found.times_in_training,
         )  # fmt: skip
 
     def save(self, engine: PretrainTrainer) -> None:

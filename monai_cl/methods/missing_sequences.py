@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.utils import evenly_divisible_all_gather
 from torch import Tensor, nn
 
 from monai_cl.losses import SymmetricInfoNCELoss
@@ -27,7 +28,8 @@ class MissingSequences(Method):
     the first stage of a run, the template takes its place. One network of one channel learns from all sequences, and a
     study may lack any of them.
 
-    Templates learn with the network, from replaced voxels alone (:class:`monai_cl.networks.ModalityTemplates`).
+    A template is the mean of what came of its sequence before this step, at the same place, over all processes; or it
+    learns with the network (:class:`monai_cl.networks.ModalityTemplates` on both rules).
 
     Args:
         network: A MONAI encoder-decoder of one input channel (see :func:`monai_cl.networks.encoder_features`).
@@ -45,6 +47,7 @@ class MissingSequences(Method):
         temperature: Of the contrast.
         gather: Contrast with the series of all processes.
         donor_start: Share of the run, at its start, in which templates stand in for other sequences, too.
+        template_rule: As ``rule`` of the templates: ``"mean"``, or ``"gradient"`` as published.
         template_gain: As ``gain`` of the templates.
         normalise_templates: As ``normalise`` of the templates.
         max_mib: As of the templates.
@@ -55,8 +58,8 @@ class MissingSequences(Method):
 
     References:
         BrainMVP, arXiv 2410.10604. Written from its formulas. What differs: a series is drawn for each study of a
-        batch, not one sequence for the batch; masks of the two views are drawn apart; templates keep the intensities of
-        images.
+        batch, not one sequence for the batch; masks of the two views are drawn apart; templates are means, with the
+        intensities of the images.
     """
 
     size_name = "crop_size"
@@ -79,6 +82,7 @@ class MissingSequences(Method):
         temperature: float = 1.0,
         gather: bool = True,
         donor_start: float = 0.2,
+        template_rule: str = "mean",
         template_gain: float = 10.0,
         normalise_templates: bool = False,
         max_mib: float = 1024.0,
@@ -98,8 +102,9 @@ class MissingSequences(Method):
         self.block = block
         self.donor_start = donor_start
         self.templates = ModalityTemplates(
-            sequences, template_size, gain=template_gain, normalise=normalise_templates, max_mib=max_mib
-        )
+            sequences, template_size, rule=template_rule, gain=template_gain, normalise=normalise_templates,
+            max_mib=max_mib,
+        )  # fmt: skip
         self.register_buffer("progress", torch.zeros(()))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -110,6 +115,8 @@ class MissingSequences(Method):
             ``from_donor``, the errors of the views; ``with_donor``, the share of studies with another sequence.
         """
         found = super().forward(self.with_views(batch))
+        if self.templates.training:
+            self._observe(batch[self.key])  # after the views are made: nothing is restored from itself
         return {**found, "with_donor": batch[self.key]["has_donor"].float().mean()}
 
     def probe(self, batches: Iterable[dict[str, Any]]) -> Mapping[str, float | Tensor]:
@@ -145,6 +152,12 @@ class MissingSequences(Method):
         made = replace_blocks(twice, torch.cat([template, donor]), self._kept(twice, probing=probing))
         views = torch.stack(made.chunk(2), 1)  # b, view, channel, voxels
         return {**batch, self.key: {"views": views, "target": torch.stack([target, target], 1)}}
+
+    def _observe(self, given: Mapping[str, Any]) -> None:
+        if self.templates.seen is None:
+            return
+        parts = [given[name].detach() for name in ("target", "sequence", "place")]
+        self.templates.observe(*(evenly_divisible_all_gather(part) for part in parts))  # of all processes
 
     def _template(self, given: Mapping[str, Any], target: Tensor) -> Tensor:
         last = int(given["sequence"].max())
