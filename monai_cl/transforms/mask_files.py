@@ -4,7 +4,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monai.data import FolderLayoutBase
 
@@ -16,10 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["REGISTER", "MaskFiles", "scans_of"]
 
-_UNKNOWN = (
-    "a mask must be of one of the items that were looked for, this one is not; "
-    "keep `filename_or_obj` in the metadata of the volumes"
-)
+
+class Placed(NamedTuple):
+    """A scan and the place of its mask.
+
+    Args:
+        scan: Its files, one or a list.
+        place: Names the mask, below the folder of masks and without its end; also in messages.
+    """
+
+    scan: Any
+    place: str
 
 
 class MaskFiles(FolderLayoutBase):
@@ -57,12 +64,11 @@ class MaskFiles(FolderLayoutBase):
         self._place_of: Callable[[str], str] = str if writer is None else writer.place
         self._note = hide_names
         self._noted: dict[str, Note] | None = None
-        self._places: dict[str, str] = {}
+        self._placed: dict[str, Placed] = {}  # by each file of a scan
         self._written: list[Note] = []  # the mask that is being written, with the bytes noted of it before, if any
         weakref.finalize(self, _note_bytes, self._written)  # also when the interpreter ends
         taken: dict[str, Mapping[str, Any]] = {}
         self.items = list(data)
-        self._scans: dict[str, Any] = {}
         for item in self.items:
             self._take(item, taken)
 
@@ -73,11 +79,11 @@ class MaskFiles(FolderLayoutBase):
             raise ValueError(f"masks must lie below {self.output_dir}, that of {name} would not; give it another place")
         image = item["image"]
         for file in map(_real, image if isinstance(image, list) else [image]):
-            self._scans[file] = image
-            if self._places.setdefault(file, place) != place:
+            other = self._placed.setdefault(file, Placed(image, place)).place
+            if other != place:
                 raise ValueError(
-                    f"a scan must have one mask, got a file that is part of two items, {place} and "
-                    f"{self._places[file]}; list it once"
+                    f"a scan must have one mask, got a file that is part of two items, {place} and {other}; "
+                    "list it once"
                 )
         if taken.setdefault(place, item) is not item:
             raise ValueError(
@@ -85,27 +91,19 @@ class MaskFiles(FolderLayoutBase):
                 f"{place}_{self.postfix}{self.extension}; give one of the files another name, or leave hide_names on"
             )
 
-    def scan(self, subject: str | os.PathLike[str]) -> Any:
-        """The files of a scan, one or a list, by the one that the metadata of its volume name.
+    def placed(self, subject: str | os.PathLike[str]) -> Placed:
+        """A scan and the place of its mask, by the file that the metadata of its volume name.
 
         Raises:
             ValueError: If it is none of the items.
         """
-        scan = self._scans.get(_real(subject))
-        if scan is None:
-            raise ValueError(_UNKNOWN)
-        return scan
-
-    def place(self, subject: str | os.PathLike[str]) -> str:
-        """The place of the mask of a scan, which names it in messages.
-
-        Raises:
-            ValueError: If it is none of the items.
-        """
-        place = self._places.get(_real(subject))
-        if place is None:
-            raise ValueError(_UNKNOWN)
-        return place
+        found = self._placed.get(_real(subject))
+        if found is None:
+            raise ValueError(
+                "a mask must be of one of the items that were looked for, this one is not; "
+                "keep `filename_or_obj` in the metadata of the volumes"
+            )
+        return found
 
     def filename(self, subject: str | os.PathLike[str], idx: Any = None, **_: Any) -> str:
         """The file for the mask of a scan; its folder is made.
@@ -117,7 +115,7 @@ class MaskFiles(FolderLayoutBase):
         Raises:
             ValueError: If it is none of the items.
         """
-        place = self.place(subject)
+        place = self.placed(subject).place
         number = "" if idx is None else f"_{idx}"
         path = self.output_dir / f"{place}_{self.postfix}{number}{self.extension}"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -55,8 +55,7 @@ class SaveMask(Transform):
                 f"a mask must be a MetaTensor, which knows its scan and its grid, got {type(mask).__name__}"
             )
         name, layout = mask.meta.get("filename_or_obj", ""), self.folder_layout
-        source = layout.scan(name) if isinstance(layout, MaskFiles) else name
-        place = layout.place(name) if isinstance(layout, MaskFiles) else name
+        source, place = layout.placed(name) if isinstance(layout, MaskFiles) else (name, name)
         with atomic_write(Path(layout.filename(name))) as temporary:
             try:
                 self.writer.write(mask, source, temporary)
