@@ -12,6 +12,15 @@ from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet
 from torch import nn
 
 ROOT = Path(__file__).parents[1]
+ONE_BUNDLE = "volume_contrast"  # the quickest
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make tests of ``one_bundle`` slow for the other bundles, whose runs go through the same code."""
+    for item in items:
+        if item.get_closest_marker("one_bundle") and item.callspec.params["name"] != ONE_BUNDLE:  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.slow)
 
 
 def write_volume(path: Path, seed: int, *, label: bool = False, shape: tuple[int, ...] = (20, 22, 18)) -> None:

@@ -246,6 +246,7 @@ CASES: tuple[tuple[Check, str, Spoil, str], ...] = (
 
 @pytest.mark.parametrize(("check", "file", "spoil", "complaint"), CASES, ids=[case[2].__name__ for case in CASES])
 @pytest.mark.filterwarnings("ignore:Detected deprecated name:UserWarning")
+@pytest.mark.one_bundle
 def test_the_gate_sees_what_is_wrong(
     name: str, check: Check, file: str, spoil: Spoil, complaint: str, tmp_path: Path
 ) -> None:

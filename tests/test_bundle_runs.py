@@ -232,6 +232,7 @@ def test_pretrain_train_evaluate_infer(bundle: Path, study: Path) -> None:
     assert not [path for path in files(bundle) if Path(path).name.startswith(".")]
 
 
+@pytest.mark.one_bundle
 def test_pretraining_loads_neither_the_report_nor_the_evaluation(bundle: Path, study: Path, tmp_path: Path) -> None:
     given = {**options(bundle, "pretrain", study), "logging_file": False}
     code = (
@@ -252,6 +253,7 @@ def check_mask(mask: Path, image: Path, *, classes: int) -> None:
     assert values.max() < classes
 
 
+@pytest.mark.one_bundle
 def test_the_same_run_gives_the_same_files_and_removes_what_a_kill_left(bundle: Path, study: Path) -> None:
     leftover = bundle / "runs" / "pretrain" / ".0123456789abcdef.checkpoint.pt"
     leftover.parent.mkdir(parents=True)
@@ -271,6 +273,7 @@ def test_from_scratch_needs_no_pretraining(bundle: Path, study: Path, caplog: py
     assert (bundle / "models" / "model.pt").is_file()
 
 
+@pytest.mark.one_bundle
 def test_crops_larger_than_the_volumes_are_padded(bundle: Path, study: Path) -> None:
     views, size = ("image_size", [48, 48]) if pretrains_on_slices(bundle) else ("crop_size", [24, 24, 24])
     roi_size = [size[0] + 16 - size[0] % 16] * len(size)
@@ -281,6 +284,7 @@ def test_crops_larger_than_the_volumes_are_padded(bundle: Path, study: Path) -> 
     check_mask(mask, study / "images" / "case_0.nii.gz", classes=3)
 
 
+@pytest.mark.one_bundle
 def test_voxels_that_do_not_count_are_left_out_of_training_and_evaluation(
     bundle: Path, own_study: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -312,6 +316,7 @@ def uninterrupted(name: str, study: Path, tmp_path_factory: pytest.TempPathFacto
     return root
 
 
+@pytest.mark.one_bundle
 def test_a_killed_run_goes_on_to_the_same_end(bundle: Path, study: Path, tmp_path: Path, uninterrupted: Path) -> None:
     arguments = command(bundle, "pretrain", study, **LONG)
     process = launch(arguments, tmp_path)
@@ -326,6 +331,7 @@ def test_a_killed_run_goes_on_to_the_same_end(bundle: Path, study: Path, tmp_pat
     assert not list(bundle.rglob(".*.pt"))  # the kill may have left one half written
 
 
+@pytest.mark.one_bundle
 def test_a_run_asked_to_stop_stops_cleanly_and_goes_on(
     bundle: Path, study: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
@@ -365,6 +371,7 @@ def test_two_processes_that_were_killed_keep_their_record(bundle: Path, name: st
     assert ours.read_bytes() == theirs.read_bytes()
 
 
+@pytest.mark.one_bundle
 def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path, tmp_path: Path) -> None:
     overlays = ("multi_gpu.yaml",)
     shipped = files(bundle)
@@ -416,6 +423,7 @@ def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path
 # --- with mistakes
 
 
+@pytest.mark.one_bundle
 def test_the_last_line_of_a_failed_command_is_the_reason(bundle: Path, study: Path, tmp_path: Path) -> None:
     before = files(bundle)
     process = launch(command(bundle, "pretrain", study, crop_sizes=[4, 4, 4]), tmp_path)
@@ -623,6 +631,7 @@ def test_a_truncated_file_is_named_and_left_out_or_stops_the_run(
     assert (bundle / "models" / "pretrained.pt").is_file()
 
 
+@pytest.mark.one_bundle
 def test_a_fresh_volume_that_cannot_be_read_is_left_out_of_inference(bundle: Path, own_study: Path) -> None:
     run(bundle, "train", own_study, pretrained="none")
     write_volume(own_study / "images" / "new.nii.gz", 9)
