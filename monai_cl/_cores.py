@@ -14,7 +14,7 @@ def threads() -> int:
 
     ``OMP_NUM_THREADS`` bounds them too, as it does those of arithmetic.
     """
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     siblings = os.environ.get("LOCAL_WORLD_SIZE", "")
     own = max(1, cores() // max(1, int(siblings) if siblings.isdigit() else 1))
-    return min(own, int(said)) if said.isdigit() and int(said) > 0 else own
+    return min(own, int(limit)) if limit.isdigit() and int(limit) > 0 else own

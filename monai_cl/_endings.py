@@ -85,7 +85,7 @@ _REASONS = {
     errno.EEXIST: "is in the way: a folder is needed there",
     errno.ENOTDIR: "lies below a file, where a folder is needed",
     errno.EISDIR: "is a folder, where a file is needed",
-    errno.ENOENT: "is not there, or cannot be made there",
+    errno.ENOENT: "does not exist, or cannot be made",
     errno.EACCES: "may not be read or written by you",
     errno.EPERM: "may not be changed by you",
     errno.EROFS: "lies on a disk that cannot be written to",

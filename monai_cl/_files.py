@@ -23,7 +23,7 @@ _looked_through: set[tuple[int, Path]] = set()  # process and folder
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside the target; on success it replaces the target, on failure it is removed.
 
-    A process that is killed in between leaves its file. Its name tells of which process and machine it is, and the next
+    A process that is killed in between leaves its file. Its name holds the process and the machine, and the next
     one that writes in the folder removes those of processes that are no more.
 
     Args:

@@ -42,10 +42,10 @@ def claim_folder(folder: str | Path, *, instead: str = "another folder") -> Path
 
     Args:
         folder: The folder; its lock is the file ``.lock`` in it.
-        instead: What a user may give to keep out of the way, for the message.
+        instead: Option by which a user avoids the conflict, for the message.
 
     Returns:
-        What :func:`release` takes; ``None`` where this process has the folder already.
+        Argument of :func:`release`; ``None`` where this process has the folder already.
 
     Raises:
         OccupiedError: If another process has it; names it, since when, and what to do.

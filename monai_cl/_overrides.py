@@ -41,13 +41,13 @@ def lay(overrides: Mapping[str, Any], parser: ConfigParser, texts: Mapping[str, 
     Args:
         overrides: Values by id.
         parser: The configuration, which is changed.
-        texts: What was typed, for those from a command line.
+        texts: Text as typed, for values from a command line.
 
     Returns:
         The values as they were laid.
 
     Raises:
-        ValueError: If a value is of another kind; says what is allowed.
+        ValueError: If a value is of another kind; names the allowed values.
     """
     laid = {}
     for key, value in overrides.items():

@@ -68,13 +68,13 @@ def settle(key: str, value: Any, default: Any, *, text: str | None, look_up: Cal
 
     Args:
         key: Id of the setting.
-        value: What the command line made of it.
-        default: What the config files say; ``None`` where they say nothing.
-        text: What was typed; ``None`` where the value comes from a file.
+        value: Value as the command line parsed it.
+        default: Value in the config files; ``None`` where they hold none.
+        text: Text as typed; ``None`` where the value comes from a file.
         look_up: Default of an id that a default refers to.
 
     Raises:
-        ValueError: If it cannot be of that kind; says what is allowed.
+        ValueError: If it cannot be of that kind; names the allowed values.
     """
     if isinstance(value, str) and value.startswith(_CODE):
         return value

@@ -55,7 +55,7 @@ def path(name: str) -> Path:
         name: Name of a bundle that comes with the package.
 
     Raises:
-        ValueError: If there is no such bundle; the message names the closest and all.
+        ValueError: If no such bundle exists; the message names the closest and all.
     """
     valid = names()
     if name not in valid:
@@ -74,7 +74,7 @@ def copy(name: str, destination: str | Path) -> Path:
         The bundle root.
 
     Raises:
-        ValueError: If there is no such bundle.
+        ValueError: If no such bundle exists.
         FileExistsError: If the destination is a file or holds something.
     """
     source, target = path(name), Path(destination)
@@ -157,7 +157,7 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         Config files, and overrides by id.
 
     Raises:
-        ValueError: If there is no config file, or an override names nothing or is of another kind than its default.
+        ValueError: If no config file is given, or an override names nothing or is of another kind than its default.
 
     Example:
         >>> split_command(["--max_epochs", "3"])
@@ -239,7 +239,7 @@ def _folder() -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(
-        f"the bundles must lie in {_SEARCH[0]} (wheel) or {_SEARCH[1]} (checkout), neither is there; reinstall monai_cl"
+        f"the bundles must lie in {_SEARCH[0]} (wheel) or {_SEARCH[1]} (checkout), neither exists; reinstall monai_cl"
     )
 
 

@@ -37,7 +37,7 @@ def load_datalist(
     """Read sections of a Decathlon-style datalist.
 
     Each item keeps its fields and gains ``"case"``, a name for logs: the file stem, or the relative path where stems
-    collide. What could name a patient in a list that was made by hand is replaced, see :func:`read_datalist`; the files
+    collide. Names of patients in a list that was made by hand are replaced, see :func:`read_datalist`; the files
     behind ids are looked up in the table beside the key. An image that comes twice is kept once, with its label if one
     of them has one. ``unlabelled`` beside another section may be absent, for a study in which every scan has a label.
 
@@ -55,7 +55,7 @@ def load_datalist(
 
     Raises:
         FileNotFoundError: If the JSON, or any file it names in these sections, is absent, or the key or the table that
-            tells which file an id stands for, or an id is not in it.
+            maps ids to files, or an id is not in it.
         ValueError: If the JSON is malformed, a section is unknown or empty, a required label is missing, or an image
             has two labels.
     """
@@ -206,7 +206,7 @@ def beside_datalist(path: str | os.PathLike[str], ending: str) -> Path:
 
     Args:
         path: The JSON file, or the folder of a cache.
-        ending: What stands in the place of the suffix.
+        ending: Text that replaces the suffix.
 
     Example:
         >>> beside_datalist("a/study.json", ".curated.json").as_posix()
@@ -221,7 +221,7 @@ def beside_datalist(path: str | os.PathLike[str], ending: str) -> Path:
 def read_datalist(path: str | os.PathLike[str], *, hide_names: bool = True) -> dict[str, Any]:
     """The content of a datalist, without what could name a patient.
 
-    A list of ``monai-cl scan`` or ``cache``, or one that says ``"hide_names": false``, comes as it is. In any other,
+    A list of ``monai-cl scan`` or ``cache``, or one with ``"hide_names": false``, is returned as it is. In any other,
     paths of plain names stay, ids and pseudonyms take the place of the rest, see
     :func:`monai_cl.privacy.hand_made.without_names`.
 
@@ -230,7 +230,7 @@ def read_datalist(path: str | os.PathLike[str], *, hide_names: bool = True) -> d
         hide_names: Whether to do so; ``False`` gives the content as it is.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no such file exists.
         ValueError: If it is not a JSON object.
     """
     path = datalist_file(path)

@@ -68,7 +68,7 @@ class DemoResult:
 
     Attributes:
         dice: Mean Dice over test subjects and classes of each arm, by its title; one a draw of the labels.
-        finding: What helped, by how much, in a sentence.
+        finding: Sentence on which arm helped, and by how much.
         picture: The PNG.
         seconds: Time each step took.
     """
@@ -129,12 +129,12 @@ def _run_steps(root: Path, steps: "_Steps", console: Console, *, labels: int, se
     for arm in ARMS:
         _masks(root, steps, arm)
     dice = {arm.title: tuple(_mean_dice(steps.output("evaluate", arm, draw)) for draw in _draws(seeds)) for arm in ARMS}
-    said = finding("Pretraining with self-training", gains_of(dice, ARMS[0].title))
-    _print(console, dice, said, steps, seeds)
+    sentence = finding("Pretraining with self-training", gains_of(dice, ARMS[0].title))
+    _print(console, dice, sentence, steps, seeds)
     drawn = [DemoArm(arm.title, steps.output("train", arm, 1), root / "masks" / arm.name) for arm in ARMS]
-    picture = draw_demo(root, drawn, dice, said, settings={**steps.study([]), **NETWORK})
+    picture = draw_demo(root, drawn, dice, sentence, settings={**steps.study([]), **NETWORK})
     console.print(f"picture: {picture}", markup=False)
-    return DemoResult(dice, said, picture, steps.seconds)
+    return DemoResult(dice, sentence, picture, steps.seconds)
 
 
 def _draws(seeds: range) -> range:
@@ -239,7 +239,7 @@ def _make_subjects(folder: Path, console: Console, **counts: int) -> None:
 
 
 def _masks(root: Path, steps: _Steps, arm: Arm) -> None:
-    # one test subject is handed over as a new scan, without its label
+    # one test subject becomes a new scan, without its label
     new = root / "new_scans"
     if not new.exists():
         from monai_cl.datalist import load_datalist
@@ -255,7 +255,7 @@ def _mean_dice(folder: Path) -> float:
         return float(np.mean([float(row["mean"]) for row in csv.DictReader(file)]))
 
 
-def _print(console: Console, dice: dict[str, tuple[float, ...]], said: str, steps: _Steps, seeds: range) -> None:
+def _print(console: Console, dice: dict[str, tuple[float, ...]], sentence: str, steps: _Steps, seeds: range) -> None:
     table = Table("", "fine-tuning", "Dice", "of each draw", title="grey matter, white matter, CSF on unseen subjects")
     taken = {
         title: float(np.mean([steps.seconds[f"fine-tune, {title}, draw {draw}"] for draw in _draws(seeds)]))
@@ -274,7 +274,7 @@ def _print(console: Console, dice: dict[str, tuple[float, ...]], said: str, step
         markup=False,
         highlight=False,
     )
-    console.print(said, soft_wrap=True, markup=False, highlight=False)
+    console.print(sentence, soft_wrap=True, markup=False, highlight=False)
     console.print(
         "These are made-up brains: whether it helps on your scans, `monai-cl curve` measures.",
         soft_wrap=True,

@@ -44,7 +44,7 @@ def path(name: str) -> Path:
         name: Name of a recipe that comes with the package.
 
     Raises:
-        ValueError: If there is no such recipe; the message names the closest and all.
+        ValueError: If no such recipe exists; the message names the closest and all.
     """
     if name not in names():
         raise ValueError(f"unknown recipe {name!r}{_suggestion(name, names())}; give one of these or a path to a file")
@@ -58,7 +58,7 @@ def purpose(name: str | Path) -> str:
         name: Name of a recipe, or path of a recipe file.
 
     Raises:
-        ValueError: If there is no such recipe, or the file has no purpose.
+        ValueError: If no such recipe exists, or the file has no purpose.
     """
     return str(_read(name)["purpose"])
 
@@ -70,7 +70,7 @@ def parameters(name: str | Path) -> dict[str, Any]:
         name: Name of a recipe, or path of a recipe file.
 
     Raises:
-        ValueError: If there is no such recipe, or the file is not a recipe.
+        ValueError: If no such recipe exists, or the file is not a recipe.
     """
     return {key: value for key, value in _read(name).items() if key not in _NOT_PARAMETERS}
 
@@ -85,11 +85,11 @@ def load(name: str | Path, **overrides: Any) -> Compose:
 
     Returns:
         A ``Compose`` from ``{"image": file}`` or ``{"image": file, "label": file}`` to channel-first tensors. Its
-        attribute ``recipe`` says what it is: ``name``, ``options`` and ``digest``. A ``Spacingd`` of MONAI is built as
+        attribute ``recipe`` describes it: ``name``, ``options`` and ``digest``. A ``Spacingd`` of MONAI is built as
         :class:`monai_cl.transforms.KeyedSpacingd`, so that items may have keys such as ``image_path``.
 
     Raises:
-        ValueError: If there is no such recipe or parameter (the message names the closest and all); if a spacing is
+        ValueError: If no such recipe exists or parameter (the message names the closest and all); if a spacing is
             neither ``None``, nor a positive number, nor three numbers that are not negative; or if a window or
             percentiles are no two rising numbers, percentiles within 0 and 100.
 
@@ -220,7 +220,7 @@ def _folder() -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(
-        f"the recipes must lie in {_SEARCH[0]} (wheel) or {_SEARCH[1]} (checkout), neither is there; reinstall monai_cl"
+        f"the recipes must lie in {_SEARCH[0]} (wheel) or {_SEARCH[1]} (checkout), neither exists; reinstall monai_cl"
     )
 
 

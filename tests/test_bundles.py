@@ -71,7 +71,7 @@ def test_an_unknown_bundle_gets_the_closest_and_all(shelf):
 
 def test_missing_folders_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(bundles, "_SEARCH", (tmp_path / "a", tmp_path / "b"))
-    with pytest.raises(FileNotFoundError, match="neither is there; reinstall monai_cl"):
+    with pytest.raises(FileNotFoundError, match="neither exists; reinstall monai_cl"):
         bundles.names()
 
 

@@ -346,7 +346,7 @@ def test_if_no_pretraining_works_there_is_no_equal_compute(config: Callable[...,
     result = measure(config(), Pretend("pretraining/"))
     curve = curve_of(result)
     assert (
-        "cannot be told, as every run of it or of the reference failed"
+        "is unknown, as every run of it or of the reference failed"
         in result.failed["cells/scratch_plus_contrast/labels_1/seed_0"]
     )
     assert curve.differences("contrast") == []
@@ -669,7 +669,7 @@ def test_forks_of_a_warm_process_do_what_processes_do(tmp_path: Path) -> None:
         ({"evaluation": {"section": "validaton"}}, r"has no section 'validaton'; did you mean 'validation'\?"),
         ({"reference": "other"}, r"name it as reference, got 'other', arms without pretraining: scratch"),
         ({"arms": {"a_2x": {"pretrained": "none"}}}, r"the name of an arm must be .* got 'a_2x'"),
-        ({"arms": {"a": {}}}, r"arm 'a' must say what it is `pretrained` with"),
+        ({"arms": {"a": {}}}, r"arm 'a' must name what it is `pretrained` with"),
         ({"arms": {"a": {"pretrained": "x.pt"}}}, r"compared with one arm without pretraining .* pretraining: none"),
         ({"keep_models": "no"}, r"keep_models must be true or false, got 'no'"),
         ({"keep_models": "no", "seeds": "a"}, r"seeds must be whole numbers, got \['a'\]; keep_models must be true or"),

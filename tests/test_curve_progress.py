@@ -120,7 +120,7 @@ def test_caveats_stand_beside_the_interval(config: Callable[..., Path]) -> None:
     (found,) = [each for each in curve.differences("contrast") if each.budget == 1]
     assert list(caveats(curve, found)) == [
         "hint: 2 seeds on 1 pretraining run; five and a run each are asked for before a gain is believed",
-        "one pretraining run (seed_0): the spread between pretraining runs cannot be told",
+        "one pretraining run (seed_0): the spread between pretraining runs is unknown",
         "scratch is not converged: a part may be faster convergence",
     ]
     console = Console(record=True, width=400, file=io.StringIO())

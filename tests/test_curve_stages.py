@@ -106,7 +106,7 @@ def test_a_failed_first_stage_stops_what_follows_from_it(staged: Callable[..., P
         ({"after": "last"}, "must not lead back to where they began, got last -> last"),
         ({"after": "first", "seeds": [5]}, "must leave seeds to the arm that it is `after`, got [5]; take it out"),
         ({"after": "first", "settings": {"start": "x.pt"}}, "must leave start to the curve"),
-        ({"of": "first", "settings": {}}, "must say nothing beside `of`"),
+        ({"of": "first", "settings": {}}, "must have no key beside `of`"),
     ],
 )
 def test_a_mistake_in_the_stages_is_answered(staged: Callable[..., Path], pretrained: Any, answer: str) -> None:

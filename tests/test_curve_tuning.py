@@ -209,7 +209,7 @@ def test_a_mistake_in_the_trials_is_answered(tuned: Callable[..., Path], tune: d
 
 def test_trials_of_an_arm_need_tune(config: Callable[..., Path]) -> None:
     arms = {"scratch": {"pretrained": "none", "trials": {RATE: [0.1]}}}
-    with pytest.raises(ValueError, match=r"trials of arm 'scratch' need `tune`, which says what they are judged on"):
+    with pytest.raises(ValueError, match=r"trials of arm 'scratch' need `tune`, on whose data they are judged"):
         measure(config(arms=arms))
 
 

@@ -266,7 +266,7 @@ def test_labels_without_a_code_and_objects_beyond_four_gigabytes_are_refused(
     folder = series(tmp_path / "s")
     volume = LoadVolume()(folder)
     mask = np.full(volume.shape[1:], 3, np.uint8)
-    with pytest.raises(ValueError, match=r"labels must be 0 to 2, as many as there are codes, got 3"):
+    with pytest.raises(ValueError, match=r"labels must be 0 to 2, the number of codes, got 3"):
         segmentation_of(mask, volume.affine.numpy(), folder, segments_of(CLASSES), algorithm=ALGORITHM)
     monkeypatch.setattr("monai_cl.io.segmentation.seg_object._LARGEST", 10)
     with pytest.raises(ValueError, match=r"2 segments of 6 x 5 x 6 voxels have .* GB; write a labelmap"):

@@ -508,7 +508,7 @@ def test_biases_and_norms_are_not_decayed_and_frozen_parameters_left_out() -> No
     module = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2).requires_grad_(False))
     groups = adamw(module, 0.1, weight_decay=0.3).param_groups
     assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.3, 1), (0.0, 3)]
-    with pytest.raises(ValueError, match="no parameter of the module requires a gradient"):
+    with pytest.raises(ValueError, match="at least one parameter of the module must require a gradient"):
         adamw(nn.Linear(1, 1).requires_grad_(False), 0.1)
 
 

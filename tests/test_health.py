@@ -244,7 +244,7 @@ def test_too_few_volumes_give_no_probe_and_say_so(tmp_path: Path, caplog: pytest
         split = split_for_probe(datalist(tmp_path, 4, 0), "training", "validation")
     assert split["probe"] == []
     assert len(split["train"]) == 4
-    assert "no volumes to probe with: there are only 4" in caplog.text
+    assert "too few volumes to probe with: only 4" in caplog.text
     assert split_for_probe(datalist(tmp_path, 30, 3), "training", "validation", count=0)["probe"] == []
 
 

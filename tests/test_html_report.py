@@ -237,7 +237,7 @@ def test_volumes_that_have_moved_are_not_named_in_the_page(
 ) -> None:
     page = write_report([bundle], tmp_path / "r.html", dataset_dir=tmp_path / "elsewhere")
     text = page.read_text(encoding="utf-8")
-    assert "the volumes of the datalist are not to be had, the log says why" in text
+    assert "the volumes of the datalist are unavailable, the log has the reason" in text
     assert "case_0" not in text
     assert "case_0.nii.gz" in caplog.text
 
@@ -390,7 +390,7 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
 def test_folders_without_a_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds none of them; has its step been run"):
         find([tmp_path])
-    with pytest.raises(FileNotFoundError, match="there is none at"):
+    with pytest.raises(FileNotFoundError, match="none exists at"):
         find([tmp_path / "absent"])
     with pytest.raises(ValueError, match="at least one run"):
         write_report([], tmp_path / "r.html")

@@ -179,9 +179,9 @@ def test_an_image_listed_twice_keeps_the_label_of_either(tmp_path) -> None:
         (np.where(LABEL == 0, -7, LABEL.astype(np.int16)), "has -7); mend the masks$"),
         (
             np.where(LABEL == 2, 3, LABEL),
-            "has 3); for classes up to 3 add `--out_channels 4`; there is no 2: renumber",
+            "has 3); for classes up to 3 add `--out_channels 4`; no voxel has 2: renumber",
         ),
-        (LABEL + (LABEL > 0), r"for classes up to 3 add `--out_channels 4`; there is no 1: renumber the classes"),
+        (LABEL + (LABEL > 0), r"for classes up to 3 add `--out_channels 4`; no voxel has 1: renumber the classes"),
     ],
 )
 def test_values_without_a_class_are_told_as_in_the_file(tmp_path, by, label, match) -> None:
@@ -201,7 +201,7 @@ def test_a_volume_that_is_ignored_wholly_is_refused(tmp_path) -> None:
         ({"0": "b", "1": "x", "255": "void"}, "out_channels must be 2 for .*; if 255 .*; for classes up to 1 add"),
         (
             {"0": "b", "1": "x", "3": "z"},
-            "out_channels must be 4 .*there is no 2: renumber the classes to leave no gap",
+            "out_channels must be 4 .*no voxel has 2: renumber the classes to leave no gap",
         ),
     ],
 )

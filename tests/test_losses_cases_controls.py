@@ -188,7 +188,7 @@ def test_options_and_inputs_that_cannot_be_are_refused() -> None:
         SepCLRLoss()(*given, LABELS[:6])
     with pytest.raises(ValueError, match=r"s2 must have shape \(7, 3\), got \(7, 4\)"):
         SepCLRLoss()(*given[:3], given[0], LABELS)
-    with pytest.raises(ValueError, match="rows are told from each other, got 1; use a larger batch"):
+    with pytest.raises(ValueError, match="at least two rows are needed for negatives, got 1; use a larger batch"):
         SepCLRLoss()(*(x[:1] for x in given), LABELS[:1])
     with pytest.raises(ValueError, match=r"information_less_weight must be at least 0, got -1\.0"):
         SepCLRLoss(1.0, -1.0)

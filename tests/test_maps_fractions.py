@@ -103,7 +103,7 @@ def test_a_tissue_that_one_subject_lacks_is_not_in_common(folder: Path) -> None:
     (folder / "sub-02/anat/sub-02_label-GM_probseg.nii.gz").unlink()
     items = map_items(folder)
     assert common_fractions(items) == ("white_matter", "csf")
-    with pytest.raises(ValueError, match=r"\['grey_matter'\] missing; there are \('white_matter', 'csf'\)"):
+    with pytest.raises(ValueError, match=r"\['grey_matter'\] missing; available are \('white_matter', 'csf'\)"):
         load(items[1])
     assert common_fractions([]) == ()
 

@@ -236,7 +236,7 @@ def test_batches_that_do_not_fit_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"numbers below 3, got 3; give RandStudyViewsd and the method the same"):
         method(batch)
     alone = {"image": {key: value[:1] for key, value in studies()["image"].items()}}
-    with pytest.raises(ValueError, match="got a batch of 1; use batch_size 2"):
+    with pytest.raises(ValueError, match="at least two series in a batch, got 1; use batch_size 2"):
         method(alone)
     with pytest.raises(ValueError, match="'target' beside two views under 'image', got 2 views and no target"):
         Method(small_network(), {"r": CrossModalTerm()})({"image": rand(1, 2, 1, 8, 8, 8, seed=0)})

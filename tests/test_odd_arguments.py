@@ -134,7 +134,7 @@ def test_curation_goes_over_its_own_result(place: Path, monkeypatch: pytest.Monk
 
 def test_errors_of_the_system_are_told_in_words() -> None:
     temporary = FileNotFoundError(2, os.strerror(2), "/a/.0123456789abcdef.b.json")
-    assert in_words(temporary).startswith("/a/b.json is not there, or cannot be made there (No such file")
+    assert in_words(temporary).startswith("/a/b.json does not exist, or cannot be made (No such file")
     assert in_words(OSError(13, os.strerror(13), "/a/.b.json.lock")).startswith("/a/b.json may not be read or written")
     assert in_words(FileNotFoundError("no such datalist: a")) == "no such datalist: a"
     assert in_words(ValueError("a must be b")) == "a must be b"

@@ -114,7 +114,7 @@ def test_a_study_comes_in_is_scanned_and_its_mask_goes_back(filled: orthanc.Serv
     said = runner.invoke(app, ["push", filled.url, str(seg)])
     assert (said.exit_code, said.output.strip()) == (0, "1 stored")
     said = runner.invoke(app, ["push", filled.url, str(seg), str(seg)])
-    assert (said.exit_code, said.output.strip()) == (0, "0 stored, 1 there before, 1 given twice")
+    assert (said.exit_code, said.output.strip()) == (0, "0 stored, 1 present before, 1 given twice")
     listed = {one["SeriesInstanceUID"]: one for one in WebServer(filled.url).series("1.2.3", {})}
     made = pydicom.dcmread(seg)
     assert listed[made.SeriesInstanceUID]["Modality"] == "SEG"
@@ -334,7 +334,9 @@ def test_half_a_study_is_counted_and_listed(odd: Misbehaving, originals: dict[st
     assert len(files_below(tmp_path)) == 3
     assert sum("announced as one of 6, and not listed" in reason for reason in reasons(tmp_path)) == 2
     assert sum("knows nothing of that (404)" in reason for reason in reasons(tmp_path)) == 1
-    assert "3 could not be got, see not_pulled.csv" in found.told()
+    assert "3 could not be got, see not_pulled.csv" in found.summary()
+    with pytest.warns(FutureWarning, match="`told` is now `summary`"):
+        assert found.told() == found.summary()
     odd.answer = answers(list(originals), originals)  # later the server has all
     found = pull(WebServer(odd.url), tmp_path, filters=ALL)
     assert (found.got, found.there, found.complete) == (1, 3, True)
@@ -525,7 +527,7 @@ def test_filters_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"filters must be among PatientID, .*, got Patient"):
         pull(WebServer("https://a/b"), tmp_path, filters={"Patient": "1"})
     said = CliRunner().invoke(app, ["pull", "https://a/b", str(tmp_path)])
-    assert "say what to pull, by --patient" in str(said.exception)
+    assert "choose the series to pull, by --patient" in str(said.exception)
 
 
 def test_other_errors_come_out_as_they_are() -> None:

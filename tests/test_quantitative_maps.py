@@ -253,7 +253,7 @@ def test_wrong_sources_are_refused(tmp_path: Path) -> None:
         load_maps(tmp_path, maps=("t1", "b1"))
     with pytest.raises(ValueError, match=r"maps must be a list of .* got \['r1'\]"):
         load_maps(tmp_path, maps=("r1",))
-    with pytest.raises(ValueError, match=r"units must be for maps that are there, .* got some for \['TB1map'\]"):
+    with pytest.raises(ValueError, match=r"units must be for maps that exist, .* got some for \['TB1map'\]"):
         load_maps(tmp_path, units={"b1": "p.u."})
     with pytest.raises(ValueError, match="MTRmap is the magnetisation transfer ratio"):
         load_maps({"MTRmap": tmp_path / "a.nii"})

@@ -89,7 +89,7 @@ def test_the_wheel_comes_before_the_checkout(monkeypatch, tmp_path):
 
 def test_missing_folders_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(recipes, "_SEARCH", (tmp_path / "a", tmp_path / "b"))
-    with pytest.raises(FileNotFoundError, match="neither is there; reinstall monai_cl"):
+    with pytest.raises(FileNotFoundError, match="neither exists; reinstall monai_cl"):
         recipes.names()
 
 

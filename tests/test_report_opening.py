@@ -156,4 +156,4 @@ def test_damaged_pictures_of_pseudo_labels_are_said_and_passed_over(tmp_path: Pa
     file = folder / "pseudo_labels/step_000001.npz"
     np.savez_compressed(file, step=1, image=zeros, labels=np.zeros(3), certain=zeros > 0)
     page = write_report([folder], tmp_path / "report.html").read_text()
-    assert "run: the pictures of its pseudo-labels cannot be read, the log says why." in page
+    assert "run: the pictures of its pseudo-labels cannot be read, the log has the reason." in page

@@ -112,7 +112,7 @@ def test_processes_share_the_items() -> None:
 def test_no_items_and_bad_limits_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one item"):
         PreparedDataset([], dict)
-    with pytest.raises(ValueError, match="at least one item, got none"):
+    with pytest.raises(ValueError, match="at least one item is needed, got none"):
         PreparedStream([], dict)
     with pytest.raises(ValueError, match="max_faults must be between 0 and 1, got 5"):
         PreparedDataset(DATA, dict, max_faults=5)
@@ -191,7 +191,7 @@ def test_groups_smaller_than_a_batch_are_named_and_left_out(caplog: pytest.LogCa
         ({"a": 1, "b": -1}, "must be positive numbers, got -1"),
         ({"a": 1, "b": True}, "must be positive numbers, got True"),
         ({"a": 1, "b": float("nan")}, "must be positive numbers, got nan"),
-        ({"aa": 1, "b": 1}, r"names 'aa', no volume has it as 'source'; did you mean 'a'\? there are a \(2\), b \(8\)"),
+        ({"aa": 1, "b": 1}, r"names 'aa', no volume has it as 'source'; did you mean 'a'\? known are a \(2\), b \(8\)"),
         ({"a": 1}, r"must name every source, it lacks b \(8\)"),
     ],
 )
@@ -203,7 +203,7 @@ def test_weights_that_do_not_fit_the_sources_are_refused(weights: dict[str, Any]
 def test_a_process_may_lack_a_source_that_others_have() -> None:
     everyone = [{"source": name} for name in "aabb"]
     assert source_weights(everyone[:2], {"a": 1, "b": 3}, among=everyone) == pytest.approx([1 / 8] * 2)
-    with pytest.raises(ValueError, match=r"there are a \(2\), b \(2\)"):
+    with pytest.raises(ValueError, match=r"known are a \(2\), b \(2\)"):
         source_weights(everyone[:2], {"a": 1, "b": 3, "c": 1}, among=everyone)
 
 

@@ -364,8 +364,8 @@ def test_enhanced_file_with_two_kinds_of_frames(data):
 @pytest.mark.parametrize(
     ("tags", "note"),
     [
-        ({"Modality": "CT", "RepetitionTime": 500}, "Modality says CT, but the tags are those of MR"),
-        ({"Modality": "MR", "KVP": 120}, "Modality says MR, but the tags are those of CT"),
+        ({"Modality": "CT", "RepetitionTime": 500}, "Modality is CT, but the tags are those of MR"),
+        ({"Modality": "MR", "KVP": 120}, "Modality is MR, but the tags are those of CT"),
         (
             {"SeriesDescription": "T1 ax", "ScanningSequence": "SE", "RepetitionTime": 5000, "EchoTime": 90},
             "described as T1w, but repetition, echo and inversion times are those of T2w",
@@ -384,7 +384,7 @@ def test_contradicting_tags_are_noted(data, tags, note):
 def test_picture_of_another_modality_is_noted(data):
     write_series(data / "odd", Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
     notes = scanned(data, pictures=True).notes
-    assert [paths for text, paths in notes.items() if text.startswith("Modality says CT, but no voxel")] == [["odd"]]
+    assert [paths for text, paths in notes.items() if text.startswith("Modality is CT, but no voxel")] == [["odd"]]
 
 
 def test_slice_that_cannot_be_decoded_takes_its_volume_out(data):

@@ -203,7 +203,7 @@ def test_pictures_and_volumes_lie_where_the_patient_does(tmp_path: Path) -> None
     assert image.shape == (SIZE,) * 3
     np.testing.assert_allclose(image.affine[:3, 3], [2.0, 0.0, 0.0])  # one voxel of 2 mm was cut off
     np.testing.assert_allclose(np.asarray(image.dataobj), np.asarray(volumes()[1]["image"][0, 1:9]), atol=1e-6)
-    with pytest.raises(ValueError, match="a patient is needed to show what is pathological, there is none"):
+    with pytest.raises(ValueError, match="at least one patient is needed to show pathology, got none"):
         draw_separation(method(), volumes(1), [SIZE] * 3, tmp_path)
 
 

@@ -86,7 +86,7 @@ def test_a_file_holds_what_pretraining_changed_and_is_the_same_each_time(root: P
 
 
 def test_nothing_that_was_not_pretrained_is_shipped(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must say which tensors pretraining has changed, got none"):
+    with pytest.raises(ValueError, match="must list the tensors that pretraining has changed, got none"):
         weights.save_shipped(unet(), tmp_path / "x.safetensors", touched=[], contract={})
 
 
@@ -108,7 +108,7 @@ def test_auto_takes_own_pretraining_then_what_is_shipped_then_nothing(
     assert weights.start_digest(net, "auto", bundle_root=root) == start.sha256
 
     assert weights.start_from(other, "auto", bundle_root=root) is None
-    assert re.search(r"from scratch, chosen by auto.*none fit this DynUNet; there are: .*tiny \(DynUNet", caplog.text)
+    assert re.search(r"from scratch, chosen by auto.*none fit this DynUNet; known are: .*tiny \(DynUNet", caplog.text)
     assert weights.start_digest(other, "auto", bundle_root=root) is None
 
     weights.save_network(unet(), root / "models/pretrained.pt", contract={"touched": []})
@@ -120,7 +120,7 @@ def test_auto_takes_own_pretraining_then_what_is_shipped_then_nothing(
 
 
 def test_what_was_named_is_taken_or_refused(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"none fit this DynUNet; there are: .*tiny \(DynUNet, 2-D"):
+    with pytest.raises(ValueError, match=r"none fit this DynUNet; known are: .*tiny \(DynUNet, 2-D"):
         weights.start_from(unet(filters=[3, 5, 9]), "shipped", bundle_root=root)
     with pytest.raises(FileNotFoundError, match="no file of weights at"):
         weights.start_from(unet(), root / "models/pretrained.pt", bundle_root=root)

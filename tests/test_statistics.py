@@ -261,8 +261,8 @@ def test_a_single_seed_says_what_it_cannot_tell() -> None:
     scores = table("a", hard_cases(0)[:1], runs=("r0",)) + table("b", hard_cases(1)[:1])
     result = paired_difference(scores, "a", "b", 4)
     assert result.notes == (
-        "one seed: the spread between seeds cannot be told, the interval speaks of this seed alone",
-        "one pretraining run (r0): the spread between pretraining runs cannot be told",
+        "one seed: the spread between seeds is unknown, the interval holds for this seed alone",
+        "one pretraining run (r0): the spread between pretraining runs is unknown",
     )
     assert result.low < result.high
 
@@ -326,7 +326,7 @@ def noisy_gain(gain: float, noise: float) -> list[CaseScore]:
         (0.0, 0.003, True, "lies below the tolerance 0.01"),
         (0.004, 0.001, True, "lies below the tolerance 0.01"),
         (-0.05, 0.001, True, "lies below the tolerance 0.01"),
-        (0.01, 0.05, None, "holds 0, but also gains above the tolerance 0.01: more seeds would tell"),
+        (0.01, 0.05, None, "holds 0, but also gains above the tolerance 0.01: more seeds would decide"),
         (0.03, 0.003, False, "lies above 0 and reaches the tolerance 0.01"),
     ],
 )

@@ -28,7 +28,7 @@ def test_every_volume_has_its_picture_and_every_reason_a_row(result, tmp_path):
     assert all(base64.b64decode(one).startswith(b"\x89PNG") for one in pictures)
     assert "missing or unevenly spaced slices" in page
     assert "MR FLAIR BRAIN" in page
-    assert "Modality says CT, but no voxel" in page
+    assert "Modality is CT, but no voxel" in page
     assert "odd &lt;b&gt;" in page
     assert page == write_study_page(result, tmp_path / "again/study.html").read_text()
 

@@ -70,6 +70,6 @@ def main() -> None:
         code = code_after(end)  # typer has made it 130, whatever the signal
         raise end if code is None else SystemExit(code) from None
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        told = in_words(error)
-        Console(stderr=True).print(f"error: {told}", style="red", markup=False, highlight=False, soft_wrap=True)
+        message = in_words(error)
+        Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)

@@ -52,14 +52,14 @@ def pull(
     }
     filters = {keyword: value for keyword, value in asked.items() if value}
     if not filters:
-        raise ValueError("say what to pull, by --patient, --study, --date, --modality or another filter")
+        raise ValueError("choose the series to pull, by --patient, --study, --date, --modality or another filter")
     source = WebServer(server, timeout=timeout, retries=retries)
     with alone_with(out / "pull"), Progress(console=console, transient=True) as bar:
         task = bar.add_task("instances", total=None)
         found = pull_series(
             source, out, filters=filters, limit=limit, progress=lambda now: bar.update(task, completed=now.got)
         )
-    console.print(found.told(), soft_wrap=True)
+    console.print(found.summary(), soft_wrap=True)
     _end(found.stopped, complete=found.complete)
     console.print(f"next: monai-cl scan {out} --out study.json", soft_wrap=True)
 
@@ -87,7 +87,7 @@ def push(
     else:
         store = WebStore(WebServer(server, timeout=timeout, retries=retries))
     found = push_files(store, files, incomplete=incomplete)
-    console.print(found.told(), soft_wrap=True)
+    console.print(found.summary(), soft_wrap=True)
     for path, reason in found.refused[:20]:
         console.print(f"{path.name}: {reason}", soft_wrap=True)
     _end(found.stopped, complete=found.complete)

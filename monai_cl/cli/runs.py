@@ -56,11 +56,11 @@ def curve(
         int | None, typer.Option(help="Threads of each run; its share of the cores when left out.", min=1)
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Another output folder than that of the file.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and list the runs; start none.")] = False,
 ) -> None:
     """Measure what pretraining is worth: fine-tune with few and many labels from each start, with intervals.
 
-    tutorials/curve_hippocampus.yaml says of each what it does. The same command goes on where it was stopped; further
+    tutorials/curve_hippocampus.yaml explains each of them. The same command goes on where it was stopped; further
     seeds, budgets, arms and evaluation sets add only what is new.
     """
     from monai_cl.evaluation import CurveStoppedError, run_curve
@@ -143,7 +143,7 @@ def report(
 
 def card(
     bundles: Annotated[list[Path], typer.Argument(help="Bundle folders.")],
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; say whether they are up to date.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; report whether they are up to date.")] = False,
 ) -> None:
     """Write the model cards of bundles from their prose and their records (`monai-cl report --record`)."""
     _cards(bundles, check=check)

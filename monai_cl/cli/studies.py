@@ -72,7 +72,7 @@ def cache(
     dtype: Annotated[str, typer.Option(help="int16 (scaled), float16 or float32.")] = "int16",
     storage: Annotated[str, typer.Option(help="npy, or blosc2 (smaller, slower; the extra `cache`).")] = "npy",
     max_faults: Annotated[float, typer.Option(help="Share of the volumes that may be unreadable.")] = 0.01,
-    processes: Annotated[int | None, typer.Option(help="As many as there are cores when left out.", min=0)] = None,
+    processes: Annotated[int | None, typer.Option(help="One per core when left out.", min=0)] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Replace the cache of another recipe or type.")] = False,
 ) -> None:
     """Prepare every volume of a study once, for training that reads only the boxes it needs."""
@@ -109,7 +109,9 @@ def curate(
     on_leak: Annotated[str, typer.Option(help="refuse, drop or report.")] = "refuse",
     hold_out: Annotated[float, typer.Option(help="Share of the training patients to move to validation.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing, say what each threshold keeps.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing, report what each threshold keeps.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Threads that read.", min=1)] = None,
 ) -> None:
     """Find duplicates, redundant slices and patients on both sides; write a filtered datalist, delete nothing."""

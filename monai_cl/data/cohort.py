@@ -33,17 +33,17 @@ def weak_labels(
 
     Args:
         items: Items as from :func:`monai_cl.datalist.load_datalist`.
-        key: Field of the items, or column of the table, that says which a volume is.
+        key: Field of the items, or column of the table, that labels a volume as healthy or patient.
         healthy: Labels of the healthy.
         patients: Labels of patients.
         table: CSV file with a column ``case`` or ``subject``, as the datalist names them, and a column ``key``; its
             labels go before those of the items.
-        both: Refuse items of which none is healthy, or none a patient: with one kind there is nothing to separate.
+        both: Refuse items of which none is healthy, or none a patient: one kind alone cannot be separated.
 
     Raises:
         ValueError: If an item has no label or an unknown one, a label counts as both, the table lacks a column or has
-            two labels for one, or there are items of one kind alone.
-        FileNotFoundError: If there is no such table.
+            two labels for one, or all items are of one kind.
+        FileNotFoundError: If no such table exists.
 
     Example:
         >>> items = [{"image": "a", "cohort": "Patient"}, {"image": "b", "cohort": "healthy"}]
@@ -58,7 +58,7 @@ def weak_labels(
     counts = Counter(one[PATIENT] for one in labelled)
     if both and len(counts) < 2:
         raise ValueError(
-            f"there must be healthy and patients among the volumes, got {counts[0]} healthy and {counts[1]} patients; "
+            f"the volumes must include healthy and patients, got {counts[0]} healthy and {counts[1]} patients; "
             f"look at the field {key!r} and the sections that are read"
         )
     logger.info("weak labels: %d healthy, %d patients", counts[0], counts[1])

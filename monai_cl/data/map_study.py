@@ -115,7 +115,7 @@ def split_subjects(
     listed = list(items)
     count = min(count, int(HELD_OUT_SHARE * len(listed)))
     if count < 1:
-        logger.info("no subjects to probe with: there are only %d", len(listed))
+        logger.info("too few subjects to probe with: only %d", len(listed))
         return {"train": listed, "probe": []}
     probe = few_labels(listed, count, seed=seed)
     chosen = {subject_of(item) for item in probe}

@@ -36,8 +36,8 @@ def write_nnunet_folder(
 ) -> Path:
     """Write the labelled volumes of a datalist as a data set of nnU-Net.
 
-    Volumes of ``training`` and ``validation`` become its training set, and ``splits_final.json`` tells them apart:
-    copy it into the folder of the preprocessed data set to keep the split. Those of ``test`` become ``imagesTs``.
+    Volumes of ``training`` and ``validation`` become its training set, and ``splits_final.json`` separates them:
+    copy it into the folder of the preprocessed data set to keep the split. Volumes of ``test`` become ``imagesTs``.
     Images are turned to RAS and written anew, with geometry and values and no text; cases are named by the ids of the
     datalist.
 
@@ -47,7 +47,7 @@ def write_nnunet_folder(
         number: Number of the data set, 1 to 999.
         name: Its name.
         dataset_dir: Folder that paths of the datalist start from.
-        modality: ``"CT"`` or ``"MR"``, or a list of one for each channel joined by commas; as the datalist says when
+        modality: ``"CT"`` or ``"MR"``, or a list of one for each channel joined by commas; as in the datalist when
             left out. nnU-Net normalises ``CT`` over the data set and anything else by itself.
         ignore_index: Label of voxels that do not count.
 
@@ -55,7 +55,7 @@ def write_nnunet_folder(
         Folder of the data set.
 
     Raises:
-        ValueError: If there are no labelled volumes, channels differ from case to case, or labels are negative.
+        ValueError: If no labelled volumes are given, channels differ from case to case, or labels are negative.
         FileExistsError: If that folder holds something already.
     """
     if not 1 <= number <= 999 or not re.fullmatch(r"\w+", name):

@@ -16,8 +16,8 @@ from monai_cl.weights import read_contract
 
 logger = logging.getLogger(__name__)
 
-UNNAMED = "unnamed"  # sequence of an image that nothing tells of
-SESSION = "session"  # field of a datalist that tells visits of one patient apart
+UNNAMED = "unnamed"  # sequence of an image without a name for it
+SESSION = "session"  # field of a datalist that separates visits of one patient
 
 Item = dict[str, Any]
 Table = Mapping[str, str] | None
@@ -59,11 +59,11 @@ def study_items(items: Iterable[Mapping[str, Any]], *, table: Table = None, sess
     Args:
         items: Items of a datalist.
         table: As for :func:`sequence_name`.
-        session_key: Field that tells visits of a patient apart, where a list has it.
+        session_key: Field that separates visits of a patient, where a list has it.
 
     Returns:
         Items with ``image``, a list of one file or DICOM series each, ``sequences``, their names in the same order,
-        ``subject`` and ``case``; a study of one series keeps all else that its item says.
+        ``subject`` and ``case``; a study of one series keeps the other fields of its item.
 
     Raises:
         ValueError: If an item is of a cache, whose volumes are prepared one by one.
@@ -208,7 +208,7 @@ def channel_names(
 
     Args:
         sequences: The user's choice.
-        studies: Studies whose sequences are taken, sorted by name, where there is no choice; without any it is one
+        studies: Studies whose sequences are taken, sorted by name, if no choice is given; without any it is one
             channel without a name.
         model: Weights beside which the channels of their network are stored; they come before the studies.
 

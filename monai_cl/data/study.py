@@ -15,7 +15,7 @@ from monai_cl.transforms._labels import NOT_FINITE
 
 logger = logging.getLogger(__name__)
 
-_USUALLY_IGNORED = (-1, 255)  # by other programs, to say that a voxel is of no known class
+_USUALLY_IGNORED = (-1, 255)  # by other programs, for a voxel of no known class
 
 
 def digest(datalist: str | Path) -> str:
@@ -23,7 +23,7 @@ def digest(datalist: str | Path) -> str:
     if not is_cache(datalist):
         return hashlib.sha256(Path(datalist).read_bytes()).hexdigest()
     content = read_datalist(datalist)
-    del content["cache"]["monai_cl"]  # which version looked at it last says nothing of the data
+    del content["cache"]["monai_cl"]  # the version that wrote it last does not describe the data
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -45,7 +45,7 @@ def check_study(datalist: str | Path | None, *, out_channels: int, ignore_index:
     """Refuse a study that cannot give an honest result.
 
     Args:
-        datalist: The JSON file, or the folder of a cache; ``None`` where there is no list to look at.
+        datalist: The JSON file, or the folder of a cache; ``None`` without a list to look at.
         out_channels: Classes with the background.
         ignore_index: Label of voxels that do not count.
 
@@ -84,10 +84,10 @@ def check_labels(
 ) -> None:
     """Refuse prepared volumes with labels beyond the network's channels, whatever the datalist states.
 
-    Says how many voxels do not count, and which classes no volume holds.
+    Logs the number of voxels that do not count, and the classes that no volume holds.
 
     Args:
-        volumes: Prepared volumes with ``label``; ``None`` where there are none.
+        volumes: Prepared volumes with ``label``; ``None`` if none exist.
         out_channels: Classes with the background.
         ignore_index: Label of voxels that do not count; with it, NaN and infinities in files do not count either.
 
@@ -140,21 +140,23 @@ def _check_counted(counts: Mapping[str, Mapping[int, int]], classes: set[int]) -
 
 def _advice(values: set[int], out_channels: int) -> str:
     """A remedy for labels without a channel."""
-    said = []
+    advice = []
     if NOT_FINITE in values:
-        said.append("NaN and infinities are ignored once `--ignore_index 255` or another value is given")
+        advice.append("NaN and infinities are ignored once `--ignore_index 255` or another value is given")
     for value in sorted(values & set(_USUALLY_IGNORED)):
-        said.append(f"if {value} stands for voxels that are not to count, add `--ignore_index {value}`")
+        advice.append(f"if {value} stands for voxels that are not to count, add `--ignore_index {value}`")
     classes = sorted(value for value in values if value not in (*_USUALLY_IGNORED, NOT_FINITE))
     most = max(classes, default=0)
     gaps = sorted(set(range(most + 1)) - set(classes))
     if most + 1 != out_channels and most > 0:
-        said.append(f"for classes up to {most} add `--out_channels {most + 1}`")
+        advice.append(f"for classes up to {most} add `--out_channels {most + 1}`")
         if gaps:
-            said.append(f"there is no {_words(gaps)}: renumber the classes to leave no gap, which needs fewer channels")
-    if min(classes, default=0) < 0 or not said:
-        said.append("mend the masks")
-    return "; ".join(said)
+            advice.append(
+                f"no voxel has {_words(gaps)}: renumber the classes to leave no gap, which needs fewer channels"
+            )
+    if min(classes, default=0) < 0 or not advice:
+        advice.append("mend the masks")
+    return "; ".join(advice)
 
 
 def _words(values: Sequence[int]) -> str:

@@ -29,7 +29,7 @@ def write_templates(templates: Mapping[str, Tensor], folder: str | os.PathLike[s
 
     Args:
         templates: Volumes (X, Y, Z) by name of the sequence.
-        folder: The folder, made where there is none.
+        folder: The folder, made if none exists.
         spacing: Edge lengths of a voxel in mm.
 
     Returns:
@@ -59,22 +59,22 @@ def read_templates(
 ) -> dict[str, Tensor]:
     """Templates by name of the sequence; none without a folder.
 
-    The log says what stands in for channels that a study lacks.
+    The log reports what stands in for channels that a study lacks.
 
     Args:
         folder: Folder with ``templates.json``; ``"none"``: missing channels are zeros; ``None``: the folder
-            ``templates`` beside a file of weights, where there is one.
+            ``templates`` beside a file of weights, if one exists.
         channels: Names of the channels that a network takes.
         beside: The file of weights.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or it holds no templates.
+        FileNotFoundError: If no such folder exists, or it holds no templates.
     """
     if folder is None and beside is not None and (Path(beside).parent / FOLDER / INDEX).is_file():
         folder = Path(beside).parent / FOLDER
     if folder is None or str(folder).casefold() == "none":
         if len(channels) > 1:
-            logger.info("a channel that a study lacks is filled with zeros: there are no templates")
+            logger.info("a channel that a study lacks is filled with zeros, as no templates exist")
         return {}
     index = Path(folder) / INDEX
     if not index.is_file():

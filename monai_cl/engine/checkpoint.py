@@ -38,10 +38,11 @@ class Checkpoint:
         folder: Where ``checkpoint.pt`` goes.
         network_file: Where the network's state dict goes.
         every: Save each that many epochs, and at the end.
-        resume: Go on from a checkpoint in ``folder`` if there is one; otherwise start over (and overwrite it).
-        settings: What must stay the same for a run to go on, beside all that :func:`resolved_settings` reads off the
-            trainer: method, loss, optimiser, views and preparation. Both are compared with the checkpoint's.
-        contract: What users of the network must know (recipe, spacing, ...), stored beside it.
+        resume: Go on from a checkpoint in ``folder`` if one exists; otherwise start over (and overwrite it).
+        settings: Settings that must stay the same for a run to resume, beside those that :func:`resolved_settings`
+            reads off the trainer: method, loss, optimiser, views and preparation. Both are compared with the
+            checkpoint's.
+        contract: Facts that users of the network need (recipe, spacing, ...), stored beside it.
 
     Raises:
         CheckpointMismatchError: At the start, if the checkpoint was made with other settings.

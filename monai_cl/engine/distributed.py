@@ -49,8 +49,8 @@ def stop() -> None:
     """Leave the process group, if one exists, after all processes have finished.
 
     A process that ended at once after a collective was aborted now and then ("terminate called without an active
-    exception"): a thread of gloo was still letting go of the tensors while Python went away. What ``torchrun`` then
-    does is to stop the others, which may be writing. The group's threads cannot be joined from Python, so that they
+    exception"): a thread of gloo was still letting go of the tensors while Python went away. ``torchrun`` then
+    stops the others, which may be writing. The group's threads cannot be joined from Python, so that they
     are given a moment.
     """
     if dist.is_available() and dist.is_initialized():

@@ -127,7 +127,7 @@ def embed(
         regions: One vector a class of the labels as well.
 
     Raises:
-        ValueError: If there are no volumes, or regions are asked for and no volume has a label.
+        ValueError: If no volumes are given, or regions are asked for and no volume has a label.
     """
     stride = encoder_stride(network, len(window))
     if any(edge % step for edge, step in zip(window, stride, strict=True)):
@@ -144,7 +144,7 @@ def embed(
         for region, vector in _vectors(network, image, masks, window, device).items():
             rows.append((vector, case, str(item.get("subject", case)), region, picture))
     if not rows:
-        raise ValueError("there must be a volume to embed, got none")
+        raise ValueError("at least one volume is needed to embed, got none")
     if regions and not any(region for *_, region, _ in rows):
         raise ValueError("regions need labels, no volume has one; give a datalist whose items have `label`")
     vectors, cases, subjects, numbers, pictures = zip(*rows, strict=True)

@@ -14,7 +14,7 @@ from monai_cl import bundles, weights
 from monai_cl.engine.distributed import unwrap
 from monai_cl.engine.trainer import PretrainTrainer
 
-_STEPS = {"pretrain": "max_epochs", "train": "finetune_epochs"}  # step: the setting that says how long it takes
+_STEPS = {"pretrain": "max_epochs", "train": "finetune_epochs"}  # step: the setting of its length
 
 
 class FederatedSite:
@@ -35,7 +35,7 @@ class FederatedSite:
             and all that the sites have agreed on.
 
     Raises:
-        ValueError: If there is no such step, or rounds or epochs are below 1.
+        ValueError: If no such step exists, or rounds or epochs are below 1.
 
     Example:
         >>> site = FederatedSite("volume_contrast", "train", rounds=2, epochs=1,
@@ -108,9 +108,9 @@ class SharedModel(nn.Module):
 
     Args:
         bundle: As of :class:`FederatedSite`.
-        step: As there.
-        overlays: As there.
-        settings: What the sites have agreed on.
+        step: As of :class:`FederatedSite`.
+        overlays: As of :class:`FederatedSite`.
+        settings: Settings that the sites have agreed on.
         start: File of weights to begin with; ``None`` begins from scratch.
         seed: Seed of the weights that no file fills.
     """

@@ -102,7 +102,7 @@ class SaveNetwork:
     Args:
         network: The network.
         path: The file.
-        contract: What users of the network must know.
+        contract: Facts that users of the network need.
     """
 
     def __init__(self, network: nn.Module, path: str | Path, *, contract: dict[str, Any] | None = None) -> None:

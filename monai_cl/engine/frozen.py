@@ -18,13 +18,14 @@ logger = logging.getLogger(__name__)
 class FrozenFirst:
     """Keep pretrained parameters as they are over the first share of a supervised training.
 
-    Those are the ones that :func:`monai_cl.weights.start_from` filled and pretraining had moved, where the file says
-    so; the output layer always learns. Their gradients are dropped before the optimiser sees them, so it gathers no
-    momentum for them; statistics of batch norms go on. A function of the step alone: an interrupted run goes on alike.
+    They are the tensors that :func:`monai_cl.weights.start_from` filled and pretraining had moved, where the file
+    lists them; the output layer always learns. Their gradients are dropped before the optimiser sees them, so it
+    gathers no momentum for them; statistics of batch norms go on. All is a function of the step alone, so that an
+    interrupted run goes on alike.
 
     Args:
         network: The network.
-        share: Share of the steps; 0 freezes nothing, and from scratch there is nothing to freeze.
+        share: Share of the steps; 0 freezes nothing, and from scratch nothing is frozen.
 
     Raises:
         ValueError: If ``share`` is not in [0, 1); at the start, if nothing would be left to train.

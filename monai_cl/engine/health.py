@@ -31,7 +31,7 @@ class CollapseError(RuntimeError):
 class HealthProbe:
     """Measure a method on volumes that it does not train on, and raise the alarm when it has collapsed.
 
-    Runs :meth:`monai_cl.methods.Method.probe`, and :func:`monai_cl.engine.label_probe` where there are labels, at the
+    Runs :meth:`monai_cl.methods.Method.probe`, and :func:`monai_cl.engine.label_probe` with labels, at the
     ends of epochs, as often as ``budget`` allows, and at the end of the run: after which epochs depends on the time,
     what is seen then does not. Values go to ``health.csv`` and, as
     ``probe_...``, into the engine's metrics, from where TensorBoard and the progress line take them. Of a sample the
@@ -43,7 +43,7 @@ class HealthProbe:
         path: The CSV file.
         patches: Labelled patches, for :func:`monai_cl.engine.label_probe`; on rank 0 alone. None: no such probe.
         budget: Share of the training time that looking may take.
-        on_collapse: ``"stop"`` ends the run at the second look in a row that finds a collapse, ``"warn"`` only says so.
+        on_collapse: ``"stop"`` ends the run at the second look in a row that finds a collapse, ``"warn"`` only logs it.
         grace: Share of the run, from its start, in which embeddings may still be alike.
         log_dir: TensorBoard's folder, for the histograms of samples. None: no histograms.
 

@@ -59,7 +59,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep what is freed, up to 32 MB a block, for the next step to take.
 
     glibc gives the end of its heap back to the system and asks for it again, page by page, at each step: about a tenth
-    of the time of a step of small crops on a CPU. Nothing happens where the environment already says what to do
+    of the time of a step of small crops on a CPU. Nothing happens where the environment already sets these limits
     (``MALLOC_TRIM_THRESHOLD_``), and with other libraries.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):

@@ -30,7 +30,7 @@ class MixupBatch(Randomizable):
             mixed with, which :class:`~monai_cl.engine.VoxelLoss` leaves out.
 
     Raises:
-        ValueError: If there are fewer than two classes or ``alpha`` is negative.
+        ValueError: If fewer than two classes are given or ``alpha`` is negative.
 
     References:
         mixup, arXiv 1710.09412; of segmentation with few labels, arXiv 2006.10511.

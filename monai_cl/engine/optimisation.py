@@ -37,7 +37,7 @@ def adamw(
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
-        raise ValueError("no parameter of the module requires a gradient; there is nothing to optimise")
+        raise ValueError("at least one parameter of the module must require a gradient, none does")
     if not 0 < decay <= 1:
         raise ValueError(f"decay must be above 0 and at most 1, which leaves all layers alike, got {decay!r}")
     if decay < 1 and roi_size is None:

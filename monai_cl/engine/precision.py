@@ -61,7 +61,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     """Resolve ``"auto"``: bf16 where a GPU has it, fp16 on older GPUs, fp32 on a CPU.
 
     On a CPU, bf16 pays where the processor computes in it (see :func:`computes_in_bf16`), is many times slower
-    elsewhere, which a warning says, and is never what ``"auto"`` gives. Convolutions of maps with an edge below
+    elsewhere (with a warning), and ``"auto"`` never chooses it. Convolutions of maps with an edge below
     :data:`SMALL` voxels stay in float32 there, since their gradients have come out infinite or wrong.
 
     Raises:

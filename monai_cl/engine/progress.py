@@ -21,8 +21,8 @@ class ProgressLine:
     Works on any ignite engine: the trainers and the evaluators alike. Use it on rank 0.
 
     Args:
-        title: What is running.
-        names: Which of the engine's named losses and metrics are shown, in this order, as far as there are any; all
+        title: Name of the activity.
+        names: Named losses and metrics of the engine to show, in this order, as far as they exist; all
             when left out.
     """
 

@@ -156,7 +156,7 @@ def odd_shares(rows: Sequence[Mapping[str, float]]) -> list[str]:
         >>> odd_shares([{"share_1": 0.15, "expected_share_1": 0.2}] * 3)
         []
     """
-    said = []
+    remarks = []
     for name in rows[-1] if rows else ():
         one = name.removeprefix("expected_share_")
         if one == name or one == "0":
@@ -166,13 +166,13 @@ def odd_shares(rows: Sequence[Mapping[str, float]]) -> list[str]:
         if len(odd) < LASTING or not all(odd[-LASTING:]) or (len(odd) > LASTING and odd[0]):  # else warned already
             continue
         kind, times = ("frequent", factors[-1]) if factors[-1] > 1 else ("rare", 1 / factors[-1])
-        said.append(
+        remarks.append(
             f"class {one} is {times:.1f} times as {kind} among pseudo-labels as in the labelled volumes "
             f"({_both(rows[-1][f'share_{one}'], rows[-1][name])}). Either the unlabelled scans differ so, or the "
             "teacher keeps a mistake of the few labelled volumes: look at the pictures of pseudo-labels in the report; "
             "other or more labelled volumes, or agreement, may mend it"
         )
-    return said
+    return remarks
 
 
 def _factor(share: float, expected: float) -> float:
@@ -194,8 +194,8 @@ def drift_symptoms(values: Mapping[str, float]) -> list[str]:
     """
     expected = {name.removeprefix("labelled_share_"): v for name, v in values.items() if name.startswith("labelled_")}
     shares = {one: (values[f"share_{one}"], share) for one, share in expected.items() if one != "0"}
-    there = {one: pair for one, pair in shares.items() if pair[1] > 0}
-    gone = [one for one, (share, labelled) in there.items() if share < VANISHED * labelled]
+    present = {one: pair for one, pair in shares.items() if pair[1] > 0}
+    gone = [one for one, (share, labelled) in present.items() if share < VANISHED * labelled]
     if gone and not any(share for share, _ in shares.values()):
         return ["the teacher predicts nothing but background"]
     symptoms = [f"class {one} has vanished: {_both(*shares[one])}" for one in gone]

@@ -24,7 +24,7 @@ _PARAMETERS = "parameters"
 _CODE, _STRUCTURE = "code", "structure"  # read off libraries as they are: another version of them may print otherwise
 _SHORT = 64  # values; longer arrays and lists are given by their digest
 _DEPTH = 40  # of objects within objects
-# state of MONAI's random transforms, of its readers and of modules, which says nothing of how they were made
+# state of MONAI's random transforms, of its readers and of modules, which does not describe their settings
 _STATE = frozenset({"R", "_do_transform", "device", "filenames", "training", *vars(nn.Module())})
 # of datasets: the data have a digest of their own, and shares of processes do not change what a run is
 _SHARED_OUT = frozenset({"rank", "world_size", "max_faults"})
@@ -37,7 +37,7 @@ def resolved_settings(engine: Engine) -> dict[str, Any]:
     Attributes of the method (or of the network and its loss), of the optimiser and of every transform that a volume
     passes are read off the objects, so no override can change them without changing this. A network of MONAI or torch
     is given by its class, its number of parameters and a digest of its structure. Paths, devices, numbers of processes
-    and the length of the run are left out: these say only where or how long.
+    and the length of the run are left out: they set only place and length.
 
     Args:
         engine: A trainer or evaluator, before its first step.

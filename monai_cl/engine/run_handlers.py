@@ -58,7 +58,7 @@ class PretrainHandlers(RunHandlers):
     Args:
         output_dir: Folder of the run.
         pretrained: Where the network's state dict goes.
-        settings: What the run is made of.
+        settings: Settings of the run.
         volumes: The prepared volumes, for the record.
         slices: Slices drawn from them, for the record.
         save_every: Epochs between checkpoints.
@@ -115,7 +115,7 @@ class FinetuneHandlers(RunHandlers):
     Args:
         output_dir: Folder of the run.
         model: Where the network's state dict goes.
-        settings: What the run is made of.
+        settings: Settings of the run.
         network: The network.
         scheduler: Learning-rate schedule, stepped once a step.
         volumes: The prepared volumes, for the record.
@@ -155,8 +155,8 @@ class SelfTrainHandlers(RunHandlers):
 
     Args:
         output_dir: Folder of the run.
-        model: Where the state dict of the network that is handed over goes.
-        settings: What the run is made of.
+        model: File for the state dict of the exported network.
+        settings: Settings of the run.
         network: The student.
         volumes: The labelled volumes, for the record and the shares of classes in them.
         clip: Bound on the norm of the gradient; ``None`` for none.
@@ -207,7 +207,7 @@ class EvaluationHandlers(RunHandlers):
 
     Args:
         output_dir: Folder of the evaluation.
-        settings: What it is made of.
+        settings: Settings of the run.
         metrics: Names of the metrics that are written.
         model: File of the weights that are evaluated.
         num_classes: Classes with the background.
@@ -243,10 +243,10 @@ class EvaluationHandlers(RunHandlers):
 
 
 def _record(
-    settings: RunSettings, folder: Path, step: str, told: Mapping[str, Any], volumes: Sized | None, **more: Any
+    settings: RunSettings, folder: Path, step: str, known: Mapping[str, Any], volumes: Sized | None, **more: Any
 ) -> RunRecord:
     return RunRecord(
-        folder, step, settings=told, seed=settings.seed, datalist=settings.datalist, dataset_dir=settings.dataset_dir,
+        folder, step, settings=known, seed=settings.seed, datalist=settings.datalist, dataset_dir=settings.dataset_dir,
         sections=settings.sections, recipe=settings.recipe, recipe_options=settings.recipe_options, volumes=volumes,
         processes=world_size(), **more,
     )  # fmt: skip

@@ -28,17 +28,17 @@ _FORMAT = 1
 class RunRecord:
     """Write ``run.json``: step, seed, settings, recipe, data, receipt, versions, hardware, times.
 
-    Beside ``settings``, ``resolved`` holds what the objects that train say of themselves, see
+    Beside ``settings``, ``resolved`` describes the objects that train, see
     :func:`monai_cl.engine.resolved.resolved_settings`.
 
     It is written when the run starts and again when it ends, so a run that was killed has one too. Each start adds a
-    part, so a resumed run says with which versions and on what it went on. Use it on rank 0, after the checkpoint
+    part, so a resumed run records the versions and the machine of each part. Use it on rank 0, after the checkpoint
     handler. The record is for the machine of the run and keeps its paths; a report shows none of them.
 
     Args:
         folder: Folder of the run.
         step: ``"pretrain"``, ``"train"`` or ``"evaluate"``.
-        settings: What else must be known to repeat the run.
+        settings: Further settings needed to repeat the run.
         seed: The run's seed.
         datalist: The datalist, and
         dataset_dir: the folder its paths start from.

@@ -14,14 +14,14 @@ class RunSettings:
     """Settings of a run that are not to be read off the objects that train.
 
     Attributes:
-        recipe: Name of the recipe that prepares the volumes, ``None`` where there are none to prepare, with
+        recipe: Name of the recipe that prepares the volumes, ``None`` if none exist to prepare, with
         recipe_options: the values given to it.
         seed: Seed of the run.
         datalist: The datalist, and
         dataset_dir: the folder its paths start from.
         sections: Which lists of it are read.
-        items: Items found in a folder instead, where there is no datalist; their digest stands for it.
-        contract: What users of the network must know beside the recipe: channels, widths, spacing.
+        items: Items found in a folder instead, without a datalist; their digest stands for it.
+        contract: Facts that users of the network need beside the recipe: channels, widths, spacing.
         own: All other settings of the user that make the run what it is.
         method: Name of the method of a pretraining.
     """

@@ -51,12 +51,12 @@ class SelfTraining(nn.Module):
         supervised: Share of the run on labelled volumes alone.
         ramp_up: Share of the run, after that, over which the weight rises.
         momentum: Momentum :math:`m` of the teacher.
-        exports: ``"teacher"`` or ``"student"``: the network that is handed over.
+        exports: ``"teacher"`` or ``"student"``: the network that is exported.
         seed: Seed of the boxes; these are the same in all processes.
         ignore_index: True label of voxels that do not count.
         contrast: Contrast by class, whose weighted loss is added; None for none.
-        agreement: Let a pseudo-label count only where the teacher says the same of the patch at another contrast, which
-            takes a second pass of it.
+        agreement: Let a pseudo-label count only where the teacher predicts the same for the patch at another
+            contrast, which takes a second pass of it.
 
     Attributes:
         last: Labels that the teacher gave at the last step; None where it was not asked.
@@ -217,7 +217,7 @@ class PartsLoss(nn.Module):
         contrast: Contrast by class; None for none.
 
     Attributes:
-        contrasted: Contrast of the last call before it was weighted; None where there is none.
+        contrasted: Contrast of the last call before it was weighted; None if none exists.
     """
 
     def __init__(self, loss: nn.Module, contrast: ClassContrast | None = None) -> None:
@@ -231,8 +231,8 @@ class PartsLoss(nn.Module):
         r"""The loss of maps (N, K, \*S), or of several of deep supervision, and targets (N, 2, \*S).
 
         Args:
-            output: The maps; with embedded voxels beside them where there is a contrast.
-            targets: True labels and those of the teacher, -1 where there is none.
+            output: The maps; with embedded voxels beside them if a contrast is used.
+            targets: True labels and those of the teacher, -1 if none exists.
         """
         maps = output.maps if isinstance(output, Embedded) else output
         loss = self._mean(maps, targets[:, :1])

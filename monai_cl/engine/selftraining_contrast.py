@@ -37,7 +37,7 @@ class ClassContrast(nn.Module):
         num_classes: Classes with the background.
         weight: Weight of the contrast in the loss.
         form: Form of :class:`monai_cl.losses.ClassContrastiveLoss`, ``"softmax"`` or ``"published"``.
-        temperature: What cosines are divided by.
+        temperature: Divisor of the cosine similarities.
         num_anchors: Voxels drawn of each class in each process; None takes all.
 
     Raises:
@@ -73,7 +73,7 @@ class ClassContrast(nn.Module):
 
         Args:
             embedding: Output (B, C, \*s) of the head.
-            targets: True labels and those of the teacher (B, 2, \*S), below 0 where there is none.
+            targets: True labels and those of the teacher (B, 2, \*S), below 0 if none exists.
             pseudo: Let the teacher's labels take part.
         """
         true, teacher = targets.unbind(1)
@@ -132,7 +132,7 @@ def class_contrast(network: nn.Module, weight: float, **options: Any) -> ClassCo
     Args:
         network: The network.
         weight: Weight of the contrast in the loss.
-        options: Those of :class:`ClassContrast`.
+        options: Options of :class:`ClassContrast`.
 
     Raises:
         ValueError: If the weight is below 0.

@@ -72,13 +72,13 @@ def draw_separation(
         The files.
 
     Raises:
-        ValueError: If there is no patient among the volumes.
+        ValueError: If no volume is of a patient.
     """
     if rank() != 0:
         return []
     chosen = [index for index in range(len(volumes)) if int(volumes[index]["patient"]) == 1][:number]
     if not chosen:
-        raise ValueError("a patient is needed to show what is pathological, there is none; name another section")
+        raise ValueError("at least one patient is needed to show pathology, got none; name another section")
     cut = ResizeWithPadOrCrop(tuple(image_size))
     images = [cut(volumes[index]["image"]) for index in chosen]
     method.to(device)

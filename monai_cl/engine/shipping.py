@@ -35,8 +35,8 @@ def ship_run(
         files: Config files of the run, in its order: ``pretrain.yaml``, ``random_anatomy.yaml``, ``small.yaml``, ...
         file: The weights that it wrote.
         run: Its folder, with ``run.json``.
-        out: ``models/shipped/NAME.safetensors`` of a bundle; NAME says of which network.
-        **overrides: Those of the run.
+        out: ``models/shipped/NAME.safetensors`` of a bundle; NAME names its network.
+        **overrides: Overrides of the run.
 
     Returns:
         The contract that the file holds.
@@ -56,10 +56,10 @@ def ship_run(
     _check_settings(record, settings, steps, contract)
     network = parser.get_parsed_content("network_def")
     weights.load_network(network, file)
-    told = {**settings.contract, "data": NO_PATIENT, "intensities": [0, 1], "licence": LICENCE, "steps": steps}
-    told |= {"method": settings.method, "settings": _plain(settings.own), "configs": _digests(files)}
-    told |= {"command": _command(files, overrides), **_circumstances(record)}
-    weights.save_shipped(network, out, touched=contract["touched"], contract=_plain(told))
+    facts = {**settings.contract, "data": NO_PATIENT, "intensities": [0, 1], "licence": LICENCE, "steps": steps}
+    facts |= {"method": settings.method, "settings": _plain(settings.own), "configs": _digests(files)}
+    facts |= {"command": _command(files, overrides), **_circumstances(record)}
+    weights.save_shipped(network, out, touched=contract["touched"], contract=_plain(facts))
     return weights.read_contract(out)
 
 
@@ -69,7 +69,7 @@ def _check_data(record: Mapping[str, Any], contract: Mapping[str, Any]) -> None:
     if contract.get("data") != NO_PATIENT or data.get("datalist") or record.get("recipe"):
         raise ValueError(
             "shipped weights must be of random anatomies alone (random_anatomy.yaml, no datalist), got a run on "
-            f"{data.get('datalist') or contract.get('data') or 'data that its contract does not tell of'}"
+            f"{data.get('datalist') or contract.get('data') or 'data that its contract does not name'}"
         )
     if record.get("settings", {}).get("start") or record.get("receipt"):
         raise ValueError("shipped weights must be trained from scratch, got a run that began with a file (start)")

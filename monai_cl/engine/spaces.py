@@ -33,8 +33,8 @@ class TwoSpaces:
     Attributes:
         common: Vectors of the common space.
         salient: Vectors of the salient space.
-        labels: What the datalist says of each volume, by field: ``patient`` (0 or 1), and attributes as texts, empty
-            where there is none.
+        labels: Fields of each volume in the datalist, by name: ``patient`` (0 or 1), and attributes as texts, empty
+            if none exists.
     """
 
     common: Embeddings
@@ -88,7 +88,7 @@ def restored(method: Method, checkpoint: str | Path) -> Method:
     """The method with the state of a checkpoint of its pretraining.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no such file exists.
         ValueError: If the checkpoint is of another method, or of other sizes.
     """
     path = Path(checkpoint)

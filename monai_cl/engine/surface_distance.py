@@ -21,7 +21,7 @@ class SurfaceDistance(IgniteMetricHandler):
     outliers). MONAI's own handlers take no spacing; this one takes each case's own, from the affine of its label.
 
     A class that the truth lacks has no distance: NaN. A class that only the prediction lacks gets the diagonal of the
-    volume, the largest distance there is, so that leaving a class out is never rewarded.
+    volume, the largest possible distance, so that leaving a class out is never rewarded.
 
     Args:
         percentile: Percentile of the distances, in (0, 100]; ``None`` averages them.

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 class SaveTemplates:
     """Write the templates of a method at the end of a run and every few epochs, in the first process alone.
 
-    At the start the log says how much memory they take.
+    At the start the log reports how much memory they take.
 
     Args:
         folder: Where the NIfTI files go, see :func:`monai_cl.data.write_templates`.

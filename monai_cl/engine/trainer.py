@@ -32,7 +32,7 @@ class PretrainTrainer(Trainer):
         device: Where to train.
         max_epochs: Number of epochs; an epoch is ``epoch_length`` steps.
         train_data_loader: Batches, as dictionaries; ``case`` names their volumes.
-        method: What to train, possibly wrapped for several processes.
+        method: Method to train, possibly wrapped for several processes.
         optimizer: Its optimiser.
         epoch_length: Steps an epoch.
         inferer: Runs the method on a batch; MONAI's ``SimpleInferer`` when left out.

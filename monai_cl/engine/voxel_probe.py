@@ -21,7 +21,7 @@ def label_probe(network: nn.Module, patches: Sequence[dict[str, Any]], *, seed: 
     r"""Accuracy of voxel classes from the frozen encoder, by nearest neighbours and by a linear probe.
 
     From each labelled patch the same number of voxels of each class is drawn, so a blind guess is right once in as many
-    times as there are classes. A voxel's feature is the encoder's pyramid interpolated at its centre, each level at
+    times as the number of classes. A voxel's feature is the encoder's pyramid interpolated at its centre, each level at
     unit length. A voxel is judged by voxels of other volumes only. The labels are looked at, nothing learns from them.
 
     Args:
@@ -60,7 +60,7 @@ def label_probe(network: nn.Module, patches: Sequence[dict[str, Any]], *, seed: 
 def draw_voxels(label: Tensor, generator: torch.Generator, *, count: int = VOXELS) -> tuple[Tensor, Tensor]:
     r"""Draw up to ``count`` voxels of each class in a label (1, \*S): indices (N, nd) and classes (N,).
 
-    Background is drawn from around the classes, within ``NEAR`` voxels: what is far from them is told by anything.
+    Background is drawn from around the classes, within ``NEAR`` voxels: voxels far from them are too easy to classify.
     Nothing is drawn from voxels below 0, which are of no class.
     """
     classes = torch.as_tensor(label)[0].cpu().long()

@@ -155,7 +155,7 @@ class Pretraining(Keys):
         seeds: One for each run.
         paired: Each seed of fine-tuning starts from one run, in turn, instead of from every one.
         after: The arm whose pretrained networks the runs begin with, run by run: a second stage.
-        of: The arm whose pretrained networks are taken as they are; there are then no runs of its own.
+        of: The arm whose pretrained networks are taken as they are; it then has no runs of its own.
     """
 
     bundle: Bundle = Path()
@@ -170,7 +170,7 @@ class Pretraining(Keys):
     def _agree(self) -> Pretraining:
         given = self.model_fields_set
         if "of" in given and len(given) > 1:
-            raise ValueError(f"must say nothing beside `of`, whose runs are taken as they are, got {sorted(given)}")
+            raise ValueError(f"must have no key beside `of`, whose runs are taken as they are, got {sorted(given)}")
         for key in ("seeds", "paired") if self.after else ():
             if key in given:
                 got = list(self.seeds) if key == "seeds" else self.paired
@@ -252,7 +252,7 @@ class Arm(Keys):
     def _says(cls, value: Any) -> Any:
         if not isinstance(value, dict) or ("pretrained" not in value and set(value) <= set(cls.known())):
             raise ValueError(
-                "must say what it is `pretrained` with: none, shipped, paths, published weights, or settings; got "
+                "must name what it is `pretrained` with: none, shipped, paths, published weights, or settings; got "
                 f"{value!r}"
             )
         return value

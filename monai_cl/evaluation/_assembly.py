@@ -72,13 +72,13 @@ def _arms(work: Work) -> list[CurveArm]:
     for name in plan.roles():
         cell = next(cell for cell in plan.cells if cell.arm == name and cell.role not in (PRETRAIN, TRIAL))
         runs = plan.config.arm(cell.base).runs
-        handed = _handed(work, cell)
-        if (cell.role == HANDED and handed is None) or not work.is_known(cell):  # nothing of it can have run
+        extra = _extra(work, cell)
+        if (cell.role == HANDED and extra is None) or not work.is_known(cell):  # nothing of it can have run
             continue
-        steps = int(handed["steps"]) if handed else work.epochs(cell) * plan.epoch_length
+        steps = int(extra["steps"]) if extra else work.epochs(cell) * plan.epoch_length
         twin = plan.config.arm(cell.base).twin if cell.role == GIVEN else ""
         title, role = _title(work, cell), role_of(work, cell)
-        found.append(CurveArm(name, title, role, runs, steps, cell.gets, _how(handed), twin))
+        found.append(CurveArm(name, title, role, runs, steps, cell.gets, _how(extra), twin))
     return found
 
 
@@ -87,23 +87,23 @@ def _chosen(work: Work) -> list[str]:
     return [name for name in work.plan.trials if work.choices.are_made(name)]
 
 
-def _handed(work: Work, cell: Cell) -> dict[str, Any] | None:
+def _extra(work: Work, cell: Cell) -> dict[str, Any] | None:
     try:
         return work.handed(cell.gets) if cell.role == HANDED else None
     except CellError:
         return None
 
 
-def _how(handed: Mapping[str, Any] | None) -> str:
-    if handed is None:
+def _how(extra: Mapping[str, Any] | None) -> str:
+    if extra is None:
         return ""
-    spent = [f"{handed['pretraining_seconds']:.4g} s of pretraining ({handed['source']})"]
-    if "finetuning_seconds" in handed:
-        longer = f"{handed['finetuning_seconds']:.4g} s that its fine-tuning takes longer"
-        spent = [*spent, longer] if handed["pretraining_seconds"] else [longer]
+    spent = [f"{extra['pretraining_seconds']:.4g} s of pretraining ({extra['source']})"]
+    if "finetuning_seconds" in extra:
+        longer = f"{extra['finetuning_seconds']:.4g} s that its fine-tuning takes longer"
+        spent = [*spent, longer] if extra["pretraining_seconds"] else [longer]
     return (
-        f"{' and '.join(spent)} are {handed['extra_steps']} more steps of fine-tuning, which take "
-        f"{handed['seconds_per_step']:.3g} s each"
+        f"{' and '.join(spent)} are {extra['extra_steps']} more steps of fine-tuning, which take "
+        f"{extra['seconds_per_step']:.3g} s each"
     )
 
 
@@ -152,7 +152,7 @@ def _notes(
         if each.converged is not True
     ]
     for name in _chosen(work):
-        found += [f"{name}: {said}" for said in at_an_end(work.choices.trials(name))]
+        found += [f"{name}: {remark}" for remark in at_an_end(work.choices.trials(name))]
     steps = {work.epochs(cell) * work.plan.epoch_length for cell in work.plan.cells if _counts_steps(work, cell)}
     if len(steps) > 1:
         found.append(
@@ -182,7 +182,7 @@ def _convergence(found: Convergence) -> str:
 
 def _record(work: Work, records: Mapping[Cell, Mapping[str, Any]], elapsed: float) -> dict[str, Any]:
     plan, config = work.plan, work.plan.config
-    handed = {arm.gets: work.handed(arm.gets) for arm in _arms(work) if arm.gets}
+    extra_compute = {arm.gets: work.handed(arm.gets) for arm in _arms(work) if arm.gets}
     return {
         "reference": config.reference,
         "budgets": list(plan.budgets),
@@ -201,7 +201,7 @@ def _record(work: Work, records: Mapping[Cell, Mapping[str, Any]], elapsed: floa
         "config": config.source.name,
         "settings": {key: value for key, value in config.settings.items() if key not in ("dataset_dir", "datalist")},
         "datalist": plan.datalist,
-        "equal_compute": handed,
+        "equal_compute": extra_compute,
         **({"tuning": _tuning(plan)} if plan.trials else {}),
         "versions": versions(),
         "hardware": sorted({str(record["host"]) for record in records.values()}) or [hardware()],

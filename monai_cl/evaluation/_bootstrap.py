@@ -1,6 +1,6 @@
 """Scores as arrays over runs, seeds and cases, and the crossed bootstrap over runs, seeds and patients.
 
-All cases of a patient move together. What is missing or doubled among the scores is named.
+All cases of a patient move together. Missing or doubled scores are named.
 """
 
 import math
@@ -225,11 +225,11 @@ def spread_notes(seeds: int, patients: int, runs: tuple[list[str], list[str]]) -
     """Limits of an interval, in words: factors with a single level."""
     notes = []
     if seeds == 1:
-        notes.append("one seed: the spread between seeds cannot be told, the interval speaks of this seed alone")
+        notes.append("one seed: the spread between seeds is unknown, the interval holds for this seed alone")
     if patients == 1:
-        notes.append("one patient: the spread between patients cannot be told, the interval speaks of this one alone")
+        notes.append("one patient: the spread between patients is unknown, the interval holds for this one alone")
     notes.extend(
-        f"one pretraining run ({names[0]}): the spread between pretraining runs cannot be told"
+        f"one pretraining run ({names[0]}): the spread between pretraining runs is unknown"
         for names in runs
         if len(names) == 1 and names[0] not in ("", PAIRED)
     )

@@ -28,10 +28,10 @@ class Cell:
         budget: Number of labels; 0 for pretraining.
         seed: Seed of subset and fine-tuning, or of the pretraining.
         gets: The arm whose pretraining time it gets; empty for others.
-        needs: Cells that must be there before.
+        needs: Cells that must be finished before.
         after: Cells that must have ended before, whether they failed or not.
         trial: Key of the settings of a trial; empty for others.
-        start: Name of the pretraining run it starts from, where its folder need not tell.
+        start: Name of the pretraining run it starts from, where its folder does not name it.
         also: Another folder in which the same run may have been kept.
     """
 
@@ -65,7 +65,7 @@ def cells_of(config: CurveConfig, budgets: dict[Budget, int], available: int) ->
                 yield pretrainings[folder]
         yield from tuned
     yield from (cell for folder, cell in pretrainings.items() if folder not in given)
-    yield from _handed(config, budgets, ended[config.reference])
+    yield from _equal_compute(config, budgets, ended[config.reference])
 
 
 def _of_trials(config: CurveConfig, arm: Arm, available: int) -> Iterator[Cell]:
@@ -113,7 +113,7 @@ def _elsewhere(arm: Arm, series: str, run: str, budget: int, seed: int) -> dict[
     return {"start": run, "also": _folder(arm.name, other, budget, seed)}
 
 
-def _handed(config: CurveConfig, budgets: dict[Budget, int], ended: tuple[str, ...]) -> Iterator[Cell]:
+def _equal_compute(config: CurveConfig, budgets: dict[Budget, int], ended: tuple[str, ...]) -> Iterator[Cell]:
     """The reference with the time that an arm takes beyond it: last, since that time is the mean of all runs."""
     reference = config.reference
     if (compute := config.equal_compute) is None:

@@ -26,7 +26,7 @@ def check(work: Work) -> tuple[str, ...]:
     """Refuse what would fail, or give a result that means nothing.
 
     Returns:
-        What is allowed but should be said, in words.
+        Remarks on settings that are allowed but unusual.
 
     Raises:
         FileNotFoundError: If a checkpoint is absent.
@@ -198,7 +198,7 @@ def _check_weights(plan: Plan, arm: Arm) -> tuple[str, ...]:
 
 def _check_finished(work: Work) -> list[str]:
     """Results of other settings in the output folder are not mixed with those to come; other versions are named."""
-    said: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for cell in work.plan.cells:
         record = work.store.record(cell)
         if record is None:
@@ -216,6 +216,6 @@ def _check_finished(work: Work) -> list[str]:
                 f"{work.store.folder(cell)} holds a {what} with other settings ({'; '.join(map(str, changed[:8]))}); "
                 "go back to them, or give another output folder (--out)"
             )
-        said.update({f"{change.path[-1]} {change.old}" for change in found if change.path[0] == "versions"})
-        said.update({"other configs or recipes of the package" for change in found if "versions" not in change.path})
-    return [f"{count} runs were made with {what}, the others with what is recorded" for what, count in said.items()]
+        counts.update({f"{change.path[-1]} {change.old}" for change in found if change.path[0] == "versions"})
+        counts.update({"other configs or recipes of the package" for change in found if "versions" not in change.path})
+    return [f"{count} runs were made with {what}, the others with what is recorded" for what, count in counts.items()]

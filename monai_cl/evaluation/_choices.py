@@ -79,7 +79,7 @@ class Choices:
         dice = [mean_dice(list(self._scores(cell))) for cell in ended]
         mean = fmean(dice) if dice else math.nan
         lacking = "" if len(ended) == len(cells) else f"{len(cells) - len(ended)} of {len(cells)} runs failed"
-        why = lacking or ("no class was there to be scored" if math.isnan(mean) else "")
+        why = lacking or ("no class was present to be scored" if math.isnan(mean) else "")
         return Trial(arm, dict(values), math.nan if why else mean, len(ended), steps, failed=why)
 
     def _scores(self, cell: Cell) -> Any:

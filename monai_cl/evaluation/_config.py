@@ -133,7 +133,7 @@ class CurveConfig(Keys):
         settings: Values of ids, for every step that knows them.
         budgets: Numbers of labelled volumes, or ``all``.
         seeds: Each draws the labelled volumes and the initial weights.
-        arms: What networks start from, by name.
+        arms: Starting points of networks, by name.
         reference: The arm that the others are compared with; when left out the only one without pretraining, or the
             only one of those without overlays.
         evaluation: Which cases count.
@@ -225,7 +225,7 @@ class CurveConfig(Keys):
         own = [name for name, arm in self.arms.items() if arm.trials is not None]
         if self.tune is None:
             if own:
-                raise ValueError(f"trials of arm {own[0]!r} need `tune`, which says what they are judged on; add it")
+                raise ValueError(f"trials of arm {own[0]!r} need `tune`, on whose data they are judged; add it")
             return
         if self.tune.budget is None:
             self.tune.budget = self.budgets[0]
@@ -236,8 +236,8 @@ class CurveConfig(Keys):
             )
         counts = {name: len(trials) for name, trials in self.trials().items()}
         if len(set(counts.values())) > 1:
-            said = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise ValueError(f"every arm must have the same number of trials, got {said}; set tune.number")
+            listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise ValueError(f"every arm must have the same number of trials, got {listed}; set tune.number")
 
     def trials(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The trials of each arm by their keys; empty without tuning."""
@@ -331,7 +331,7 @@ def read_config(path: str | Path) -> CurveConfig:
     """Read and check a file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no such file exists.
         ValueError: If it is no YAML, holds an unknown key or value (the message names the closest and all), or arms
             that cannot be compared.
     """

@@ -26,7 +26,7 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
 
     Args:
         config: The curve.
-        write: Write the datalist into the output folder; else into one that is gone afterwards, if it is not there.
+        write: Write the datalist into the output folder; else into one that is gone afterwards, if it is missing.
 
     Yields:
         The config, and what was done in words.
@@ -48,13 +48,13 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         raise ValueError(f"{keys} needs the datalist among the settings, to write another; add it")
     source = config.settings["datalist"]
     # who is kept apart follows from the names as they are, what is written hides those of a list made by hand
-    own, content, said = read_datalist(source, hide_names=False), read_datalist(source), []
+    own, content, notes = read_datalist(source, hide_names=False), read_datalist(source), []
     if group is not None:
         content, own, words = group_left_out(content, own, config.evaluation.section, by=group.by, value=group.value)
-        said.append(words)
+        notes.append(words)
     for section, apart in _patients(own, numbers):
         content, own, volumes = _moved(content, own, section, apart)
-        said.append(f"{len(apart)} patients of training ({volumes} volumes) were kept apart for {section}")
+        notes.append(f"{len(apart)} patients of training ({volumes} volumes) were kept apart for {section}")
     with tempfile.TemporaryDirectory() as temporary:
         path = config.output / DATALIST
         if not _lists_the_same(path, content):
@@ -63,13 +63,13 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         # paths of a cache start from its folder, wherever the list of them lies
         start = {"dataset_dir": str(datalist_file(source).parent)} if is_cache(source) else {}
         settings = {**config.settings, "datalist": str(path), **start}
-        yield config.model_copy(update={"settings": settings}), tuple(said)
+        yield config.model_copy(update={"settings": settings}), tuple(notes)
 
 
 def _lists_the_same(path: Path, content: dict[str, Any]) -> bool:
     """Return whether an earlier start, perhaps of another version, wrote a list of the same volumes."""
-    there = read_json(path)
-    return there is not None and _images(there) == _images(content)
+    existing = read_json(path)
+    return existing is not None and _images(existing) == _images(content)
 
 
 def _images(content: dict[str, Any]) -> dict[str, list[str]]:

@@ -79,7 +79,7 @@ def run_invariance(
 
     Raises:
         ValueError: If a setting is unknown or missing, or a checkpoint does not fit.
-        FileNotFoundError: If a scan or checkpoint is not there.
+        FileNotFoundError: If a scan or checkpoint is missing.
     """
     read = read_keys(
         InvarianceConfig, Path(config), "the file of a comparison", lambda place: ".".join(map(str, place))
@@ -87,18 +87,18 @@ def run_invariance(
     folder = Path(output or read.output)
     with alone_in(folder):
         patients = {
-            name: load_sequences({s: _there(path) for s, path in files.items()}, spacing=read.spacing)
+            name: load_sequences({s: _existing(path) for s, path in files.items()}, spacing=read.spacing)
             for name, files in read.patients.items()
         }
         shift = shift_for(read.window)
         drawn = {"points": read.points, "stride": read.stride, "seed": read.seed}
         results = measure_invariance(patients, _descriptors(read), shift=shift, progress=progress, **drawn)
-        told = read.model_dump(exclude={"patients", "output", "checkpoints"})
-        told["sequences"] = {name: list(files) for name, files in read.patients.items()}
-        return results, write_invariance(results, folder, settings=told)
+        settings = read.model_dump(exclude={"patients", "output", "checkpoints"})
+        settings["sequences"] = {name: list(files) for name, files in read.patients.items()}
+        return results, write_invariance(results, folder, settings=settings)
 
 
-def _there(path: str) -> Path:
+def _existing(path: str) -> Path:
     if not Path(path).exists():
         raise FileNotFoundError(f"no scan at {path}; paths start from the folder in which the command is given")
     return Path(path)
@@ -113,6 +113,6 @@ def _descriptors(read: InvarianceConfig) -> dict[str, Descriptor]:
             torch.manual_seed(read.seed)
             network: nn.Module = ConfigParser(dict(read.network)).get_parsed_content()
         if path is not None:
-            transfer(network, _there(path))
+            transfer(network, _existing(path))
         descriptors[name] = network_descriptor(network, taps=read.taps, window=read.window)
     return descriptors

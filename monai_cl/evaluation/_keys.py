@@ -52,17 +52,17 @@ def read_keys(model: type[M], source: Path, what: str, named: Callable[[Where], 
         source: The file.
         what: Its kind, for messages.
         named: Words for a place in the file.
-        hint: What to do where there is no such file.
+        hint: Advice if the file does not exist.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If none exists.
         ValueError: If it is no YAML, or holds an unknown key or a wrong value; names the closest key and all.
     """
     content = load(source, what, hint=hint)
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ValueError("; ".join(dict.fromkeys(_told(error, model, source, named)))) from None
+        raise ValueError("; ".join(dict.fromkeys(_messages(error, model, source, named)))) from None
 
 
 def load(source: Path, what: str, *, hint: str = "") -> dict[str, Any]:
@@ -75,7 +75,7 @@ def load(source: Path, what: str, *, hint: str = "") -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _told(error: ValidationError, model: type[Keys], source: Path, named: Callable[[Where], str]) -> Iterator[str]:
+def _messages(error: ValidationError, model: type[Keys], source: Path, named: Callable[[Where], str]) -> Iterator[str]:
     every = error.errors()
     missing = [str(each["loc"][-1]) for each in every if each["type"] == "missing"]
     if missing:
@@ -89,8 +89,8 @@ def _told(error: ValidationError, model: type[Keys], source: Path, named: Callab
             close = f"{suggestion(key, valid)} (valid: {', '.join(valid)})"
             yield f"unknown key {key!r} in {named(tuple(above)) or source}{close}"
         elif each["type"] == "value_error":
-            said = str(each["ctx"]["error"])
-            yield f"{named(place)} {said}" if said.startswith("must ") else said
+            message = str(each["ctx"]["error"])
+            yield f"{named(place)} {message}" if message.startswith("must ") else message
         elif each["type"] != "missing":
             yield f"{named(place) or source}: {each['msg']}, got {each['input']!r}"
 

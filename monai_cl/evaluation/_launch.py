@@ -26,7 +26,7 @@ from monai_cl.evaluation._steps import PROGRAM, command, in_words
 # Runs the interpreter with arguments, its output appended to a log; returns its exit code
 Launch = Callable[[Sequence[str], Path, Mapping[str, str]], int]
 
-# torch, and what multiplies matrices and resamples beside it: each starts as many threads as there are cores otherwise
+# torch, and the libraries of matrices and resampling beside it: each starts one thread per core otherwise
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -192,9 +192,9 @@ def share(steps: int) -> int:
 
     Two threads on one physical core wait for each other in the dense arithmetic of a training step.
     """
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     own = max(1, physical_cores() // steps)
-    return min(own, int(said)) if said.isdigit() and int(said) > 0 else own
+    return min(own, int(limit)) if limit.isdigit() and int(limit) > 0 else own
 
 
 def _gpus() -> list[str]:

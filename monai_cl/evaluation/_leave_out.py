@@ -18,7 +18,7 @@ def group_left_out(
     """The datalist with one group as the section that is evaluated on, and in no other.
 
     Labelled volumes of the group, from the training list and from the section, become the section; its other volumes
-    and all volumes of its patients elsewhere are in no list. What the section held of other groups is left out too.
+    and all volumes of its patients elsewhere are in no list. Volumes of other groups in the section are left out too.
 
     Args:
         content: The datalist.
@@ -77,7 +77,7 @@ def _check(items: list[Mapping[str, Any]], by: str, value: str) -> None:
     if value not in counts:
         known = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
         hint = suggestion(value, counts, form="did you mean {!r}? ")
-        raise ValueError(f"evaluation.leave_out names {by} {value!r}, {hint}there are {known}; run a curve for each")
+        raise ValueError(f"evaluation.leave_out names {by} {value!r}, {hint}known are {known}; run a curve for each")
 
 
 def _picked(listed: list[Any], marks: list[bool]) -> list[Any]:

@@ -31,7 +31,7 @@ class Cases:
         names: Their names.
         patients: The patient of each, by number.
         digest: SHA-256 of the section.
-        places: What says where they are, if not where the training volumes are.
+        places: File that locates them, if not that of the training volumes.
     """
 
     section: str
@@ -78,7 +78,7 @@ class Plan:
         trained_on_more: SHA-256 of its sections of training and of unlabelled volumes, which an overlay may use.
         steps: Steps of a fine-tuning.
         cells: The runs.
-        notes: What was decided on the way, in words.
+        notes: Decisions made on the way, in words.
     """
 
     config: CurveConfig
@@ -138,8 +138,8 @@ class Plan:
 
     def counts(self) -> str:
         """Number of cases that count, of their patients, and of those left out."""
-        said = of_patients(len(self.counted), len(set(self.counted.values())))
-        return f"{said}, {left_out(len(self.excluded))}" if self.excluded else said
+        text = of_patients(len(self.counted), len(set(self.counted.values())))
+        return f"{text}, {left_out(len(self.excluded))}" if self.excluded else text
 
     def roles(self) -> dict[str, str]:
         """The role of each arm: those of the file in its order, then those that come by themselves."""

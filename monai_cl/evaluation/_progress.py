@@ -24,7 +24,7 @@ class Forecast:
     """Time that the runs of a plan still take, from those that are finished.
 
     A run takes what finished ones of its kind took: pretrainings of the arm, fine-tunings of that role and number of
-    steps. As long as a kind has none, the nearest does, scaled by its steps; without any nothing is said.
+    steps. As long as a kind has none, the nearest does, scaled by its steps; without any no time is shown.
 
     Args:
         plan: The plan.
@@ -77,7 +77,7 @@ def progress(
     Args:
         plan: The plan.
         pool: The pool that works on it.
-        forecast: Tells the time that is left.
+        forecast: Estimate of the time that is left.
         console: Where to show it.
         workers: Number of runs at the same time, in all processes.
     """

@@ -41,9 +41,9 @@ class Job:
 
     Attributes:
         steps: Title and arguments of each process, one after another.
-        log: What they say.
+        log: File of their output.
         launch: Runs one.
-        settings: What the result depends on.
+        settings: Settings that the result depends on.
         processes: Number of jobs at the same time.
         slot: Number of this one.
         threads: Threads of each step; its share of the cores when left out.
@@ -61,7 +61,7 @@ class Job:
         """Run the steps.
 
         Raises:
-            CellError: If one fails; its log tells more.
+            CellError: If one fails; its log has the details.
         """
         started = time.monotonic()
         for title, arguments in self.steps:
@@ -88,9 +88,9 @@ class Pool:
     """Do cells, each once and after those it needs; other pools may share the folder.
 
     Args:
-        cells: What to do, what is worth most first.
+        cells: Cells to run, the most valuable first.
         store: Where it is written down who works on what.
-        work: Tells the job of each cell, and writes its record.
+        work: Source of the job of each cell, and writer of its record.
         executor: Takes the jobs: threads, or anything with ``submit`` whose futures have ``done`` and ``result``.
         slots: Number of jobs at the same time.
         rank: Number of this pool; it begins with a share of its own.
@@ -232,7 +232,7 @@ def ranks() -> tuple[int, int]:
     """Rank of this process and number of processes, by ``torchrun`` or SLURM.
 
     Raises:
-        ValueError: If what they say is no such numbers.
+        ValueError: If their values are no such numbers.
     """
     for rank_name, size_name in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
         rank, size = os.environ.get(rank_name), os.environ.get(size_name)
@@ -254,8 +254,8 @@ def tail(log: Path) -> str:
 def reason(log: Path) -> str:
     """Reason for the end of the step that wrote a log: its line ``error: ...``, else its last line."""
     lines = [line for line in tail(log).splitlines() if line.strip()]
-    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return told[-1] if told else lines[-1] if lines else "it said nothing"
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return errors[-1] if errors else lines[-1] if lines else "it printed nothing"
 
 
 @contextlib.contextmanager

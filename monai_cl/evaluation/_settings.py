@@ -28,8 +28,8 @@ class Change:
 
     Attributes:
         path: Its keys, from the outermost.
-        old: What was recorded.
-        new: What holds now.
+        old: Recorded value.
+        new: Present value.
     """
 
     path: tuple[str, ...]
@@ -46,8 +46,8 @@ class Settings:
 
     Attributes:
         plan: The plan.
-        epochs: Tells the epochs of a fine-tuning.
-        values: Tells the settings that were tried, or chosen among trials, for a fine-tuning.
+        epochs: Function that returns the epochs of a fine-tuning.
+        values: Function that returns the settings tried, or chosen among trials, for a fine-tuning.
     """
 
     plan: Plan

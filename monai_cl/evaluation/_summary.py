@@ -115,14 +115,14 @@ def judged(estimate: Interval, arms: Sequence[CurveArm]) -> Interval:
     in_turn = any(note.startswith(IN_TURN) for note in estimate.notes)
     # those that finished, or those that the seeds took in turn
     behind = min(len(arm.runs), estimate.seeds) if in_turn else estimate.runs
-    said = verdict(
+    decision = verdict(
         estimate.low,
         estimate.high,
         seeds=estimate.seeds,
         runs=None if arm.runs == ("",) else behind,
         clustered=estimate.patients > 0,
     )
-    return replace(estimate, verdict=said)
+    return replace(estimate, verdict=decision)
 
 
 class Statistics:
@@ -148,11 +148,11 @@ class Statistics:
             for arm in arms:
                 for budget, complete in _usable(table, arm):
                     found = interval(complete.scores, arm, budget, **self.options)
-                    yield complete.told(found, **about)
+                    yield complete.annotated(found, **about)
             for pair in comparisons:
                 for budget, complete in _usable(table, pair.arm, pair.reference):
                     found = paired_difference(complete.scores, pair.arm, pair.reference, budget, **self.options)
-                    yield complete.told(found, comparison=pair.kind, **about)
+                    yield complete.annotated(found, comparison=pair.kind, **about)
 
     def labels_saved(self, comparison: Comparison) -> Iterator[LabelsSaved]:
         """Labels saved at equal Dice; nothing where fewer than two budgets can be compared."""
@@ -179,7 +179,7 @@ class _Complete:
     notes: tuple[str, ...]
     runs: dict[str, int]
 
-    def told(self, found: Interval, **about: str) -> Interval:
+    def annotated(self, found: Interval, **about: str) -> Interval:
         """An interval with what it is of, and what was left out for it."""
         known = all(score.patient for score in self.scores)
         return replace(

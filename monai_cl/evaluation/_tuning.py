@@ -55,7 +55,7 @@ class Tune(Keys):
         """The trials of an arm by their keys.
 
         Raises:
-            ValueError: If there are fewer than asked for.
+            ValueError: If fewer than asked for are given.
         """
         listed = [dict(trial) for grid in (self.trials if own is None else own) for trial in _trials(grid)]
         found = {_key(trial): trial for trial in listed}

@@ -212,7 +212,7 @@ class Work:
         """Time that one network of ``arm`` takes beyond the reference, in steps of it; measured once and kept.
 
         Raises:
-            CellError: If there is nothing to measure, since every run it rests on failed.
+            CellError: If every run that it rests on failed.
         """
         kept = read_json(self._handed_file(arm))
         if kept is None:
@@ -240,7 +240,7 @@ class Work:
         ]
         stages = [[known]] if known is not None else stages
         if not pace or not all(stages) or (counts and not tuned):
-            raise CellError(f"the time of {arm} cannot be told, as every run of it or of the reference failed")
+            raise CellError(f"the time of {arm} is unknown, as every run of it or of the reference failed")
         seconds, step = sum(map(_mean, stages)), _mean(pace)
         epochs = self.epochs(next(iter(of_reference)))
         longer = max(_mean(tuned) - step * epochs * plan.epoch_length, 0.0) if tuned else 0.0

@@ -81,25 +81,26 @@ def run_curve(
 
     For every arm, pretraining run, label budget and seed the bundle's own ``train`` and ``train + evaluate`` steps run
     as processes: on the same nested subsets of patients, for the same number of steps, with the same seeds in every
-    arm. Two more kinds of arms come by themselves: the reference with twice the steps, which tells whether it is
-    converged, and the reference with the time of a pretraining handed to it in steps (equal compute). That time is
+    arm. Two more kinds of arms come by themselves: the reference with twice the steps, which shows whether it has
+    converged, and the reference with the time of a pretraining added in steps (equal compute). That time is
     the one of the training loop: the seconds a pretraining step took times the number of steps, over the seconds that
     a step of the reference took, all measured in the runs themselves. Where an arm has overlays, such as self-training,
-    the seconds that its fine-tuning takes longer than the reference's are handed over as well.
+    the seconds that its fine-tuning takes longer than the reference's are added as well.
 
     A run that is finished is not done again; the same command goes on where it was stopped, and further seeds, budgets
-    and arms add only what is new. Another evaluation set is evaluated with the networks that are there; where they were
-    not kept (``keep_models: false``) they are fine-tuned again for it, which is said before. Results of other settings
-    of training in the output folder are refused; a newer version of the package goes on, and the curve says so.
+    and arms add only what is new. Another evaluation set is evaluated with the networks that exist; where they were
+    not kept (``keep_models: false``) they are fine-tuned again for it, which is announced before. Results of
+    other settings of training in the output folder are refused; results of an older version of the package are kept,
+    and the curve notes it.
     Several processes may work on one folder (``torchrun``, SLURM, or by hand): each run is done once.
 
     Args:
-        config: YAML file; ``monai-cl curve --help`` lists its keys, and ``tutorials/curve_hippocampus.yaml`` says of
+        config: YAML file; ``monai-cl curve --help`` lists its keys, and ``tutorials/curve_hippocampus.yaml`` explains
             each what it does. Paths start from the working directory.
         output: Another output folder than that of the file.
         processes: Steps that run at the same time; each gets its share of the cores.
         threads: Threads of each step; its share of the physical cores when left out, at most ``OMP_NUM_THREADS``.
-        dry_run: Check everything, say what would run, run and write nothing.
+        dry_run: Check everything, list the runs, run and write nothing.
         console: Where to print.
         launch: Runs a step; processes when left out.
         executor: Takes the cells, ``processes`` of them at the same time: one of ``concurrent.futures``, or of a
@@ -121,9 +122,9 @@ def run_curve(
     began, console = time.monotonic(), console or Console()
     read = read_config(config)
     read = read if output is None else read.model_copy(update={"output": Path(output)})
-    with kept_apart(read, write=not dry_run) as (settled, said):
+    with kept_apart(read, write=not dry_run) as (settled, decided):
         plan = make_plan(settled)
-        plan = replace(plan, notes=(*said, *plan.notes))
+        plan = replace(plan, notes=(*decided, *plan.notes))
         work = Work(
             plan, Store(settled.output), launch or (run_process if executor else quickest()), processes, threads
         )
@@ -213,7 +214,7 @@ def _further(work: Work, finished: set[str]) -> Iterator[str]:
     again = [c for c in work.plan.cells if c.folder not in finished and work.store.record(c) is not None]
     lost = [cell for cell in again if not work.is_kept(cell)]
     if again:
-        yield f"{len(again)} networks are there and are evaluated on this set"
+        yield f"{len(again)} networks exist and are evaluated on this set"
     if lost:
         yield f"{len(lost)} of them were not kept (keep_models: false): they are fine-tuned again for it"
 

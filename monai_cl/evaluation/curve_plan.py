@@ -94,7 +94,7 @@ def plan_curve(
         config: The YAML file.
         steps: Steps to measure of each, at most.
         seconds: Time of each measurement, at most.
-        console: Where to say what is being measured.
+        console: Console for progress messages.
 
     Raises:
         ValueError: As in :func:`monai_cl.evaluation.run_curve`.
@@ -131,7 +131,7 @@ def _measured(work: Work) -> list[tuple[str, Step, dict[str, Any]]]:
     """Name, step and overrides of each kind of training."""
     plan = work.plan
     firsts = {cell.arm: cell for cell in reversed(plan.cells) if cell.role == PRETRAIN}
-    tuned = {cell.arm: cell for cell in reversed(plan.cells) if cell.role in (TRIAL, GIVEN)}  # trials where there are
+    tuned = {cell.arm: cell for cell in reversed(plan.cells) if cell.role in (TRIAL, GIVEN)}  # trials where any exist
     where = {"output_dir": str(plan.config.output)}
     found = [
         (name, plan.pretrain[name], {**work.settings.overrides(cell, plan.pretrain[name]), **where, "seed": cell.seed})

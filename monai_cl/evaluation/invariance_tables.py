@@ -46,8 +46,8 @@ def by_sequences(pairs: Mapping[str, Sequence[float]]) -> dict[str, tuple[float,
 
 def rows_by_sequences(measured: Sequence[Mapping[str, Sequence[float]]]) -> list[tuple[str, ...]]:
     """Rows of a table by pair of sequences: its name, and the values of :func:`by_sequences` as text."""
-    told = [by_sequences(pairs) for pairs in measured]
-    return [(name, *(f"{one[name][0]:.1f} mm, {100 * one[name][1]:.0f} %" for one in told)) for name in told[0]]
+    by_pair = [by_sequences(pairs) for pairs in measured]
+    return [(name, *(f"{one[name][0]:.1f} mm, {100 * one[name][1]:.0f} %" for one in by_pair)) for name in by_pair[0]]
 
 
 def table_by_sequences(results: Sequence[Invariance]) -> str:

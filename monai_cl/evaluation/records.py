@@ -21,12 +21,12 @@ class CaseScore:
     """Score of one test case by one fine-tuned network.
 
     Attributes:
-        arm: What the network started from, for example ``"scratch"``.
+        arm: Starting point of the network, for example ``"scratch"``.
         budget: Number of labelled training cases.
         seed: Seed of the fine-tuning; arms with the same seed share the labelled subset.
         case: Name of the test case.
         value: Score, for example a Dice; NaN where it is undefined (the class is empty).
-        run: Pretraining run the network started from; empty where there was none.
+        run: Pretraining run the network started from; empty if none.
         patient: Patient of the case; cases of one patient are resampled together. Empty: the case is its own patient.
     """
 
@@ -78,14 +78,14 @@ class Interval:
 
     Attributes:
         estimate: Mean over all scores that count, or that of the arm less that of the reference.
-        low: Lower end; NaN where nothing can be told of the spread.
+        low: Lower end; NaN where the spread is unknown.
         high: Upper end; NaN like ``low``.
         confidence: Share of such intervals that hold the true value.
         cases: Number of cases that count.
         seeds: Number of seeds that count.
         used: Number of scores, or of pairs of scores, that count.
         excluded: Number left out because a score was NaN.
-        notes: What the interval does not cover, in words.
+        notes: Sources of spread that the interval does not cover, in words.
         patients: Number of patients that the cases are of; 0 where it is not known.
         kind: ``"mean"`` or ``"difference"``.
         arm: Name of the arm.
@@ -185,7 +185,7 @@ class LabelsSaved:
         high: Upper end of the interval; infinity where the arm may need less than its smallest budget.
         confidence: Share of such intervals that hold the true value.
         excluded: Number of (seed, case) cells left out because a score was NaN.
-        notes: What is undefined and why, in words.
+        notes: Undefined quantities and the reasons, in words.
         arm: Name of the arm.
         reference: The arm it is compared with.
         comparison: In a curve: ``"equal steps"`` or ``"equal compute"``.
@@ -272,7 +272,7 @@ class Curve:
         convergence: Whether the reference was trained long enough, by its Dice; empty where it was not tried.
         trials: Settings that were tried for each arm on the tuning list; empty where none were.
         failed: Name and reason of each run that failed.
-        notes: What a reader must know besides, in words.
+        notes: Further remarks for a reader, in words.
         record: ``reference``, ``budgets``, ``seeds``, ``cases``, ``patients``, ``classes``, ``section``, ``steps``,
             ``versions``, ``hardware``, ``date``, ``elapsed_seconds`` (of the last start), ``cell_seconds`` (of all
             runs together), ``equal_compute``, ``datalist`` and ``config``; ``excluded`` where cases were left out, and
@@ -293,7 +293,7 @@ class Curve:
         """The arm of that name.
 
         Raises:
-            ValueError: If there is none; the message lists all.
+            ValueError: If none exists; the message lists all.
         """
         for arm in self.arms:
             if arm.name == name:
@@ -302,8 +302,8 @@ class Curve:
 
     def counts(self) -> str:
         """Number of cases that count, of their patients, and of those left out."""
-        said = of_patients(int(self.record.get("cases", 0)), int(self.record.get("patients", 0)))
-        return f"{said}, {left_out(self.record['excluded']['cases'])}" if self.record.get("excluded") else said
+        text = of_patients(int(self.record.get("cases", 0)), int(self.record.get("patients", 0)))
+        return f"{text}, {left_out(self.record['excluded']['cases'])}" if self.record.get("excluded") else text
 
     def means(self, arm: str, *, metric: str = "dice", label: str = MEAN) -> list[Interval]:
         """Means of an arm, by budget."""
@@ -321,14 +321,14 @@ class Curve:
 
 
 def of_patients(cases: int, patients: int) -> str:
-    """Numbers of cases and of patients, in words; ``patients`` is 0 where nobody knows.
+    """Numbers of cases and of patients, in words; ``patients`` is 0 if unknown.
 
     Example:
         >>> of_patients(20, 10), of_patients(1, 1), of_patients(20, 0)
         ('20 cases of 10 patients', '1 case of 1 patient', '20 cases (patients not known)')
     """
-    said = f"{cases} case{'' if cases == 1 else 's'}"
-    return f"{said} of {patients} patient{'' if patients == 1 else 's'}" if patients else f"{said} (patients not known)"
+    text = f"{cases} case{'' if cases == 1 else 's'}"
+    return f"{text} of {patients} patient{'' if patients == 1 else 's'}" if patients else f"{text} (patients not known)"
 
 
 def left_out(cases: int) -> str:

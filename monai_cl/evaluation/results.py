@@ -73,15 +73,15 @@ def save_curve(curve: Curve, folder: Path) -> None:
 def load_curve(folder: str | Path, *, datalist: str | Path | None = None) -> Curve:
     """Read a curve that ``monai-cl curve`` has written.
 
-    Version 0.1.0 did not write down which cases are of one patient. Where a datalist tells, the intervals of such a
-    curve are made again with the cases of a patient resampled together; else a note says that nobody knows.
+    Version 0.1.0 did not write down which cases are of one patient. Where a datalist names them, the intervals of such
+    a curve are made again with the cases of a patient resampled together; else a note states that they are unknown.
 
     Args:
         folder: Its output folder.
         datalist: The datalist of the evaluation, for curves of 0.1.0; that of patients kept apart is found by itself.
 
     Raises:
-        FileNotFoundError: If there is no curve, or no such datalist.
+        FileNotFoundError: If the curve or the datalist does not exist.
         ValueError: If the datalist does not know the cases of the curve.
     """
     folder = Path(folder)
@@ -115,7 +115,7 @@ def _clustered(curve: Curve, datalist: Path) -> Curve:
     if unknown:
         raise ValueError(
             f"{datalist} must list the cases of the curve in {curve.record['section']}, {len(unknown)} of {len(cases)} "
-            "are not there; give the datalist that it was evaluated with"
+            "are missing; give the datalist that it was evaluated with"
         )
     patients = numbered({case: name for case, name in known.items() if case in cases})
     scores = tuple(replace(score, patient=patients[score.case]) for score in curve.scores)

@@ -43,8 +43,8 @@ def read_scores(
     missing = [case for case in patients if any(case not in table for table in tables.values())]
     if missing:
         raise ValueError(
-            f"the scores in {folder} must be of the cases of the evaluation, {len(missing)} of {len(patients)} are not "
-            "there; does another version name them otherwise? give another output folder (--out)"
+            f"the scores in {folder} must be of the cases of the evaluation, {len(missing)} of {len(patients)} are "
+            "missing; does another version name them otherwise? give another output folder (--out)"
         )
     for case in (case for case in tables["dice"] if case in patients):
         for index, label in enumerate(classes):

@@ -92,7 +92,7 @@ def load_sequences(files: Mapping[str, str | Path], *, spacing: float = 2.0) -> 
         The images, padded at the end to a multiple of 32 voxels.
 
     Raises:
-        ValueError: If there are fewer than two, or no voxel lies in the body in all of them.
+        ValueError: If fewer than two are given, or no voxel lies in the body in all of them.
     """
     if len(files) < 2:
         raise ValueError(f"sequences of one patient must be at least two, got {tuple(files)}")
@@ -187,14 +187,14 @@ def measure_invariance(
     """Find random points of one sequence in each other sequence of the patient by the nearest feature.
 
     Intervals resample patients, each with all its pairs of sequences, and points within the pairs; with few patients
-    they are widened as Student's t asks for (expanded percentiles). One patient tells of itself alone.
+    they are widened as Student's t asks for (expanded percentiles). Results of one patient hold for that patient alone.
 
     Points are drawn in the body, the same for all descriptors and all pairs of a patient's sequences; every voxel of
     the body on a grid of ``stride`` voxels is searched, so a part of the error, about half of ``stride``, is the grid.
 
-    A network that pads with zeros can tell a place by its distance from the border, whatever it sees there. The image
-    that is searched is therefore described ``shift`` voxels further along each axis of a wider canvas than the one that
-    the points are from. Borders of windows are borders too: see :func:`shift_for` for networks that are shown windows.
+    A network that pads with zeros can locate a point by its distance from the border, whatever the image shows. The
+    searched image is therefore described ``shift`` voxels further along each axis of a wider canvas than the one of the
+    points. Borders of windows are borders too: see :func:`shift_for` for networks that are shown windows.
 
     Args:
         patients: Images by patient; see :func:`load_sequences`.
@@ -209,7 +209,7 @@ def measure_invariance(
         One entry a descriptor, in their order.
 
     Raises:
-        ValueError: If there is no patient or no descriptor, or ``shift`` does not fit.
+        ValueError: If no patient or no descriptor is given, or ``shift`` does not fit.
     """
     if not 1 <= shift <= _PAD:
         raise ValueError(f"shift must be from 1 to {_PAD} voxels, got {shift!r}")
@@ -248,7 +248,7 @@ def write_invariance(results: Sequence[Invariance], folder: str | Path, *, setti
     Args:
         results: From :func:`measure_invariance`.
         folder: Where to write; made if absent.
-        settings: What was measured, for the record.
+        settings: Settings of the measurement, for the record.
 
     Returns:
         Path of the tables.

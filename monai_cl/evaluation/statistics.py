@@ -34,11 +34,11 @@ def interval(
     :math:`\bar y \pm t_\nu\, s`, where the mean goes over cases: a patient with two volumes counts twice. The standard
     error ``s`` is the standard deviation of the mean under a crossed bootstrap: patients, seeds and runs are resampled
     independently, each by n - 1 draws from its n levels, which makes the variance unbiased for few seeds. All cases
-    of a patient move together, since two volumes of one patient tell less than two patients do. ``t`` has the degrees
-    of freedom of Satterthwaite, :math:`\nu = (\sum_f v_f)^2 / \sum_f v_f^2 / (n_f - 1)`, where :math:`v_f` is the
-    variance when factor ``f`` alone is resampled: with three seeds that matter the interval is wide, as it should be.
-    Where noise that patients and seeds do not share dominates, the interval is too wide rather than too narrow (by 1.7
-    at most).
+    of a patient move together, since two volumes of one patient carry less information than two patients. ``t`` has
+    the degrees of freedom of Satterthwaite, :math:`\nu = (\sum_f v_f)^2 / \sum_f v_f^2 / (n_f - 1)`, where :math:`v_f`
+    is the variance when factor ``f`` alone is resampled: with three seeds that matter the interval is wide, as it
+    should be. Where noise that patients and seeds do not share dominates, the interval is too wide rather than too
+    narrow (by 1.7 at most).
 
     Do not compare two arms by their single intervals: see :func:`paired_difference`.
 
@@ -99,7 +99,7 @@ def paired_difference(
 
     Returns:
         The interval, in units of the score; positive where ``arm`` scores higher. A pair with a NaN on either side is
-        left out and counted. Notes say where a single seed, patient or pretraining run hides a spread.
+        left out and counted. Notes state where a single seed, patient or pretraining run hides a spread.
 
     Raises:
         ValueError: If an arm or budget is unknown, a cell is missing in one arm (it is named) or given twice, a score
@@ -169,7 +169,7 @@ def converged(
     if gain.high < tolerance:
         return Convergence(True, gain, tolerance, f"the gain {span} lies below the tolerance {tolerance:g}")
     if gain.contains(0.0):
-        reason = f"the gain {span} holds 0, but also gains above the tolerance {tolerance:g}: more seeds would tell"
+        reason = f"the gain {span} holds 0, but also gains above the tolerance {tolerance:g}: more seeds would decide"
         return Convergence(None, gain, tolerance, reason)
     return Convergence(False, gain, tolerance, f"the gain {span} lies above 0 and reaches the tolerance {tolerance:g}")
 
@@ -189,7 +189,7 @@ def labels_saved(
     isotonic regression and joined by straight lines. Saved are the fewest labels with which the reference reaches a
     score, less the fewest with which the arm does. The interval holds quantiles of the crossed bootstrap of
     :func:`interval`, both curves on the same resampled seeds and cases, moved outwards for few seeds (the expanded
-    percentile interval). Beyond the arm's budgets nothing is extrapolated: the entry is undefined and says so.
+    percentile interval). Beyond the arm's budgets nothing is extrapolated: the entry is marked as undefined.
 
     Args:
         scores: Scores of all arms, in any order; higher is better. Both arms need the same seeds and cases at each of

@@ -49,7 +49,7 @@ def assemble(claims: Sequence[Claim], known: Known, findings: Findings) -> None:
 
     Args:
         claims: Images with their labels and sections.
-        known: What was read from disk.
+        known: Headers read from disk.
         findings: Receives items, what is left out, and notes.
     """
     by_image = {_key(one.image): one for one in known.series}

@@ -29,7 +29,7 @@ class DecoderDiedError(ValueError):
 class DecoderPool:
     """Decoding processes, started when they are first needed and again where one has ended; for use by threads.
 
-    What needs no library in C is decoded in this process.
+    Files that need no library in C are decoded in this process.
 
     Args:
         most: Number of processes at a time.

@@ -16,7 +16,7 @@ class LeftOut:
     Args:
         paths: Its files, or its directory, relative to the scanned folder.
         reason: Short category.
-        detail: What was found and what can be done.
+        detail: Description of the fault and its remedy.
         mentions: Further paths that ``detail`` may quote.
         series: Name of the DICOM series it is, or is part of; empty for other files.
         files: Number of its files, where ``paths`` is a directory.

@@ -54,7 +54,7 @@ def read_files(
         folder: Folder that the paths are relative to.
         paths: Files, perhaps more than memory holds.
         store: Takes the slices.
-        concealer: Learns what headers say of persons.
+        concealer: Collects words of headers that name persons.
         findings: Receives what cannot be used.
         workers: Number of threads.
         console: Where to show progress.

@@ -41,11 +41,11 @@ def without_masks(
 ) -> list[Claim]:
     """Leave out files that were taken for images without label, but are masks.
 
-    A mask has few whole values in regions, and either a name that says so, or the grid of an image whose name it
+    A mask has few whole values in regions, and either the name of a mask, or the grid of an image whose name it
     extends.
 
     Args:
-        claims: What was paired by name.
+        claims: Pairs made by name.
         grids: Usable files.
         folder: Folder that paths are relative to.
         findings: Receives the masks, with how to list each as a label.

@@ -29,10 +29,8 @@ Sides = tuple[float, float]
 THUMBNAIL = 96  # pixels of the longer side
 _SOFT_TISSUE = (-160.0, 240.0)  # HU
 _AIR = -200.0  # HU: every slice of a body or a phantom in air reaches below
-NOT_HOUNSFIELD = (
-    "Modality says CT, but no voxel of the middle slice is as dark as air: not in Hounsfield units, or no CT"
-)
-NOT_MR = "Modality says MR, but the middle slice has the values of CT"
+NOT_HOUNSFIELD = "Modality is CT, but no voxel of the middle slice is as dark as air: not in Hounsfield units, or no CT"
+NOT_MR = "Modality is MR, but the middle slice has the values of CT"
 NOT_FINITE = "the middle slice holds values that are not finite, which recipes refuse: set them to the value of air"
 PADDING_KEPT = (
     "the padding value of the header lies among the other values of the middle slice: voxels that hold it stay as they "
@@ -50,7 +48,7 @@ class Look:
 
     Args:
         png: Its picture, the longer side at most :data:`THUMBNAIL` pixels, in the shape it has in mm.
-        remark: What is wrong with its values, or nothing.
+        remark: Fault of its values, or nothing.
     """
 
     png: bytes

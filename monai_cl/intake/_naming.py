@@ -26,7 +26,7 @@ class ScanNames:
     Args:
         key: Key of the ids.
         hide: ``True`` names every file by an id, ``"strict"`` those of names that are not plain, ``False`` none.
-        concealer: Knows what headers say of persons.
+        concealer: Holds words of headers that name persons.
     """
 
     def __init__(self, key: Key, hide: HideNames, concealer: Concealer) -> None:

@@ -45,7 +45,7 @@ class Claim:
         image: Path relative to the scanned folder, or the list of the files of a DICOM series.
         label: Path of the label, or ``None``.
         fields: Further fields of the entry, among them ``subject``.
-        modality: What the ``dataset.json`` says, where it names one modality.
+        modality: Modality in the ``dataset.json``, where it names one.
     """
 
     section: str
@@ -60,7 +60,7 @@ def read_dataset_json(path: Path, shown: str) -> dict[str, Any]:
 
     Args:
         path: The file.
-        shown: What errors may say of its path.
+        shown: Form of its path in errors.
 
     Raises:
         ValueError: If it is not a JSON object: guessing its split would mix training and validation.
@@ -207,7 +207,7 @@ def _role(path: str) -> tuple[str, tuple[str, str], str]:
     for suffix in LABEL_SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return "label", (place, name[: -len(suffix)]), "training"
-    if words := _LABEL_WORD.search(name):  # as in orphan_label_case_7: the image is what remains of the name
+    if words := _LABEL_WORD.search(name):  # as in orphan_label_case_7: the rest of the name is the image
         return "label", (place, name[: words.start()] + name[words.end() :]), "training"
     return "image", (place, name), "training"
 
@@ -234,8 +234,8 @@ def subjects_by_name(images: Iterable[str]) -> dict[str, str]:
     """Guess from names which images show one person.
 
     A BIDS ``sub-XX`` in the path decides. Otherwise it is the name without ends such as ``_T1``, ``_frame01`` or
-    ``_ses-2``. A name without digits that several folders hold (``brain``) says nothing: there the folder stands for
-    the person.
+    ``_ses-2``. A name without digits that several folders hold (``brain``) identifies nothing: then the folder
+    stands for the person.
 
     Args:
         images: Paths relative to the scanned folder.

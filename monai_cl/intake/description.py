@@ -70,7 +70,7 @@ class Description:
         sequence: Family of the MR sequence, such as ``"T1w"`` or ``"FLAIR"``; empty for CT and where unknown.
         body_part: A term such as ``"BRAIN"``; empty where unknown.
         contrast: Whether a contrast agent is named.
-        contradictions: What does not fit together.
+        contradictions: Tags that contradict each other.
     """
 
     sequence: str = ""
@@ -181,9 +181,9 @@ def _body_part(facts: Mapping[str, str]) -> tuple[str, list[str]]:
 def _modality_contradictions(modality: str, sop_class: str, facts: Mapping[str, str]) -> list[str]:
     of_mr = [name for name in _OF_MR if _number(facts.get(name)) or (name == "scanning_sequence" and facts.get(name))]
     if modality == "CT" and (sop_class.startswith(_SOP_MR) or of_mr):
-        return ["Modality says CT, but the tags are those of MR"]
+        return ["Modality is CT, but the tags are those of MR"]
     if modality == "MR" and (sop_class == _SOP_CT or sop_class.startswith(_SOP_CT + ".") or _number(facts.get("kvp"))):
-        return ["Modality says MR, but the tags are those of CT"]
+        return ["Modality is MR, but the tags are those of CT"]
     return []
 
 

@@ -31,8 +31,8 @@ class Series:
         modality: ``CT`` or ``MR``.
         grid: Where its voxels lie.
         patient: Key that series of one patient share. It identifies a person: never write it.
-        description: What kind of picture it is.
-        remarks: What is worth a note about its values.
+        description: Kind of picture.
+        remarks: Notes on its values.
     """
 
     image: str | list[str]
@@ -101,17 +101,17 @@ def _leave_out(
 
 def _stacked(files: list[SliceHeader], keep_tilted: bool, wanted: bool, findings: Findings) -> Series | None:
     """The volume of series of one slice each, where they are one and it is wanted; else they are left out as one."""
-    told = f"{len(files)} series of one slice each, of one study and alike in all else"
+    many = f"{len(files)} series of one slice each, of one study and alike in all else"
     try:
         series = _volume(files, [header.path.as_posix() for header in files], keep_tilted)
         shape, step = series.grid.shape, series.grid.spacing[2]
         error = UnusableImageError(
             ONE_SERIES_A_SLICE,
-            f"{told}, stack into one volume of {shape[0]} x {shape[1]} x {shape[2]} voxels, a slice every {step:.4g} mm"
+            f"{many}, stack into one volume of {shape[0]} x {shape[1]} x {shape[2]} voxels, a slice every {step:.4g} mm"
             "; scan with --stack-series to keep it",
         )
     except UnusableImageError as fault:
-        error = UnusableImageError(ONE_SERIES_A_SLICE, f"{told}, are no volume either: {fault}")
+        error = UnusableImageError(ONE_SERIES_A_SLICE, f"{many}, are no volume either: {fault}")
     else:
         if wanted:
             findings.note(f"stacked from {ONE_SERIES_A_SLICE}", series.first)
@@ -210,12 +210,12 @@ def _check_capture(files: Sequence[SliceHeader]) -> None:
 def _derived(first: SliceHeader, captured: bool) -> UnusableImageError:
     """The error about a series that was computed from another one."""
     secondary = captured or first.image_type[1:2] == ("SECONDARY",)
-    told = f"ImageType is {_image_type(first) or 'missing'}"
+    kind = f"ImageType is {_image_type(first) or 'missing'}"
     if captured:
-        told = f"stored as a secondary capture, though with the geometry and grey values of a series; {told}"
+        kind = f"stored as a secondary capture, though with the geometry and grey values of a series; {kind}"
     return UnusableImageError(
         "derived secondary image" if secondary else "derived image",
-        f"{told}: computed from other images, perhaps of another region or person; scan with --keep-derived to keep it",
+        f"{kind}: computed from other images, perhaps of another region or person; scan with --keep-derived to keep it",
     )
 
 

@@ -36,7 +36,7 @@ def find_images(
     and short numbers, as ``imagesTs/hippocampus_001``; items of a datalist from ``monai-cl scan`` are named as it names
     them. Without, the place is the path of the scan: below the folder, or the whole of it where it lies elsewhere.
 
-    What cannot be used is logged with its reason.
+    Unusable files are logged with the reason.
 
     Args:
         path: The scans, or the folder that paths of ``datalist`` start from.
@@ -45,7 +45,7 @@ def find_images(
         hide_names: Whether to hide what could name a patient.
 
     Raises:
-        FileNotFoundError: If there is nothing at ``path``, or the datalist names a file that is absent.
+        FileNotFoundError: If ``path`` does not exist, or the datalist names a file that is absent.
         ValueError: If nothing below it can be used, or the datalist is a cache or has no such section.
         OSError: If the key of the ids can be neither read nor made.
     """
@@ -135,9 +135,9 @@ def _placed(items: list[Item], names: list[str], base: str) -> list[Item]:
     return items
 
 
-def _first(item: Item, told: Callable[[str], str]) -> str:
+def _first(item: Item, shown: Callable[[str], str]) -> str:
     image = item["image"]
-    return os.path.normpath(told(image[0] if isinstance(image, list) else image))
+    return os.path.normpath(shown(image[0] if isinstance(image, list) else image))
 
 
 def _bare(path: str) -> str:

@@ -47,7 +47,7 @@ def published_split(name: str) -> dict[str, list[str]]:
         name: One of :func:`names`.
 
     Raises:
-        ValueError: If there is no such split.
+        ValueError: If no such split exists.
 
     Example:
         >>> [len(cases) for cases in published_split("acdc").values()], published_split("acdc")["training"][:3]
@@ -73,8 +73,8 @@ def write_split(name: str, folder: str | Path, out: str | Path) -> dict[str, int
         Number of volumes of each section.
 
     Raises:
-        ValueError: If there is no such split, or a case of it is absent or not complete.
-        FileNotFoundError: If there is no such folder.
+        ValueError: If no such split exists, or a case of it is absent or not complete.
+        FileNotFoundError: If no such folder exists.
     """
     split, record, root = published_split(name), _record(name), Path(folder)
     if not root.is_dir():
@@ -109,10 +109,10 @@ def _check(name: str, root: Path, cases: list[str], found: dict[str, list[Pair]]
     layout = _LAYOUTS[name]
     wrong = [case for case in cases if len(found.get(case, [])) != layout.volumes]
     if wrong:
-        told = ", ".join(f"{case} ({len(found.get(case, []))})" for case in wrong[:_SHOWN])
+        examples = ", ".join(f"{case} ({len(found.get(case, []))})" for case in wrong[:_SHOWN])
         raise ValueError(
             f"each of the {len(cases)} cases of {name} must have {layout.volumes} labelled volume(s) under {root}: "
-            f"{layout.wanted}; {len(wrong)} have another number of them, such as {told}; give the folder of the "
+            f"{layout.wanted}; {len(wrong)} have another number of them, such as {examples}; give the folder of the "
             "complete public data, each scan in it once"
         )
 

@@ -10,7 +10,7 @@ folders have in common), and holds no date, so the same folder and key give the 
 ``<out stem>.left_out.csv`` has a row for each series, or file of no series, that was left out. Which file an id stands
 for is noted in a table beside the key, where :func:`monai_cl.datalist.load_datalist` and ``monai-cl whose`` look it up.
 
-Every item tells its ``subject`` (a pseudonym: for DICOM the HMAC of the patient's identity under ``key``),
+Every item holds its ``subject`` (a pseudonym: for DICOM the HMAC of the patient's identity under ``key``),
 ``modality``, ``sequence``, ``body_part``, ``spacing`` in mm and ``shape``. Of a ``dataset.json`` is kept what plainly
 names nobody: words of imaging and anatomy, short numbers; a note counts the rest.
 """
@@ -51,12 +51,12 @@ def scan(
         folders: Folder or folders to look through, with their subfolders; hidden files are passed over.
         out: The ``.json`` file to write; its folder is created.
         name: Name of the data set; by default that of its ``dataset.json``, else that of the folder.
-        keep_derived: Whether to keep DICOM series whose ImageType says ``DERIVED``, and secondary captures with the
+        keep_derived: Whether to keep DICOM series whose ImageType is ``DERIVED``, and secondary captures with the
             geometry of a series.
         keep_tilted: Whether to keep series of a tilted gantry; their affine is sheared.
         stack_series: Whether to keep, as one volume, slices that have a series identifier each but are alike in all
             else and lie evenly behind each other.
-        key: Key of the ids or the file that holds it, made where there is none; by default one for all studies of this
+        key: Key of the ids or the file that holds it, made if none exists; by default one for all studies of this
             user, see :func:`monai_cl.privacy.pseudonyms.key_path`. The table lies beside the file.
         hide_names: Whether to name files by ids; ``"strict"`` leaves names of nothing but words of imaging and short
             numbers as they are, ``False`` leaves all.

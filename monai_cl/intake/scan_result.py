@@ -22,8 +22,8 @@ class ScanResult:
         datalist: The written datalist.
         exclusions: The written list of what was left out.
         sections: Items by section.
-        left_out: What does not enter the datalist, with the reason.
-        notes: What is worth a look, with the paths concerned.
+        left_out: Files that do not enter the datalist, with the reason.
+        notes: Notes on files worth a look, with their paths.
         other_files: Number of files that are no volumes (texts, pictures, tables).
         shown_folder: The folder as it may be printed.
         pictures: PNG of the middle slice by the path of the image.

@@ -13,8 +13,8 @@ class UnusableImageError(ValueError):
 
     Args:
         reason: Short category, the same for every input of that kind.
-        detail: What came and what to do about it.
-        person: What the header says of a person, where it could be read.
+        detail: Value received, and the remedy.
+        person: Words of the header that name a person, where it could be read.
     """
 
     def __init__(self, reason: str, detail: str = "", person: Person | None = None) -> None:

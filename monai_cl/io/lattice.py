@@ -90,7 +90,7 @@ def check_same_lattice(
         How to reorder the label onto the axes of the image.
 
     Raises:
-        UnusableImageError: If shapes or places differ; says by how many mm.
+        UnusableImageError: If shapes or places differ; states by how many mm.
     """
     order = order_along(label, image)
     if tuple(label_shape[axis] for axis in order.axes) != tuple(shape):

@@ -20,7 +20,7 @@ def open_nifti(path: Path) -> Any:
 
     Raises:
         UnusableImageError: If the file is not regular, or its header is longer than any.
-        Exception: What nibabel raises where it cannot read the header.
+        Exception: Any error of nibabel where it cannot read the header.
     """
     import nibabel
     from nibabel.fileholders import FileHolder

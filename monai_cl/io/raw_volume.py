@@ -37,7 +37,7 @@ class RawVolume:
         encoding: ``raw``, ``gzip``, ``zlib``, ``bzip2``, ``text`` or ``hex``.
         files: The files with their values, one after the other.
         begin: Where they begin in each; -1 for values that end with the file.
-        packed: Length of compressed data, where the header tells it.
+        packed: Length of compressed data, where the header holds it.
     """
 
     shape: tuple[int, ...]
@@ -84,7 +84,7 @@ class RawVolume:
         """Read all values in their shape; checksums of compressed values are verified.
 
         Raises:
-            UnusableImageError: If there are too few, or they are damaged.
+            UnusableImageError: If bytes are missing or damaged.
         """
         flat = np.concatenate([self._values_in(path) for path in self.files])
         if flat.size < math.prod(self.shape):
@@ -156,7 +156,7 @@ def beside(header: Path, name: str, root: Path | None) -> Path:
 
     Args:
         header: The header.
-        name: What it names.
+        name: Name of the file in the header.
         root: Folder that no link may lead out of.
 
     Raises:
@@ -197,7 +197,7 @@ def whole_numbers(text: str, count: int | None, *, low: int, high: int) -> tuple
     """Whole numbers in a range.
 
     Raises:
-        ValueError: If there are others, or more or fewer.
+        ValueError: If the text holds other values, or another number of them.
     """
     numbers = tuple(int(part) for part in text.split())
     if (count is not None and len(numbers) != count) or not all(low <= number <= high for number in numbers):

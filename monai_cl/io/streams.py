@@ -180,7 +180,7 @@ def read_exactly(stream: io.RawIOBase | BinaryIO, count: int) -> bytearray:
     """Read exactly the given number of bytes.
 
     Raises:
-        UnusableImageError: If there are fewer.
+        UnusableImageError: If fewer are given.
     """
     found = bytearray(count)
     view, done = memoryview(found), 0

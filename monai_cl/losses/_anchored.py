@@ -18,7 +18,7 @@ class AnchoredLoss(PlainLoss):
 
     Attributes:
         skipped: Number of anchors of this process that the last call left out, since they had no positives or nothing
-            to be told from; a 0-dim tensor. None before the first call.
+            to be contrasted with; a 0-dim tensor. None before the first call.
     """
 
     skipped: Tensor | None

@@ -60,7 +60,7 @@ def contrast(
         anchors: Rows of unit length, (A, D).
         keys: Rows of unit length, (K, D).
         pairs: From indices of anchors to their :class:`Pairs`; called again in the backward pass when in chunks.
-        temperature: What similarities are divided by.
+        temperature: Divisor of the similarities.
         softplus: Whether a positive is to be added to the sum over the others.
         full: Number of similarities up to which they are held at once.
         chunk: Number of similarities in a chunk.

@@ -25,17 +25,17 @@ class ClassContrastiveLoss(PlainLoss):
             \left[-\log \frac{e^{s_{ac}}}{\sum_{k \in K} e^{s_{ak}}}\right]
 
     ``form="published"`` leaves the positive, :math:`k = c`, out of the denominator, as the published code does. That
-    is a defect, for which it is not the default: zero is no lower bound then, and voxels that are told apart already
+    is a defect, for which it is not the default: zero is no lower bound then, and voxels that are separated already
     are pulled on, down to :math:`-2 / \tau` of two classes. Here the means are those of the batch; there they are those
     of pairs of images.
 
-    A class that no valid voxel has is left out and counted in ``empty``; an anchor with nothing to be told from, since
+    A class that no valid voxel has is left out and counted in ``empty``; an anchor without negatives, since
     its class is the only one, is counted in ``skipped``. Without any anchor the loss is zero, and can be derived.
 
     Args:
         spatial_dims: 2 or 3.
-        temperature: What cosines are divided by.
-        num_anchors: Voxels drawn of each class in each process; None, or as many as there are, takes all.
+        temperature: Divisor of the cosine similarities.
+        num_anchors: Voxels drawn of each class in each process; None, or a number not below their count, takes all.
         form: ``"softmax"`` or ``"published"``.
         gather: Take means and anchors over all processes, with gradients.
         num_classes: Classes with the background; when left out, one more than the highest label.

@@ -27,7 +27,7 @@ class CrossDomainSupConLoss(AnchoredLoss):
     The paper has no public code and states no formula that could be compared: this is our reading of it.
 
     Args:
-        temperature: What cosines are divided by.
+        temperature: Divisor of the cosine similarities.
         gather: Take positives and negatives from all processes, with gradients; labels and domains are those of all.
         fallback: For rows of a label that all rows of the batch with it share a domain: ``"error"``;
             ``"same_domain"``, the others of the label are positives, as of :class:`SupConLoss`; ``"skip"`` counts them

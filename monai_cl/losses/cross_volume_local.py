@@ -29,7 +29,7 @@ class CrossVolumeLocalContrastiveLoss(RegionLoss):
         spatial_dims: 2 or 3.
         region_size: Size of a window, one for all axes or one each.
         num_negatives: Negatives of a region in each of the two maps.
-        temperature: What cosines are divided by.
+        temperature: Divisor of the cosine similarities.
         gather: Look for positives in the volumes of all processes, with gradients.
         layout: ``"grid"`` or ``"tf13"``.
         corners: First voxels of the windows, (R, nd), in place of the grid.

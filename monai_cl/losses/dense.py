@@ -40,9 +40,9 @@ class DenseContrastiveLoss(AnchoredLoss):
 
     Args:
         spatial_dims: 2 or 3.
-        temperature: What cosines are divided by.
+        temperature: Divisor of the cosine similarities.
         num_anchors: Anchors drawn in each view of each image, where the other view may show the same place; None, or as
-            many as there are voxels, takes all.
+            many as voxels exist, takes all.
         exclusion_radius: The radius :math:`r` within which nothing is a negative, in voxels of the map, or in the unit
             of the coordinates where they are given; 0 excludes nothing more.
         chunk_size: Anchors a step.

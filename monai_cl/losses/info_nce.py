@@ -18,11 +18,11 @@ class SymmetricInfoNCELoss(AnchoredLoss):
     .. math::
         L = \frac{1}{2B} \sum_i \Big[\log \sum_j e^{s_{ij}} + \log \sum_j e^{s_{ji}} - 2 s_{ii}\Big]
 
-    Unlike in :class:`NTXentLoss` a row is told from the other view of other images alone, not from its own view.
+    Unlike in :class:`NTXentLoss` the negatives of a row come from the other view alone, not from its own.
 
     Args:
-        temperature: What cosines are divided by.
-        gather: Tell images from those of all processes, with gradients; the value is then that of all processes.
+        temperature: Divisor of the cosine similarities.
+        gather: Take the negatives of all processes, with gradients; the value is then that of all processes.
         reduction: ``"mean"``; ``"sum"`` over images; or ``"none"``, one value an image.
 
     Shapes:

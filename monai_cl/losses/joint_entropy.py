@@ -20,7 +20,7 @@ class KernelJointEntropyLoss(PlainLoss):
             e^{-\lVert c_i - c_j \rVert^2 / (2\tau)} \, e^{-\lVert s_i - s_j \rVert^2 / (2\tau)}
 
     over all j, i itself included. Since :math:`I(c; s) = H(c) + H(s) - H(c, s)`, a larger joint entropy at given
-    entropies of the spaces is less that one tells of the other. 0 when all rows are one point, at least
+    entropies of the spaces is less mutual information. 0 when all rows are one point, at least
     :math:`-\log N`.
 
     Args:
@@ -31,7 +31,7 @@ class KernelJointEntropyLoss(PlainLoss):
         ``c`` (N, C), brought to unit length here; ``s`` (N, S), taken as it is.
 
     Raises:
-        ValueError: If shapes disagree, there are no rows, or the temperature is not positive.
+        ValueError: If shapes disagree, no rows are given, or the temperature is not positive.
         NonFiniteError: If an embedding is NaN or infinite.
 
     References:

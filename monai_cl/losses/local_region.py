@@ -22,14 +22,14 @@ class LocalRegionContrastiveLoss(RegionLoss):
             \sum_{n \in N(r)} (e^{s(f_v[r], f_1[n])} + e^{s(f_v[r], f_2[n])})}\right], \quad w \ne v
 
     The windows lie at {0, 1/2, 1} and at {1/4, 3/4} of the room in each axis: 13 in two dimensions, 35 in three.
-    Negatives are the nearest others that share no voxel; below a map size of 5 windows there may be fewer of them.
+    Negatives are the nearest others that share no voxel; below a map size of 5 windows fewer of them may exist.
     The two views must show the same place at the same index. No map leaves its process: the loss is one of each image.
 
     Args:
         spatial_dims: 2 or 3.
         region_size: Size of a window, one for all axes or one each.
         num_negatives: Negatives of a region.
-        temperature: What cosines are divided by.
+        temperature: Divisor of the cosine similarities.
         layout: ``"grid"``, or ``"tf13"``, the published table of 13 regions, which never reaches the last row.
         corners: First voxels of the windows, (R, nd), in place of the grid.
         allow_overlap: Let negatives share voxels with their region.

@@ -20,8 +20,8 @@ class NTXentLoss(AnchoredLoss):
         L = \frac{1}{2B} \sum_a \left[\log \sum_{k \ne a} e^{s_{ak}} - s_{a\,p(a)}\right]
 
     Args:
-        temperature: What cosines are divided by.
-        gather: Tell images from those of all processes, with gradients; the value is then that of all processes.
+        temperature: Divisor of the cosine similarities.
+        gather: Take the negatives of all processes, with gradients; the value is then that of all processes.
             Batches may differ in size from process to process.
         reduction: ``"mean"``; ``"sum"`` over rows; or ``"none"``, one value a row, first views first.
 

@@ -25,7 +25,7 @@ class PartitionContrastiveLoss(AnchoredLoss):
 
     Args:
         mode: ``"gd"`` or ``"gd-"``.
-        temperature: What cosines are divided by.
+        temperature: Divisor of the cosine similarities.
         gather: Take positives and negatives from all processes, with gradients; ids must then be unique over all
             processes.
         pairs: Of ``"gd"``: ``"all"`` pairs of volumes, or ``"ring"``, each volume with the next one by its id, where

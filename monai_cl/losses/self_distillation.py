@@ -43,7 +43,7 @@ class SelfDistillationLoss(PlainLoss):
         of the entropy of their mean: 1 when all images get one answer.
 
     Raises:
-        ValueError: If shapes disagree, there is one view alone, or an option is out of range.
+        ValueError: If shapes disagree, fewer than two views are given, or an option is out of range.
         NonFiniteError: If an answer is NaN or infinite.
 
     References:
@@ -51,7 +51,7 @@ class SelfDistillationLoss(PlainLoss):
 
     Example:
         >>> student = torch.zeros(3, 2, 4)
-        >>> SelfDistillationLoss(4)(student, torch.randn(3, 2, 4))["loss"]  # log D, whatever the teacher says
+        >>> SelfDistillationLoss(4)(student, torch.randn(3, 2, 4))["loss"]  # log D, whatever the teacher predicts
         tensor(1.3863)
     """
 
@@ -118,9 +118,9 @@ class SelfDistillationLoss(PlainLoss):
 
         Args:
             student: Answers of the student to each view, (B, V, D).
-            teacher: Those of the teacher, (B, V, D).
+            teacher: Embeddings of the teacher, (B, V, D).
             student_tokens: Answers of the student to the tokens of each view, (B, V, L, D).
-            teacher_tokens: Those of the teacher to the same tokens.
+            teacher_tokens: Outputs of the teacher for the same tokens.
             progress: Share of training that is done, for the temperature of the teacher.
         """
         self._check(student, teacher, student_tokens, teacher_tokens)

@@ -27,7 +27,7 @@ class SepCLRLoss(PlainLoss):
 
     - :math:`L_c = A(c_1, c_2) + U(c_1) + U(c_2)`: images apart, views together, for all;
     - :math:`L_s = A(s_1, s_2 \mid y = 1) + U(s_1') + U(s_2')`: the same for patients, with the healthy at 0;
-    - :math:`L_0 = \frac12 \sum_v A(0, s_v \mid y = 0)`: the salient space says nothing of the healthy;
+    - :math:`L_0 = \frac12 \sum_v A(0, s_v \mid y = 0)`: the salient space holds no information on the healthy;
     - :math:`L_J`: the mean over views of :class:`monai_cl.losses.KernelJointEntropyLoss` of :math:`c_v, s_v'`.
 
     A mean over no rows is 0, so that a batch without healthy or without patients has a finite loss; ``missing`` counts
@@ -50,7 +50,7 @@ class SepCLRLoss(PlainLoss):
         ``joint_entropy``; ``patients``, the number of rows with label 1, and ``missing``. All 0-dim.
 
     Raises:
-        ValueError: If shapes disagree, a label is neither 0 nor 1, there is one row, or an option is out of range.
+        ValueError: If shapes disagree, a label is neither 0 nor 1, only one row is given, or an option is out of range.
         NonFiniteError: If an embedding is NaN or infinite.
 
     References:
@@ -98,7 +98,9 @@ class SepCLRLoss(PlainLoss):
             views = [torch.cat([unit_rows(c), _full(s)], dim=1) for c, s in ((c1, s1), (c2, s2))]
             ranks = find_ranks(c1, gather=self.gather)
             if sum(ranks.counts) < 2:
-                raise ValueError(f"rows are told from each other, got {sum(ranks.counts)}; use a larger batch")
+                raise ValueError(
+                    f"at least two rows are needed for negatives, got {sum(ranks.counts)}; use a larger batch"
+                )
             rows = gather_rows(torch.stack(views, dim=1), ranks)  # (N, 2, C + S)
             patients = gather_rows(labels.to(rows.device), ranks) == 1
             return self._terms(rows, patients, c1.shape[1])

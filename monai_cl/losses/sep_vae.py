@@ -103,13 +103,13 @@ class SepVAELoss(PlainLoss):
             restored, image, logit = (_full(x) for x in (restored, image, logit))
             error = (restored - image).square().flatten(1).mean(1)
             length = _full(salient_mean).square().sum(1) / 2
-            told = F.binary_cross_entropy_with_logits(logit, patients.to(logit.dtype), reduction="none")
+            cross_entropy = F.binary_cross_entropy_with_logits(logit, patients.to(logit.dtype), reduction="none")
             terms = {
                 "reconstruction": _mean(error, every, ranks),
                 "common_divergence": _mean(divergence(common_mean, common_log_variance), every, ranks),
                 "salient_divergence": _mean(divergence(salient_mean, salient_log_variance), patients, ranks),
                 "healthy_salient": _mean(length, ~patients, ranks),
-                "classifier": _mean(told, every, ranks),
+                "classifier": _mean(cross_entropy, every, ranks),
             }
             return {"loss": torch.stack([self.weights[n] * term for n, term in terms.items()]).sum(), **terms}
 

@@ -44,7 +44,7 @@ class SupConLoss(_MarkedLoss):
     Rows that are alone with their label are skipped as anchors and counted in ``skipped``.
 
     Args:
-        temperature: What cosines are divided by.
+        temperature: Divisor of the cosine similarities.
         gather: Take positives and negatives from all processes, with gradients; labels are then those of all.
         reduction: ``"mean"``; ``"sum"`` over anchors; or ``"none"``, one value a row, 0 for a skipped one.
 
@@ -86,7 +86,7 @@ class PositionalContrastiveLoss(_MarkedLoss):
 
     Args:
         threshold: The distance :math:`\delta`, as a share of the whole length.
-        temperature: What cosines are divided by.
+        temperature: Divisor of the cosine similarities.
         gather: Take positives and negatives from all processes, with gradients.
         denominator: ``"all"``, as published, or ``"far"``.
         reduction: As of :class:`SupConLoss`.

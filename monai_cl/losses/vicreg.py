@@ -34,7 +34,7 @@ class VICRegLoss(PlainLoss):
         ``z1``, ``z2`` (B, D), at least two rows over all processes.
 
     Raises:
-        ValueError: If shapes disagree, there are fewer than two rows, or a weight is negative.
+        ValueError: If shapes disagree, fewer than two rows are given, or a weight is negative.
         NonFiniteError: If an embedding is NaN or infinite.
 
     References:

@@ -65,7 +65,7 @@ class VolumeContrastLoss(PlainLoss):
         use_teacher: False compares with the student's own bases, detached, whatever teacher is given.
         regularizer: ``"symmetric"``: gradient to both bases of a pair; ``"one_sided"``: to the first.
         partners: ``"random"``: a new derangement at each call; ``"ring"``: the next volume of the batch.
-        unpaired: What becomes of a volume that is alone in its batch or group: ``"raise"`` an error, or ``"skip"``
+        unpaired: Treatment of a volume that is alone in its batch or group: ``"raise"`` an error, or ``"skip"``
             it in the term across volumes.
         temperature: Of the softmax link.
 
@@ -156,8 +156,8 @@ class VolumeContrastLoss(PlainLoss):
             overlap: Share of each crop's volume inside each base, (B, S, K), rows summing to one.
             teacher_crops: Teacher embeddings of the crops; the student's own, detached, when left out.
             teacher_bases: Teacher embeddings of the bases; the student's own, detached, when left out.
-            partner: For each volume the index of the volume it is compared with, (B,); chosen as ``partners`` says
-                when left out. A volume may be given as its own partner, which is what the published code does with a
+            partner: For each volume the index of the volume it is compared with, (B,); chosen by ``partners``
+                when left out. A volume may be given as its own partner, as the published code does with a
                 batch of one.
             group: Body region or data source of each volume as a number, (B,): partners share it.
 

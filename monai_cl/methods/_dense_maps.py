@@ -45,7 +45,7 @@ class MatchedVoxels(NamedTuple):
 
     Attributes:
         first: Their embeddings (N, D).
-        second: Those at their places in the second view (N, D), nearest voxel.
+        second: Features at their places in the second view (N, D), nearest voxel.
         error: Distance of the most similar voxel of the second view from the place, in mm (N,).
         blind: Distance of the voxel of the second view that has the same index, in mm (N,): the error of a network
             that knows where in the crop a voxel lies and nothing of what it shows.

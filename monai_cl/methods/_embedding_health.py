@@ -17,7 +17,7 @@ class EmbeddingHealth:
     """Alignment of pairs and spread of rows over the batches of a probe, those of the other processes included.
 
     Args:
-        fewest: Rows below which nothing is told of their spread.
+        fewest: Rows below which their spread is not reported.
 
     Attributes:
         rows: Rows of this process whose spread is measured.

@@ -43,7 +43,7 @@ def tried(
         size: Edge lengths, or one for all axes; the smallest size that fits when left out.
         needs: Some of :data:`monai_cl.methods.extraction.MAPS`.
         blocks: Blocks of the decoder that run.
-        size_name: What the size is called in a configuration.
+        size_name: Name of the size in a configuration.
         decoder: Try the decoder too, since fine-tuning will give the network crops of the same kind.
 
     Raises:
@@ -74,7 +74,7 @@ class FittingImages:
 
     Args:
         network: The network.
-        size: A size that is known to pass; ``None`` where there is none.
+        size: A size that is known to pass; ``None`` if none exists.
     """
 
     def __init__(self, network: nn.Module, size: Size | None) -> None:
@@ -88,7 +88,7 @@ class FittingImages:
         Args:
             network: The network that was given to the constructor.
             images: The images.
-            size_name: What their size is called in a configuration.
+            size_name: Name of their size in a configuration.
         """
         channels, size = images.shape[-self._dims - 1], tuple(images.shape[-self._dims :])
         if channels != self.channels:

@@ -80,9 +80,9 @@ class ProbeSignals:
         Args:
             loss: The loss that training minimises.
             student: Embeddings by the student.
-            teacher: Embeddings by the teacher, which is judged where there is one.
+            teacher: Embeddings by the teacher, which is judged if one exists.
             views: The views.
-            changed: What is judged, of crops with another intensity, (B, S, D).
+            changed: Embeddings of the crops with other intensities, (B, S, D).
         """
         crops, bases = student if teacher is None else teacher
         self.position(crops, bases, overlap=views["overlap"], centers=views["base_centers"])

@@ -27,11 +27,11 @@ class Method(nn.Module):
     .. math:: L = \sum_i w_i L_i(f(x_i), x_i)
 
     with :math:`L_i` the terms, :math:`w_i` their weights and :math:`f` the network. ``network`` is the very network
-    that will be fine-tuned; its state dict is what pretraining hands over. Heads and the teacher live beside it, so a
+    that will be fine-tuned; pretraining exports its state dict. Heads and the teacher live beside it, so a
     checkpoint of the method holds everything that learns.
 
     Only those parameters of the network learn that the terms depend on: with terms that look at the encoder alone the
-    decoder is handed over as it was.
+    decoder is exported unchanged.
 
     A subclass with a ``forward`` of its own may leave out all arguments, and set ``network`` itself.
 
@@ -39,7 +39,7 @@ class Method(nn.Module):
         network: A MONAI encoder-decoder (see :func:`monai_cl.networks.encoder_features`); any network whose output
             has the size of its input for terms that need nothing but its output.
         terms: The terms by name; their losses are logged under it.
-        weights: Weights by name of the term, 1 where there is none; a term of weight 0 is not there at all.
+        weights: Weights by name of the term, 1 if none exists; a term of weight 0 is left out.
         teacher: Options of a momentum teacher of the network and of those terms that follow one.
         trains: ``"all"``; ``"encoder"``; or ``"decoder"``, which freezes the encoder: it runs without gradient and in
             evaluation mode throughout, so that its parameters and its running statistics stay bit for bit.
@@ -176,8 +176,8 @@ class Method(nn.Module):
         losses: dict[str, Tensor] = {}
         signals: dict[str, Tensor] = {}
         for name, term in self._terms().items():
-            losses[name], told = term(extractors[term.key], batch)
-            signals |= told
+            losses[name], signals_of_term = term(extractors[term.key], batch)
+            signals |= signals_of_term
         loss = torch.stack([self.weights[name] * term for name, term in losses.items()]).sum()
         parts = {name: term.detach() for name, term in losses.items()} if self.tells_terms else {}
         return {"loss": loss, **parts, **signals}
@@ -193,7 +193,7 @@ class Method(nn.Module):
     def probe(self, batches: Iterable[dict[str, Any]]) -> Mapping[str, float | Tensor]:
         """Health of the representation on batches that are not trained on; nothing where a method has no embedding.
 
-        Runs on the weights that will be handed over or their teacher, in evaluation mode, without gradient. Every
+        Runs on the weights that will be exported or their teacher, in evaluation mode, without gradient. Every
         process must call it with batches of its own.
 
         Returns:
@@ -210,9 +210,9 @@ class Method(nn.Module):
                     records[name].append(term.probe(extractors[term.key], batch))
         found: dict[str, float | Tensor] = {}
         for name, term in probed.items():
-            told = term.summary(records[name]) if records[name] else {}
+            summary = term.summary(records[name]) if records[name] else {}
             taken = found.keys() | (HEALTH if HEALTH & found.keys() else set())
-            found |= {f"{name}_{one}" if one in taken else one: value for one, value in told.items()}
+            found |= {f"{name}_{one}" if one in taken else one: value for one, value in summary.items()}
         if self.teacher is not None and found:
             found["teacher_distance"] = parameter_distance(self._followed(), self.teacher.module)
         return found
@@ -244,8 +244,8 @@ def used_weights(
 
     Args:
         terms: The terms by name.
-        weights: Their weights; 1 where there is none.
-        named: What a weight is called in a message.
+        weights: Their weights; 1 if none exists.
+        named: Name of a weight in a message.
 
     Raises:
         ValueError: If a weight is negative, not finite or of no term, or none is above 0.

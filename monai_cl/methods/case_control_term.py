@@ -24,7 +24,7 @@ class CaseControlTerm(TwoSpaceTerm):
         loss: Loss of the two views in both spaces; SepCLR with the weights 1, 10 and 10 when left out.
         common: Width of the common space.
         salient: Width of the salient space.
-        options: Those of :class:`TwoSpaceTerm`.
+        options: Options of :class:`TwoSpaceTerm`.
 
     Raises:
         ValueError: If an option is out of range.

@@ -14,18 +14,18 @@ class CasesAndControls(Method):
     r"""Learn what healthy and patients have in common, and what patients alone have, in two spaces.
 
     The loss is that of :class:`monai_cl.losses.SepCLRLoss` on two heads beside the encoder, see
-    :class:`CaseControlTerm`; the decoder is handed over as it was. The weak label says of a whole volume whether it is
-    of a patient; kinds of disease are not told, and the salient space may still come apart by them.
+    :class:`CaseControlTerm`; the decoder is exported unchanged. The weak label marks a whole volume as healthy or as
+    of a patient; kinds of disease are not labelled, and the salient space may still come apart by them.
 
     Args:
         network: The network that will be fine-tuned.
         crop_size: Edge lengths of a view in voxels, or one for all axes; checked against the network here.
         salient_weight: Weight :math:`\beta_s` of the contrast of patients in the salient space.
         information_less_weight: Weight :math:`\beta_r` of the salient embeddings of the healthy, which go to 0.
-        joint_entropy_weight: Weight :math:`\lambda` of the joint entropy: with a larger one the common space tells
+        joint_entropy_weight: Weight :math:`\lambda` of the joint entropy: with a larger one the common space holds
             less of the disease, and in the end less of what is common.
         temperature: Of all kernels.
-        options: Those of :class:`CaseControlTerm`.
+        options: Options of :class:`CaseControlTerm`.
 
     Raises:
         ValueError: If the network is unknown or cannot take ``crop_size``, or an option is out of range.

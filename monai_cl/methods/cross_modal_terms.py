@@ -28,11 +28,12 @@ class CrossModalTerm(Term):
         weights: Weights :math:`w_1` and :math:`w_2` of the two views.
         skips: Restore from the decoder of the network, with its skip connections, by one linear map in each voxel, so
             that the decoder is pretrained too. Without, from the coarsest map of the encoder alone, by a decoder that
-            is not handed over, as published.
+            is not exported, as published.
         key: Key of the views (B, 2, C, \*S) in a batch, which have the series as target (B, 2, C, \*S).
 
     Raises:
-        ValueError: If a weight is negative or none is above 0; while running, if there are no targets or not two views.
+        ValueError: If a weight is negative or none is above 0; while running, if targets are missing or views are
+            not two.
 
     References:
         BrainMVP, arXiv 2410.10604, with weights 10 and 1.
@@ -98,7 +99,7 @@ class SequenceContrastTerm(Term):
         key: Key of the views (B, 2, C, \*S) in a batch.
 
     Raises:
-        ValueError: If ``start`` is not in [0, 1]; while running, if there is a single image.
+        ValueError: If ``start`` is not in [0, 1]; while running, with a single image.
 
     References:
         BrainMVP, arXiv 2410.10604, from two thirds of the run on.
@@ -128,7 +129,7 @@ class SequenceContrastTerm(Term):
         deepest = self._deepest(extract, views)
         gathered = bool(getattr(self.loss, "gather", False))
         if len(deepest) < 2 and not (gathered and torch.distributed.is_initialized()):
-            raise ValueError("contrast needs another series to tell one from, got a batch of 1; use batch_size 2")
+            raise ValueError("contrast needs at least two series in a batch, got 1; use batch_size 2")
         return self.loss(*(deepest[:, view].flatten(1) for view in range(2))), {}
 
     def _deepest(self, extract: FeatureExtractor, views: Views) -> Tensor:

@@ -20,7 +20,7 @@ _SIGNALS = ("rejected", "likeness")  # of the pairs, where a batch has them
 class AlignedDistillationTerm(Term):
     r"""Answers of the student to masked views are those of its teacher to the whole ones, across patients.
 
-    Tokens are the voxels of the deepest map of the encoder. Those of the student ask (queries), and decoder tokens
+    Tokens are the voxels of the deepest map of the encoder. Tokens of the student are the queries, and decoder tokens
     answer (keys and values), once the student's, of the masked view, once the teacher's, of the whole one
     (:class:`monai_cl.networks.CrossAttentionAlign`); the decoder's map is averaged to the grid of the tokens. A head
     turns aligned tokens, and their mean as that of the view, into answers
@@ -97,7 +97,7 @@ class AlignedDistillationTerm(Term):
             ``rejected`` and ``likeness`` of the pairs, where the batch has them.
 
         Raises:
-            ValueError: If there is one view alone of each item.
+            ValueError: If each item has one view alone.
         """
         images = views_of(batch, self.key).images
         masked, _ = masked_views(extract, images, self.mask)

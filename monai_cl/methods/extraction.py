@@ -18,7 +18,7 @@ class Maps:
         encoder: One (N, C_l, *S_l) map a level, fine to coarse; of the deepest level alone where no more is needed.
         blocks: One map a block of the decoder, coarse to fine.
         decoder: The map that the network turns into classes.
-        output: What the network returns.
+        output: Output of the network.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class FeatureExtractor:
 
         Args:
             images: The images.
-            size_name: What their size is called in a configuration.
+            size_name: Name of their size in a configuration.
 
         Raises:
             ValueError: If the network cannot take images of this size or number of channels.

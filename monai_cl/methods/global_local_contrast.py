@@ -44,7 +44,7 @@ class GlobalLocalContrast(Method):
             geometry, ``coords`` (B, V, nd, \*S) and ``valid`` (B, V, \*S) of
             :class:`monai_cl.transforms.RandViewsd`.
         contrast: Name of the global loss, or the loss itself, with the arguments of that of partitions.
-        global_weight: Weight :math:`w_g`; a term of weight 0 is not there at all.
+        global_weight: Weight :math:`w_g`; a term of weight 0 is left out.
         local_weight: Weight :math:`w_l`.
         across_weight: Weight :math:`w_a`.
         dense_weight: Weight :math:`w_d`.

@@ -88,7 +88,7 @@ class InstanceTerm(ImageTerm):
 
     Args:
         loss: Loss of two sets of embeddings, (B, D) twice; NT-Xent at temperature 0.5 when left out.
-        options: Those of :class:`ImageTerm`.
+        options: Options of :class:`ImageTerm`.
 
     References:
         SimCLR, arXiv 2002.05709; of two MR sequences, arXiv 2501.12057.
@@ -105,7 +105,7 @@ class InstanceTerm(ImageTerm):
             and ``embedding_std`` (near 1 when embeddings fill the sphere, 0 when they have collapsed).
 
         Raises:
-            ValueError: If there is a single image, which there is nothing to tell from, or not two views of each.
+            ValueError: If a batch holds a single image, which has no negatives, or not two views of each.
         """
         b, v = views_of(batch, self.key).images.shape[:2]
         if b < 2:

@@ -25,7 +25,7 @@ class LabelTerm(Term):
     as those of random shapes are; a voxel of a label of :math:`n` voxels is drawn with a weight of
     :math:`1 / \sqrt{n}`, so that small structures count.
 
-    A batch holds views under ``key``, and beside them ``label`` (B, V, \*S), whole numbers, and where there is one
+    A batch holds views under ``key``, and beside them ``label`` (B, V, \*S), whole numbers, and if one exists
     ``valid`` (B, V, \*S): voxels outside of it are not drawn.
 
     Args:
@@ -35,7 +35,7 @@ class LabelTerm(Term):
         voxels: Voxels drawn of each view, anew each step; ``None`` takes all.
         hidden: Width of the head's hidden layer.
         embedding: Width of the embedding of a voxel.
-        temperature: What cosines are divided by.
+        temperature: Divisor of the cosine similarities.
         gather: Take positives and negatives from all processes, with gradients.
 
     Raises:
@@ -92,10 +92,10 @@ class LabelTerm(Term):
         generator = torch.Generator().manual_seed(0)  # the same voxels at each look
         rows, marks, views = self._rows(extract, batch, generator)
         z = F.normalize(self.head(rows).float(), dim=1)
-        volume, there = marks // _LABELS, views == 1
+        volume, second = marks // _LABELS, views == 1
         found = []
         for index in volume.unique():
-            here, other = (volume == index) & (views == 0), (volume == index) & there
+            here, other = (volume == index) & (views == 0), (volume == index) & second
             if here.any() and other.any():
                 nearest = (z[here] @ z[other].T).argmax(1)
                 known = torch.isin(marks[here], marks[other])
@@ -153,7 +153,7 @@ def draw_by_label(
     Args:
         labels: Labels (N,).
         valid: True where a voxel may be drawn (N,).
-        number: How many are drawn; all that are valid where there are no more, or with ``None``.
+        number: Number drawn; all that are valid where they are fewer, or with ``None``.
         generator: Source of the draws on the CPU; the global one of the device when left out.
     """
     places = valid.nonzero()[:, 0]

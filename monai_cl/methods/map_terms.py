@@ -90,7 +90,7 @@ class RegionTerm(MapTerm):
             each image. Without it :class:`monai_cl.losses.LocalRegionContrastiveLoss`.
         region_size: Edge length of a region in voxels of the map.
         temperature: Of the loss.
-        options: Those of :class:`MapTerm`.
+        options: Options of :class:`MapTerm`.
 
     References:
         arXiv 2006.10511.
@@ -148,7 +148,7 @@ class DenseTerm(MapTerm):
         exclusion_radius: Nothing so near is a negative, in the unit of ``coords``, or in voxels of the map.
         num_anchors: Voxels of each view that are anchors, drawn anew each step; ``None`` takes all.
         millimetres: Name the errors of a probe by their unit, which is that of ``coords``.
-        options: Those of :class:`MapTerm`.
+        options: Options of :class:`MapTerm`.
 
     Raises:
         ValueError: If an option is out of range.

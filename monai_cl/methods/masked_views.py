@@ -44,7 +44,7 @@ class ColumnMask(nn.Module):
         columns: Columns along each axis but the last.
 
     Raises:
-        ValueError: If the ratio is not between 0 and 1 or there is no column.
+        ValueError: If the ratio is not between 0 and 1 or no column is given.
     """
 
     def __init__(self, ratio: float = 0.75, columns: int = 4) -> None:

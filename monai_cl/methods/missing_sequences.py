@@ -57,7 +57,7 @@ class MissingSequences(Method):
             if the batch lacks something.
 
     References:
-        BrainMVP, arXiv 2410.10604. Written from its formulas. What differs: a series is drawn for each study of a
+        BrainMVP, arXiv 2410.10604. Written from its formulas. Differences: a series is drawn for each study of a
         batch, not one sequence for the batch; masks of the two views are drawn apart; templates are means, with the
         intensities of the images.
     """

@@ -85,13 +85,13 @@ class PositionTerm(Term):
 
     Takes the views of :class:`monai_cl.transforms.VolumeContrastCropsd`: under ``key`` a batch holds ``crops``
     (B, S, C, *r), ``bases`` (B, K, C, *r) and ``overlap`` (B, S, K). Options that are left out follow the variant, see
-    :class:`monai_cl.methods.VolumeContrast`, which also tells what the others are.
+    :class:`monai_cl.methods.VolumeContrast`, which also describes the others.
 
     Args:
         loss: The loss; :class:`monai_cl.losses.VolumeContrastLoss` of the variant when left out.
         variant: ``"monai_cl"``, ``"cvpr"``, ``"10k"`` or ``"v2"``; that of ``loss`` when left out.
         key: Key of the views in a batch.
-        group_key: Key of a batch that says for each volume which others it may be compared with.
+        group_key: Key of a batch; volumes are compared with others of the same value.
         bases_without_gradient: The encoder learns from crops alone.
         arrangement: The options ``levels``, ``pool_size``, ``hidden``, ``embedding``, ``norm``, ``dropout`` and
             ``dropout_kind``; and ``teacher``, ``momentum`` and ``momentum_schedule``, which the method makes a teacher

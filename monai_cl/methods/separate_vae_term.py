@@ -15,7 +15,7 @@ from monai_cl.methods.total_correlation import TotalCorrelation
 from monai_cl.methods.two_spaces import SPACES, Spaces, TwoSpaceTerm
 from monai_cl.networks import input_channels
 
-_LOG_VARIANCES = (-10.0, 5.0)  # outside of which an exponential says nothing any more
+_LOG_VARIANCES = (-10.0, 5.0)  # outside of which an exponential loses its meaning
 
 
 class Code(NamedTuple):
@@ -38,7 +38,7 @@ class SeparateVAETerm(TwoSpaceTerm):
     :class:`monai_cl.losses.SepVAELoss`, a classifier of the salient means among it, with the total correlation of both
     codes of patients (:class:`TotalCorrelation`) and the loss of its discriminator beside it.
 
-    What is pathological in a patient's image is what the decoder takes away when the salient code is set to 0
+    The pathology in a patient's image is the part that the decoder takes away when the salient code is set to 0
     (:meth:`decode`); see :func:`monai_cl.engine.separation.draw_separation`.
 
     Args:
@@ -49,7 +49,7 @@ class SeparateVAETerm(TwoSpaceTerm):
         salient: Width of the salient code.
         width: Channels of the decoder's finest map.
         doublings: Times its map is doubled from the coarsest to the image.
-        options: Those of :class:`TwoSpaceTerm`.
+        options: Options of :class:`TwoSpaceTerm`.
 
     Raises:
         ValueError: If an option is out of range.
@@ -121,7 +121,7 @@ class SeparateVAETerm(TwoSpaceTerm):
 
         Returns:
             The loss; the parts of :class:`monai_cl.losses.SepVAELoss`; ``correlation`` and ``discriminator``, its loss
-            (0.69 where it tells nothing); and ``embedding_std`` of the common means.
+            (0.69 at chance); and ``embedding_std`` of the common means.
 
         Raises:
             ValueError: If the batch has no weak labels, or views have another size.

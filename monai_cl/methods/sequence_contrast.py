@@ -22,9 +22,9 @@ class SequenceContrast(Method):
     of voxels and :math:`r_v` the target :math:`t_v` of view :math:`v` as restored from the features of the decoder, by
     one linear map in each voxel. A weight of 0 switches a term off, and with it what only that term needs. Takes the
     views of :class:`monai_cl.transforms.RandSequenceViewsd`: each view has its own geometry, and the source
-    coordinates of its voxels say which show the same place.
+    coordinates of its voxels match those that show the same place.
 
-    Encoder and decoder of ``network`` learn together; only its last convolution, which knows classes, is handed over
+    Encoder and decoder of ``network`` learn together; only its last convolution, which knows classes, is exported
     as it was.
 
     Args:

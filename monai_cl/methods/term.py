@@ -64,7 +64,7 @@ class Term(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Take note of the share of training that is done, once after each optimiser step.
 
-        What the next step depends on belongs into a buffer, so that a checkpoint holds it.
+        State that the next step depends on belongs into a buffer, so that a checkpoint holds it.
         """
 
     def probe(self, extract: FeatureExtractor, batch: Mapping[str, Any]) -> Any:

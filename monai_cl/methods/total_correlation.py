@@ -11,8 +11,8 @@ from monai_cl.losses._gather import find_ranks, gather_rows
 class TotalCorrelation(nn.Module):
     r"""Dependence of a common and a salient code, to be made small, and the loss of the discriminator that sees it.
 
-    A perceptron :math:`D(c, s)` learns to tell codes of one image from a common code beside the salient one of another
-    image; for the best one :math:`\mathbb{E}_{q(c, s)}[D]` is the divergence of :math:`q(c, s)` from
+    A perceptron :math:`D(c, s)` learns to separate codes of one image from a common code beside the salient one of
+    another image; for the best one :math:`\mathbb{E}_{q(c, s)}[D]` is the divergence of :math:`q(c, s)` from
     :math:`q(c)\,q(s)`. Codes get the gradient of that mean alone and the discriminator that of its own loss alone, so
     that one optimiser steps both.
 
@@ -36,7 +36,7 @@ class TotalCorrelation(nn.Module):
     def forward(self, common: Tensor, salient: Tensor, patients: Tensor) -> tuple[Tensor, Tensor]:
         """Total correlation of the codes (N, C) and (N, S) of patients, and the discriminator's loss, 0-dim.
 
-        Both are 0 with fewer than two patients: there is nothing to shuffle.
+        Both are 0 with fewer than two patients: nothing can be shuffled.
         """
         ranks = find_ranks(common, gather=self.gather)
         rows = gather_rows(torch.cat([common, salient], dim=1), ranks)

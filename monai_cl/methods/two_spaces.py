@@ -99,7 +99,7 @@ class TwoSpaceTerm(Term):
             common space; ``salient_effective_rank`` among patients; ``salient_ratio``, the length of the salient
             embeddings of the healthy over that of patients, which should be near 0; and ``common_patient_accuracy``
             and ``salient_patient_accuracy``, the share of volumes that a linear probe (scikit-learn, cross-validated
-            over volumes) tells healthy or patient.
+            over volumes) predicts healthy or patient.
         """
         health, rank = EmbeddingHealth(fewest=ENOUGH), EffectiveRankMetric()
         probes = {name: LinearProbeMetric(FOLDS) for name in SPACES}

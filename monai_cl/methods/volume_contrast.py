@@ -23,7 +23,7 @@ class VolumeContrast(Method):
     """Learn where in the body a crop lies, by its likeness to a grid of base crops of the same volume.
 
     Takes the views of :class:`monai_cl.transforms.VolumeContrastCropsd`. The encoder of ``network`` is trained; its
-    decoder is frozen and handed over untouched. What is around the loss follows the variant, and an option given wins
+    decoder is frozen and exported unchanged. The settings around the loss follow the variant, and an option given wins
     over it:
 
     ==================== =================== ============= ============ ===============
@@ -45,7 +45,7 @@ class VolumeContrast(Method):
             that a crop it cannot take stops the run before it starts.
         variant: ``"monai_cl"``, ``"cvpr"``, ``"10k"`` or ``"v2"``; that of ``loss`` when left out.
         key: Key of the views in a batch.
-        group_key: Key of a batch that says for each volume which others it may be compared with, as a number or a
+        group_key: Key of a batch; volumes are compared with others of the same value, a number or a
             name (a body region, a data source); any other of the batch when left out.
         loss: The loss; :class:`monai_cl.losses.VolumeContrastLoss` of the variant when left out.
         teacher: ``"network"``: encoder and projector; ``"projector"``: the projector alone, which sees the student's

@@ -25,7 +25,7 @@ class VolumeDenseContrast(Method):
         patch_size: Edge lengths of the two views in voxels, or one for all axes; checked against the network here.
         pair_key: Key of the two views (B, 2, C, \*S) in a batch. Beside it a batch holds what ``position`` takes, and
             ``coords`` (B, 2, nd, \*S) and ``valid`` (B, 2, \*S) of :class:`monai_cl.transforms.RandViewsd`.
-        position_weight: Weight :math:`w_p`; with 0 the term is not there, and dense contrast is alone.
+        position_weight: Weight :math:`w_p`; with 0 the term is missing, and dense contrast is alone.
         dense_weight: Weight :math:`w_d`.
         blocks: Decoder blocks that run, counted from the bottom; those beyond and the output layer stay as they were.
         exclusion_radius: Nothing so near is a negative, in the unit of ``coords``.

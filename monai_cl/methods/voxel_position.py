@@ -128,7 +128,7 @@ class VoxelPosition(Method):
     :math:`r(v)` the place that voxel :math:`v` was taken from in mm, :math:`c` the centre of the volume and :math:`V`
     the voxels that are not padding. Volume contrast asks where a crop lies and teaches the encoder; this asks where
     each voxel lies and teaches the decoder as well. Views are turned and scaled, and changed in intensity, so that
-    anatomy is what tells the place.
+    only anatomy identifies the place.
 
     Takes one view of each volume from :class:`monai_cl.transforms.RandViewsd` with ``unit="mm"`` and
     ``origin="centre"``. Scans of one study must show about the same region, or centres mean nothing; with
@@ -136,7 +136,7 @@ class VoxelPosition(Method):
 
     Args:
         network: A MONAI encoder-decoder (see :func:`monai_cl.networks.network_features`).
-        **options: Those of :class:`VoxelPositionTerm`.
+        **options: Options of :class:`VoxelPositionTerm`.
 
     Raises:
         ValueError: If the network is unknown or an option is out of range.

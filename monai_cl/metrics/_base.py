@@ -94,8 +94,8 @@ class BufferedMetric(CumulativeIterationMetric):
     """A metric over all samples since the last ``reset``, those of the other processes included.
 
     Processes may hold different numbers of samples, or none. ``aggregate``, ``get_buffer`` and ``len`` gather over
-    all processes at their first call after a batch: call them, and ``reset``, in every process alike. What is wrong
-    with the gathered samples is raised in every process.
+    all processes at their first call after a batch: call them, and ``reset``, in every process alike. An error
+    in the gathered samples is raised in every process.
     """
 
     _synced: bool

@@ -82,7 +82,7 @@ def nearest_matches(z1: Tensor, z2: Tensor, chunk_size: int = 1024) -> Tensor:
     r"""Most similar voxel of ``z2`` for each voxel of ``z1``: :math:`\arg\max_j \cos(z_1[:, i], z_2[:, j])`.
 
     A correspondence for :func:`dense_alignment` where none is known; beside the known one, the share of voxels that
-    agree says how well the features find their place.
+    agree measures how well features locate their place.
 
     Args:
         z1: Feature maps, (B, C, *S1).

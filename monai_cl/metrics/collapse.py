@@ -17,7 +17,7 @@ REDUCTIONS = ("none", "max", "mean")
 class BufferedCollapseMetric(BufferedMetric):
     """MONAI's ``EmbeddingCollapseMetric`` on all samples of an epoch: call with embeddings (B, D) and labels (B,).
 
-    Every score lies between 0 (healthy) and 1 (collapsed). Which indicators are computed must be said: MONAI's
+    Every score lies between 0 (healthy) and 1 (collapsed). The indicators to compute must be named: MONAI's
     default takes in ``domain_shift``, which is refused here because it calls two domains with the *same*
     representation collapsed. MONAI's ``effective_rank_score`` is 1 - rank / min(N - 1, D) of the centred embeddings;
     :class:`EffectiveRankMetric` gives the number of directions itself.
@@ -59,7 +59,7 @@ class BufferedCollapseMetric(BufferedMetric):
         """Scores by name, 0-dim; NaN where MONAI has none, such as a separation of fewer than two classes.
 
         Raises:
-            ValueError: If there are fewer than two samples in all.
+            ValueError: If fewer than two samples in all are given.
         """
         rows, *labels = self.gathered()
         rows = as_rows("embeddings", rows, at_least=2)

@@ -50,7 +50,7 @@ def correspondence_errors(
 
     Args:
         source: Feature maps (C_l, \*S_l) of the first image, any number of scales.
-        target: Those of the second image, of the same channels.
+        target: Map of the second image, of the same channels.
         points: Places (N, nd) in voxels of the images, which lie on one grid.
         candidates: Places (M, nd) of the second image to search.
         shape: Spatial shape of the images.
@@ -61,7 +61,7 @@ def correspondence_errors(
         Errors in mm (N,).
 
     Raises:
-        ValueError: If there are no points or candidates, or the channels of the maps differ.
+        ValueError: If points or candidates are missing, or the channels of the maps differ.
 
     Example:
         >>> maps = [torch.eye(4).reshape(4, 4, 1)]   # four voxels in a row, each with a feature of its own

@@ -18,7 +18,7 @@ def domain_leakage(
 
     with :math:`a` the cross-validated accuracy of a linear probe of the domain and :math:`c` the share of the most
     frequent one: 1 when every image gives its site away, about 0 when none does, below 0 when the probe is worse than
-    always saying the most frequent. Sites whose patients differ leak through what is wrong with them, too: compare
+    always predicting the most frequent. Sites whose patients differ leak through what is wrong with them, too: compare
     sites of like patients, or one kind of patient at a time.
 
     This project's definition.
@@ -34,7 +34,7 @@ def domain_leakage(
         0-dim float32, at most 1.
 
     Raises:
-        ValueError: If there is one domain alone, shapes disagree or ``folds`` is out of range.
+        ValueError: If only one domain is given, shapes disagree or ``folds`` is out of range.
         NonFiniteError: If an embedding holds NaN or infinity.
 
     Example:

@@ -78,7 +78,7 @@ def leave_one_out_knn_accuracy(
     Args:
         x: Embeddings, (N, D), at least two.
         labels: Labels, (N,), whole numbers.
-        groups: What each sample belongs to, (N,), whole numbers: crops of one patient are alike whatever the network
+        groups: Group of each sample, (N,), whole numbers: crops of one patient are alike whatever the network
             has learnt, so give the patient. Left out: each sample is a group.
         k: Number of neighbours, between 1 and the number of samples outside the largest group.
         temperature: Sharpness of the weights, positive.
@@ -88,7 +88,7 @@ def leave_one_out_knn_accuracy(
         0-dim, between 0 and 1.
 
     Raises:
-        ValueError: If shapes disagree, there are fewer than two samples or groups, or ``k`` is out of range.
+        ValueError: If shapes disagree, fewer than two samples or groups are given, or ``k`` is out of range.
         NonFiniteError: If an embedding holds NaN or infinity.
 
     Example:

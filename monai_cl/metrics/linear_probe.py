@@ -68,7 +68,7 @@ def cross_validated_probe_accuracy(
     Args:
         x: Embeddings, (N, D).
         labels: Labels, (N,), whole numbers of at least two values.
-        groups: What each sample belongs to, (N,), whole numbers, for example patients. Left out: each is a group.
+        groups: Group of each sample, (N,), whole numbers, for example patients. Left out: each is a group.
         folds: Number of folds, between 2 and the number of groups.
         max_iter: Largest number of iterations of each fit.
 

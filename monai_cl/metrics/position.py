@@ -32,7 +32,7 @@ def position_error(crops: Tensor, bases: Tensor, overlap: Tensor, centers: Tenso
         ``chance_distance_mm``; means over all crops, 0-dim.
 
     Raises:
-        ValueError: If shapes disagree, there is nothing to score, or a crop overlaps no base.
+        ValueError: If shapes disagree, nothing is to be scored, or a crop overlaps no base.
         NonFiniteError: If an input holds NaN or infinity.
 
     Example:

@@ -25,7 +25,7 @@ def effective_rank(x: Tensor, *, center: bool = False) -> Tensor:
         equal with ``center=True``: no direction at all, and below any threshold an alarm may have.
 
     Raises:
-        ValueError: If there are fewer than two embeddings.
+        ValueError: If fewer than two embeddings are given.
         NonFiniteError: If an embedding holds NaN or infinity.
 
     References:
@@ -60,7 +60,7 @@ def dead_dimensions(x: Tensor, tolerance: float = 0.01) -> Tensor:
         0-dim, between 0 and 1.
 
     Raises:
-        ValueError: If there are fewer than two embeddings or ``tolerance`` is not between 0 and 1.
+        ValueError: If fewer than two embeddings are given or ``tolerance`` is not between 0 and 1.
         NonFiniteError: If an embedding holds NaN or infinity.
 
     Example:

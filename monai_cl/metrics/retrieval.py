@@ -27,7 +27,7 @@ def retrieval_at_k(x: Tensor, y: Tensor, k: int = 1, chunk_size: int = 1024) -> 
         0-dim, between 0 and 1.
 
     Raises:
-        ValueError: If shapes disagree, there are fewer than two pairs, or ``k`` is out of range.
+        ValueError: If shapes disagree, fewer than two pairs are given, or ``k`` is out of range.
         NonFiniteError: If an embedding holds NaN or infinity.
 
     Example:

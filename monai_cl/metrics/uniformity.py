@@ -29,7 +29,7 @@ def uniformity(x: Tensor, t: float = 2.0, chunk_size: int = 1024) -> Tensor:
         0-dim float32 (float64 for float64 inputs), between -4t and 0.
 
     Raises:
-        ValueError: If there are fewer than two embeddings: no pair, no value.
+        ValueError: If fewer than two embeddings are given: no pair, no value.
         NonFiniteError: If an embedding holds NaN or infinity.
 
     References:

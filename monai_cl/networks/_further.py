@@ -184,7 +184,7 @@ def further_decoders() -> Iterator[tuple[type[nn.Module], Callable[[Any], list[B
 
 
 def _nnunet_classes() -> Sequence[type[nn.Module]]:
-    module = sys.modules.get(_NNUNET)  # a network of a package that was not imported there is none
+    module = sys.modules.get(_NNUNET)  # without its package imported a network cannot be one of it
     return () if module is None else (module.ResidualEncoderUNet, module.PlainConvUNet)
 
 

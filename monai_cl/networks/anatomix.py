@@ -14,7 +14,7 @@ class AnatomixUNet(nn.Module):
     r"""U-Net of one flat list of layers: reflected borders, batch norm, max pooling, nearest-neighbour upsampling.
 
     A stem, two convolutions a level, skip connections by concatenation, and a last convolution to ``features``
-    channels, which is what its authors pretrain; ``head``, a convolution of size one, makes classes of them. Names of
+    channels, as its authors pretrain it; ``head``, a convolution of size one, makes classes of them. Names of
     tensors are theirs: ``model.<index>.*``.
 
     Args:

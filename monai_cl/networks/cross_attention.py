@@ -12,7 +12,7 @@ class CrossAttentionAlign(nn.Module):
     .. math::
         a = e(q) + \operatorname{attention}(q, k, k), \qquad y = a + \operatorname{perceptron}(a)
 
-    There are no places in it: a permutation of the queries permutes the result alike, one of the keys changes nothing.
+    Places are not encoded: a permutation of the queries permutes the result alike, one of the keys changes nothing.
     Memory is that of queries times keys for each head at most.
 
     Args:

@@ -15,10 +15,10 @@ class Features(NamedTuple):
 
     Attributes:
         encoder: One (B, C_l, *S_l) map a level of the encoder, fine to coarse.
-        decoder: What the network turns into classes, see :func:`monai_cl.networks.output_module`: (B, C, *S) of the
+        decoder: Map that the network turns into classes, see :func:`monai_cl.networks.output_module`: (B, C, *S) of the
             size of the image, or half of it for MONAI's ``UNet``.
         blocks: One (B, C_l, *S_l) map a block of the decoder, coarse to fine, where they were asked for.
-        output: What the network returned.
+        output: Output of the network.
     """
 
     encoder: list[Tensor]
@@ -37,7 +37,7 @@ def network_features(network: nn.Module, x: Tensor, *, blocks: bool = False) -> 
             :func:`monai_cl.networks.decoder_features` knows.
 
     Returns:
-        The maps. Those of the encoder are the ones of ``encoder_features``, those of the blocks the ones of
+        The maps. Maps of the encoder are the ones of ``encoder_features``, maps of the blocks the ones of
         ``decoder_features``.
 
     Raises:

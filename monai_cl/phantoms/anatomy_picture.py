@@ -20,16 +20,16 @@ def draw_anatomies(anatomy: RandomAnatomy, path: str | Path, *, rows: int = 6, s
     """Draw anatomies as PNG, a row each: the middle slice of the label map, of two views, and of the second's labels.
 
     Numbers mark places of the slice of the first view in the second, and there a place that lies in another slice is
-    smaller. They say what a dense contrast takes for the same.
+    smaller. They mark the pairs that a dense contrast takes as the same.
 
     Args:
-        anatomy: What to draw from, with two views at least.
+        anatomy: Anatomy to draw, with at least two views.
         path: Target, a name that ends in ``.png``.
         rows: Number of anatomies.
         seed: Seed of the draws.
 
     Raises:
-        ValueError: If the name does not end in ``.png``, or there are not two views.
+        ValueError: If the name does not end in ``.png``, or fewer than two views are given.
     """
     from matplotlib.figure import Figure
 

@@ -53,7 +53,7 @@ class BrainMaps:
             matter, 3 cerebrospinal fluid, 4 lesion of white matter, 5 fat, 6 muscle, 0 none.
         affine: float64 ``(4, 4)`` map from voxel index to millimetres, axes towards Right, Anterior, Superior.
         field_strength: Field in tesla that the relaxation times belong to.
-        values: What was drawn for the middle of each tissue.
+        values: Values drawn for the middle of each tissue.
     """
 
     maps: Tensor
@@ -205,7 +205,7 @@ def _check(field_strength: float, head: bool, lesions: int | tuple[int, int]) ->
     low, high = lesions if isinstance(lesions, Sequence) else (lesions, lesions)
     if not 0 <= low <= high <= MOST_LESIONS:
         raise ValueError(
-            f"lesions must be a number from 0 to {MOST_LESIONS}, for which there is room, or an ordered pair of them, "
+            f"lesions must be a number from 0 to {MOST_LESIONS}, for which space exists, or an ordered pair of them, "
             f"got {lesions!r}"
         )
 

@@ -55,7 +55,7 @@ class RandomAnatomy(Randomizable, Transform):
     Returns:
         The item with ``image`` (V, 1, \*S), float32 from 0 to 1; ``label`` (V, \*S), int64, of which 0 is outside;
         ``coords`` (V, nd, \*S), indices of voxels in the label map; and ``valid`` (V, \*S), true where a voxel shows a
-        place inside of the label map. The same as :class:`monai_cl.transforms.RandViewsd` says of views of a volume.
+        place inside of the label map. As in views of :class:`monai_cl.transforms.RandViewsd`.
 
     Raises:
         ValueError: If ``size`` is not of two or three axes, or an option is out of range.
@@ -171,5 +171,5 @@ class Anatomies(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < self.number:
-            raise IndexError(f"there are {self.number} anatomies, got index {index}")
+            raise IndexError(f"index must be below {self.number}, the number of anatomies, got {index}")
         return {"case": f"random anatomy {index}"}

@@ -13,7 +13,7 @@ from monai_cl.privacy.table import IdTable
 
 logger = logging.getLogger(__name__)
 
-KEPT_NAMES = "hide_names"  # a list that says `false` of it keeps its names
+KEPT_NAMES = "hide_names"  # a list with `false` under it keeps its names
 FILE_KEYS = ("image", "label")  # keys of an item that hold paths
 _NUMBERS = ("spacing", "shape", "slice_step", "slices_of", "weight", "group")  # of scan and curate
 _HASHES = ("content", "fingerprint")
@@ -55,8 +55,8 @@ def without_names(content: Mapping[str, Any], is_section: Callable[[str, Any], b
     """The content of a datalist with ids and pseudonyms in the place of what is not plain.
 
     Paths of plain names such as ``imagesTr/hippocampus_001.nii.gz`` stay, and so does all else that is plain. Fields
-    and texts that are not are left out, names of classes become ``class N``, and the log says how many. Which file an
-    id stands for is noted in the table beside the key, which is made where there is none.
+    and texts that are not are left out, names of classes become ``class N``, and the log reports how many. The file of
+    each id is noted in the table beside the key, which is made if none exists.
 
     Args:
         content: The JSON object.
@@ -143,7 +143,7 @@ def _is_licence(name: str, value: Any) -> bool:
 
 
 def _is_ours(name: str, value: Any) -> bool:
-    """Return whether a value is what scan or curate write under this name, though it looks like a number or a text."""
+    """Return whether scan or curate write such a value under this name, though it looks like a number or a text."""
     if name == "source":
         return isinstance(value, str) and bool(_SOURCE.fullmatch(value))
     if name in _HASHES:
@@ -171,11 +171,11 @@ def _key() -> Key:
 
 
 def _log_hidden(lost: Counter[str]) -> None:
-    told = tuple(f"{count} {what}" for what, count in sorted(lost.items()) if count)
-    if told and told not in _logged:  # a run reads its list many times
-        _logged.add(told)
+    counts = tuple(f"{count} {what}" for what, count in sorted(lost.items()) if count)
+    if counts and counts not in _logged:  # a run reads its list many times
+        _logged.add(counts)
         logger.warning(
             "%s of the datalist were left out or replaced, for they might name somebody; if they do not, add "
             '`"%s": false` to it',
-            " and ".join(told), KEPT_NAMES,
+            " and ".join(counts), KEPT_NAMES,
         )  # fmt: skip

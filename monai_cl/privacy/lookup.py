@@ -20,10 +20,10 @@ def look_up(what: str | os.PathLike[str]) -> list[tuple[str, str]]:
 
     Returns:
         Pairs of id and path, relative to the folder of the data unless the list had it absolute, with one pair for each
-        file of a series; or pairs of mask and scan. What is not known is ``"not on record"``.
+        file of a series; or pairs of mask and scan. Unknown ids give ``"not on record"``.
 
     Raises:
-        FileNotFoundError: If there is nothing of that name, no table, or no mask on record.
+        FileNotFoundError: If the file, the table, or the mask on record does not exist.
         ValueError: If a text holds no id.
     """
     place = Path(what)

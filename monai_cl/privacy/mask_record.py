@@ -57,7 +57,7 @@ def masks_at(place: str | os.PathLike[str]) -> list[Path]:
     """The mask at a place, or those below a folder.
 
     Raises:
-        FileNotFoundError: If there is nothing.
+        FileNotFoundError: If it does not exist.
     """
     source = Path(place)
     if not source.exists():
@@ -71,7 +71,7 @@ def scans_of(masks: str | os.PathLike[str]) -> dict[str, str]:
     """The scan of each mask that is on record, as far as it is certain.
 
     A mask is known where it was written, by the last note of that path; elsewhere by the id in its name, or by its
-    bytes, where these belong to one scan alone. Other names tell nothing: scans of many patients share them.
+    bytes, where these belong to one scan alone. Other names identify nothing: scans of many patients share them.
 
     Args:
         masks: A mask or a folder of masks.
@@ -80,7 +80,7 @@ def scans_of(masks: str | os.PathLike[str]) -> dict[str, str]:
         Scans by mask; masks that are not on record are left out.
 
     Raises:
-        FileNotFoundError: If there is nothing at ``masks``, or no mask is on record on this machine.
+        FileNotFoundError: If ``masks`` does not exist, or no mask is on record on this machine.
     """
     files = masks_at(masks)
     notes = read_notes()

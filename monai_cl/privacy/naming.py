@@ -23,7 +23,7 @@ class PlainNames:
         key: Gives the key; asked for with the first name that is not plain.
 
     Attributes:
-        files: What each token stands for, for the table.
+        files: File that each token stands for, for the table.
     """
 
     def __init__(self, key: Callable[[], Key]) -> None:
@@ -67,7 +67,7 @@ class Pseudonym(str):
     Draws of few labels go by the patient, not by the key: two users of one public data set draw the same.
 
     Args:
-        pseudonym: What is shown.
+        pseudonym: Shown name.
         behind: The patient as the list has it.
     """
 
@@ -83,16 +83,16 @@ class Pseudonym(str):
         return str(self), self.behind
 
 
-def without_parts(text: str, path: str, told: str) -> str:
+def without_parts(text: str, path: str, shown: str) -> str:
     """A text in which nothing is left of a path: what stands for it takes the place of the whole and of each part.
 
     Example:
         >>> without_parts("smith/a1.nii is cut short, smith holds two series", "smith/a1.nii", "file-0123")
         'file-0123 is cut short, file-0123 holds two series'
     """
-    text = text.replace(path, told)
+    text = text.replace(path, shown)
     for part in sorted(set(path.split("/")), key=len, reverse=True):
         for form in (part, *(part[: match.start()] for match in re.finditer(r"\.", part) if match.start() > 0)):
             if form not in ("", ".", "..") and not is_plain(form):
-                text = re.sub(rf"(?<![^\W_]){re.escape(form)}(?![^\W_])", lambda _: told, text)
+                text = re.sub(rf"(?<![^\W_]){re.escape(form)}(?![^\W_])", lambda _: shown, text)
     return text

@@ -1,7 +1,7 @@
 """Plain names: words of imaging and anatomy and short serial numbers, which can be shown as they are.
 
 Everything else might name somebody: a rule knows no names, so it lets through what it knows to be none. A surname that
-is a word of anatomy too, or a serial number that a hospital gives its patients, it cannot tell.
+is a word of anatomy too, or a serial number that a hospital gives its patients, it cannot decide.
 """
 
 import re
@@ -28,7 +28,7 @@ _LICENCE = re.compile(
 def is_plain(component: str) -> bool:
     """Return whether a path component is made of words of imaging, at most one other letter, and short numbers alone.
 
-    A number has four digits at most, leading zeros aside, and is no year; of three digits or more there is one at
+    A number has four digits at most, leading zeros aside, and is no year; of three digits or more it holds one at
     most, and three numbers never follow each other without a word between them.
 
     Example:

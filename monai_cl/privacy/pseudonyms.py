@@ -37,8 +37,8 @@ class Key:
         """Hexadecimal keyed hash of a text.
 
         Args:
-            purpose: What the hash is for: the same text under another purpose gives another hash.
-            text: What is hashed.
+            purpose: Purpose of the hash: the same text under another purpose gives another hash.
+            text: Hashed text.
             length: Number of digits.
 
         Example:
@@ -74,7 +74,7 @@ def read_key(path: str | os.PathLike[str] | None = None) -> Key:
     """Read the key that a scan has made.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If none exists.
         ValueError: If the file is no key, or others than its owner may read it.
     """
     place = key_path(path)

@@ -20,7 +20,7 @@ def with_real_files(items: Sequence[_Item], folder: Path, content: Mapping[str, 
     Args:
         items: Items as the list has them.
         folder: Folder that relative paths start from.
-        content: The list, which may say of which key its ids are.
+        content: The list, which may name the key of its ids.
 
     Raises:
         FileNotFoundError: If the key or the table is absent, or an id is not in it.
@@ -79,16 +79,16 @@ def _files_of(tokens: Sequence[str]) -> dict[str, list[str]]:
 def _resolve(item: _Item, folder: Path, listed: _Item) -> _Item:
     """Item with absolute paths, its ids kept."""
 
-    def resolved_path(path: str, told: str) -> str:
+    def resolved_path(path: str, shown: str) -> str:
         absolute = os.path.normpath(folder / path)
-        return absolute if os.path.isabs(told) else HiddenPath(absolute, told)
+        return absolute if os.path.isabs(shown) else HiddenPath(absolute, shown)
 
     resolved = dict(item)
     for key in FILE_KEYS:
-        value, told = item.get(key), listed.get(key)
+        value, shown = item.get(key), listed.get(key)
         if isinstance(value, list):
-            names = told if isinstance(told, list) else [str(told)] * len(value)  # one id for the files of a series
+            names = shown if isinstance(shown, list) else [str(shown)] * len(value)  # one id for the files of a series
             resolved[key] = [resolved_path(*pair) for pair in zip(value, names, strict=True)]
         elif value is not None:
-            resolved[key] = resolved_path(value, str(told))
+            resolved[key] = resolved_path(value, str(shown))
     return resolved

@@ -56,7 +56,7 @@ class IdTable:
         """The paths behind tokens, relative to the folder of the data unless they are absolute; unknown ones lack.
 
         Raises:
-            FileNotFoundError: If there is no table.
+            FileNotFoundError: If no table exists.
             ValueError: If it is damaged or open to others.
         """
         if not self.path.exists():

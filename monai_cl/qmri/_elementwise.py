@@ -63,9 +63,9 @@ def evaluate(
         times: Relaxation times in seconds.
         fields: Further quantities that may be maps: flip angle, saturation, off-resonance.
         parameters: Numbers or per-sample tensors of the protocol, already checked.
-        prepare: What the kernel takes after the times is ``prepare(*fields, *parameters)``.
+        prepare: Arguments of the kernel after the times, as ``prepare(*fields, *parameters)``.
         signed: Keep the sign of the product instead of the magnitude.
-        proportional: Multiply by proton density; otherwise it only marks where there is signal.
+        proportional: Multiply by proton density; otherwise it only marks voxels with signal.
 
     Returns:
         Plain tensor of the broadcast shape; float32, or float64 where a map is.

@@ -20,7 +20,7 @@ def toward(mz: Tensor, target: Tensor, kept: Tensor) -> Tensor:
 def after_inversion(mz: Tensor, carried: Tensor, minus_per_efficiency: Tensor) -> Tensor:
     r"""Magnetisation after the inversion in the steady state; overwrites its arguments.
 
-    What is there before the inversion is ``mz`` and the share ``carried`` of what was there after the one before, so
+    The magnetisation before the inversion is ``mz`` and the share ``carried`` of that after the one before, so
     that $m = -e\,(m_z + c\,m) = m_z / (-1/e - c)$.
     """
     divisor = torch.sub(minus_per_efficiency, carried, out=spare(carried, minus_per_efficiency))

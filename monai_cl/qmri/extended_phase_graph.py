@@ -94,7 +94,7 @@ class EchoReadout:
         amplitude: The function, which gives the factors of the amplitude.
         fields: Angles in degrees, numbers or maps.
         parameters: Echo spacing, number of the echo, coefficients.
-        prepare: What the function needs of them, to be done once.
+        prepare: Function of them that is computed once.
     """
 
     amplitude: Kernel
@@ -292,10 +292,10 @@ def shortened(coefficients: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Coefficients of a polynomial in x = 2 y - 1 that stays within ``TOLERANCE`` of another one in y.
 
     Args:
-        coefficients: Those of the polynomial in y from the constant term up, float64, each of the shape of a batch.
+        coefficients: Coefficients of the polynomial in y from the constant term up, float64, each shaped as a batch.
 
     Returns:
-        Those of the polynomial in x from the constant term up; for a batch as many as its longest polynomial needs.
+        Coefficients of the polynomial in x from the constant term up; for a batch as many as its longest needs.
     """
     powers = torch.stack(tuple(coefficients), -1)
     series = powers @ _series_of_powers(powers.shape[-1]).to(powers.device)

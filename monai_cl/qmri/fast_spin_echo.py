@@ -110,7 +110,7 @@ def _preparation(
 ) -> Terms:
     if ti is None:
         return saturation_terms(tr - last_echo)
-    if isinstance(ti, (tuple, list)):  # a list is what a config writes
+    if isinstance(ti, (tuple, list)):  # configs write a list
         check_double_inversion(tr=tr, ti1=ti[0], ti2=ti[1], last_echo=last_echo, efficiency=efficiency)
         return double_inversion_terms(tr - last_echo, ti[0], ti[1], efficiency)
     check_inversion(tr=tr, ti=ti, last_echo=last_echo, efficiency=efficiency)

@@ -52,7 +52,7 @@ def t1_at(tissue: str, field_strength: float) -> float:
         Seconds.
 
     Raises:
-        ValueError: If there is no law for the tissue or the field is outside.
+        ValueError: If no law covers the tissue, or the field is outside.
 
     Source:
         Rooney et al., MRM 57 (2007) 308 (coefficients unverified).
@@ -77,7 +77,7 @@ def r2_at(tissue: str, field_strength: float) -> float:
         Rate in 1/s.
 
     Raises:
-        ValueError: If there is no law for the tissue or the field is outside.
+        ValueError: If no law covers the tissue, or the field is outside.
 
     Source:
         Least squares through T2 at 1.5, 3 and 7 T, PubMed 20593370.
@@ -96,7 +96,7 @@ def r2_star_at(tissue: str, field_strength: float) -> float:
         Rate in 1/s.
 
     Raises:
-        ValueError: If there is no law for the tissue or the field is outside.
+        ValueError: If no law covers the tissue, or the field is outside.
 
     Source:
         Linear dependence: Li et al., MRM 62 (2009) 1652; coefficients by least squares through the table of tissues.
@@ -123,7 +123,7 @@ def change_field(
         The three maps at the wanted field.
 
     Raises:
-        ValueError: If there is no law for the tissue or a field is outside.
+        ValueError: If no law covers the tissue, or a field is outside.
     """
     t1 = t1 * (t1_at(tissue, wanted_at) / t1_at(tissue, measured_at))
     t2 = t2 * (r2_at(tissue, measured_at) / r2_at(tissue, wanted_at))
@@ -140,7 +140,7 @@ def _linear(law: Mapping[str, tuple[float, float]], tissue: str, field_strength:
 def _law(laws: Mapping[str, tuple[float, float]], tissue: str) -> tuple[float, float]:
     if tissue not in laws:
         hint = suggestion(tissue, laws, form="; did you mean {!r}?")
-        raise ValueError(f"there is a law for {tuple(laws)}, got {tissue!r}{hint}")
+        raise ValueError(f"tissue must be one of {tuple(laws)}, got {tissue!r}{hint}")
     return laws[tissue]
 
 

@@ -81,7 +81,7 @@ def draw_t2(
     Args:
         t2_star: Effective transverse relaxation time in seconds; voxels that are not positive and finite give 0.
         random_state: Source of randomness, e.g. ``self.R`` of a MONAI transform.
-        t1: Longitudinal relaxation time in seconds, to tell the tissues apart.
+        t1: Longitudinal relaxation time in seconds, to separate the tissues.
         fractions: Tissue fractions with tissues on the first axis, in the order of ``tissues``.
         tissues: Names of the tissues of ``fractions``, those of :func:`~monai_cl.qmri.fields.r2_at`.
         field_strength: Field in tesla, 1.5 to 7.

@@ -12,7 +12,7 @@ def mix(fractions: Tensor, signals: Tensor | Sequence[Tensor], *, dim: int = 0, 
     $$S = \Bigl| \sum_t f_t S_t \Bigr|$$
 
     of signed (or complex) tissue signals: next to a null, tissues of opposite sign cancel, which neither magnitudes nor
-    averaged relaxation rates show. What the fractions leave of a voxel gives no signal.
+    averaged relaxation rates show. The rest of a voxel gives no signal.
 
     Args:
         fractions: Volume fractions of the tissues along ``dim``, between 0 and 1.

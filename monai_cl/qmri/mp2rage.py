@@ -32,7 +32,7 @@ def mp2rage(
     with the images of :func:`mp2rage_images`. Proton density, $T_2^*$ and the receive field cancel.
 
     Args:
-        pd: Proton density; it only marks where there is signal.
+        pd: Proton density; it only marks voxels with signal.
         t1: Longitudinal relaxation time in seconds, broadcastable to ``pd``.
         t2_star: Cancels; where given, voxels in which it is not positive and finite are 0.
         tr: Time from inversion to inversion in seconds.

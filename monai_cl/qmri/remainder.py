@@ -64,7 +64,7 @@ def remaining_maps(
     for name in [name for name in maps if name != "pd"]:
         own = maps[name]
         usable = inside & (rest > 0) & (own > 0) & (own < torch.inf)
-        # 1 where there is nothing to divide by, so that gradients stay finite
+        # 1 where the divisor is 0, so that gradients stay finite
         measured, left = torch.where(usable, own, 1.0), torch.where(usable, rest, 1.0)
         rate = measured if name == "mtsat" else 1 / measured
         rates = [tissue[name] if name == "mtsat" else 1 / tissue[name] for _, tissue in known]

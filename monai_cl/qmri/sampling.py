@@ -134,7 +134,7 @@ def family(name: str) -> Family:
         The family; ``dataclasses.replace`` makes one with other ranges.
 
     Raises:
-        ValueError: If there is no such family.
+        ValueError: If no such family exists.
     """
     if name not in FAMILIES:
         hint = suggestion(name, FAMILIES, form="; did you mean {!r}?")
@@ -154,7 +154,7 @@ def draw_protocol(which: str | Family, random_state: RandomSource, *, field_stre
         The protocol.
 
     Raises:
-        ValueError: If there is no such family.
+        ValueError: If no such family exists.
         ConstraintError: If the ranges of a family of your own leave no protocol that can be played out.
     """
     chosen = which if isinstance(which, Family) else family(which)

@@ -20,7 +20,7 @@ def to_weighted_rates(maps: Tensor, names: Sequence[str], *, dim: int = 0) -> Te
     density each voxel with signal counts the same. Other channels (fields, fractions) stay as they are.
 
     Args:
-        maps: Maps, with the channels along ``dim``; times in seconds, 0 where there is no signal.
+        maps: Maps, with the channels along ``dim``; times in seconds, 0 without signal.
         names: Names of the first channels, of ``pd``, ``t1``, ``t2``, ``t2_star``, ``mtsat`` and others.
         dim: Axis of the channels.
 

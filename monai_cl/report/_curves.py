@@ -62,8 +62,8 @@ def _chart(runs: Sequence[Run], name: str, *, banded: bool) -> Picture:
         ax.grid(True)
         if len(shown) > 1:
             ax.legend(fontsize=8)
-        said = " ".join(_in_words(label, points) for label, points, _ in shown)
-        svg = to_svg(figure, f"{name} against the step. {said}", f"{runs[0].kind} {name}")
+        description = " ".join(_in_words(label, points) for label, points, _ in shown)
+        svg = to_svg(figure, f"{name} against the step. {description}", f"{runs[0].kind} {name}")
     meaning = _MEANINGS.get(name.rpartition(": ")[2], "")
     return Picture(svg, f"{meaning}{_BAND if banded else ''}".lstrip("; "), wide=False)
 

@@ -28,7 +28,7 @@ class Picture:
 
     Attributes:
         svg: The element.
-        caption: What stands below it.
+        caption: Text below it.
         wide: Whether it takes the whole width.
     """
 

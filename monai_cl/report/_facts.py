@@ -67,8 +67,8 @@ def _origins(found: Found) -> list[Table]:
         for one in receipt.get("origins") or ():
             cited = ", ".join(map(str, one.get("citation") or ()))
             prepared = "; ".join(receipt.get("differences") or ()) or "as the weights expect"
-            told = prepared if receipt.get("differences") is not None else "not compared"
-            rows[(run.name, one["source"], one["licence"], cited, one.get("trained", ""), told)] = None
+            comparison = prepared if receipt.get("differences") is not None else "not compared"
+            rows[(run.name, one["source"], one["licence"], cited, one.get("trained", ""), comparison)] = None
     heads = ("run", "source", "licence", "cite", "pretrained by its makers", "images of this run")
     free = all(
         one.get("free", True)

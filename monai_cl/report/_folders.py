@@ -54,8 +54,8 @@ class Run:
     @cached_property
     def elsewhere(self) -> list[str]:
         """Names in the folder, and in its ``cases``, of links that lead out of it."""
-        there = [*self.folder.glob("*"), *(self.folder / "cases").glob("*")]
-        links = [path for path in sorted(there) if path.is_symlink()]
+        entries = [*self.folder.glob("*"), *(self.folder / "cases").glob("*")]
+        links = [path for path in sorted(entries) if path.is_symlink()]
         return [path.name for path in links if not below(self.folder, path)]
 
     @cached_property
@@ -174,7 +174,7 @@ def find(paths: Sequence[str | Path], *, examples: bool = True, trusted: bool = 
     bundles: list[Path] = []
     for path in map(Path, paths):
         if not path.is_dir():
-            raise FileNotFoundError(f"a run must be a folder, there is none at {path}")
+            raise FileNotFoundError(f"a run must be a folder, none exists at {path}")
         every = _runs_of(path, examples)
         found = [(kind, each) for kind, each in every if trusted or each == path or below(path, each)]
         if len(found) < len(every):

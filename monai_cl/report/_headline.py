@@ -14,7 +14,7 @@ def headline(curve: Curve) -> str:
     """Sentence on the arm that helped most, by how much, with its interval; or that none did.
 
     At equal compute where an arm was compared so, else at equal steps. A gain goes before a hint, and of those the one
-    whose interval begins highest is told, with the number of comparisons it is the best of. Empty without comparisons.
+    whose interval begins highest is reported, with the number of comparisons it is the best of. Empty if none was made.
     """
     found = [(arm, each) for arm in curve.arms for each in _comparisons(curve, arm)]
     found = [(arm, each) for arm, each in found if not math.isnan(each.estimate)]

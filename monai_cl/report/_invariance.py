@@ -16,7 +16,7 @@ _HEADS = ("features", "median error in mm", "found within 5 mm in %")
 _BOOTSTRAP = "95 % intervals over patients, each with all its pairs of sequences, and points within the pairs"
 _BY_PAIR = (
     "95 % intervals over pairs of sequences and points within them, as version 0.1.0 made them: they take pairs of one "
-    "patient as independent, are too narrow and say nothing of other patients"
+    "patient as independent, are too narrow and do not hold for other patients"
 )
 
 

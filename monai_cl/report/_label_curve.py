@@ -37,10 +37,10 @@ def curve_details(curve: Curve) -> list[Table]:
 
 def curve_warnings(curve: Curve) -> list[str]:
     """Remarks that a reader of the curve must know, in sentences."""
-    said = [f"{note[:1].upper()}{note[1:]}." if not note.endswith(".") else note for note in curve.notes]
+    remarks = [f"{note[:1].upper()}{note[1:]}." if not note.endswith(".") else note for note in curve.notes]
     if curve.failed:  # their reasons may name cases, and stay in summary.json
-        said.append(f"These runs failed and are left out: {', '.join(sorted(curve.failed))}.")
-    return said
+        remarks.append(f"These runs failed and are left out: {', '.join(sorted(curve.failed))}.")
+    return remarks
 
 
 def _budgets(curve: Curve) -> list[int]:
@@ -68,7 +68,7 @@ def _covers(curve: Curve, estimates: Sequence[results.Estimate]) -> Iterator[str
         return
     first = estimates[0]
     seeds, runs = ({getattr(e, name) for e in estimates} for name in ("seeds", "runs"))
-    crossed = f" and {_range(runs)} pretraining runs" if max(runs) > 1 else ""  # else a note tells
+    crossed = f" and {_range(runs)} pretraining runs" if max(runs) > 1 else ""  # else a note explains
     counted = dict.fromkeys(of_patients(e.cases, e.patients) for e in estimates)
     over = " or ".join(counted) + (f" ({left_out(gone['cases'])})" if (gone := curve.record.get("excluded")) else "")
     yield f"{100 * first.confidence:g} % intervals over {over}, {_range(seeds)} seeds{crossed}"

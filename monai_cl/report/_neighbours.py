@@ -52,7 +52,7 @@ def draw_neighbours(sources: Sources, watch: Watch) -> tuple[Picture, Table]:
         watch: Shows how far the preparation of the volumes is.
 
     Raises:
-        NotAvailableError: If one of these is not to be had, or there is one patient only.
+        NotAvailableError: If one of these is unavailable, or only one patient is given.
     """
     found = networks(sources.found.bundles, sources.settings, trusted=sources.found.trusted)
     crops = _gather(sources, watch)
@@ -82,7 +82,7 @@ def _similarity(network: nn.Module, crops: _Crops) -> NDArray[np.float64]:
     """Cosine between the standardised features of crops (N, N); minus infinity between those of one patient."""
     batches = crops.images.split(_CROPS)
     features = torch.cat([pool_pyramid(encoder_features(network, batch), 2) for batch in batches]).double()
-    # levels differ in scale, and what all crops share tells nothing apart
+    # levels differ in scale, and the part shared by all crops separates nothing
     standard = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
     cosine = F.normalize(standard, dim=1) @ F.normalize(standard, dim=1).T
     own = crops.subjects[:, None] == crops.subjects[None]
@@ -97,7 +97,7 @@ def _table(crops: _Crops, similarity: dict[str, NDArray[np.float64]]) -> Table:
         for name, values in similarity.items()
     ]
     rows.append(("by chance", round(float(np.median(distance[other])), 3)))
-    note = "a small distance says that the network knows where a crop lies, not that it knows what is in it"
+    note = "a small distance shows that the network knows the place of a crop, not that it knows its content"
     count = f"{len(crops.images)} crops of {len(set(crops.subjects))} patients"
     return Table(
         "How far from its own place a crop's nearest neighbour lies",
@@ -108,7 +108,7 @@ def _table(crops: _Crops, similarity: dict[str, NDArray[np.float64]]) -> Table:
 
 
 def _draw(crops: _Crops, similarity: NDArray[np.float64]) -> Picture:
-    # one query each of as many patients as there are rows
+    # one query a row, each of another patient
     _, firsts = np.unique(crops.subjects, return_index=True)
     queries = [int(first) + row % _CROPS for row, first in enumerate(firsts[:_QUERIES])]
     words: list[str] = []

@@ -19,8 +19,8 @@ METRICS = {
     "psnr_of_noisy_image": "PSNR in dB of the image before denoising",
     "ssim": "SSIM",
 }
-_MISSED = "a class that only the prediction lacks counts with the diagonal of the volume, the largest distance there is"
-_ONE_NETWORK = "95 % intervals over patients, of one network each: they say nothing of other seeds or subsets of labels"
+_MISSED = "a class that only the prediction lacks counts with the diagonal of the volume, the largest possible distance"
+_ONE_NETWORK = "95 % intervals over patients, of one network each: they do not cover other seeds or subsets of labels"
 _PATIENTS_UNKNOWN = (
     "patients not known (the evaluation did not record them): each case counts as a patient of its own, and intervals "
     "are too narrow where a patient has several; evaluate again"
@@ -114,8 +114,10 @@ def _differences(runs: Sequence[Run], metric: str) -> list[Table]:
         if any(math.isfinite(a.value + b.value) for a, b in zip(scores, reference, strict=True)):
             found[run.name] = paired_difference([*scores, *reference], run.name, first.name, 0)
     # one network is one seed and one pretraining run at most
-    said = {name: verdict(each.low, each.high, seeds=1, runs=1, clustered=bool(known)) for name, each in found.items()}
-    rows = [(name, Estimate.of(each, short(said[name]))) for name, each in found.items()]
-    notes = (_ONE_NETWORK, *dict.fromkeys(text for text in said.values() if ":" in text))
+    verdicts = {
+        name: verdict(each.low, each.high, seeds=1, runs=1, clustered=bool(known)) for name, each in found.items()
+    }
+    rows = [(name, Estimate.of(each, short(verdicts[name]))) for name, each in found.items()]
+    notes = (_ONE_NETWORK, *dict.fromkeys(text for text in verdicts.values() if ":" in text))
     caption = f"{metric_name(metric)}: difference to {first.name}, same cases"
     return [Table(caption, ("evaluation", "difference"), tuple(rows), notes)] if rows else []

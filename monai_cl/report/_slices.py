@@ -41,7 +41,7 @@ class Viewer:
         start: The slice that is shown first.
         numbers: Which slice of the volume each is, from 1.
         depth: Number of slices of the volume.
-        note: What was thinned out, or nothing.
+        note: Remark on thinned-out slices, or nothing.
     """
 
     title: str
@@ -62,14 +62,14 @@ def viewer(folder: Path, case: SavedCase, title: str) -> Viewer:
     depth = image.shape[-1]
     stride = -(-depth // MOST_SLICES)
     thin = -(-max(image.shape[:2]) // MOST_PIXELS)
-    telling = int((truth > 0).sum(axis=(0, 1)).argmax())
-    chosen = list(range(telling % stride, depth, stride))
+    fullest = int((truth > 0).sum(axis=(0, 1)).argmax())
+    chosen = list(range(fullest % stride, depth, stride))
     spacing = [step * thin for step in (*case.spacing, 1.0)[:2]]
     slices = tuple(
         _slice([stack[::thin, ::thin, z] for stack in stacks], spacing, f"{title}, slice {z + 1} of {depth}")
         for z in chosen
     )
-    return Viewer(title, slices, chosen.index(telling), tuple(z + 1 for z in chosen), depth, _note(stride, thin))
+    return Viewer(title, slices, chosen.index(fullest), tuple(z + 1 for z in chosen), depth, _note(stride, thin))
 
 
 def _note(stride: int, thin: int) -> str:

@@ -62,7 +62,7 @@ class Sources:
         """The views of the pretraining.
 
         Raises:
-            NotAvailableError: If no run tells of such views.
+            NotAvailableError: If no run records such views.
         """
         known = self.settings
         if not {"grid", "crop_size", "num_crops"} <= known.keys():
@@ -137,7 +137,7 @@ def _listed(datalist: Path, folder: Path | None, sections: str) -> list[dict[str
     except (ValueError, OSError) as error:
         # the error may name files, and with them patients: not for the page
         logger.warning("the volumes are not to be had: %s", error)
-        raise NotAvailableError("the volumes of the datalist are not to be had, the log says why") from error
+        raise NotAvailableError("the volumes of the datalist are unavailable, the log has the reason") from error
 
 
 def _named(contract: dict[str, Any]) -> dict[str, Any] | None:
@@ -150,7 +150,7 @@ def networks(bundles: Sequence[Bundle], settings: dict[str, Any], *, trusted: bo
     """The pretrained networks of the first bundle that has any, by file name, and last the one ``"as initialised"``.
 
     Raises:
-        NotAvailableError: If there is none, or the bundle's config does not fit the weights.
+        NotAvailableError: If none exists, or the bundle's config does not fit the weights.
     """
     for bundle in bundles:
         files = [file for file in bundle.weights if file.stem.startswith("pretrained")]
@@ -173,11 +173,11 @@ def _network(bundle: Bundle, known: dict[str, Any], *, trusted: bool) -> nn.Modu
     from monai.bundle import ConfigParser
 
     file = bundle.folder / "configs/pretrain.yaml"
-    config, told = (file, {}) if trusted else _of_the_shelf(bundle.folder, file)
+    config, overrides = (file, {}) if trusted else _of_the_shelf(bundle.folder, file)
     parser = ConfigParser()
     parser.read_config(config)
     # settings by their own names alone: `network_def::_target_` would name what is run
-    plain = {key: value for key, value in {**told, **known}.items() if key in parser.get() and is_data(value)}
+    plain = {key: value for key, value in {**overrides, **known}.items() if key in parser.get() and is_data(value)}
     parser.update({key: value for key, value in plain.items() if isinstance(parser[key], _PLAIN)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -187,11 +187,11 @@ def _network(bundle: Bundle, known: dict[str, Any], *, trusted: bool) -> nn.Modu
 
 def _of_the_shelf(bundle: Path, file: Path) -> tuple[Path, dict[str, Any]]:
     """The config that comes with the package and has the very network of a bundle, and the bundle's plain settings."""
-    told = yaml.safe_load(file.read_text(encoding="utf-8")) if inside(bundle, file) else {}
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) if inside(bundle, file) else {}
     for config in (shelf.path(name) / "configs/pretrain.yaml" for name in shelf.names()):
         own = yaml.safe_load(config.read_text(encoding="utf-8"))
-        if isinstance(told, dict) and own["network_def"] == told.get("network_def"):
-            return config, {key: value for key, value in told.items() if is_data(own.get(key))}
+        if isinstance(content, dict) and own["network_def"] == content.get("network_def"):
+            return config, {key: value for key, value in content.items() if is_data(own.get(key))}
     raise NotAvailableError(
         "configs/pretrain.yaml has another network than the bundles that come with monai_cl, and making it may run "
         "code; `--trust` makes it"

@@ -22,7 +22,7 @@ def draw_correspondences(sources: Sources) -> list[Picture]:
     """A slice of one volume with the grid of bases and the random crops, their overlaps, and the crops themselves.
 
     Raises:
-        NotAvailableError: If there is no volume or no setting to draw from.
+        NotAvailableError: If no volume or no setting is available to draw from.
     """
     crops = sources.crops().set_random_state(seed=0)
     volume = next(sources.volumes(1), None)
@@ -40,7 +40,7 @@ def two_views(sources: Sources) -> list[VolumeSet]:
     """The crop and the base of one volume that overlap most, side by side where each lies in the volume.
 
     Raises:
-        NotAvailableError: If there is no setting to draw from.
+        NotAvailableError: If no setting is available to draw from.
     """
     crops = sources.crops().set_random_state(seed=0)
     volume = next(sources.volumes(1), None)
@@ -62,7 +62,7 @@ def two_views(sources: Sources) -> list[VolumeSet]:
 def _scene(image: np.ndarray, crops: VolumeContrastCrops, plan: CropPlan, overlap: np.ndarray) -> Picture:
     origin = plan.canvas_start - plan.padding[:, 0]
     starts = plan.crop_starts + origin
-    cut = _telling_cut(image, starts, crops.crop_size)
+    cut = _central_cut(image, starts, crops.crop_size)
     with page_style():
         figure = new_figure(9.0, 3.9)
         whole, canvas, shares = figure.subplots(1, 3, width_ratios=[0.8, 1.2, 1.1])
@@ -81,7 +81,7 @@ def _scene(image: np.ndarray, crops: VolumeContrastCrops, plan: CropPlan, overla
         return Picture(to_svg(figure, alt, "scene"), caption)
 
 
-def _telling_cut(image: np.ndarray, starts: np.ndarray, size: tuple[int, ...]) -> int | None:
+def _central_cut(image: np.ndarray, starts: np.ndarray, size: tuple[int, ...]) -> int | None:
     """Index along the third axis that most crops cross, the middlemost of such."""
     if image.ndim == 2:
         return None

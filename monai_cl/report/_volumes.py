@@ -57,9 +57,9 @@ class VolumeSet:
     """Panels side by side with one crosshair.
 
     Args:
-        title: What is shown.
+        title: Title of the panels.
         panels: The panels.
-        note: What was thinned out, or nothing.
+        note: Remark on thinned-out slices, or nothing.
     """
 
     title: str
@@ -102,7 +102,7 @@ def view_volumes(
     Args:
         image: The volume, three axes.
         views: Name, first voxel and size of each view.
-        title: What is shown.
+        title: Title of the volume.
     """
     low, high = np.percentile(image, [0.5, 99.5])
     grey = np.rint(255 * np.clip((image - low) / max(float(high - low), 1e-12), 0, 1)).astype(np.uint8)

@@ -1,7 +1,7 @@
 """Model cards: ``docs/README.md`` of a bundle, made from its prose and its records, never typed by hand.
 
 The prose stands in ``docs/card.md.j2``, a jinja2 template with ``{{ results }}`` where the results go and ``metadata``
-for what ``configs/metadata.json`` says. The results stand in ``docs/records/*.json``, each written by
+for facts of ``configs/metadata.json``. The results stand in ``docs/records/*.json``, each written by
 :func:`record_results` from runs.
 """
 
@@ -41,13 +41,13 @@ class Record:
     """Results of record.
 
     Attributes:
-        title: What was measured.
+        title: Title of the measurement.
         date: Day of the measurement.
-        hardware: What it ran on.
+        hardware: Machine of the measurement.
         versions: Versions of the packages.
         tables: The results, with intervals.
         command: How to measure them again.
-        notes: What a reader must know.
+        notes: Remarks for the reader.
         lead: Sentences on what helped, by how much, with its interval; one a curve.
     """
 
@@ -71,7 +71,7 @@ def record_results(
     Args:
         runs: Folders as for :func:`monai_cl.report.html.write_report`.
         path: The JSON file, in ``docs/records`` of a bundle.
-        title: What was measured.
+        title: Title of the measurement.
         command: How to measure it again.
         date: Day of the measurement, where the runs did not record it.
 
@@ -120,7 +120,7 @@ def render_card(bundle: str | Path) -> str:
     root = Path(bundle)
     prose = root / PROSE
     if not prose.is_file():
-        raise FileNotFoundError(f"the prose of the card must be in {prose}, there is none; is {root} a bundle?")
+        raise FileNotFoundError(f"the prose of the card must be in {prose}, which does not exist; is {root} a bundle?")
     if not inside(root, prose):
         raise ValueError(f"{prose} must lie in the bundle itself, it is a link out of it")
     metadata = read_json(root / "configs/metadata.json")

@@ -24,7 +24,7 @@ _REFERENCE = "#444444"
 # below the axes, where no interval is
 _LEGEND: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "fontsize": 8, "frameon": False}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">", "p")
-_FEW = 5  # lines whose bands can be told apart
+_FEW = 5  # lines whose bands can be distinguished
 _INCH_A_LINE = 0.2  # of a legend
 _SPREAD = 0.13  # octaves between neighbours at the same budget
 

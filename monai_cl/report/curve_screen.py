@@ -41,8 +41,8 @@ def differences_table(curve: Curve) -> Table:
         for comparison in (STEPS, COMPUTE, TWIN):
             for found in curve.differences(arm.name, comparison=comparison):
                 names = f"{found.arm} less {found.reference}"
-                said = "; ".join(caveats(curve, found))
-                table.add_row(Text(names, overflow="fold"), str(found.budget), Text(in_points(found)), Text(said))
+                remark = "; ".join(caveats(curve, found))
+                table.add_row(Text(names, overflow="fold"), str(found.budget), Text(in_points(found)), Text(remark))
     return table
 
 

@@ -46,7 +46,7 @@ def draw_demo(
     root: Path,
     arms: Sequence[DemoArm],
     dice: Mapping[str, Sequence[float]],
-    said: str,
+    sentence: str,
     *,
     settings: Mapping[str, Any],
 ) -> Path:
@@ -54,9 +54,9 @@ def draw_demo(
 
     Args:
         root: Folder of the demo.
-        arms: What was trained; the first one has pseudo-labels.
+        arms: Trained arms; the first one has pseudo-labels.
         dice: Dice of each draw, by title.
-        said: What was found, which becomes the caption.
+        sentence: Sentence on the result, which becomes the caption.
         settings: Of the bundle, with which the volumes were prepared.
     """
     figure = new_figure(11, 13)
@@ -65,7 +65,7 @@ def draw_demo(
     _draw_pseudo_labels(rows[1], arms[0].run)
     _draw_curves(rows[2], root, arms, dice)
     _draw_masks(rows[3], root, arms, dice)
-    figure.suptitle("\n".join(textwrap.wrap(said, 120)), fontsize=11)
+    figure.suptitle("\n".join(textwrap.wrap(sentence, 120)), fontsize=11)
     return save(figure, root / "demo.png")
 
 

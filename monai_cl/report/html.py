@@ -61,11 +61,11 @@ class Photo:
 
 @dataclass
 class Section:
-    """Section of the page: a heading and its content, or in ``said`` the reason for having none."""
+    """Section of the page: a heading and its content, or in ``remarks`` the reason for having none."""
 
     name: str
     title: str
-    said: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     points: list[str] = field(default_factory=list)
     photos: list[Photo] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
@@ -98,8 +98,8 @@ def write_report(
 ) -> Path:
     """Write the report of a few runs.
 
-    The folders are read as data: nothing in them is run, and no link leads out of them. What would need code of theirs
-    is left out, and the page says so.
+    The folders are read as data: nothing in them is run, and no link leads out of them. Parts that would need code of
+    theirs are left out, and the page lists them.
 
     Args:
         runs: Output folders of pretraining, fine-tuning and evaluation, bundle folders with such in ``runs/``, folders
@@ -122,7 +122,7 @@ def write_report(
 
     Raises:
         FileNotFoundError: If a folder of ``runs`` or the datalist is absent.
-        ValueError: If there are no runs, a folder holds none, or a file of one cannot be read.
+        ValueError: If no runs are given, a folder holds none, or a file of one cannot be read.
     """
     if not runs:
         raise ValueError("a report needs at least one run; give output folders or a bundle folder")
@@ -138,10 +138,10 @@ def write_report(
         *_made("learning", "Losses", lambda: _learning(found)),
         *_made("views", "Views and their correspondences", lambda: [_views(sources, viewer)]),
         *_made("neighbours", "Nearest neighbours", lambda: [_neighbours(sources, console) if neighbours else off]),
-        *_made("weights", "Weights handed over", lambda: [_weights(found)]),
+        *_made("weights", "Exported weights", lambda: [_weights(found)]),
         *_made("limits", "Limits", lambda: [Section("limits", "Limits", points=_limits(found))]),
     ]
-    absent = [f"{section.title}: {' '.join(section.said)}" for section in sections if section.empty]
+    absent = [f"{section.title}: {' '.join(section.remarks)}" for section in sections if section.empty]
     absent += _not_read(found)
     sections = [section for section in sections if not section.empty]
     sections += [Section("absent", "Not in this report", points=absent)] if absent else []
@@ -159,7 +159,9 @@ def _made(name: str, title: str, make: Callable[[], Iterable[Section]]) -> list[
         return list(make())
     except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         logger.warning("%s cannot be made: %r", title, error)
-        return [Section(name, title, [f"Cannot be made from these files ({type(error).__name__}), the log says why."])]
+        return [
+            Section(name, title, [f"Cannot be made from these files ({type(error).__name__}), the log has the reason."])
+        ]
 
 
 def _not_read(found: Found) -> Iterator[str]:
@@ -179,8 +181,8 @@ def _curves_of_labels(found: Found, datalist: Path | None) -> Iterator[Section]:
         if not (run.has("curve.csv") and run.has("summary.json")):
             yield Section(f"curve-{number}", f"Label efficiency: {run.name}", ["Its tables lie elsewhere."])
             continue
-        curve, said = _load(run.folder, datalist)
-        section = Section(f"curve-{number}", f"Label efficiency: {run.name}", [*said, *curve_warnings(curve)])
+        curve, remarks = _load(run.folder, datalist)
+        section = Section(f"curve-{number}", f"Label efficiency: {run.name}", [*remarks, *curve_warnings(curve)])
         section.lead = headline(curve)
         section.tables, section.folded = curve_tables(curve), curve_details(curve)
         if picture := own_picture(run.folder, "curve.png"):
@@ -209,7 +211,7 @@ def _evaluations(found: Found, show: CaseNames, volumes: bool) -> Section:
     runs = found.of("evaluate")
     section = Section("evaluation", "Evaluation", tables=result_tables(runs))
     if not runs:
-        section.said.append("No evaluation was given.")
+        section.remarks.append("No evaluation was given.")
         return section
     section.folded = [case_table(runs, metric, show) for metric in dict.fromkeys(m for run in runs for m in run.scores)]
     for run in runs:
@@ -222,14 +224,14 @@ def _fit(section: Section) -> None:
     """Keep the page bounded."""
     section.volumes, without = fitting(section.volumes)
     if without:
-        section.said.append(f"{without} cases are shown in slices alone: the volumes of a page are at most 24 MB.")
+        section.remarks.append(f"{without} cases are shown in slices alone: the volumes of a page are at most 24 MB.")
 
 
 def _add_cases(section: Section, run: Run, show: CaseNames, volumes: bool) -> None:
     folder = run.folder / "cases"
     kept = read_cases(folder) if inside(run.folder, folder / INDEX) else {}
     if not kept:
-        section.said.append(f"{run.name} kept no volumes to look at (monai_cl.report.SaveCases does).")
+        section.remarks.append(f"{run.name} kept no volumes to look at (monai_cl.report.SaveCases does).")
         _add_picture(section, run, show)
         return
     section.classes = {name: COLOURS[(int(label) - 1) % len(COLOURS)] for label, name in kept["classes"].items()}
@@ -244,7 +246,7 @@ def _add_cases(section: Section, run: Run, show: CaseNames, volumes: bool) -> No
                 section.volumes.append(case_volumes(folder, case, words))
         except (ValueError, OSError, KeyError, BadZipFile) as error:
             logger.warning("passed over %s of %s: %s", case.file, folder, error)
-            section.said.append(f"{words}: its volumes cannot be read, the log says why.")
+            section.remarks.append(f"{words}: its volumes cannot be read, the log has the reason.")
 
 
 def _add_picture(section: Section, run: Run, show: CaseNames) -> None:
@@ -252,7 +254,7 @@ def _add_picture(section: Section, run: Run, show: CaseNames) -> None:
     if picture is None:
         return
     if not show.shown:  # the names of the cases are part of the picture
-        section.said.append(f"The picture predictions.png of {run.name} carries names of cases and is left out.")
+        section.remarks.append(f"The picture predictions.png of {run.name} carries names of cases and is left out.")
         return
     alt = f"Best, median and worst case of {run.name}: image, truth and prediction side by side."
     section.photos.append(Photo(picture, alt, run.name))
@@ -261,8 +263,8 @@ def _add_picture(section: Section, run: Run, show: CaseNames) -> None:
 def _learning(found: Found) -> Iterator[Section]:
     for kind, title in (("pretrain", "Pretraining: loss and health"), ("train", "Fine-tuning: loss")):
         runs = [run for run in found.of(kind) if run.history]
-        said = [] if runs else ["No run given here kept a history."]
-        section = Section(kind, title, said, pictures=draw_histories(runs) if runs else [])
+        remarks = [] if runs else ["No run given here kept a history."]
+        section = Section(kind, title, remarks, pictures=draw_histories(runs) if runs else [])
         for run in found.of(kind):
             _add_pseudo_labels(section, run)
         yield section
@@ -274,7 +276,7 @@ def _add_pseudo_labels(section: Section, run: Run) -> None:
         picture = pseudo_label_picture(run)
     except (ValueError, OSError, KeyError, BadZipFile) as error:
         logger.warning("passed over the pseudo-labels of %s: %s", run.folder, error)
-        section.said.append(f"{run.name}: the pictures of its pseudo-labels cannot be read, the log says why.")
+        section.remarks.append(f"{run.name}: the pictures of its pseudo-labels cannot be read, the log has the reason.")
         return
     if picture is None:
         return
@@ -289,7 +291,7 @@ def _views(sources: Sources, volumes: bool) -> Section:
         if volumes:
             section.volumes = two_views(sources)
     except (NotAvailableError, ValueError) as reason:
-        section.said.append(f"Not shown: {reason}.")
+        section.remarks.append(f"Not shown: {reason}.")
     return section
 
 
@@ -304,14 +306,14 @@ def _neighbours(sources: Sources, console: Console | None) -> Section:
         picture, table = draw_neighbours(sources, watch)
         section.pictures, section.tables = [picture], [table]
     except (NotAvailableError, ValueError) as reason:
-        section.said.append(f"Not shown: {reason}.")
+        section.remarks.append(f"Not shown: {reason}.")
     return section
 
 
 def _weights(found: Found) -> Section:
-    section = Section("weights", "Weights handed over", tables=handed_over(found))
+    section = Section("weights", "Exported weights", tables=handed_over(found))
     if not section.tables:
-        section.said.append("No receipt was recorded and no bundle with weights was given.")
+        section.remarks.append("No receipt was recorded and no bundle with weights was given.")
     return section
 
 
@@ -322,24 +324,24 @@ def _limits(found: Found) -> list[str]:
 
 def _of_runs(found: Found) -> list[str]:
     evaluations, curves = found.of("evaluate"), found.of("curve")
-    said = ["For research. Not for diagnosis or treatment."]
+    remarks = ["For research. Not for diagnosis or treatment."]
     if evaluations and not curves:
-        said.append(
-            "There is no label-efficiency curve here: each evaluation is of one network, from one seed and one subset "
-            "of labels. Whether pretraining helped cannot be told from them."
+        remarks.append(
+            "This page holds no label-efficiency curve: each evaluation is of one network, from one seed and one "
+            "subset of labels. They do not show whether pretraining helped."
         )
     if not evaluations and not curves:
-        said.append("Nothing here was evaluated on unseen cases: losses alone do not show that pretraining helped.")
+        remarks.append("Nothing here was evaluated on unseen cases: losses alone do not show that pretraining helped.")
     silent = [run.name for run in found.of("pretrain", "train", "evaluate") if not run.record]
     if silent:
-        said.append(f"Versions, hardware, data and times were not recorded by: {', '.join(silent)}.")
+        remarks.append(f"Versions, hardware, data and times were not recorded by: {', '.join(silent)}.")
     cut = [run.name for run in found.runs if run.record.get("parts") and not run.record["parts"][-1].get("finished")]
     if cut:
-        said.append(f"These runs had not finished when the report was made: {', '.join(cut)}.")
+        remarks.append(f"These runs had not finished when the report was made: {', '.join(cut)}.")
     resumed = [run.name for run in found.runs if len(run.record.get("parts", ())) > 1]
     if resumed:
-        said.append(f"These runs were stopped and went on later: {', '.join(resumed)}.")
-    return said
+        remarks.append(f"These runs were stopped and went on later: {', '.join(resumed)}.")
+    return remarks
 
 
 def _of_card(bundle: Path) -> list[str]:
@@ -389,8 +391,8 @@ def _digest(script: str) -> str:
 
 def _leads(sections: Sequence[Section]) -> list[str]:
     """Opening sentences of the report, each with the name of its curve if several exist."""
-    told = [(section.title, section.lead) for section in sections if section.lead]
-    return [f"{title}: {lead}" if len(told) > 1 else lead for title, lead in told]
+    leads = [(section.title, section.lead) for section in sections if section.lead]
+    return [f"{title}: {lead}" if len(leads) > 1 else lead for title, lead in leads]
 
 
 def _today() -> str:

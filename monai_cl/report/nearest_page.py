@@ -39,7 +39,7 @@ def write_nearest_page(found: Embeddings, out: str | Path, *, title: str = "Near
     page = environment.get_template("nearest.html.j2").render(
         title=title,
         summary=f"{len(found.cases)} vectors of {found.vectors.shape[1]} numbers, of {len(set(found.subjects))} "
-        "patients; cosine of standardised features. It says what the network takes for alike, not that it is right.",
+        "patients; cosine of standardised features. It shows what the network takes as similar, rightly or not.",
         table=_table(found, similarity),
         groups=groups,
         style=Markup(environment.get_template("report.css").render()),
@@ -81,8 +81,8 @@ def _table(found: Embeddings, similarity: NDArray[np.float64]) -> Table:
     rows = []
     for index in range(len(found.cases)):
         near = nearest(found, index, similarity[index])
-        told: Sequence[str] = [f"{found.cases[other]} ({similarity[index, other]:.2f})" for other in near]
-        rows.append((_named(found, index), ", ".join(told) or "no other patient"))
+        neighbours: Sequence[str] = [f"{found.cases[other]} ({similarity[index, other]:.2f})" for other in near]
+        rows.append((_named(found, index), ", ".join(neighbours) or "no other patient"))
     return Table("Nearest cases of other patients, with the cosine", ("case", "nearest"), tuple(rows))
 
 

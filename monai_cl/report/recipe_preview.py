@@ -62,7 +62,7 @@ def preview(recipe: str | Path, image: str | Path, out_png: str | Path, **overri
         Path of the picture.
 
     Raises:
-        ValueError: If there is no such recipe or parameter, the target is no ``.png``, or the image is not one
+        ValueError: If no such recipe exists or parameter, the target is no ``.png``, or the image is not one
             three-dimensional volume.
     """
     target = Path(out_png)

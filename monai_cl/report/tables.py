@@ -57,10 +57,10 @@ class Table:
     """Rows under a caption.
 
     Attributes:
-        caption: What the table shows.
+        caption: Caption of the table.
         columns: Heads of the columns.
-        rows: Cells, as many a row as there are columns; ``None`` says that a value was not recorded.
-        notes: What a reader must know, shown below.
+        rows: Cells, one a column in each row; ``None`` marks a value that was not recorded.
+        notes: Remarks for the reader, shown below.
     """
 
     caption: str

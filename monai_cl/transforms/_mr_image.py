@@ -34,12 +34,12 @@ def simulated(
     """Image of a protocol with all else that was drawn.
 
     Args:
-        protocol: What is played.
-        record: What was drawn; facts about a T2 that had to be drawn are added.
+        protocol: Protocol to play.
+        record: Drawn values; facts about a T2 that had to be drawn are added.
         maps: Maps (*S) by name, fields among them; may be empty where the record holds drawn tissues.
         shares: Fractions (*S) of each voxel, between 0 and 1, by tissue; empty where voxels are not mixed.
         purity: Fraction from which a voxel counts as one tissue.
-        field_strength: Field in tesla at which the maps were measured, where the record does not say.
+        field_strength: Field in tesla at which the maps were measured, where the record lacks it.
         spacing: Voxel size along each axis.
 
     Returns:

@@ -202,11 +202,11 @@ class BlockReplaced(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace blocks of the images under all keys."""
         d = dict(data)
-        there = list(self.key_iterator(d, self.donor_keys))
-        if not there:
+        pairs = list(self.key_iterator(d, self.donor_keys))
+        if not pairs:
             return d
-        blocks = self.randomize(d[there[0][0]].shape)
-        for key, donor in there:
+        blocks = self.randomize(d[pairs[0][0]].shape)
+        for key, donor in pairs:
             d[key] = self.replace.apply(d[key], data[donor], blocks)
         return d
 

@@ -25,7 +25,7 @@ class CurriculumMask:
         attention_weight: First and last value of :math:`a`.
 
     Raises:
-        ValueError: If an option is out of range; in use, if there are no scores or their shapes differ.
+        ValueError: If an option is out of range; in use, if scores are missing or their shapes differ.
 
     References:
         OpenUS, from the formulas of its paper; the linear rise of :math:`m` is ours.

@@ -12,14 +12,14 @@ _PAIRS = 8192  # of intensities, at least, that a change is read off
 class IntensityChange(NamedTuple):
     """Change of intensities, taken to be a monotone function of each voxel.
 
-    What a recipe does to an image depends on the image: its percentiles, its mean. A part of it that went through the
-    recipe by itself, or the same without noise, would come out brighter or darker than in the whole.
+    The effect of a recipe on an image depends on the image: its percentiles, its mean. A part of it that went through
+    the recipe by itself, or the same without noise, would come out brighter or darker than in the whole.
 
     Attributes:
         before: Intensities in rising order (N,).
-        after: What became of them (N,).
-        nothing: What became of exact zeros, where there is nothing at all; they may change otherwise
-            (``NormalizeIntensity(nonzero=True)`` leaves them). None if there were none.
+        after: Their values afterwards (N,).
+        nothing: Value of exact zeros afterwards (background); they may change otherwise
+            (``NormalizeIntensity(nonzero=True)`` leaves them). None without zeros.
     """
 
     before: np.ndarray

@@ -1,7 +1,7 @@
 r"""Largest connected component of each class: by SciPy on a CPU, by hooking and jumping of pointers on a device.
 
 On a device nothing is copied to the CPU. Each voxel points at a voxel of its component, itself at first. In a round it
-looks at what its neighbours of the same class point at, tells the smallest such index to the voxel that it pointed at,
+looks at what its neighbours of the same class point at, passes the smallest such index to the voxel that it pointed at,
 and then points where that one points. Rounds grow with the logarithm of a component's length; at the end all voxels of
 a component point at its first one.
 """
@@ -21,7 +21,7 @@ _ROUNDS = 4  # between looks at the device, each of which waits for it
 def keep_largest(labels: Tensor, classes: Sequence[int], connectivity: int | None = 1) -> Tensor:
     r"""Labels (B, 1, \*S) in which all but the largest connected component of some classes is background.
 
-    Of components of one size the first is kept, a class that is not there changes nothing. Labels of a CPU are looked
+    Of components of one size the first is kept, a class that is missing changes nothing. Labels of a CPU are looked
     at by SciPy, those of another device there; the result is the same.
 
     Args:

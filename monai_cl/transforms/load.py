@@ -151,7 +151,7 @@ class LoadVolumed(MapTransform):
     with its axes in another order or direction, is reordered onto the axes of the first.
 
     A label must lie on the voxels of the first, and hold whole numbers: values within 0.05 of one are rounded, and
-    ``meta["rounded"]`` says by how much at most; NaN and infinities become -32768, which no class has.
+    ``meta["rounded"]`` holds the largest change; NaN and infinities become -32768, which no class has.
 
     A tensor or array is taken for a volume that was read already, as MONAI Deploy hands it over: it becomes float32 and
     gets the channel axis where it has three axes; its metadata stay.
@@ -159,7 +159,7 @@ class LoadVolumed(MapTransform):
     Args:
         keys: Keys of the items to read: each a file, a directory with one DICOM series, or a list of DICOM files.
         allow_missing_keys: Whether a missing key is passed over.
-        label_keys: Those of the keys that hold labels.
+        label_keys: Keys that hold labels.
 
     Raises:
         ValueError: While reading, as :class:`LoadVolume`; if a label lies elsewhere than the first volume, by how many
@@ -180,9 +180,9 @@ class LoadVolumed(MapTransform):
         result = dict(data)
         first: torch.Tensor | None = None
         for key in self.key_iterator(result):
-            is_label, there = key in self.label_keys, isinstance(result[key], torch.Tensor | np.ndarray)
-            volume = _in_memory(result[key]) if there else self.load(result[key])
-            if first is not None and not there:
+            is_label, in_memory = key in self.label_keys, isinstance(result[key], torch.Tensor | np.ndarray)
+            volume = _in_memory(result[key]) if in_memory else self.load(result[key])
+            if first is not None and not in_memory:
                 volume = _along(volume, first, must=is_label)
             result[key] = _whole(volume) if is_label else volume
             first = volume if first is None else first
@@ -240,7 +240,7 @@ def _explain(error: Exception) -> str:
 
 
 def _load_series(headers: list[SliceHeader], source: Path | None) -> torch.Tensor:
-    """Check, sort and decode the slices of one series; ``source`` is what the metadata names."""
+    """Check, sort and decode the slices of one series; ``source`` is the name in the metadata."""
     where = source or headers[0].path.parent
     series = {header.series for header in headers}
     if len(series) > 1 and not (source is None and is_one_stack(headers)):

@@ -21,7 +21,7 @@ class LoadMapsd(MapTransform):
     Args:
         keys: Keys of files: a folder of one subject, files by BIDS suffix, or a list of files with BIDS or hMRI names;
             see :func:`monai_cl.data.load_maps`.
-        maps: Channels wanted, in this order; all there are when left out.
+        maps: Channels wanted, in this order; all of them when left out.
         units: Units by suffix, where sidecars have none or a wrong one.
         fractions: Names of tissues whose fractions follow the maps as further channels, as
             :class:`~monai_cl.transforms.RandMRContrast` takes them to mix partial volume.

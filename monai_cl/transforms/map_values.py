@@ -44,13 +44,13 @@ def load_maps(
     A unit comes from ``units``, else from the JSON sidecar (``Units``, also inherited from folders above, or
     ``history.output.units`` of the hMRI toolbox), else from BIDS (seconds, 1/s, Hz). MT saturation and the transmit
     field have no unit one could rely on: there the median of the positive values decides between p.u. and fractions,
-    and in doubt, as where values are too large for the fractions that the median tells of, the file is refused. Rates
+    and in doubt, as where values are too large for the fractions that the median suggests, the file is refused. Rates
     become times; a rate that is not positive becomes 0, a voxel without signal.
 
     Args:
         source: Folder of one subject, or files by BIDS suffix (``R1map``), hMRI name (``R1``, ``R2s``, ``PD``,
             ``MT``) or name here (``t1``).
-        maps: Channels wanted, of ``pd``, ``t1``, ``t2``, ``t2_star``, ``mtsat``, ``b1``, ``b0``; all there are, in
+        maps: Channels wanted, of ``pd``, ``t1``, ``t2``, ``t2_star``, ``mtsat``, ``b1``, ``b0``; all of them, in
             this order, when left out.
         units: Units by the same names as the files, where the sidecar has none or a wrong one.
         limit: Bring maps within what physics allows (:func:`monai_cl.qmri.limit_maps`) and record how many values
@@ -58,7 +58,7 @@ def load_maps(
 
     Returns:
         MetaTensor (M, X, Y, Z), float32: seconds, MT saturation as a fraction, transmit field relative to nominal,
-        field offset in Hz, proton density as in the file. ``meta["mr_maps"]`` tells for each channel its file, its
+        field offset in Hz, proton density as in the file. ``meta["mr_maps"]`` holds for each channel its file, its
         unit, where that comes from and what was done; under ``limited`` what limiting changed. In it, and in errors
         about a folder, pseudonyms take the place of names that are not of BIDS.
 
@@ -69,7 +69,7 @@ def load_maps(
     files = _files(source)
     given = {suffix_of(name): text for name, text in (units or {}).items()}
     if unused := sorted(set(given) - set(files)):
-        raise ValueError(f"units must be for maps that are there, {tuple(files)}, got some for {unused}")
+        raise ValueError(f"units must be for maps that exist, {tuple(files)}, got some for {unused}")
     chosen = _chosen(files, maps)
     values: dict[str, Tensor] = {}
     record: dict[str, Any] = {}
@@ -123,18 +123,18 @@ def _files(source: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
 
 def _chosen(files: Mapping[str, HiddenPath], maps: Sequence[str] | None) -> dict[str, str]:
     """Suffix to read for each channel; a time is preferred to a rate."""
-    there: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for kind in KINDS:  # times come before rates
         if kind in files:
-            there.setdefault(KINDS[kind].name, kind)
+            kinds.setdefault(KINDS[kind].name, kind)
     if maps is None:
-        maps = [name for name in NAMES if name in there]
+        maps = [name for name in NAMES if name in kinds]
     if isinstance(maps, str) or (unknown := sorted(set(maps) - set(NAMES))):
         raise ValueError(f"maps must be a list of {NAMES}, got {maps if isinstance(maps, str) else unknown!r}")
-    if not maps or (missing := [name for name in maps if name not in there]):
+    if not maps or (missing := [name for name in maps if name not in kinds]):
         lacking = missing if maps else "no map at all"
         raise ValueError(f"the maps {tuple(maps)} are wanted, but {lacking} cannot be had from {tuple(files)}")
-    return {name: there[name] for name in maps}
+    return {name: kinds[name] for name in maps}
 
 
 def _recorded(path: HiddenPath) -> str:
@@ -143,27 +143,27 @@ def _recorded(path: HiddenPath) -> str:
 
 
 def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict[str, Any]]:
-    kind, told = KINDS[suffix], _shown(path, suffix)
-    values = torch.from_numpy(values_of(path, told))
+    kind, file = KINDS[suffix], _shown(path, suffix)
+    values = torch.from_numpy(values_of(path, file))
     origin = "given"
     if unit is None:
-        unit, origin = stated_unit(Path(path), suffix, told), "sidecar"
+        unit, origin = stated_unit(Path(path), suffix, file), "sidecar"
     text = " ".join(unit.lower().split())
     if suffix == "PDmap":
         return values, {"file": _recorded(path), "suffix": suffix, "units": unit or "arbitrary", "units_from": origin}
     if text in _UNSTATED:
-        text, origin = (kind.default, "BIDS") if kind.default else (_by_median(told, suffix, values), "median")
+        text, origin = (kind.default, "BIDS") if kind.default else (_by_median(file, suffix, values), "median")
     factor = kind.factor(text)
     if factor is None:
         raise ValueError(
-            f"the unit of {told} must be one of {kind.usual_units} or a usual wording of them, got {unit!r}; correct "
+            f"the unit of {file} must be one of {kind.usual_units} or a usual wording of them, got {unit!r}; correct "
             f"Units in its sidecar or give units={{'{suffix}': ...}}"
         )
     values = values * factor
     if kind.inverse:
         usable = (values > 0) & (values < math.inf)
         values = torch.where(usable, 1 / torch.where(usable, values, 1.0), 0.0)
-    _check_plausible(told, suffix, text, values, factor)
+    _check_plausible(file, suffix, text, values, factor)
     done = f"times {factor:.6g}" + (", then inverted" if kind.inverse else "")
     record = {"file": _recorded(path), "suffix": suffix, "units": text, "units_from": origin, "converted": done}
     return values, record
@@ -175,7 +175,7 @@ def _median(values: Tensor, keep: Callable[[Tensor], Tensor]) -> float:
     return float(flat[:: max(flat.numel() // _SAMPLE, 1)].median()) if flat.numel() else math.nan
 
 
-def _by_median(told: str, suffix: str, values: Tensor) -> str:
+def _by_median(file: str, suffix: str, values: Tensor) -> str:
     """Scale of values, per cent or fraction, by the median of positive values; an ambiguous median is refused.
 
     Noise in air, where that is not masked, brings the median of a map in p.u. into the range of fractions. The tissue
@@ -196,7 +196,7 @@ def _by_median(told: str, suffix: str, values: Tensor) -> str:
         else f"neither p.u. ({percent[0]:g} to {percent[1]:g}) nor a fraction ({fraction[0]:g} to {fraction[1]:g})"
     )
     raise ValueError(
-        f"the unit of {told} is ambiguous: no Units in its sidecar, and the median of its positive values is "
+        f"the unit of {file} is ambiguous: no Units in its sidecar, and the median of its positive values is "
         f"{median:.4g}, {seen}; write Units into the sidecar or give units={{'{suffix}': 'p.u.'}} or 'fraction'"
     )
 
@@ -207,22 +207,22 @@ def _share(values: Tensor, low: float, high: float) -> float:
     return float(((flat > low) & (flat < high)).float().mean()) if flat.numel() else 0.0
 
 
-def _check_plausible(told: str, suffix: str, unit: str, values: Tensor, factor: float) -> None:
+def _check_plausible(file: str, suffix: str, unit: str, values: Tensor, factor: float) -> None:
     kind = KINDS[suffix]
     median = _median(values, lambda v: v > 0)
     low, high = kind.plausible
     if not math.isfinite(low) or math.isnan(median) or low <= median <= high:
         return
-    # noise in air may bring the median down, if there is a head that only this unit explains
+    # noise in air may bring the median down, if only this unit explains the values of a head
     in_air = suffix in _READINGS and median < low and _share(values, factor * _READINGS[suffix][2], high) >= _HEAD
     if not in_air or factor == 1:
         raise ValueError(
-            f"{told} read in {unit!r} gives a median {kind.name} of {median:.4g}, outside {low:g} to {high:g}; correct "
+            f"{file} read in {unit!r} gives a median {kind.name} of {median:.4g}, outside {low:g} to {high:g}; correct "
             f"Units in its sidecar or give units={{'{suffix}': ...}}"
         )
     logger.warning(
         "%s read in %r gives a median %s of %.4g, outside %g to %g, as noise in air does: mask the air, or look "
-        "whether the unit is right", told, unit, kind.name, median, low, high,
+        "whether the unit is right", file, unit, kind.name, median, low, high,
     )  # fmt: skip
 
 
@@ -241,28 +241,28 @@ def load_fractions(files: Mapping[str, str | os.PathLike[str]], tissues: Sequenc
         ValueError: If a tissue is missing, or a file is unreadable, on another grid or holds no fractions.
     """
     if missing := [tissue for tissue in tissues if tissue not in files]:
-        raise ValueError(f"fractions of {tuple(tissues)} are wanted, {missing} missing; there are {tuple(files)}")
+        raise ValueError(f"fractions of {tuple(tissues)} are wanted, {missing} missing; available are {tuple(files)}")
     return torch.stack([_fraction(files[tissue], like) for tissue in tissues])
 
 
 def _fraction(path: str | os.PathLike[str], like: Any) -> Tensor:
-    told = shown(path)
-    grid = grid_of(path, told)
+    file = shown(path)
+    grid = grid_of(path, file)
     shape = tuple(like.shape[1:])
     if grid.shape != shape:
         raise ValueError(
-            f"fractions must lie on the grid of the maps, but {told} has the shape {grid.shape} and the maps "
+            f"fractions must lie on the grid of the maps, but {file} has the shape {grid.shape} and the maps "
             f"{shape}; resample it to the maps"
         )
     if (apart := float(np.abs(grid.affine - np.asarray(like.affine)).max())) > _ROUNDING:
         raise ValueError(
-            f"fractions must lie on the grid of the maps, but the affine of {told} differs by up to "
+            f"fractions must lie on the grid of the maps, but the affine of {file} differs by up to "
             f"{apart:.4g} mm; resample it to the maps"
         )
-    values = torch.from_numpy(values_of(path, told)).nan_to_num(nan=0.0)
+    values = torch.from_numpy(values_of(path, file)).nan_to_num(nan=0.0)
     low, high = (float(value) for value in values.aminmax())
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise ValueError(
-            f"fractions must be between 0 and 1, got {low:.4g} to {high:.4g} in {told}; divide percent by 100"
+            f"fractions must be between 0 and 1, got {low:.4g} to {high:.4g} in {file}; divide percent by 100"
         )
     return values.clamp(0, 1)

@@ -74,7 +74,7 @@ class MaskFiles(FolderLayoutBase):
 
     def _take(self, item: Mapping[str, Any], taken: dict[str, Mapping[str, Any]]) -> None:
         """Give an item its place, unless another has it: a mask must never take that of another scan's."""
-        place, name = os.path.normpath(self._place_of(str(item["place"]))), _told(item)
+        place, name = os.path.normpath(self._place_of(str(item["place"]))), _scan(item)
         if os.path.isabs(place) or place.split(os.sep)[0] == os.pardir:
             raise ValueError(f"masks must lie below {self.output_dir}, that of {name} would not; give it another place")
         image = item["image"]
@@ -87,7 +87,7 @@ class MaskFiles(FolderLayoutBase):
                 )
         if taken.setdefault(place, item) is not item:
             raise ValueError(
-                f"each scan must have a mask of its own, got one name for those of {_told(taken[place])} and {name}: "
+                f"each scan must have a mask of its own, got one name for those of {_scan(taken[place])} and {name}: "
                 f"{place}_{self.postfix}{self.extension}; give one of the files another name, or leave hide_names on"
             )
 
@@ -144,7 +144,7 @@ def _note_bytes(written: list[Note]) -> None:
             note_mask(note._replace(sha256=found))
 
 
-def _told(item: Mapping[str, Any]) -> str:
+def _scan(item: Mapping[str, Any]) -> str:
     image = item["image"]
     return str(item.get("case") or shown(image[0] if isinstance(image, list) else image))
 

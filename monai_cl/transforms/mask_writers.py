@@ -167,7 +167,7 @@ def class_names_of(
     """Names of classes by label: those given, else of ``channel_def`` of the first output of a bundle's metadata.
 
     Raises:
-        ValueError: If there are none, or not as many as the network has.
+        ValueError: If none are given, or not as many as the network has.
     """
     if classes is None:
         outputs = list((metadata.get("network_data_format") or {}).get("outputs", {}).values())

@@ -41,14 +41,14 @@ class MRArtefacts:
         receive_prob: Probability of a receive field.
         receive: Largest deviation of its logarithm.
         slice_prob: Probability of thick slices along an axis.
-        slice_thickness: Their thickness in mm (voxels where there is no affine); thinner than a voxel does nothing.
+        slice_thickness: Their thickness in mm (voxels without an affine); thinner than a voxel does nothing.
         resolution_prob: Probability of a coarser acquisition.
         resolution: Voxel size of the acquisition relative to that of the maps, drawn for each axis, filtered so that
             edges do not ring.
         gibbs_prob: Probability of a cut in k-space without filter: rings at edges.
         gibbs: Share of k-space that is kept along each axis.
         motion_prob: Probability of motion during the acquisition.
-        motion: Largest shift in mm (voxels where there is no affine), at a few moments; at the centre of k-space the
+        motion: Largest shift in mm (voxels without an affine), at a few moments; at the centre of k-space the
             subject is where the maps are.
         ghost_prob: Probability of a ghost, shifted by half of the volume.
         ghost: Its share of the image.

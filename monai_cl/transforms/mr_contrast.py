@@ -33,7 +33,7 @@ class RandMRContrast(Randomizable, Transform):
     arithmetic (:meth:`apply`): a record replays exactly, also after a detour by JSON.
 
     **T2 missing.** Sequences with spin echoes need T2. Without a T2 map one is drawn from a prior of the tissue under
-    $R_2 \le R_2^*$, and the record says so under ``t2``; T2* never takes its place.
+    $R_2 \le R_2^*$, and the record notes it under ``t2``; T2* never takes its place.
 
     **Partial volume.** With ``fractions`` $f_t$ the signals of tissues are mixed in voxels in which no tissue reaches
     ``purity``, $S = |\sum_t f_t S_t + S_r|$. $S_t$ comes from the medians of the maps over the purest voxels of the
@@ -65,7 +65,7 @@ class RandMRContrast(Randomizable, Transform):
         record, which :meth:`apply` takes.
 
     Raises:
-        ValueError: If a name is unknown, a sequence needs a map that is not there, the field is outside the tables of
+        ValueError: If a name is unknown, a sequence needs a map that is missing, the field is outside the tables of
             tissues, the channels do not fit, fractions are outside 0 to 1, relaxation times are not in seconds or
             saturation is not a fraction.
 
@@ -132,7 +132,7 @@ class RandMRContrast(Randomizable, Transform):
             which = {_called(one): names for one, names in short.items()}
             raise ValueError(
                 f"sequences must be playable with the maps {self.maps}, but maps are missing: {which}; "
-                "leave the sequences out or give the maps (T2 is drawn where t1 and t2_star are there)"
+                "leave the sequences out or give the maps (T2 is drawn where t1 and t2_star are given)"
             )
         if not chosen:
             remedy = f"; {_further_maps(short)}" if short else "; leave them out for all that the maps allow"
@@ -228,7 +228,7 @@ class RandMRContrast(Randomizable, Transform):
             Images (B, 1, *S).
 
         Raises:
-            ValueError: If there is not one record for each item, or as :meth:`apply`.
+            ValueError: If the number of records differs from that of items, or as :meth:`apply`.
         """
         if batch.ndim < 3 or len(batch) != len(records):
             raise ValueError(
@@ -264,8 +264,8 @@ def _further_maps(lacking: Mapping[Family | Protocol, Sequence[str]]) -> str:
     allowed: dict[tuple[str, ...], list[str]] = {}
     for one, names in lacking.items():
         allowed.setdefault(tuple(names), []).append(_called(one))
-    told = (f"{' and '.join(names)} for {', '.join(allowed[names])}" for names in sorted(allowed, key=len))
-    return f"add maps: {'; '.join(told)} (T2 is drawn where t1 and t2_star are there)"
+    remedies = (f"{' and '.join(names)} for {', '.join(allowed[names])}" for names in sorted(allowed, key=len))
+    return f"add maps: {'; '.join(remedies)} (T2 is drawn where t1 and t2_star are given)"
 
 
 def _known(argument: str, names: Sequence[str], allowed: Sequence[str] | None = None) -> tuple[str, ...]:

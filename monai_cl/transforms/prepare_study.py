@@ -23,8 +23,8 @@ class PrepareStudy(Compose):
 
     Each further series is interpolated once, from its own grid onto the prepared one of the first (linear, zero
     outside), and then goes through the steps of the recipe that change intensities, by itself. So labels lie on the
-    first series, and a prediction goes back onto it (:class:`monai.transforms.Invertd`). The log says which series of
-    a study lay on other grids; one that does not overlap the first is left out of the study, and named.
+    first series, and a prediction goes back onto it (:class:`monai.transforms.Invertd`). The log reports which series
+    of a study lay on other grids; one that does not overlap the first is left out of the study, and named.
 
     Args:
         recipe: Chain from :func:`monai_cl.recipes.load`, over ``image`` and perhaps ``label``.

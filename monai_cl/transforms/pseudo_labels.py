@@ -78,7 +78,7 @@ class PseudoLabels:
         r"""Labels of logits (B, K, \*S), the voxels that count, and how certain they are.
 
         Raises:
-            ValueError: If there are not as many channels as classes.
+            ValueError: If the numbers of channels and classes differ.
         """
         if logits.shape[1] != self.num_classes:
             raise ValueError(f"logits must have {self.num_classes} channels, one a class, got {tuple(logits.shape)}")

@@ -61,17 +61,17 @@ class SampleSeriesd(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw series; mappings become lists, with their names under ``names_key``."""
         d = dict(data)
-        there = list(self.key_iterator(d))
-        if not there:
+        keys = list(self.key_iterator(d))
+        if not keys:
             return d
-        names = [*d[there[0]]] if isinstance(d[there[0]], Mapping) else d.get(self.names_key)
-        count = len(d[there[0]])
+        names = [*d[keys[0]]] if isinstance(d[keys[0]], Mapping) else d.get(self.names_key)
+        count = len(d[keys[0]])
         chosen = self.randomize(count)
-        for key in there:
+        for key in keys:
             if len(d[key]) != count or (names is not None and len(names) != count):
                 raise ValueError(
                     f"all keys of a study must have one number of series and a name for each, got {count} under "
-                    f"{there[0]!r}, {len(d[key])} under {key!r} and {len(names or ())} names"
+                    f"{keys[0]!r}, {len(d[key])} under {key!r} and {len(names or ())} names"
                 )
             d[key] = _taken(d[key], chosen, names)
         if names is not None:

@@ -17,7 +17,7 @@ from monai_cl.transforms.mr_contrast import RandMRContrast
 from monai_cl.transforms.views import RandViews
 
 Sharing = Literal["none", "protocol"]
-_ATTEMPTS = 64  # to place a crop where there is signal
+_ATTEMPTS = 64  # to place a crop on signal
 _SIGNAL = 0.05  # of the largest density in a view; below is air
 _SEEDS = 2**32
 _COARSE = 1 << 15  # voxels, about, of the subject that a change of intensities is taken from
@@ -40,9 +40,9 @@ def usual_geometry(
         rotation: Largest angle about each axis in degrees.
         scale: Largest relative change of size along each axis.
         translation: Largest shift along each axis, relative to the size of a view. Without it the same place lies at
-            nearly the same voxel of every view, which a network tells from its distance to the rim: contrast of voxels
+            nearly the same voxel of every view, which a network infers from its distance to the rim: contrast of voxels
             is then won without looking at the anatomy. At a half, two views may lie side by side, and where in one of
-            them a voxel lies says little of where it lies in the other.
+            them a voxel lies does not determine where it lies in the other.
         shear: Largest shear.
         flip_axes: Axes that may be mirrored, each view by itself. None is by default: where left and right look alike,
             features of a voxel and its mirror image would be taught to be the same by the one view and to differ by the
@@ -77,7 +77,7 @@ class RandSequenceViews(Randomizable, Transform):
         crop_size: Edge lengths of the views in voxels.
         contrast: Draws and simulates; its artefacts are drawn anew for each view.
         sharing: ``"none"``: each view has its own protocol (two contrasts); ``"protocol"``: both have the same one,
-            drawn anew for each crop (shared contrast). With a single fixed protocol in ``contrast`` there is one
+            drawn anew for each crop (shared contrast). With a single fixed protocol in ``contrast`` all views have one
             contrast.
         geometry: Chain of array transforms on maps (M, *S) that ends with ``crop_size``; :func:`usual_geometry` when
             left out.
@@ -86,13 +86,13 @@ class RandSequenceViews(Randomizable, Transform):
             and the view's intensities are changed as those were (``IntensityChange``).
         corruption: Random array transform of an image that the reconstruction has to undo beside the artefacts.
         targets: ``"clean"``: each view without artefacts and corruption, its intensities changed alike; or protocols
-            whose images, in the pose of the view, are to be told from it: the anatomy in sequences that were not
+            whose images, in the pose of the view, are to be predicted from it: the anatomy in sequences that were not
             measured. None gives no targets.
         margin: Edge lengths of the crop that is posed, relative to those of a view.
 
     Returns:
         A dictionary: ``views`` (2, 1, *crop_size); ``coords`` (2, nd, *crop_size), in mm from the first voxel of the
-        crop that both come from; ``valid`` (2, *crop_size), where there is tissue that lies inside; ``target``
+        crop that both come from; ``valid`` (2, *crop_size), the tissue that lies inside; ``target``
         (2, T, *crop_size).
 
     Raises:
@@ -180,12 +180,12 @@ class RandSequenceViews(Randomizable, Transform):
             )
         views, targets, tissue = [], [], []
         for number in range(2):
-            there = self._maps(posed["views"][number], axes)
+            posed_maps = self._maps(posed["views"][number], axes)
             contrast = record["contrasts"][number]
             change = self._change(whole, contrast)
-            views.append(self._corrupted(self._image(there, contrast, change), record["corruption"][number]))
-            targets.append(self._target(there, contrast, whole, change))
-            tissue.append(self._tissue(there))
+            views.append(self._corrupted(self._image(posed_maps, contrast, change), record["corruption"][number]))
+            targets.append(self._target(posed_maps, contrast, whole, change))
+            tissue.append(self._tissue(posed_maps))
         result = {
             "views": torch.stack(views),
             "coords": convert_to_tensor(posed["coords"], track_meta=False),
@@ -245,8 +245,8 @@ class RandSequenceViews(Randomizable, Transform):
         clean = {**record, "artefacts": {}}
         if self.targets is None or isinstance(self.targets, str):
             return self._image(maps, clean, change)
-        told = [{**clean, "protocol": protocol.to_dict()} for protocol in self.targets]
-        return torch.cat([self._image(maps, one, self._change(whole, one)) for one in told])
+        records = [{**clean, "protocol": protocol.to_dict()} for protocol in self.targets]
+        return torch.cat([self._image(maps, one, self._change(whole, one)) for one in records])
 
     def _tissue(self, maps: Tensor) -> Tensor:
         density = self._density(convert_to_tensor(maps, track_meta=False))
@@ -270,9 +270,9 @@ class RandSequenceViewsd(Randomizable, MapTransform):
     Args:
         keys: Keys of maps (M, *S); all share one record.
         crop_size: As in :class:`RandSequenceViews`, which takes all further arguments.
-        contrast: As there.
+        contrast: As in :class:`RandSequenceViews`.
         allow_missing_keys: Skip keys that an item lacks.
-        **kwargs: As there.
+        **kwargs: As in :class:`RandSequenceViews`.
 
     Raises:
         ValueError: As :class:`RandSequenceViews`.

@@ -20,7 +20,7 @@ class ShareItemsd(MapTransform):
         allow_missing_keys: Skip keys that an item lacks.
 
     Raises:
-        ValueError: If there are not as many names as keys, or a name is taken.
+        ValueError: If the numbers of names and keys differ, or a name is taken.
 
     Example:
         >>> found = ShareItemsd("image", "pair")({"image": 3})

@@ -48,8 +48,8 @@ class ShortAxisOrientation(Orientation):
     orientation such as RAS then has the slices along another axis in some. Here the slices (:func:`slice_axis`) come
     last, and of the flips and the exchange of the other two axes those are taken that bring them nearest to the
     directions of the usual view, :math:`\sum_i a_i \cdot t_i` at its largest with :math:`a_i` the axis in the world and
-    :math:`t` left, back and feet, apex. No voxel is interpolated. What remains is a rotation of at most 45 degrees in
-    the plane; and all of it where the affine says nothing, as in files without orientation.
+    :math:`t` left, back and feet, apex. No voxel is interpolated. The remainder is a rotation of at most 45 degrees in
+    the plane; and all of it where the affine holds no orientation, as in files without orientation.
 
     Invertible; volumes (C, X, Y, Z) with an affine in RAS mm.
 

@@ -36,10 +36,10 @@ class StoredVolume:
     r"""A prepared volume on disk, channel first ``(C, *S)``, of which only the box that is needed is read.
 
     The value of a voxel is :math:`(q + s_c)\,a_c`, with :math:`q` what is stored, :math:`a_c` the channel's ``scale``
-    and :math:`s_c` its ``shift``; without a scale it is what is stored, as for labels.
+    and :math:`s_c` its ``shift``; without a scale it is the stored value, as for labels.
 
     Args:
-        array: What is stored.
+        array: Stored array.
         affine: ``(4, 4)``, voxel to mm.
         dtype: Type of the values that are read.
         scale: Factor of each channel, or none.
@@ -74,7 +74,7 @@ class StoredVolume:
 
         Raises:
             ValueError: If the box is not inside the volume.
-            UnreadableVolumeError: If the file is not there or damaged.
+            UnreadableVolumeError: If the file is missing or damaged.
         """
         size = self.array.shape[1:]
         low = [0] * len(size) if start is None else [int(s) for s in start]
@@ -93,7 +93,7 @@ class StoredVolume:
         """A tensor with the shape and the affine of the volume that takes no memory: all its voxels are one.
 
         Raises:
-            ValueError: If MONAI's metadata is switched off, which would tell where a crop lies.
+            ValueError: If MONAI's metadata is switched off, which holds the place of a crop.
         """
         if not get_track_meta():
             raise ValueError("a crop of a stored volume needs MONAI's metadata; leave set_track_meta on")
@@ -189,7 +189,7 @@ class ReadVolumed(MapTransform):
 class ReadCrop(Randomizable, Transform):
     """Read only what a crop keeps: any transform of MONAI that cuts boxes out, on a volume that stays on disk.
 
-    The crop runs on a tensor of the volume's shape that takes no memory, which tells the box; affine and recorded
+    The crop runs on a tensor of the volume's shape that takes no memory, which gives the box; affine and recorded
     operations are those of the crop, so it can be inverted by its own ``inverse``. A volume in memory is cropped as
     usual. Padding belongs after it.
 

@@ -19,8 +19,8 @@ class RandStudyViews(Randomizable, Transform):
     r"""A crop of one series of a study, the same crop of another, differently named one, and where it lies.
 
     Of the study ``k`` series are drawn (:class:`SampleSeriesd`), of these the one to restore, each as likely; of those
-    of another name the donor. A series of the same name is never a donor: two T1-weighted images of a patient tell
-    nothing of another sequence. A study with one sequence alone has no donor, and says so.
+    of another name the donor. A series of the same name is never a donor: two T1-weighted images of a patient teach
+    nothing about another sequence. A study with one sequence alone has no donor, and records it.
 
     Args:
         sequences: Names that have a template, whose numbers go into a batch.
@@ -149,8 +149,8 @@ class RandStudyViews(Randomizable, Transform):
     def _simulated(self, maps: Tensor, record: Mapping[str, Any]) -> Tensor:
         if self.simulate is None:
             raise ValueError("simulate must be given for a record with a simulated donor, it is None")
-        there: Tensor = convert_to_tensor(maps, track_meta=False)
-        made: Tensor = self.simulate.apply(self._cut(there, record["start"]), record["contrast"])
+        tensor: Tensor = convert_to_tensor(maps, track_meta=False)
+        made: Tensor = self.simulate.apply(self._cut(tensor, record["start"]), record["contrast"])
         image: Tensor = made if self.intensities is None else self.intensities(made)
         plain: Tensor = convert_to_tensor(image, track_meta=False)
         return plain.float()

@@ -24,7 +24,7 @@ class RandChannelTemplateMixd(Randomizable, MapTransform):
     Args:
         keys: Keys of images (C, \*S).
         channels: Names of their channels.
-        templates: Template of a sequence by name, (\*T); zeros where there is none.
+        templates: Template of a sequence by name, (\*T); zeros if none exists.
         max_channels: Most channels that are replaced.
         copies: Number of copies.
         present_key: Key of the mask (C,) of channels that were measured, where an item has it: those that were not are
@@ -69,22 +69,22 @@ class RandChannelTemplateMixd(Randomizable, MapTransform):
 
     def randomize(self, data: Sequence[bool]) -> list[list[int]]:
         """Draw the channels that each copy loses, of a mask of those that were measured."""
-        there = [number for number, measured in enumerate(data) if measured]
-        most = min(self.max_channels, len(there) - 1)
+        measured_channels = [number for number, measured in enumerate(data) if measured]
+        most = min(self.max_channels, len(measured_channels) - 1)
         lost = []
         for _ in range(self.copies):
             count = int(self.R.randint(most + 1)) if most > 0 else 0
-            lost.append(sorted(int(n) for n in self.R.permutation(there)[:count]))
+            lost.append(sorted(int(n) for n in self.R.permutation(measured_channels)[:count]))
         return lost
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw and replace; the same channels under all keys."""
         d = dict(data)
-        there = list(self.key_iterator(d))
-        if not there:
+        keys = list(self.key_iterator(d))
+        if not keys:
             return d
         lost = self.randomize([bool(one) for one in d.get(self.present_key, [True] * len(self.channels))])
-        for key in there:
+        for key in keys:
             d[key] = self.apply(d[key], lost)
         return d
 

@@ -53,11 +53,11 @@ class VolumeContrastCrops(Randomizable, Transform):
 
     Returns:
         A dictionary of plain tensors: ``bases`` (K, C, *base_size), ``crops`` (S, C, *crop_size), ``overlap`` (S, K),
-        where they lie in the world, in mm through the affine (voxels where there is none): ``base_centers`` (K, nd),
+        where they lie in the world, in mm through the affine (voxels if none exists): ``base_centers`` (K, nd),
         ``crop_centers`` (S, nd); and what traces each voxel of a view to the volume: ``base_starts``, ``crop_starts``
         (first voxel in the volume, negative in padding) and ``base_flips``, ``crop_flips`` (whether mirrored along
         an axis), (K, nd) and (S, nd). Voxel ``j`` of a view is voxel ``start + j`` of the volume along an axis, or
-        ``start + size - 1 - j`` where it is mirrored. With ``rot90_prob`` there are ``base_turns`` (K,) and
+        ``start + size - 1 - j`` where it is mirrored. ``rot90_prob`` adds ``base_turns`` (K,) and
         ``crop_turns`` (S,), quarter turns that are to be undone first, ``torch.rot90(view, -turns, (1, 2))``. All lie
         on the device of the volume, where views are cut.
 
@@ -223,7 +223,7 @@ class VolumeContrastCrops(Randomizable, Transform):
         Args:
             img: The volume.
             plan: From :meth:`randomize`.
-            intensities: Whether to change them as the plan says; False leaves the values of a label map.
+            intensities: Whether to change them by the plan; False leaves the values of a label map.
         """
         plan = plan if intensities else places_alone(plan)
         affine = img.affine if isinstance(img, (MetaTensor, StoredVolume)) else None
@@ -296,7 +296,7 @@ class VolumeContrastCropsd(Randomizable, MapTransform):
         grid: As in :class:`VolumeContrastCrops`, which takes all further arguments.
         crop_size: Edge lengths of a random crop in voxels.
         num_crops: Random crops a volume.
-        intensity_keys: Those of them whose intensities are changed, all when left out: leave label maps out.
+        intensity_keys: Keys whose intensities are changed, all when left out: leave label maps out.
         allow_missing_keys: Skip keys that an item lacks.
         **kwargs: Further arguments of :class:`VolumeContrastCrops`.
 

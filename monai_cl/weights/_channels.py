@@ -8,7 +8,7 @@ from torch import Tensor, nn
 def inflatable(network: nn.Module, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, int]:
     """Names of the convolutions that differ from a checkpoint in the image's channels alone, and their sizes.
 
-    The network's first convolution tells how many channels its images have and the checkpoint's had.
+    The first convolution gives the number of channels, of the network and of the checkpoint.
     """
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     first = next((f"{name}.weight" for name, m in network.named_modules() if isinstance(m, convolutions)), "")

@@ -40,12 +40,12 @@ def choose(content: Mapping[str, Any], key: str | None = None) -> Chosen:
     """Take the tensors of a network out of the containers around them.
 
     Args:
-        content: What a file holds.
+        content: Content of a file.
         key: The entry, or the beginning of the names, of the network that is wanted, such as ``ema_state_dict``. None:
-            the network as it was trained (the student), and an average of it only where that is all there is.
+            the network as it was trained (the student), and an average of it only where nothing else exists.
 
     Raises:
-        ValueError: If there are no tensors, or none under that key.
+        ValueError: If no tensors are given, or none under that key.
     """
     if key is None:
         taken, state = _inside(content)
@@ -64,7 +64,7 @@ def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _inside(content: Mapping[str, Any], above: str = "") -> tuple[str, dict[str, Tensor]]:
     method = content.get("method")
-    if isinstance(method, Mapping):  # a run's own checkpoint: the student's network is what is wanted
+    if isinstance(method, Mapping):  # a run's own checkpoint: the student's network is wanted
         for name in _NETWORKS:
             if inside := {k: v for k, v in method.items() if k.startswith(f"{name}.")}:
                 return f"method.{name}", inside

@@ -20,7 +20,7 @@ def compare(
     Args:
         network: The network.
         own: Its tensors, each under one name.
-        state: Those of the checkpoint under the network's names.
+        state: Tensors of the checkpoint under the network's names.
         key_map: The key map that gave them these names, if one did.
     """
     shared = [name for name in own if name in state]

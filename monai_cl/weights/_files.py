@@ -45,7 +45,7 @@ def with_origins(network: nn.Module, contract: Mapping[str, Any] | None) -> dict
 def read_contract(path: str | Path) -> dict[str, Any]:
     """Contract that :func:`save_network` stored beside a file of weights, or one of safetensors holds inside.
 
-    Empty where there is none.
+    Empty if none exists.
     """
     beside = Path(path).with_suffix(".json")
     if beside.exists():

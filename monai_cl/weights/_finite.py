@@ -19,10 +19,10 @@ def require_finite(content: Mapping[str, Any], what: str) -> None:
 
     Args:
         content: Tensors by name; of what is nested, lists and dictionaries are looked into.
-        what: What they are, for the message.
+        what: Their description, for the message.
 
     Raises:
-        NonFiniteWeightsError: If there are such; names the first few and tells how many.
+        NonFiniteWeightsError: If any exist; names the first few and their number.
     """
     bad = [(name, fault) for name, tensor in _tensors(content) if (fault := _fault(name, tensor))]
     if bad:

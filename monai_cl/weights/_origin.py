@@ -18,7 +18,7 @@ class Origin:
         licence: Licence of the weights.
         free: False where the licence forbids uses that the common open ones allow.
         citation: Papers to cite.
-        trained: What of the network its makers have trained, in words.
+        trained: Part of the network that its makers have trained, in words.
     """
 
     source: str

@@ -71,16 +71,16 @@ def preparation_of(recipe: str | Path, options: Mapping[str, Any] | None = None)
 
 def differences(expected: Preparation, used: Preparation) -> tuple[str, ...]:
     """Differences between the preparation that weights expect and the one in use, where both are stated."""
-    told = []
+    differences = []
     if expected.axcodes and used.axcodes and expected.axcodes != used.axcodes:
-        told.append(f"orientation {used.axcodes}, pretrained with {expected.axcodes}")
+        differences.append(f"orientation {used.axcodes}, pretrained with {expected.axcodes}")
     if expected.spacing and used.spacing and not _alike(expected.spacing, used.spacing):
-        told.append(f"voxels of {_size(used.spacing)}, pretrained at {_size(expected.spacing)}")
+        differences.append(f"voxels of {_size(used.spacing)}, pretrained at {_size(expected.spacing)}")
     comparable = expected.scaling or expected.range  # of made images the range alone is known
     alike = _intensities(expected) == _intensities(used) if expected.scaling else expected.range == used.range
     if comparable and used.scaling and not alike:
-        told.append(f"intensities by {_intensities(used)}, pretrained with {_intensities(expected)}")
-    return tuple(told)
+        differences.append(f"intensities by {_intensities(used)}, pretrained with {_intensities(expected)}")
+    return tuple(differences)
 
 
 def _scaling(kind: str, step: Any) -> dict[str, Any]:

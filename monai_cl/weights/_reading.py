@@ -26,7 +26,7 @@ def read_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, 
     """Content of a file of ``torch.save`` (``weights_only=True``) or of safetensors; a mapping is taken as it is.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no such file exists.
         ValueError: If it cannot be read, or holds no mapping.
     """
     if isinstance(checkpoint, Mapping):

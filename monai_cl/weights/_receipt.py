@@ -13,7 +13,7 @@ class WeightsMismatchError(ValueError):
     """Too little of a network would be filled by a checkpoint.
 
     Attributes:
-        receipt: What would have been loaded.
+        receipt: Tensors that would have been loaded.
     """
 
     def __init__(self, message: str, receipt: "Receipt") -> None:
@@ -36,7 +36,7 @@ class Receipt:
         wrong_shape: Name, the network's shape, the checkpoint's shape; these keep their values too.
         matched_parameters: Number of values loaded.
         total_parameters: Number of values in the network.
-        touched: Names of the tensors that pretraining changed, where the checkpoint says so or its source is known.
+        touched: Names of the tensors that pretraining changed, where the checkpoint lists them or its source is known.
         key_map: The key map that was applied to a published checkpoint, if one was.
         encoder_matched: Number of the encoder's tensors that were loaded, where a key map was applied.
         encoder_total: Number of the encoder's tensors, those that the key map is to fill and those of the checkpoint
@@ -50,7 +50,7 @@ class Receipt:
         prepared: Preparation of the images that the weights were trained with, in words.
         differences: Where the recipe in use prepares images otherwise; ``None`` where it was not compared.
         start: Start in words, where no file was named: shipped weights, or the pretraining of the bundle.
-        data: Data that our own pretraining learnt from, where its contract says so.
+        data: Data that our own pretraining learnt from, where its contract names them.
     """
 
     matched: tuple[str, ...]
@@ -118,9 +118,11 @@ class Receipt:
         rows = []
         if self.touched:
             carried = sum(name in set(self.touched) for name in self.matched)
-            said = f"{carried} of the {len(self.matched)} matched tensors; "
+            share = f"{carried} of the {len(self.matched)} matched tensors; "
             by_makers = self.key_map is not None and bool(self.origins)
-            rows.append(("pretrained", said + (self.origins[0].trained if by_makers else "the rest is as initialised")))
+            rows.append(
+                ("pretrained", share + (self.origins[0].trained if by_makers else "the rest is as initialised"))
+            )
         if self.prepared:
             rows.append(("prepared", self.prepared))
         if self.differences is not None:

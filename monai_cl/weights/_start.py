@@ -29,8 +29,8 @@ class Start:
     """Start of a network.
 
     Attributes:
-        asked: What was asked for: ``"auto"``, ``"shipped"``, ``"none"``, or ``"file"``.
-        taken: What was taken: ``"scratch"``, ``"own pretraining"``, ``"shipped"`` or ``"file"``.
+        asked: Requested start: ``"auto"``, ``"shipped"``, ``"none"``, or ``"file"``.
+        taken: Chosen start: ``"scratch"``, ``"own pretraining"``, ``"shipped"`` or ``"file"``.
         name: Name of the file, or of the shipped weights; empty from scratch.
         sha256: SHA-256 of the file; empty from scratch.
         path: The file; ``None`` from scratch.
@@ -64,14 +64,14 @@ def choose_start(
     Args:
         network: The network, to whose shapes shipped weights must belong.
         pretrained: ``"none"`` or ``None`` for scratch; a file, or a state dict; ``"shipped"`` for the weights of random
-            anatomies that belong to the network; ``"auto"`` for ``models/pretrained.pt`` of the bundle if it is there,
+            anatomies that belong to the network; ``"auto"`` for ``models/pretrained.pt`` of the bundle if it exists,
             else shipped weights, else scratch.
         bundle_root: The bundle.
         auto: Whether ``"auto"`` may be asked for.
         inflate_channels: Whether shipped weights may be of other input channels.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no such file exists.
         ValueError: If no shipped weights belong to the network; names the networks that have some.
     """
     if isinstance(pretrained, Mapping):  # of no file
@@ -109,7 +109,7 @@ def start_from(
     and, by :func:`start_of`, in the record of a run.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no such file exists.
         TypeError: If :func:`transfer` has no such option.
         ValueError: If no shipped weights belong to the network.
         WeightsMismatchError: As :func:`transfer`.
@@ -171,6 +171,6 @@ def _say_scratch(network: nn.Module, start: Start, bundle_root: str | Path | Non
 def _none_fit(network: nn.Module, every: tuple[Shipped, ...]) -> str:
     known = ", ".join(map(str, every)) or "none come with this version"
     return (
-        f"shipped weights must be of the network in use, none fit this {type(network).__name__}; there are: {known}. "
+        f"shipped weights must be of the network in use, none fit this {type(network).__name__}; known are: {known}. "
         "Take one of these networks, a file of weights, or none for scratch"
     )

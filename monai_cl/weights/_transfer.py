@@ -45,7 +45,7 @@ def transfer(
 
     Containers (``{"state_dict": ...}``) are opened and prefixes such as ``module.`` removed. Of several networks in one
     file (``state_dict`` and ``ema_state_dict``, student and teacher) the one that was trained is taken, not its
-    average, unless ``weights_key`` says so; the receipt names both. A published checkpoint is told by
+    average, unless ``weights_key`` names it; the receipt lists both. A published checkpoint is identified by
     the full set of its names, which are translated into the network's; no other name is guessed. The network is
     changed only if enough matched.
 
@@ -56,8 +56,8 @@ def transfer(
         min_matched: Least share that must match, in [0, 1]: of the network's parameters (0.9 when left out), or, of a
             published checkpoint, of the tensors of the encoder, the network's and the checkpoint's (all when left
             out).
-        key_map: ``"auto"`` tells a published checkpoint by its names and, where others share them, its sizes; a name
-            of :data:`monai_cl.weights.PUBLISHED` says which it is, such as ``"voco_10k"`` (the teacher),
+        key_map: ``"auto"`` identifies a published checkpoint by its names and, where others share them, its sizes; a
+            name of :data:`monai_cl.weights.PUBLISHED` chooses it, such as ``"voco_10k"`` (the teacher),
             ``"voco_10k_student"``, ``"vista3d_auto"``; ``None`` takes names as they are, and the file for one's own.
         inflate_channels: Make a network of other input channels from the checkpoint's first convolutions:
             each of the :math:`C` new channels has the mean over the :math:`C'` old ones times :math:`C'/C`, so that
@@ -66,7 +66,7 @@ def transfer(
         recipe: The recipe that prepares the images, with
         recipe_options: the values given to it; its orientation, voxels and intensities are compared with those that
             the weights were trained with.
-        contract: ``"warn"`` tells where they differ, ``"strict"`` refuses, ``"ignore"`` compares nothing.
+        contract: ``"warn"`` reports where they differ, ``"strict"`` refuses, ``"ignore"`` compares nothing.
 
     Returns:
         The receipt; print it.
@@ -76,7 +76,7 @@ def transfer(
             reached, if all that keeps the checkpoint from matching is the number of input channels; the receipt is in
             its ``receipt``.
         ContractMismatchError: If the recipe prepares images otherwise and ``contract`` is strict.
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no such file exists.
         NonFiniteWeightsError: If a tensor holds NaN or infinities, or a ``running_var`` is negative.
         ValueError: If the file cannot be read or holds no tensors, ``weights_key`` is not in it, or ``key_map`` is
             unknown or leads to another network.
@@ -119,7 +119,7 @@ def load_network(network: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         WeightsMismatchError: If any tensor is missing or has another shape; names the settings that the file's
             contract records.
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no such file exists.
     """
     contract = read_contract(path)
     try:
@@ -185,7 +185,7 @@ class _Match:
     Attributes:
         state: The tensors.
         other_channels: Convolutions that differ in their input channels alone, with their numbers of values.
-        receipt: What of them fits.
+        receipt: Receipt of the tensors that fit.
     """
 
     state: dict[str, Tensor]

@@ -37,10 +37,10 @@ def save_safetensors(network: nn.Module, path: str | Path, *, contract: Mapping[
     own, _ = tensors_of(network)
     require_finite(own, f"the network for {path}")
     receipt = receipt_of(network)
-    told = None if receipt is None else asdict(receipt)
-    if told is not None:
-        told.update({key: len(told[key]) for key in _COUNTED})
-    inside = {"contract": with_origins(network, contract), "receipt": told, "network": type(network).__name__}
+    summary = None if receipt is None else asdict(receipt)
+    if summary is not None:
+        summary.update({key: len(summary[key]) for key in _COUNTED})
+    inside = {"contract": with_origins(network, contract), "receipt": summary, "network": type(network).__name__}
     notes = {"format": "pt", NOTE: json.dumps(inside, sort_keys=True, default=str)}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
@@ -70,7 +70,7 @@ def save_encoder(network: nn.Module, path: str | Path, *, size: Sequence[int]) -
 
     Args:
         network: A network that :func:`monai_cl.networks.encoder_features` knows.
-        path: The file; its ending says which kind.
+        path: The file; its ending sets the kind.
         size: Voxels of the image.
 
     Raises:

@@ -44,7 +44,7 @@ def save_for_nnunet(
         path: The file, ``.pth``.
         patch_size: Voxels of a patch in fine-tuning.
         recipe: The recipe that prepared the images, with
-        recipe_options: the values given to it; tells the spacing.
+        recipe_options: the values given to it; they hold the spacing.
         spacing: Edges of a voxel in mm along the axes of the image, in place of the recipe's; without either nnU-Net
             keeps that of the scanner.
 

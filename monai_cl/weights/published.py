@@ -94,7 +94,7 @@ def require_source(name: str, checkpoint: str | Path | Mapping[str, Any]) -> Non
     """Refuse a file that is not of the published source of that name.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no such file exists.
         ValueError: If its names or sizes are those of another source, or of none.
     """
     content = read_checkpoint(checkpoint)
@@ -102,11 +102,11 @@ def require_source(name: str, checkpoint: str | Path | Mapping[str, Any]) -> Non
     if PUBLISHED[name].recognises(chosen.tensors, entry=chosen.key, entries=content):
         return
     other = detect(chosen.tensors, entry=chosen.key, entries=content) or nearest(chosen.tensors)
-    told = "its names are of no source that is known"
+    reason = "its names are of no source that is known"
     if other is not None:
-        told = f"its names are those of {other.source}, or nearest to them (published: {other.name})"
+        reason = f"its names are those of {other.source}, or nearest to them (published: {other.name})"
     place = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-    raise ValueError(f"{place} must be of {PUBLISHED[name].source} (published: {name}), but {told}")
+    raise ValueError(f"{place} must be of {PUBLISHED[name].source} (published: {name}), but {reason}")
 
 
 def _cells(one: KeyMap) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from monai_cl.weights._reading import tensor_shapes
 FOLDER = Path("models") / "shipped"  # in a bundle
 ENDING = ".safetensors"
 LIMIT = 25_000_000  # bytes of a file, as of the model zoo
-_TOLD = ("filters", "init_filters", "norm")  # settings that tell networks of one class apart
+_DISTINCT = ("filters", "init_filters", "norm")  # settings that distinguish networks of one class
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Shipped:
 
     def __str__(self) -> str:
         kept = self.contract
-        told = [f"{kept.get('network', '?')}, {kept.get('spatial_dims', '?')}-D"]
-        told += [f"{key} {kept[key]}" for key in _TOLD if key in kept]
-        return f"{self.name} ({', '.join(told)})"
+        parts = [f"{kept.get('network', '?')}, {kept.get('spatial_dims', '?')}-D"]
+        parts += [f"{key} {kept[key]}" for key in _DISTINCT if key in kept]
+        return f"{self.name} ({', '.join(parts)})"
 
     def fits(self, network: nn.Module, *, inflate_channels: bool = False) -> bool:
         """Return whether the weights were made for this network, its output layer aside.
@@ -102,7 +102,7 @@ def save_shipped(network: nn.Module, path: str | Path, *, touched: Iterable[str]
         network: The network.
         path: The file, ``.safetensors``.
         touched: Names of the tensors that pretraining has changed.
-        contract: What users of the weights must know; class and dimensions of the network are added.
+        contract: Facts that users of the weights need; class and dimensions of the network are added.
 
     Raises:
         NonFiniteWeightsError: If a tensor holds NaN or infinities.
@@ -115,7 +115,7 @@ def save_shipped(network: nn.Module, path: str | Path, *, touched: Iterable[str]
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in own.items() if _layer(name) in changed}
     require_finite(kept, f"the network for {path}")
     if not kept:
-        raise ValueError("the contract of the weights must say which tensors pretraining has changed, got none")
+        raise ValueError("the contract of the weights must list the tensors that pretraining has changed, got none")
     inside = {
         **contract,
         "network": type(network).__name__,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from monai_cl._files import atomic_write
 
 _CHUNK = 1 << 24  # bytes written at a time
-# of blosc2: a chunk is what is opened for a box, a block what is decompressed
+# of blosc2: a box opens whole chunks and decompresses whole blocks
 _CHUNKS, _BLOCKS = 128, 32
 
 
@@ -91,7 +91,7 @@ def array_class(storage: str) -> tuple[Array, str]:
     """Class and file suffix of a storage; raise an error if its library is absent.
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: If no such kind exists.
         ModuleNotFoundError: If its library is not installed; names the extra.
     """
     if storage not in STORAGE:

@@ -147,7 +147,7 @@ class Job(Dataset[Outcome]):
         """Entry that an earlier call stored for this item with the same settings, if it is complete."""
         try:
             entry: dict[str, Any] = read_json(self.folder / "entries" / f"{file_name(item)}.json")
-            there = set(entry["volumes"]) == {key for key in FILE_KEYS if item.get(key)} and all(
+            complete = set(entry["volumes"]) == {key for key in FILE_KEYS if item.get(key)} and all(
                 (self.folder / "volumes" / volume["file"]).stat().st_size == volume["bytes"]
                 for volume in entry["volumes"].values()
             )
@@ -155,7 +155,7 @@ class Job(Dataset[Outcome]):
             return None
         # another version of the package is no reason to prepare again: a recipe that changed has another digest
         same = all(entry.get(key) == value for key, value in self.made_by.items() if key != "monai_cl")
-        return entry if same and there else None
+        return entry if same and complete else None
 
 
 def file_name(item: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ def check_prepared_by(items: Sequence[Mapping[str, Any]], transform: Callable[[A
 
     Args:
         items: Items as from :func:`monai_cl.datalist.load_datalist`; those that no cache holds are passed over.
-        transform: What :func:`monai_cl.recipes.load` gives; ``None`` takes the cached volumes as they are.
+        transform: Recipe of :func:`monai_cl.recipes.load`; ``None`` takes the cached volumes as they are.
 
     Raises:
         ValueError: If the recipe or its options differ, or the transform is of no recipe.

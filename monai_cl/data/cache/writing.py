@@ -55,7 +55,7 @@ class CacheResult:
     Args:
         folder: The cache.
         prepared: Names of the volumes prepared by this call.
-        kept: Names of the volumes that were there already.
+        kept: Names of the volumes that an earlier call has prepared.
         changed: Names of those prepared again because their source had changed.
         left_out: Name and reason of each volume that could not be prepared.
         megabytes: Size on disk.
@@ -82,7 +82,7 @@ class CacheResult:
         table = Table("volumes", "number", title=Text(str(self.folder)))
         table.add_row("prepared now", str(len(self.prepared)))
         table.add_row("of these, source changed", str(len(self.changed)))
-        table.add_row("there already", str(len(self.kept)))
+        table.add_row("prepared earlier", str(len(self.kept)))
         table.add_row("left out", str(len(self.left_out)))
         if self.rounded:
             table.add_row("labels rounded to whole numbers", str(self.rounded))
@@ -121,17 +121,17 @@ def write_cache(
         dtype: ``"int16"`` with a scale and an offset a channel, ``"float16"`` or ``"float32"``; labels stay integers.
         storage: ``"npy"``, memory-mapped, or ``"blosc2"``, compressed.
         max_faults: Share of the volumes that may fail, in [0, 1].
-        processes: Number of processes; as many as there are cores when left out, 0 for none beside this one.
+        processes: Number of processes; one per core when left out, 0 for none beside this one.
         rebuild: Replace what another recipe, type or storage has made.
         console: Where progress is shown.
 
     Returns:
-        What was done.
+        Summary of the volumes written, kept and failed.
 
     Raises:
         ValueError: If the folder holds the cache of another recipe, type or storage and ``rebuild`` is not set.
         TooManyFaultsError: If more than ``max_faults`` of the volumes fail, or all; what is done stays.
-        DiskFullError: If there is no room; what is done stays.
+        DiskFullError: If the disk is full; finished volumes stay.
         OccupiedError: If another process is writing the same folder; a ``RuntimeError``.
     """
     if dtype not in DTYPES:

@@ -53,7 +53,7 @@ def curate(
     study; its items gain ``content``, ``fingerprint`` and ``coarse``, by which :func:`check_pretraining` recognises a
     volume, ``group``, and, in ``sections``, ``slices`` (see :func:`kept_slices`) of ``slices_of``, ``slice_step`` from
     one to the next in mm and ``weight``, the share kept; :class:`monai_cl.data.SliceDataset` draws those slices alone.
-    Beside it, ``<out stem>.curation.csv`` says of each volume whether it was kept and why. No file is deleted.
+    Beside it, ``<out stem>.curation.csv`` lists whether each volume was kept, and why. No file is deleted.
 
     Args:
         datalist: From ``monai-cl scan``, or any other.
@@ -66,18 +66,18 @@ def curate(
         scope: ``volume`` compares slices within a volume, ``dataset`` across the study.
         embed: For ``embedding``: from slices ``(n, 64, 64)`` in [0, 1] to ``(n, d)``.
         against: A datalist of fine-tuning or testing; by default the held-out sections of the same study.
-        on_leak: What to do where pretraining shares a patient or a volume with what is held out: ``refuse``, ``drop``
+        on_leak: Action where pretraining shares a patient or a volume with held-out data: ``refuse``, ``drop``
             the pretraining side, or ``report``.
         hold_out: Share of the groups of ``training`` that move to ``validation``, patient by patient.
         seed: Seed of that draw.
-        dry_run: Write nothing, only tell.
+        dry_run: Write nothing, only report.
         workers: Reading threads.
         console: Where to show progress.
 
     Raises:
         FileNotFoundError: If the datalist or a file of it is absent.
-        ValueError: If an option is out of range, there is nothing in ``sections`` or ``against``, ``out`` would replace
-            anything but an earlier result, or there are leaks and ``on_leak`` is ``refuse``; the CSV is written
+        ValueError: If an option is out of range, ``sections`` or ``against`` is empty, ``out`` would replace
+            anything but an earlier result, or leaks exist and ``on_leak`` is ``refuse``; the CSV is written
             before, so that they can be looked up.
     """
     threshold = check_threshold(method, threshold)
@@ -170,7 +170,7 @@ def check_lists(
     """Refuse lists without anything to curate or to guard, whose result would look clean.
 
     Raises:
-        ValueError: If there is no volume, ``sections`` names no list, or ``against`` lists no volume.
+        ValueError: If no volume is given, ``sections`` names no list, or ``against`` lists no volume.
     """
     filled = [name for name in section_names(content) if content.get(name)]
     if not filled:

@@ -13,7 +13,7 @@ from monai_cl.data.curation.volume_marks import FINGERPRINT_BITS, VolumeMarks
 NEAR_SHARE = 0.06  # of the bits of a fingerprint
 NEAR_CORRELATION = 0.9995  # of coarse pictures: time points and noisy copies are above, phases of a heart below
 _RESAMPLED = 0.995  # the same of a copy that was resampled or clipped, and has the fingerprint, too
-PART_SHARE = 0.5  # of the telling slices of the smaller volume
+PART_SHARE = 0.5  # of the slices with content of the smaller volume
 PART_SLICES = 3
 _CHUNK = 2048
 
@@ -40,7 +40,7 @@ def find_pairs(marks: Sequence[VolumeMarks], subjects: Sequence[str] | None = No
     """Find pairs of volumes that are exact duplicates, near duplicates, alike, or share slices.
 
     Near duplicates have coarse pictures that correlate by 0.9995 (time points of one series, copies with noise), or by
-    0.995 with the same fingerprint and of different patients (copies that were resampled or clipped). What has the
+    0.995 with the same fingerprint and of different patients (copies that were resampled or clipped). A volume with the
     same fingerprint alone is alike.
 
     Args:
@@ -148,7 +148,7 @@ def _signs(prints: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
 
 def _shared_slices(marks: Sequence[VolumeMarks]) -> list[Pair]:
     """Volumes of which half the slices of the smaller one are, by their hashes, in the other."""
-    own = [set(one.hashes[one.telling].tolist()) for one in marks]
+    own = [set(one.hashes[one.informative].tolist()) for one in marks]
     holders: dict[int, list[int]] = {}
     for index, hashes in enumerate(own):
         for value in hashes:

@@ -33,7 +33,7 @@ def load_embedding(path: str | os.PathLike[str]) -> Embed:
             over the quarters of the slice.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no such file exists.
         ValueError: If it is neither, or cannot be read.
         ModuleNotFoundError: If ``onnxruntime`` is needed and not installed.
     """

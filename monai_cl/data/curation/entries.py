@@ -25,7 +25,7 @@ class Entry:
     Args:
         section: Its section.
         item: Its item.
-        marks: What it is recognised by; ``None`` where it could not be read.
+        marks: Fingerprints that identify it; ``None`` where it could not be read.
         group: Number of the patient or, through duplicates, patients it belongs to.
         reason: Why it was dropped; empty where it is kept.
         like: The volume it repeats.

@@ -59,7 +59,7 @@ class Criterion:
 
     Args:
         method: One of :data:`METHODS`.
-        features: What is compared, one row a slice.
+        features: Compared vectors, one row a slice.
     """
 
     method: str

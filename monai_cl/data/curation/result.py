@@ -22,7 +22,7 @@ class CurationResult:
         table_file: The CSV of kept and dropped; ``None`` for a dry run.
         entries: Every volume in the order of the study.
         pairs: Duplicates, as indices into ``entries``.
-        leaks: What pretraining and held-out sections, or the two lists, share.
+        leaks: Volumes and patients shared by pretraining and held-out sections, or by the two lists.
         thresholds: Kept slices by threshold.
         method: How slices were compared.
         threshold: The threshold applied.
@@ -62,12 +62,12 @@ class CurationResult:
     def threshold_table(self) -> Table:
         """Number of slices that each threshold would keep."""
         spacing = sorted(self.slice_spacing)
-        told = f"{self.total_slices} slices"
+        caption = f"{self.total_slices} slices"
         if spacing:
-            told += f", {spacing[0]:.3g} to {spacing[-1]:.3g} mm apart"
+            caption += f", {spacing[0]:.3g} to {spacing[-1]:.3g} mm apart"
         if self.median_distance is not None:
-            told += f", neighbours differ by {self.median_distance:.0f} of 64 bits in the median"
-        table = Table(title=f"Slices kept by method {self.method}: {told}", title_justify="left")
+            caption += f", neighbours differ by {self.median_distance:.0f} of 64 bits in the median"
+        table = Table(title=f"Slices kept by method {self.method}: {caption}", title_justify="left")
         for head in ("threshold", "kept", "share"):
             table.add_column(head, justify="right")
         for threshold, kept in self.thresholds.items():

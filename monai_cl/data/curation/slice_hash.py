@@ -25,7 +25,7 @@ def to_grey(slices: NDArray[Any]) -> NDArray[np.uint8]:
 def difference_hash(grey: NDArray[np.uint8]) -> Hashes:
     """Difference hash of grey slices.
 
-    Each slice is resized to 9 columns and 8 rows with Pillow's Lanczos filter; a bit says whether a pixel is brighter
+    Each slice is resized to 9 columns and 8 rows with Pillow's Lanczos filter; a bit marks whether a pixel is brighter
     than its left neighbour. Row by row, the first bit is the highest. The same as ``imagehash.dhash(image, 8)``.
 
     Args:

@@ -23,7 +23,7 @@ class VolumeMarks:
         fingerprint: Packed bits: is a voxel brighter than its neighbour, along each axis, on a coarse grid.
         coarse: 8-bit picture of the volume on a coarse grid, flat.
         hashes: Difference hash of each slice, in the order of the file.
-        telling: Which slices show something: a uniform one is like any other.
+        informative: Flags of slices with content: a uniform slice equals any other.
         small: 8-bit slices, 64 pixels a side, where a method needs them.
         slice_step: From one slice to the next, in mm in RAS.
     """
@@ -32,7 +32,7 @@ class VolumeMarks:
     fingerprint: NDArray[np.uint8]
     coarse: NDArray[np.uint8]
     hashes: Hashes
-    telling: NDArray[np.bool_]
+    informative: NDArray[np.bool_]
     small: NDArray[np.uint8] | None
     slice_step: tuple[float, ...]
 
@@ -52,14 +52,14 @@ def mark(volume: NDArray[np.float32], affine: NDArray[np.float64], *, keep_slice
     """
     upright, flipped = turn(volume, affine)
     grey = to_grey(np.moveaxis(upright, 2, 0).swapaxes(1, 2))  # slice, row, column
-    hashes, telling = difference_hash(grey), grey.reshape(len(grey), -1).std(axis=1) > 1
+    hashes, informative = difference_hash(grey), grey.reshape(len(grey), -1).std(axis=1) > 1
     small = _resized(grey) if keep_slices else None
     if flipped:
-        hashes, telling, small = hashes[::-1], telling[::-1], None if small is None else small[::-1]
+        hashes, informative, small = hashes[::-1], informative[::-1], None if small is None else small[::-1]
     content = blake2b(repr(upright.shape).encode() + np.ascontiguousarray(upright).tobytes(), digest_size=16)
     step = tuple(float(part) for part in affine[:3, 2])
     coarse = coarse_picture(upright)
-    return VolumeMarks(content.hexdigest(), fingerprint(upright), coarse, hashes, telling, small, step)
+    return VolumeMarks(content.hexdigest(), fingerprint(upright), coarse, hashes, informative, small, step)
 
 
 def turn(volume: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], bool]:
@@ -80,7 +80,7 @@ def turn(volume: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any
 def fingerprint(volume: NDArray[Any]) -> NDArray[np.uint8]:
     r"""Bits of a coarse picture of the volume that a change of scale, offset, spacing or type leaves nearly alone.
 
-    The volume is averaged onto $9 \times 9 \times 9$ cells; for each axis, $8^3$ bits say whether a cell is brighter
+    The volume is averaged onto $9 \times 9 \times 9$ cells; for each axis, $8^3$ bits mark whether a cell is brighter
     than the one before it.
     """
     import torch

@@ -17,7 +17,7 @@ _LISTED = 5
 def check_alike(labelled: Sequence[Mapping[str, Any]], unlabelled: Sequence[Mapping[str, Any]]) -> None:
     """Refuse unlabelled volumes of another modality or number of channels; name those of another size of voxels.
 
-    The modality is what the datalist says of an item, as ``monai-cl scan`` writes it; channels and voxels are those of
+    The modality is that of the item in the datalist, as ``monai-cl scan`` writes it; channels and voxels are those of
     the prepared volumes, so that a recipe with a ``spacing`` makes all alike.
 
     Args:

@@ -17,13 +17,13 @@ class WeakLabelBalancedSampler(StepSampler):
         labels: Label of each item, 0 (healthy) or 1 (patient).
         batch_size: Items a batch, at least 2.
         steps: Number of batches of the whole run.
-        patients: Share of patients in a batch, rounded so that there is at least one of each kind.
+        patients: Share of patients in a batch, rounded so that a batch holds at least one of each kind.
         seed: Seed of the run.
         rank: This process's number; processes draw differently.
 
     Raises:
         ValueError: If a label is neither or the share is not in (0, 1); with the first batch, or by :meth:`check`, if
-            there are fewer items of a kind than a batch holds.
+            a kind has fewer items than a batch holds.
 
     Example:
         >>> labels = [0, 0, 0, 0, 1, 1]

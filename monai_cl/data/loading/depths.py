@@ -33,10 +33,10 @@ def items_with_depth(
 
     Raises:
         TooManyFaultsError: If more than ``max_faults`` of the files, or all of them, are unreadable or not NIfTI.
-        ValueError: If there are no items.
+        ValueError: If no items are given.
     """
     if not items:
-        raise ValueError("there must be at least one item, got none; look at the datalist and its sections")
+        raise ValueError("at least one item is needed, got none; look at the datalist and its sections")
     faults = Faults(len(items), max_faults)
     found = [faults.prepare(dict(item), lambda one: _measured(one, axis, orientation)) for item in items]
     faults.judge()

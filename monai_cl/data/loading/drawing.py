@@ -71,7 +71,7 @@ def source_weights(
         if name not in known:
             hint = suggestion(name, known, form="did you mean {!r}? ")
             raise ValueError(
-                f"source_weights names {name!r}, no volume has it as {key!r}; {hint}there are {_list(known)}"
+                f"source_weights names {name!r}, no volume has it as {key!r}; {hint}known are {_list(known)}"
             )
     missing = {name: count for name, count in counts.items() if name not in given}
     if missing:
@@ -84,7 +84,7 @@ class BatchDraw:
     """Distinct items of a batch, by their weights and out of one group.
 
     An item is in a batch with the probability ``batch_size`` times its share of the weights. Since none is twice in a
-    batch that is 1 at most: what a very heavy item has beyond is shared out to the others, and the log says so.
+    batch that is 1 at most: what a very heavy item has beyond is shared out to the others, and the log reports it.
 
     Args:
         num_items: Number of items.

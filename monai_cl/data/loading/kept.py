@@ -31,7 +31,7 @@ def kept_starts(volume: Mapping[str, Any], *, axis: int, slab: int = 1, case: st
 
     Raises:
         ValueError: If the prepared volume has another number of slices than the file, or its axis is none of the
-            file's slices, or the datalist does not say enough to tell.
+            file's slices, or the datalist does not hold enough to decide.
     """
     depth = int(volume["image"].shape[1 + axis])
     if "slices" not in volume:

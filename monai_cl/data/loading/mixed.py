@@ -103,7 +103,7 @@ class MixedBatches(Dataset[dict[str, Any]]):
         world_size: Number of processes.
 
     Raises:
-        ValueError: If there are no labelled or no unlabelled volumes, or these are of another modality or number of
+        ValueError: If labelled or unlabelled volumes are missing, or these are of another modality or number of
             channels.
     """
 

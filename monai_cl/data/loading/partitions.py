@@ -99,7 +99,7 @@ def positioned_items(
         Copies of the items with ``"subject"``, ``"volume"`` (index), ``"start"``, ``"position"`` and ``"partition"``.
 
     Raises:
-        ValueError: If there is not one depth for each item, or a volume is thinner than a slab.
+        ValueError: If the number of depths differs from that of items, or a volume is thinner than a slab.
     """
     items = list(items)
     _check_lengths("depths", len(depths), len(items))
@@ -121,8 +121,8 @@ def positioned_items(
 class PartitionBatchSampler(Sampler[list[PartitionDraw]]):
     """Batches of one slab of each partition of some volumes, all of different patients, also across processes.
 
-    A pass takes patients in an order drawn for it; one with several volumes gives them in turn, pass by pass. What is
-    left over is smaller than a batch and waits for another pass's order. Every process draws the same order and takes
+    A pass takes patients in an order drawn for it; one with several volumes gives them in turn, pass by pass. A rest
+    smaller than a batch waits for another pass's order. Every process draws the same order and takes
     its own part, and a batch follows from the seed and its number alone.
 
     Args:
@@ -139,7 +139,7 @@ class PartitionBatchSampler(Sampler[list[PartitionDraw]]):
         num_replicas: Number of processes.
 
     Raises:
-        ValueError: If there are too few patients for a batch, a volume is thinner than a slab, or lengths differ.
+        ValueError: If a batch needs more patients than given, a volume is thinner than a slab, or lengths differ.
 
     Example:
         >>> sampler = PartitionBatchSampler(2, 4, depths=[10, 12, 9])

@@ -27,7 +27,7 @@ class PreparedDataset(Dataset[dict[str, Any]]):
 
     A volume that cannot be prepared is named in the log, counted and left out; when more than ``max_faults`` of them
     fail the run stops before it starts. The affine and the record of operations stay with each volume. Plain MONAI
-    ``CacheDataset`` stops at the first fault and says nothing of the others.
+    ``CacheDataset`` stops at the first fault and reports no other.
 
     Volumes of a cache (``monai-cl cache``) stay on disk: an item reads them whole, :meth:`stored` leaves it to the
     transform which boxes to read. They are prepared already; ``transform`` must be the recipe that did it.
@@ -42,7 +42,7 @@ class PreparedDataset(Dataset[dict[str, Any]]):
 
     Raises:
         TooManyFaultsError: If more than ``max_faults`` of the items fail, or all do.
-        ValueError: If there are no items, or a cache was prepared by another recipe.
+        ValueError: If no items are given, or a cache was prepared by another recipe.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class PreparedDataset(Dataset[dict[str, Any]]):
 class PreparedStream(IterableDataset[dict[str, Any]]):
     """Prepare one volume after the other, for work that needs each once and no more than one in memory.
 
-    Faults are handled as by :class:`PreparedDataset`; the run stops as soon as there are too many.
+    Faults are handled as by :class:`PreparedDataset`; the run stops once their limit is exceeded.
 
     Args:
         data: Items; ``case`` names them.
@@ -110,12 +110,12 @@ class PreparedStream(IterableDataset[dict[str, Any]]):
 
     Raises:
         TooManyFaultsError: While iterating, if more than ``max_faults`` of the items fail, or all do.
-        ValueError: If there are no items, or a cache was prepared by another recipe.
+        ValueError: If no items are given, or a cache was prepared by another recipe.
     """
 
     def __init__(self, data: Sequence[dict[str, Any]], transform: Transform, *, max_faults: float = MAX_FAULTS) -> None:
         if not data:
-            raise ValueError("there must be at least one item, got none; look at the folder or datalist")
+            raise ValueError("at least one item is needed, got none; look at the folder or datalist")
         self.data = list(data)
         check_prepared_by(self.data, transform)
         self.transform = transform

@@ -32,7 +32,7 @@ def split_for_probe(
     """Items to pretrain on and ``count`` items to probe with, labels taken away from both.
 
     The probe's come from ``probe_section``; where that is absent or empty, whole patients are held out from
-    ``sections``, up to a tenth of the volumes. With too few volumes for that there is no probe, and the log says so.
+    ``sections``, up to a tenth of the volumes. With too few volumes the probe is left out, and the log reports it.
 
     Args:
         datalist: The JSON file.
@@ -53,7 +53,7 @@ def split_for_probe(
         return {"train": items, "probe": few_labels(others, min(count, len(others)), seed=seed)}
     count = min(count, int(HELD_OUT_SHARE * len(items)))
     if count < 1:
-        logger.info("no volumes to probe with: there are only %d, and no section %r", len(items), probe_section)
+        logger.info("too few volumes to probe with: only %d, and no section %r", len(items), probe_section)
         return {"train": items, "probe": []}
     probe = few_labels(items, count, seed=seed)
     patients = {subject_of(item) for item in probe}
@@ -78,7 +78,7 @@ def probe_batches(
         items: Items to probe with.
         transform: Deterministic transform of an item.
         views: Random transform; its draws are fixed by ``seed``.
-        keys: What of the views goes into a batch.
+        keys: Entries of the views that go into a batch.
         batch_size: Volumes a batch.
         seed: Seed of the draws.
         rank: This process's number among ``world_size`` ones, which share the items.
@@ -154,7 +154,7 @@ def probe_slices(
         items: Items to probe with.
         transform: Deterministic transform of an item.
         views: Random transform of slices; its draws are fixed by ``seed``.
-        keys: What of the views goes into a batch.
+        keys: Entries of the views that go into a batch.
         volumes_per_batch: Volumes a batch, at most.
         n_parts: Partitions.
         slab: Slices of a slab, 1 for slices.

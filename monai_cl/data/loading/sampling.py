@@ -23,7 +23,7 @@ class StepSampler(Sampler[list[Draw]]):
     """Batches of ``(item, seed)``, computed from the run's seed and the step alone.
 
     Within one pass over the items every batch has distinct items, in an order drawn for that pass; a remainder
-    smaller than a batch waits for another pass's order. With weights or groups there are no passes: each batch is
+    smaller than a batch waits for another pass's order. Weights or groups replace passes: each batch is
     drawn anew, see :class:`monai_cl.data.BatchDraw`. :attr:`start` is the step to begin with.
 
     Args:
@@ -91,15 +91,15 @@ class StepSampler(Sampler[list[Draw]]):
 class ViewDataset(Dataset[dict[str, Any]]):
     """Views of prepared volumes; an index is ``(item, seed)``, and the same index always gives the same views.
 
-    In a batch, a volume that cannot be read when its turn comes is left out: the batch says so under ``faults``, and
+    In a batch, a volume that cannot be read when its turn comes is left out: the batch names it under ``faults``, and
     the next volume that is not in it, in an order that follows from the seed, takes the place, so that batches keep
-    their size on every process. Where there are groups, it is one of the same group.
+    their size on every process. With groups, it is one of the same group.
 
     Args:
         volumes: Prepared items.
         transform: Random transform (``Randomizable``) of an item.
-        keys: What of the result goes into a batch, beside ``case``.
-        group_key: Field of the datalist that says which volumes may share a batch, as a body region; it goes into
+        keys: Entries of the result that go into a batch, beside ``case``.
+        group_key: Field of the datalist by whose value volumes may share a batch, as a body region; it goes into
             the batch. None: all may.
 
     Raises:
@@ -177,8 +177,8 @@ class ViewLoader(DataLoader[dict[str, Any]]):
     :class:`monai_cl.engine.GracefulStop`), and raises ``TooManyFaultsError`` in the place of the next one.
 
     Args:
-        dataset: Views of volumes, whose batches say under ``faults`` what could not be read.
-        faults: What has been left out so far, and the limit.
+        dataset: Views of volumes, whose batches list unreadable volumes under ``faults``.
+        faults: Volumes left out so far, and their limit.
         **kwargs: Further arguments of ``torch.utils.data.DataLoader``.
     """
 

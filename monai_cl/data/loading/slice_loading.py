@@ -18,7 +18,7 @@ class ReadableSlices(Dataset[dict[str, Any]]):
 
     A volume that fails when its turn comes, as one of a cache whose file was damaged, gives its place in the batch to
     one of a patient who is not in it, in an order that follows from the seed; the slice is drawn anew from the same
-    partition there. The batch says so under ``faults``.
+    partition there. The batch names it under ``faults``.
 
     Args:
         slices: Slices of volumes.

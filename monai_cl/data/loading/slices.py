@@ -31,8 +31,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
     Args:
         volumes: Prepared items, with ``image`` (C, *S).
         transform: Random transform (``Randomizable``) of an item of slices, such as ``RandViewsd``.
-        keys: What of the result goes into a batch.
-        slice_keys: What of a volume is cut; a key that a volume lacks is passed over.
+        keys: Entries of the result that go into a batch.
+        slice_keys: Entries of a volume that are cut; a key that a volume lacks is passed over.
         slab: Slices of a slab (C, *S); 1 gives slices (C, *S without the axis).
         axis: Spatial axis of the slices; by default that of :func:`monai_cl.transforms.slice_axis`, which must be the
             same for all volumes.
@@ -40,7 +40,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
             drawn, and ``axis`` and ``subjects`` must be given.
         subjects: Patient of each volume; by default ``subject`` of the items, or each is one of its own.
         max_faults: Share of the volumes that may be thinner than a slab; they are named in the log and left out.
-        kept_slices: Whether to draw only the slices that ``monai-cl curate`` has kept, where the datalist says which;
+        kept_slices: Whether to draw only the slices that ``monai-cl curate`` has kept, where the datalist lists them;
             slabs begin at them. Has no effect with ``depths``.
         rank: This process's number, where each process has volumes of its own (:func:`items_of_rank`).
         world_size: Number of such processes.
@@ -52,8 +52,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     Raises:
         TooManyFaultsError: If more than ``max_faults`` of the volumes, or all, are thinner than a slab.
-        ValueError: If volumes have slices along different axes, an argument is missing, or kept slices cannot be told
-            in a prepared volume, as where it was resampled along its slices.
+        ValueError: If volumes have slices along different axes, an argument is missing, or kept slices are unknown in a
+            prepared volume, as where it was resampled along its slices.
 
     Example:
         >>> volumes = [{"image": torch.rand(1, 32, 32, depth)} for depth in (9, 7, 12)]
@@ -200,7 +200,7 @@ def items_of_rank(items: Sequence[Mapping[str, Any]], *, rank: int, world_size: 
     """Items of this process, split by patient, so that no patient is in two processes.
 
     Raises:
-        ValueError: If there are fewer patients than processes.
+        ValueError: If processes outnumber patients.
     """
     patients = list(dict.fromkeys(subject_of(item) for item in items))
     if not 0 <= rank < world_size or len(patients) < world_size:

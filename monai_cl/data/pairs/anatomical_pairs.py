@@ -37,7 +37,7 @@ class AnatomicalPairs(ViewDataset):
 
     An index is ``(item, seed)``: points of the body of the volume are drawn, another patient's volume, and the places
     that show the same there; the first match that is accepted gives the two crops. Rejected matches are counted in
-    ``rejected`` and never used: after them come other points, then other patients, and where there is none another
+    ``rejected`` and never used: after them come other points, then other patients, and if none exists another
     volume takes the place of the item, as for one that cannot be read. The log names the pairs of volumes.
 
     Args:
@@ -61,7 +61,7 @@ class AnatomicalPairs(ViewDataset):
         matches before it; ``partner``, the name of the second volume.
 
     Raises:
-        ValueError: If there are not two patients, or an option is out of range.
+        ValueError: If fewer than two patients are given, or an option is out of range.
         NoMatchError: While drawing, if no volume has a match in another one.
 
     References:
@@ -110,7 +110,9 @@ class AnatomicalPairs(ViewDataset):
     def __getitem__(self, index: Draw) -> dict[str, Any]:
         item, seed = index
         rng = np.random.default_rng([_PAIRS, seed])
-        first = self._stored(item) if self._anatomies[item] is not None else self.data[item]  # which says why not
+        first = (
+            self._stored(item) if self._anatomies[item] is not None else self.data[item]
+        )  # whose error gives the reason
         place, partner, second, match, likeness, rejected = self._pair(item, rng)
         made: dict[str, Any] = {"likeness": torch.tensor(likeness), "rejected": torch.tensor(rejected)}
         views = [self._view(first, item, place, rng)]
@@ -283,7 +285,7 @@ def pair_batches(
 ) -> list[dict[str, Any]]:
     """Batches of pairs of ``items``, drawn once, to look at a representation with.
 
-    Volumes without a match are named and left out; there are no batches where fewer than two patients are left.
+    Volumes without a match are named and left out; with fewer than two patients left, no batch is drawn.
 
     Args:
         items: Items to probe with.
@@ -293,7 +295,7 @@ def pair_batches(
         seed: Seed of the draws.
         rank: This process's number among ``world_size`` ones, which share the items.
         world_size: Number of processes.
-        **options: Those of :class:`AnatomicalPairs`.
+        **options: Options of :class:`AnatomicalPairs`.
     """
     patients: dict[Any, set[Any]] = {}  # by group
     for item in items[rank::world_size]:

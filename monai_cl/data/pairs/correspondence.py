@@ -15,7 +15,7 @@ class Matches(NamedTuple):
     Attributes:
         places: Voxels (P, n) of the second volume; they need not be whole.
         likeness: How alike both are (P,), from -1 to 1; 1 where nothing is compared.
-        accepted: False where there is no match (P,): the place means nothing there.
+        accepted: False without a match (P,): the place means nothing there.
     """
 
     places: Tensor

@@ -47,7 +47,7 @@ class EmbeddingMatches:
 
     .. math:: s(p, q) = \tfrac{1}{2}\left(\cos(f_p, f_q) + \cos(g_p, g_q)\right)
 
-    and the place is :math:`\arg\max_q s(p, q)` over the whole volume. Below the threshold there is no match. With
+    and the place is :math:`\arg\max_q s(p, q)` over the whole volume. Below the threshold nothing matches. With
     ``back`` the place must lead back: its own nearest neighbour in the first volume lies within so many mm. With
     ``within`` only cells so many mm around the place that body boxes guess (:class:`BodyBoxes`) are looked at.
 

@@ -118,7 +118,7 @@ def _correlation(fixed: sitk.Image, moving: sitk.Image, affine: sitk.Transform) 
     mapped = _array(sitk.Resample(moving, fixed, affine, sitk.sitkLinear, float("nan")))
     own = _array(fixed)
     common = np.isfinite(mapped)
-    if common.mean() < 0.25:  # a corner that fits says nothing of the rest
+    if common.mean() < 0.25:  # a corner that fits does not constrain the rest
         return -1.0
     a, b = own[common] - own[common].mean(), mapped[common] - mapped[common].mean()
     length = float(np.linalg.norm(a) * np.linalg.norm(b))

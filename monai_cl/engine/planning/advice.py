@@ -15,7 +15,7 @@ class Advice:
     Args:
         bottleneck: ``"loader"`` or ``"device"``.
         waiting: Share of a step that the device waits for data.
-        lines: What to change, most worthwhile first.
+        lines: Advised changes, most worthwhile first.
     """
 
     bottleneck: str = "device"
@@ -39,7 +39,7 @@ class Measured:
         memory: Main memory needed.
         memory_free: Main memory available.
         gpu_memory: Highest GPU memory, 0 without one.
-        gpu_memory_total: What the GPU has, 0 without one.
+        gpu_memory_total: Memory of the GPU, 0 without one.
         disk: Needed for checkpoints.
         disk_free: Free there.
         prepare: Seconds until all volumes are prepared.
@@ -97,13 +97,13 @@ def _feed(found: Measured, waiting: float) -> list[str]:
     wanted = max(1, math.ceil(core / found.step))
     # on a CPU the training needs a core of its own
     most = max(found.cores - (0 if found.cuda else 1), 1)
-    told = f"a batch takes {core:.3g} s of one core, the device waits {100 * waiting:.0f} % of the time"
+    time = f"a batch takes {core:.3g} s of one core, the device waits {100 * waiting:.0f} % of the time"
     lines = []
     if found.num_workers < min(wanted, most):
-        lines.append(f"num_workers {min(wanted, most)}: {told}")
+        lines.append(f"num_workers {min(wanted, most)}: {time}")
     if found.num_workers >= most or wanted > most:
         lines.append(
-            f"the {found.cores} cores do not keep up ({told}): a smaller crop_size, fewer crops or views, or a larger "
+            f"the {found.cores} cores do not keep up ({time}): a smaller crop_size, fewer crops or views, or a larger "
             "network at no cost of time"
         )
     return lines

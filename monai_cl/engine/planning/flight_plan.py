@@ -23,7 +23,7 @@ class FlightPlan:
         measured_steps: Steps it was measured on.
         volumes: Volumes of the whole run, on this process.
         loader_seconds: A batch from the loader, nobody else asking for the cores.
-        step_seconds: A training step on a batch that is there.
+        step_seconds: A training step on a batch in memory.
         seconds: A training step with the loader at work: what a run takes.
         first_batch_seconds: Until the loader gave its first batch.
         prepare_seconds: Until all volumes are ready for the first step.

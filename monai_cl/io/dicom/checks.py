@@ -21,7 +21,7 @@ def check_single_image(header: SliceHeader) -> None:
         kind = f"modality {header.modality}" if header.modality in NO_PICTURES else "no picture in it"
         raise UnusableImageError("DICOM object that is not an image", f"{kind}; it cannot be a slice of a volume")
     if header.pixels == "none":
-        raise UnusableImageError("no pixel data", "the header announces a picture that is not there; export it again")
+        raise UnusableImageError("no pixel data", "the header announces a picture that is missing; export it again")
 
 
 def check_pixels(headers: Iterable[SliceHeader]) -> None:

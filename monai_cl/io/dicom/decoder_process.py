@@ -20,7 +20,7 @@ def stored_frames(path: str, index: int | None = None) -> np.ndarray[Any, Any]:
     """Stored values by pydicom as ``(frames, rows, columns)``: all, or the one of an index.
 
     Raises:
-        Exception: What pydicom and its decoders raise.
+        Exception: Any error of pydicom and its decoders.
     """
     from pydicom import dcmread
     from pydicom.pixels import pixel_array

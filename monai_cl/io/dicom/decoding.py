@@ -138,7 +138,7 @@ class Decoded:
 
     Args:
         values: ``(1, columns, rows, slices)``.
-        padding: What :func:`~monai_cl.io.dicom.decoding.set_background` says of their padding.
+        padding: Padding by :func:`~monai_cl.io.dicom.decoding.set_background`.
     """
 
     values: NDArray[np.float32]

@@ -50,10 +50,10 @@ def stack(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], NDArray[np
 def check_one_grid(headers: Sequence[SliceHeader]) -> tuple[Values, Values]:
     """Check that all slices are grey and share matrix size, pixel spacing and a valid orientation.
 
-    Slices of one series may tell one value in several roundings, as 0.703125 and 0.7031.
+    Slices of one series may hold one value in several roundings, as 0.703125 and 0.7031.
 
     Returns:
-        Orientation and pixel spacing as the slices tell them most precisely.
+        Orientation and pixel spacing in the most precise rounding of the slices.
 
     Raises:
         UnusableImageError: If they do not.

@@ -204,7 +204,7 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
     from the shared one, else from the top of the data set.
 
     Args:
-        header: Header of the file; what frames do not say is taken from it.
+        header: Header of the file; values that frames lack are taken from it.
 
     Raises:
         UnusableImageError: If pydicom cannot read the file, or it announces no frame or more than it describes.

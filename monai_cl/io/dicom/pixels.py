@@ -136,7 +136,7 @@ def _are_whole(stream: BinaryIO, fragments: list[_Piece], tags: Tags) -> bool:
         return False
     if frames == 1:  # one image, in however many pieces
         return Codestream(stream, fragments).is_whole(tags.syntax)
-    if len(fragments) > frames:  # which piece is of which frame stands in a table that need not be there
+    if len(fragments) > frames:  # which piece is of which frame stands in a table that may be absent
         return True
     return all(Codestream(stream, [piece]).is_whole(tags.syntax) for piece in fragments)
 

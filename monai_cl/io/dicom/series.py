@@ -51,7 +51,7 @@ def slices_below(folder: Path) -> list[SliceHeader]:
     """Headers of the images in a directory; DICOM objects without a picture (an index, a report) are passed over.
 
     Raises:
-        ValueError: If there is none, or a file cannot be read.
+        ValueError: If none exists, or a file cannot be read.
     """
     headers = []
     for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):

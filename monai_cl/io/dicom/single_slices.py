@@ -16,7 +16,7 @@ def stacks_of(singles: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
 
     Slices of one group share patient, study, frame of reference, modality, matrix, kind of image, direction, pixel
     spacing, and all that describes the picture: texts, echo, b-value, time point. A series number that several of them
-    share tells series apart. Where they lie is not looked at.
+    share separates series. Their places are not compared.
 
     Args:
         singles: One header a series.
@@ -37,7 +37,7 @@ def is_one_stack(headers: Sequence[SliceHeader]) -> bool:
 
 def _picture(header: SliceHeader) -> Hashable:
     facts = tuple(sorted((name, text) for name, text in header.facts.items() if name not in _NUMBERS))
-    owner = (header.patient, header.study or header.series)  # without a study nothing says that two belong together
+    owner = (header.patient, header.study or header.series)  # without a study nothing links two of them
     kind = (header.modality, header.sop_class, header.image_type, header.kind, header.photometric)
     return (*owner, *kind, header.rows, header.columns, header.frame is None or header.path, facts)
 

@@ -96,7 +96,7 @@ def read_tags(stream: BinaryIO, wanted: frozenset[int], *, inside: Mapping[int, 
             the sequence, with backslashes between them.
 
     Raises:
-        Exception: What pydicom raises where it cannot read the file.
+        Exception: Any error of pydicom where it cannot read the file.
     """
     try:
         return _Walker(stream, wanted, inside).read()

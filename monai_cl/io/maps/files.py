@@ -19,8 +19,8 @@ def files_below(folder: Path, end: str = "") -> list[Path]:
     return sorted(p for suffix in NIFTI for p in folder.rglob(f"*{end}{suffix}") if p.is_file())
 
 
-def grid_of(path: str | os.PathLike[str], told: str) -> Grid:
-    """Grid of a file, named in errors by ``told``.
+def grid_of(path: str | os.PathLike[str], shown: str) -> Grid:
+    """Grid of a file, named in errors by ``shown``.
 
     Raises:
         ValueError: If the file is unreadable, cut short or no volume.
@@ -28,11 +28,11 @@ def grid_of(path: str | os.PathLike[str], told: str) -> Grid:
     try:
         return read_grid(path, to_the_end=False)  # reading the values does
     except UnusableImageError as error:
-        raise ValueError(f"cannot use {told}: {error}") from None
+        raise ValueError(f"cannot use {shown}: {error}") from None
 
 
-def values_of(path: str | os.PathLike[str], told: str) -> NDArray[np.float32]:
-    """Values of a file, named in errors by ``told``; axes beyond the third are dropped.
+def values_of(path: str | os.PathLike[str], shown: str) -> NDArray[np.float32]:
+    """Values of a file, named in errors by ``shown``; axes beyond the third are dropped.
 
     Raises:
         ValueError: If they cannot be read.
@@ -43,20 +43,20 @@ def values_of(path: str | os.PathLike[str], told: str) -> NDArray[np.float32]:
             raw: Any = np.asarray(image.dataobj, dtype=np.float32)
             finish(image)
     except UnusableImageError as error:
-        raise ValueError(f"cannot use {told}: {error}") from None
+        raise ValueError(f"cannot use {shown}: {error}") from None
     except Exception as error:  # nibabel raises many types
-        raise ValueError(f"cannot read {told} ({type(error).__name__}); copy it again") from None
+        raise ValueError(f"cannot read {shown} ({type(error).__name__}); copy it again") from None
     values: NDArray[np.float32] = raw.reshape(raw.shape[:3])
     return values
 
 
-def stated_unit(path: Path, suffix: str, told: str) -> str:
+def stated_unit(path: Path, suffix: str, shown: str) -> str:
     """The unit a sidecar states; an empty text where none does.
 
     Args:
         path: The map.
         suffix: Its kind.
-        told: What is said of it in errors.
+        shown: Name of the file in errors.
 
     Raises:
         ValueError: If a sidecar cannot be read.
@@ -65,7 +65,7 @@ def stated_unit(path: Path, suffix: str, told: str) -> str:
         try:
             content = read_json(sidecar)
         except (OSError, ValueError) as error:
-            raise ValueError(f"cannot read the sidecar of {told} ({type(error).__name__}); repair it") from None
+            raise ValueError(f"cannot read the sidecar of {shown} ({type(error).__name__}); repair it") from None
         for keys in (("Units",), ("history", "output", "units")):
             value: Any = content
             for key in keys:

@@ -22,7 +22,7 @@ def find_maps(folder: str | os.PathLike[str]) -> dict[str, dict[str, Path]]:
         ``fieldmap``), sorted.
 
     Raises:
-        ValueError: If there is none, or two files of a subject have one suffix.
+        ValueError: If none exists, or two files of a subject have one suffix.
 
     Source:
         Suffixes: BIDS specification, quantitative MRI appendix; hMRI toolbox, file names of its results.
@@ -52,7 +52,7 @@ def maps_by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path | Hi
     """Maps of one subject by BIDS suffix, named as for :func:`find_maps`.
 
     Raises:
-        ValueError: If a name says nothing of a map, or two files hold one kind of map.
+        ValueError: If a name matches no map, or two files hold one kind of map.
     """
     found: dict[str, Path | HiddenPath] = {}
     for path in paths:
@@ -71,5 +71,5 @@ def _shown(path: str | os.PathLike[str]) -> str:
 
 def names_of_maps(paths: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
     """Channels of :func:`load_maps` that the files of one subject give, in its order."""
-    there = {KINDS[kind].name for kind in maps_by_name(paths)}
-    return tuple(name for name in NAMES if name in there)
+    present = {KINDS[kind].name for kind in maps_by_name(paths)}
+    return tuple(name for name in NAMES if name in present)

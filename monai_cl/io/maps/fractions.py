@@ -27,7 +27,7 @@ def find_fractions(
 
     Args:
         folder: As for :func:`find_maps`; segmentations may lie in ``derivatives``.
-        maps: What it found.
+        maps: Maps of each subject, as :func:`find_maps` returns them.
 
     Returns:
         For each subject and session with maps, the files named ``label-WM_probseg``, ``GM``, ``CSF``, ``FAT`` or
@@ -63,7 +63,7 @@ def fractions_by_tissue(paths: Sequence[str]) -> dict[str, str]:
     """Tissue fractions of one subject by tissue, recognised by their names.
 
     Raises:
-        ValueError: If a name says nothing of a tissue, or two files hold one tissue.
+        ValueError: If a name matches no tissue, or two files hold one tissue.
     """
     found: dict[str, str] = {}
     for path in paths:

@@ -16,7 +16,7 @@ _SCHEMES = ("dimse", "dimses")
 class DimseStore:
     """A PACS that takes objects by C-STORE.
 
-    It cannot be asked for what it has: an object that is there already is sent again, which servers take for the same.
+    It cannot be asked for what it has: an object that the server holds is sent again, which servers take for the same.
 
     Args:
         url: ``dimse://AE_TITLE@HOST:PORT``, or ``dimses://...`` for TLS, which checks certificate and host.

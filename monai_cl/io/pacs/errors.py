@@ -27,7 +27,7 @@ class PacsError(RuntimeError):
     """Error of a request to a server; ``stops`` marks errors that end the whole transfer.
 
     Args:
-        message: What came and what to do, without credentials and without a person's data.
+        message: Value received and remedy, without credentials and without a person's data.
         stops: Whether to stop asking.
     """
 
@@ -55,10 +55,10 @@ def patiently(ask: Callable[[], Result], *, server: str, retries: int, timeout: 
         except PacsError:
             raise
         except Exception as error:
-            told = in_words(error, server=server, timeout=timeout)
-            if told is None:
+            answer = in_words(error, server=server, timeout=timeout)
+            if answer is None:
                 raise
-            message, again, stops = told
+            message, again, stops = answer
             if not again or attempt == retries:
                 tried = f" ({attempt + 1} attempts)" if attempt else ""
                 raise PacsError(message + tried, stops=stops) from None

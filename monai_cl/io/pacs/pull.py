@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,13 +53,18 @@ class Pulled:
         """Return whether all requested objects are present."""
         return not self.missing and not self.stopped
 
-    def told(self) -> str:
-        """The counts in a line."""
+    def summary(self) -> str:
+        """Return the counts in a line."""
         parts = [f"{self.series} series of {self.studies} studies", f"{self.got} instances got"]
-        parts += [f"{self.there} there before"] if self.there else []
+        parts += [f"{self.there} present before"] if self.there else []
         parts += [f"{self.twice} listed twice and kept once"] if self.twice else []
         parts += [f"{len(self.missing)} could not be got, see {MISSING}"] if self.missing else []
         return ", ".join(parts)
+
+    def told(self) -> str:
+        """Return :meth:`summary`, under its former name."""
+        warnings.warn("`told` is now `summary`", FutureWarning, stacklevel=2)
+        return self.summary()
 
 
 def pull(
@@ -71,7 +77,7 @@ def pull(
 ) -> Pulled:
     """Get the series that filters name as ``FOLDER/STUDY/SERIES/INSTANCE.dcm``; the same call goes on where it ended.
 
-    Each file is whole or absent: its pixels are all there, and it is the instance that was asked for. An instance that
+    Each file is whole or absent: its pixels are complete, and it is the instance that was asked for. An instance that
     fails is listed in ``not_pulled.csv`` with the reason, and the next one follows; a server that is away or refuses
     the credentials ends the pull.
 
@@ -84,7 +90,7 @@ def pull(
 
     Raises:
         PacsError: If the search for studies fails.
-        ValueError: If a filter is unknown, there is none, or nothing is found.
+        ValueError: If a filter is unknown or missing, or nothing matches.
     """
     unknown = sorted(set(filters) - {*_STUDY, *_SERIES})
     if unknown or not filters:

@@ -1,9 +1,10 @@
 """DICOM objects to a server, each whole or not at all: by STOW, or by C-STORE.
 
-What the server has already is not sent again, so that the same call goes on where it ended.
+Objects that the server holds are not sent again, so that the same call goes on where it ended.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,13 +56,18 @@ class Pushed:
         """Return whether the server has all objects."""
         return not self.refused and not self.stopped
 
-    def told(self) -> str:
-        """The counts in a line."""
+    def summary(self) -> str:
+        """Return the counts in a line."""
         parts = [f"{self.stored} stored"]
-        parts += [f"{self.there} there before"] if self.there else []
+        parts += [f"{self.there} present before"] if self.there else []
         parts += [f"{self.twice} given twice"] if self.twice else []
         parts += [f"{len(self.refused)} not stored"] if self.refused else []
         return ", ".join(parts)
+
+    def told(self) -> str:
+        """Return :meth:`summary`, under its former name."""
+        warnings.warn("`told` is now `summary`", FutureWarning, stacklevel=2)
+        return self.summary()
 
 
 class Store(Protocol):
@@ -135,7 +141,7 @@ def push(
 
     Raises:
         FileNotFoundError: If a file or folder is absent.
-        ValueError: If there is no DICOM file.
+        ValueError: If the folder holds no DICOM file.
     """
     found, seen = Pushed(), set()
     for path in _dicom_files(files):

@@ -24,7 +24,7 @@ from monai_cl.io.threads import without_warnings
 
 KINDS = ("binary", "labelmap")
 INSTALL = "DICOM SEG needs highdicom: pip install 'monai_cl[dicom-seg]'"
-_LARGEST = 2**32 - 2  # bytes of pixel data that a length in DICOM can tell
+_LARGEST = 2**32 - 2  # bytes of pixel data that a length in DICOM can hold
 _COLOURS = ((221, 130, 101), (90, 160, 215), (128, 174, 128), (241, 214, 145), (177, 122, 101), (200, 120, 200))
 # Read from the source for geometry and references; a person's are copied afterwards, as they stand there.
 _GEOMETRY = (
@@ -58,10 +58,10 @@ def check_seg(segments: Sequence[Segment], kind: str) -> None:
 
     Raises:
         ModuleNotFoundError: If highdicom is not installed.
-        ValueError: If the kind is unknown, or there is no segment.
+        ValueError: If the kind is unknown, or no segment is given.
     """
     try:
-        import highdicom  # noqa: F401 - whether it is there
+        import highdicom  # noqa: F401 - whether it is installed
     except ModuleNotFoundError:
         raise ModuleNotFoundError(INSTALL) from None
     if kind not in KINDS:
@@ -136,7 +136,7 @@ def segmentation_of(
             f"the series has changed since its mask was made, or the mask is of another: {error}; make the mask again"
         ) from None
     if voxels.max(initial=0) > len(segments):
-        raise ValueError(f"labels must be 0 to {len(segments)}, as many as there are codes, got {int(voxels.max())}")
+        raise ValueError(f"labels must be 0 to {len(segments)}, the number of codes, got {int(voxels.max())}")
     planes = voxels.transpose(2, 1, 0)  # slices, rows, columns
     _check_size(planes.shape, len(segments), kind)
     if ordered[0].multi_frame:
@@ -161,7 +161,7 @@ def _read(ordered: Sequence[SliceHeader]) -> list[Any]:
     paths = list(dict.fromkeys(header.path for header in ordered))
     read = partial(dcmread, stop_before_pixels=True, force=True)
     try:
-        # all of the first, whose patient and study are copied; of the others what tells place and identity
+        # all of the first, whose patient and study are copied; of the others the tags of place and identity
         return [read(paths[0]), *(read(path, specific_tags=list(_GEOMETRY)) for path in paths[1:])]
     except OSError as error:
         raise ValueError(

@@ -32,7 +32,7 @@ def protocol_from_dict(record: Mapping[str, Any]) -> Protocol:
     """Rebuild a protocol from its record, e.g. ``meta["mr_protocol"]``.
 
     Args:
-        record: What :meth:`Protocol.to_dict` gave, perhaps by way of JSON.
+        record: Result of :meth:`Protocol.to_dict`, perhaps by way of JSON.
 
     Returns:
         A protocol equal to the one recorded.

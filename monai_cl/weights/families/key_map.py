@@ -18,31 +18,31 @@ class KeyMap:
     """Names in a published checkpoint -> names in a network.
 
     Attributes:
-        name: What it is called in ``key_map``.
+        name: Its name in ``key_map``.
         source: Whose checkpoints these are.
         network: MONAI configuration of the network they fit, without channels.
         marks: Beginnings of names by which such a network is known, each of which it has.
         rules: Patterns and what replaces them, one after the other; a tensor is left out where that is ``None``. Or a
             function that makes them from the names in the file.
         encoder: Beginnings of the network's names that make its encoder.
-        parts: Those of them that the checkpoint must fill.
+        parts: Parts that the checkpoint must fill.
         pretrained: Beginnings of the network's names that pretraining has trained.
         trained: The same in words.
         names: Patterns of the names in the file, of which each name must be one.
-        needs: Patterns for each of which there must be a name.
+        needs: Patterns that must each match a name.
         entries: Entries of the file of which one holds the tensors; any where empty.
         wrapped: True where all names in the file begin with ``module.``.
         beside: Entries that lie beside it.
-        shapes: Sizes of the first axes of tensors, under the network's names, by which this network is told from
+        shapes: Sizes of the first axes of tensors, under the network's names, that distinguish this network from
             others with the same names.
         licence: Licence of the weights.
         free: False where the licence forbids uses that the common open ones allow.
         citation: Papers to cite.
         preparation: Preparation of the images it was pretrained with; ``None`` where it is not stated or varies.
-        remedy: What to look at where the network does not fit.
-        channels: What the network calls its input and output channels.
+        remedy: Advice where the network does not fit.
+        channels: Names of the arguments for input and output channels.
         recipe: Recipe that prepares images so, with
-        recipe_options: the values given to it; empty where there is none.
+        recipe_options: the values given to it; empty if none exists.
     """
 
     name: str
