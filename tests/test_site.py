@@ -72,6 +72,24 @@ def test_a_reader_needs_no_network(site: Path) -> None:
     assert [path for path in site.rglob("*.html") if fetched.search(path.read_text(encoding="utf-8"))] == []
 
 
+@pytest.mark.timeout(900)
+def test_the_search_works_in_pages_opened_from_a_folder(site: Path, tmp_path: Path) -> None:
+    """Without a server, where browsers refuse workers."""
+    assert (site / "search/search_index.js").is_file()
+    if not (browser := shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("no Chromium to open the pages with")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    address = f"{(site / 'index.html').as_uri()}?q=pseudonym"
+    result = subprocess.run(
+        [browser, *options, "--virtual-time-budget=15000", address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert re.search(r"\d+ matching documents", result.stdout)
+
+
 @pytest.mark.parametrize("path", WITH_COMMANDS, ids=named)
 def test_documented_commands_and_configs_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
