@@ -245,7 +245,7 @@ def test_a_certificate_and_its_key_may_lie_in_one_file(
         ({tls.CERTIFICATE: "absent.pem"}, r"MONAI_CL_PACS_CERT must name a PEM file"),
         ({tls.KEY: "absent.pem"}, r"MONAI_CL_PACS_KEY must name a PEM file"),
         ({tls.KEY: "stranger"}, r"must be a certificate and its own key, both PEM"),
-        ({tls.AUTHORITY: "absent.pem"}, r"MONAI_CL_PACS_CA must name a file of certificates, there is none"),
+        ({tls.AUTHORITY: "absent.pem"}, r"MONAI_CL_PACS_CA must name a file of certificates, which does not exist"),
         ({tls.AUTHORITY: __file__}, r"MONAI_CL_PACS_CA must name a PEM file"),
     ],
 )

@@ -5,14 +5,14 @@ import socket
 import ssl
 
 AUTHORITY, CERTIFICATE, KEY = (f"MONAI_CL_PACS_{name}" for name in ("CA", "CERT", "KEY"))
-_LOOK = 3.0  # seconds in which a server that refuses a certificate says so
+_LOOK = 3.0  # seconds in which a server that refuses a certificate reports it
 
 
 def own_certificate() -> tuple[str, str] | None:
     """Files of our certificate and its key, or ``None``; a certificate file may hold the key as well.
 
     Raises:
-        ValueError: If a file is absent, or there is a key without a certificate.
+        ValueError: If a file is absent, or a key is given without a certificate.
     """
     certificate, key = os.environ.get(CERTIFICATE), os.environ.get(KEY)
     if key and not certificate:
@@ -21,7 +21,7 @@ def own_certificate() -> tuple[str, str] | None:
         return None
     for name, file in ((CERTIFICATE, certificate), (KEY, key or certificate)):
         if not os.path.isfile(file):
-            raise ValueError(f"{name} must name a PEM file, there is none")
+            raise ValueError(f"{name} must name a PEM file, which does not exist")
     return certificate, key or certificate
 
 
@@ -33,7 +33,7 @@ def context() -> ssl.SSLContext:
     """
     authority = os.environ.get(AUTHORITY) or None
     if authority and not os.path.exists(authority):
-        raise ValueError(f"{AUTHORITY} must name a file of certificates, there is none")
+        raise ValueError(f"{AUTHORITY} must name a file of certificates, which does not exist")
     try:
         found = ssl.create_default_context(cafile=authority)
     except ssl.SSLError:
@@ -52,7 +52,7 @@ def look(host: str, port: int, *, timeout: float) -> None:
     """Connect, and raise what is wrong with the connection; to be called after one has failed without a reason.
 
     Raises:
-        OSError: If there is no connection, or :class:`ssl.SSLError` if TLS fails on either side.
+        OSError: If no connection is made, or :class:`ssl.SSLError` if TLS fails on either side.
     """
     with socket.create_connection((host, port), timeout=timeout) as plain:
         try:

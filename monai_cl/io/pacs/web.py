@@ -130,7 +130,7 @@ def _session(url: str) -> Any:
     session.trust_env = False
     session.verify = os.environ.get(AUTHORITY) or os.environ.get("REQUESTS_CA_BUNDLE") or True
     if not isinstance(session.verify, bool) and not os.path.exists(session.verify):
-        raise ValueError(f"{AUTHORITY} or REQUESTS_CA_BUNDLE must name a file of certificates, it does not exist")
+        raise ValueError(f"{AUTHORITY} or REQUESTS_CA_BUNDLE must name a file of certificates, which does not exist")
     session.cert = own_certificate()
     if token := os.environ.get(TOKEN):
         session.headers["Authorization"] = f"Bearer {token}"
