@@ -107,6 +107,17 @@ def test_the_page_of_commands_names_every_verb() -> None:
     assert {verb for verb in verbs if f"`monai-cl {verb}" not in text} == set()
 
 
+def test_pictures_of_commands_are_small_shown_and_free_of_paths_and_fonts_from_the_network() -> None:
+    text = (TUTORIALS / "pages/tools.md").read_text(encoding="utf-8")
+    pictures = sorted((TUTORIALS / "images").glob("verb_*.svg"))
+    assert len(pictures) >= 9
+    for picture in pictures:
+        svg = picture.read_text(encoding="utf-8")
+        assert f"(../images/{picture.name})" in text
+        assert len(svg) < 60_000
+        assert re.findall(r"@font-face|/work/|/home/|/tmp/|/root/", svg) == []
+
+
 def test_every_bundle_is_in_the_chooser_and_on_the_page_of_bundles() -> None:
     pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "tutorials/pages/tools.md")]
     assert [
