@@ -24,7 +24,7 @@ def read_overrides(arguments: list[str]) -> dict[str, Any]:
     allowed = run_parameters() | _tracking_parameters(options.get("tracking"))
     # MONAI takes a leading + as "merge into" and drops it.
     overrides = [key.removeprefix("+") for key in options if key not in allowed]
-    unknown = [key for key in overrides if not _is_known(key, parser)]
+    unknown = [key for key in overrides if not is_known(key, parser)]
     if unknown:
         ids = [*_ids(parser.get()), *run_parameters()]
         listed = "; ".join(f"--{key}{id_suggestion(key.replace('#', '::'), ids)}" for key in unknown)
@@ -33,6 +33,15 @@ def read_overrides(arguments: list[str]) -> dict[str, Any]:
     # what is merged into a list or dictionary is part of it, so its default has no kind
     plain = {key: value for key, value in options.items() if key not in allowed and not key.startswith("+")}
     return lay(plain, parser, texts)
+
+
+def is_known(key: str, parser: ConfigParser) -> bool:
+    """Return whether an id is in a configuration, or may be a new argument of a component in it."""
+    if key in parser:
+        return True
+    parent = key.replace("#", "::").rpartition("::")[0]
+    component = parser.get(parent) if parent else None
+    return isinstance(component, dict) and "_target_" in component
 
 
 def lay(overrides: Mapping[str, Any], parser: ConfigParser, texts: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -171,14 +180,6 @@ def _tracking_parameters(tracking: Any) -> set[str]:
     if settings is None:
         settings = ConfigParser.load_config_files(tracking)
     return set(settings.get("configs", {}))
-
-
-def _is_known(key: str, parser: ConfigParser) -> bool:
-    if key in parser:
-        return True
-    parent = key.replace("#", "::").rpartition("::")[0]
-    component = parser.get(parent) if parent else None
-    return isinstance(component, dict) and "_target_" in component
 
 
 def _ids(config: Any, prefix: str = "") -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from monai_cl import bundles
-from monai_cl._overrides import lay
+from monai_cl._overrides import is_known, lay
 from monai_cl._words import quoted
 
 if TYPE_CHECKING:
@@ -103,12 +103,7 @@ def _text(value: Any) -> str:
 
 @functools.cache
 def _knows(files: tuple[Path, ...], key: str) -> bool:
-    parser = _parser(files)
-    if key in parser:
-        return True
-    parent = key.replace("#", "::").rpartition("::")[0]
-    component = parser.get(parent) if parent else None
-    return isinstance(component, dict) and "_target_" in component
+    return is_known(key, _parser(files))
 
 
 def _config_file(bundle: Path, name: str) -> Path:
