@@ -6,6 +6,7 @@ job finds the data of each: ``--dataset_dir "/data/{site}"``.
 
 import argparse
 import json
+from pathlib import Path
 
 import nvflare.client as flare
 
@@ -15,9 +16,9 @@ from monai_cl.engine.federated import FederatedSite
 def main() -> None:
     """Train as long as the server asks for rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", help="JSON with bundle, step, rounds, epochs, overlays and settings, from job.py")
-    with open(parser.parse_args().file, encoding="utf-8") as stream:
-        content = json.load(stream)
+    parser.add_argument("file", help="JSON beside this script with bundle, step, rounds, epochs, overlays and settings")
+    file = Path(__file__).parent / parser.parse_args().file
+    content = json.loads(file.read_text(encoding="utf-8"))
     flare.init()
     name = flare.get_site_name()
     settings = {k: v.replace("{site}", name) if isinstance(v, str) else v for k, v in content["settings"].items()}

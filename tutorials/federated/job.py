@@ -6,12 +6,15 @@ Simulated, two sites with their scans below data/site-1 and data/site-2:
         --settings '{"dataset_dir": "data/{site}", "datalist": "data/{site}/datalist.json",
                      "bundle_root": "runs/{site}", "recipe": "small_mr"}'
 
-With ``--export FOLDER`` the job is written there instead, to be submitted to a federation. A site runs the configs of
-the ``monai_cl`` that is installed there.
+With ``--job FOLDER`` the job is written there and not simulated: submit it to a federation, or simulate it by
+``nvflare simulator``. A site runs the configs of the ``monai_cl`` that is installed there.
 """
 
 import argparse
 import json
+import os
+import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,7 +26,7 @@ _OF_A_SITE = ("bundle_root", "dataset_dir", "datalist", "output_dir", "device", 
 
 
 def main() -> None:
-    """Simulate or export the job that the arguments describe."""
+    """Simulate or write the job that the arguments describe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", help="name of a bundle, installed at every site")
     parser.add_argument("step", choices=("pretrain", "train"))
@@ -33,29 +36,41 @@ def main() -> None:
     parser.add_argument("--overlays", nargs="*", default=[], help="such as small.yaml, the same at every site")
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON; {site} stands for a site's name")
     parser.add_argument("--start", help="file of weights to begin with, at the server")
-    parser.add_argument("--export", type=Path, help="write the job here instead of simulating it")
+    parser.add_argument("--job", type=Path, help="write the job into this folder instead of simulating it")
     parser.add_argument("--workspace", default=None, help="folder of the simulation")
     args = parser.parse_args()
 
     common = {key: value for key, value in args.settings.items() if key not in _OF_A_SITE}
     model = {"bundle": args.bundle, "step": args.step, "overlays": args.overlays, "settings": common}
-    work = Path(args.workspace or tempfile.mkdtemp(prefix="federated"))
-    work.mkdir(parents=True, exist_ok=True)
-    file = (work / "site.json").resolve()
     content = {key: getattr(args, key) for key in ("bundle", "step", "rounds", "epochs", "overlays", "settings")}
-    file.write_text(json.dumps(content), encoding="utf-8")
-    recipe = FedAvgRecipe(
-        name=f"{args.bundle}_{args.step}",
-        model={"class_path": "monai_cl.engine.federated.SharedModel", "args": {**model, "start": args.start}},
-        min_clients=args.sites,
-        num_rounds=args.rounds,
-        train_script=str(Path(__file__).with_name("client.py")),
-        train_args=str(file),
-    )
-    if args.export:
-        recipe.export(str(args.export))
-    else:
-        recipe.execute(SimEnv(num_clients=args.sites, workspace_root=str(work)))
+    with tempfile.TemporaryDirectory() as parts:
+        shutil.copy(Path(__file__).with_name("client.py"), parts)
+        (Path(parts) / "site.json").write_text(json.dumps(content), encoding="utf-8")
+        folder, jobs, before = Path(parts), args.job and args.job.resolve(), Path.cwd()
+        if jobs:  # NVFlare writes the path of a script into the job as it gets it, and other machines have none of ours
+            os.chdir(folder)
+            folder = Path()
+        recipe = FedAvgRecipe(
+            name=f"{args.bundle}_{args.step}",
+            model={"class_path": "monai_cl.engine.federated.SharedModel", "args": {**model, "start": args.start}},
+            min_clients=args.sites,
+            num_rounds=args.rounds,
+            train_script=str(folder / "client.py"),
+            train_args=str(folder / "site.json"),
+        )
+        if jobs:
+            recipe.add_client_file("site.json")
+            recipe.export(str(jobs))
+            os.chdir(before)
+        else:
+            simulate(recipe, args.sites, Path(args.workspace or tempfile.mkdtemp(prefix="federated")))
+
+
+def simulate(recipe: FedAvgRecipe, sites: int, workspace: Path) -> None:
+    """Run a job with all its sites on this machine."""
+    recipe.execute(SimEnv(num_clients=sites, workspace_root=str(workspace)))
+    if not any(workspace.rglob("FL_global_model.pt")):  # it ends without an error, too, where its sites did not
+        sys.exit(f"the simulation ended without a model; log.txt in the folders of {workspace} says why")
 
 
 if __name__ == "__main__":
