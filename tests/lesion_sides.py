@@ -1,7 +1,7 @@
 """Measurement of the salient space on brains with lesions in one half, a side that no label tells.
 
-``python tests/lesion_sides.py RECORD`` measures it for several weights of the joint entropy and writes
-the record of the model card.
+``python tests/lesion_sides.py RECORD`` measures it and writes the record of the model card, in about two minutes of
+processor time.
 """
 
 import json
@@ -98,11 +98,12 @@ def main(record: Path, steps: int, weights: tuple[float, ...], seeds: tuple[int,
     columns = ("joint_entropy_weight", "seed", "patient, common", "patient, salient", "side, common", "side, salient")
     notes = (
         f"accuracy of a linear probe, cross-validated over the {number} brains not trained on, half of them of "
-        "patients; a blind guess is right in 0.50",
+        f"patients; a blind guess is right in 0.50, and one brain of {number // 2} is {2 / number:.2f} of the sides",
         f"{number} brains to train on, {SPACING:g} mm, simulated FLAIR, {LESIONS[0]} to {LESIONS[1]} lesions of which "
         f"those of one side are kept; {steps} steps of 16 brains; the side is told to nothing that is trained",
     )
     table = Table("Linear probes of the two spaces on brains with lesions of one side", columns, tuple(rows), notes)
+    record.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "format": 1, "title": "Lesions on one side of synthetic brains",
         "date": datetime.now(timezone.utc).date().isoformat(), "hardware": hardware(), "versions": versions(),
@@ -113,4 +114,4 @@ def main(record: Path, steps: int, weights: tuple[float, ...], seeds: tuple[int,
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), 80, (10.0, 0.0), (0,), 64)
+    main(Path(sys.argv[1]), 120, (10.0,), (0,), 40)
