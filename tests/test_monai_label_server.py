@@ -1,19 +1,7 @@
-"""A real server of MONAI Label on loopback segments scans and trains on labels over HTTP.
-
-MONAI Label 0.8.5 needs NumPy below 2 and so an environment of its own: ``MONAI_LABEL_PYTHON`` names a Python with
-``monailabel`` and what this package needs. Two things that such an environment may lack, and no bundle uses, get a
-stand-in on the path of the server: two functions of torchvision, and a module that pydicom 3 no longer has and
-pydicom-seg 0.4.1 still imports.
-"""
+"""A real server of MONAI Label on loopback segments scans and trains on labels over HTTP (``label_server.py``)."""
 
 import json
-import os
-import re
-import shutil
-import socket
-import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,119 +9,30 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import orthanc
 import pytest
 import requests
-import torch
-from bundle_gate import network
-from conftest import ROOT, write_volume
+from conftest import write_volume
+from dicom_series import write_series
+from label_server import NAME, PYTHON, SECONDS, SEG_TOOL, SMALL, WHY_NOT, segmented, serving
 
-from monai_cl import bundles, weights
+from monai_cl.io.pacs.push import WebStore, push
+from monai_cl.io.pacs.web import PASSWORD, USER, WebServer
+from monai_cl.transforms import LoadVolume
 
-PYTHON = os.environ.get("MONAI_LABEL_PYTHON")
-NAME = "volume_contrast"
-SMALL = "small"  # the same bundle, its configs edited for a small network
-IN_BOTH = {"recipe": "small_mr", "roi_size": "[16, 16, 16]", "init_filters": "8"}
-IN_TRAINING = {
-    "finetune_epoch_length": "20", "finetune_learning_rate": "0.003", "num_workers": "0", "pretrained": "none",
-}  # fmt: skip
 SCANS = ("scan", "second", "third", "unlabelled")
-SECONDS = 900  # a start on a busy machine
 
-pytestmark = [
-    pytest.mark.skipif(not PYTHON, reason="needs MONAI_LABEL_PYTHON, a Python with monailabel 0.8.5 and numpy < 2"),
-    pytest.mark.timeout(2 * SECONDS),
-]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-STAND_INS = {
-    "torchvision/__init__.py": "",
-    "torchvision/utils.py": "make_grid = save_image = None\n",
-    "sitecustomize.py": (
-        "import sys\nimport pydicom.uid\nsys.modules.setdefault('pydicom._storage_sopclass_uids', pydicom.uid)\n"
-    ),
-}
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """Environment of the server: this checkout, and the stand-ins that it needs."""
-    absent = "import importlib.util as u, sys; sys.exit(u.find_spec('torchvision') is not None)"
-    names = [name for name in STAND_INS if not name.startswith("torchvision")]
-    if subprocess.run([str(PYTHON), "-c", absent]).returncode == 0:
-        names = list(STAND_INS)
-    for name in names:
-        (folder / "stand_ins" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "stand_ins" / name).write_text(STAND_INS[name], encoding="utf-8")
-    path = os.pathsep.join([str(ROOT), str(folder / "stand_ins")])
-    return os.environ | {"PYTHONPATH": path, "MONAI_ZOO_SOURCE": "ngc", "OMP_NUM_THREADS": "1"}
+pytestmark = [pytest.mark.skipif(not PYTHON, reason=WHY_NOT), pytest.mark.timeout(2 * SECONDS)]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a server with a bundle as it comes and an edited one, both with random networks, and four scans."""
+    """Address of a server with four scans in a folder."""
     folder = tmp_path_factory.mktemp("label")
-    for name in (NAME, SMALL):
-        root = bundles.copy(NAME, folder / "app" / "model" / name)
-        if name == SMALL:
-            edit(root / "configs" / "inference.yaml", IN_BOTH)
-            edit(root / "configs" / "train.yaml", IN_BOTH | IN_TRAINING)
-        torch.manual_seed(0)
-        weights.save_network(network(root), root / "models" / "model.pt")
-    sample = subprocess.run(
-        [str(PYTHON), "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True
-    )
-    app = Path(sample.stdout.strip()) / "monailabel" / "sample-apps" / "monaibundle"
-    shutil.copytree(app, folder / "app", dirs_exist_ok=True)
     for number, scan in enumerate(SCANS):
         write_volume(folder / "studies" / f"{scan}.nii.gz", number)
-    port, log = free_port(), folder / "log.txt"
-    command = [
-        str(PYTHON), "-m", "monailabel.main", "start_server", "--app", str(folder / "app"), "--studies",
-        str(folder / "studies"), "--host", "127.0.0.1", "--port", str(port), "--conf", "models", f"{NAME},{SMALL}",
-        "--conf", "sam2", "false",
-    ]  # fmt: skip
-    with log.open("w", encoding="utf-8") as stream:
-        process = subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, env=environment(folder), cwd=folder
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(f"{address}/info/", process, log)
+    with serving(folder, str(folder / "studies"), [NAME, SMALL]) as address:
         yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def edit(config: Path, values: dict[str, str]) -> None:
-    """Give settings of a config other values, as a user would in an editor."""
-    text = config.read_text(encoding="utf-8")
-    for key, value in values.items():
-        text, times = re.subn(rf"(?m)^{key}: .*$", f"{key}: {value}", text)
-        assert times == 1, f"{key} must be set once in {config.name}"
-    config.write_text(text, encoding="utf-8")
-
-
-def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(url, timeout=60):
-                return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            time.sleep(1)
-    pytest.fail(f"the server did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
 
 
 def test_it_offers_the_bundle_with_its_classes_and_options(server: str) -> None:
@@ -143,21 +42,6 @@ def test_it_offers_the_bundle_with_its_classes_and_options(server: str) -> None:
     assert model["labels"] == {"class 1": 1, "class 2": 2}
     assert {"overlap", "sw_batch_size", "largest_alone"} <= set(model["config"])
     assert NAME in info["trainers"]
-
-
-def segmented(server: str, name: str, scan: str, folder: Path) -> nib.Nifti1Image:
-    """A mask, asked for over HTTP."""
-    answer = requests.post(
-        f"{server}/infer/{name}",
-        params={"image": scan, "output": "image"},
-        data={"params": json.dumps({"device": "cpu"})},
-        timeout=SECONDS,
-    )
-    answer.raise_for_status()
-    path = folder / f"{scan}_mask.nii.gz"
-    path.write_bytes(answer.content)
-    mask: nib.Nifti1Image = nib.load(path)
-    return mask
 
 
 def test_a_segmentation_over_http_lies_on_the_grid_of_the_scan(server: str, tmp_path: Path) -> None:
@@ -218,3 +102,49 @@ def test_training_over_http_on_two_labels_then_three_finds_the_blob(server: str,
     assert second["status"] == "DONE", "\n".join(second["details"])
     again = overlap(segmented(server, SMALL, "unlabelled", tmp_path), SCANS.index("unlabelled"), tmp_path)
     assert again > 0.6  # it went on from what it had learned
+
+
+# --- scans of a DICOMweb server
+
+
+def corners(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """World coordinates of the corner voxels, in an order that flips and permutations of axes leave alone."""
+    ends = np.array([[x, y, z, 1] for x in (0, shape[0] - 1) for y in (0, shape[1] - 1) for z in (0, shape[2] - 1)])
+    found = (ends @ np.asarray(affine).T)[:, :3].round(2)
+    return found[np.lexsort(found.T)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not orthanc.installed(), reason=orthanc.WHY_NOT)
+@pytest.mark.skipif(not SEG_TOOL, reason="needs dcmqi beside monailabel, which writes its DICOM SEG")
+def test_a_series_of_a_dicomweb_server_is_segmented_and_its_label_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(USER, orthanc.USER)
+    monkeypatch.setenv(PASSWORD, orthanc.PASSWORD)
+    series = "1.2.3.1"
+    write_series(tmp_path / "t1", series=series, StudyInstanceUID="1.2.3", FrameOfReferenceUID="1.2.9")
+    settings = {
+        "MONAI_LABEL_DICOMWEB_USERNAME": orthanc.USER, "MONAI_LABEL_DICOMWEB_PASSWORD": orthanc.PASSWORD,
+        "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(tmp_path / "cache"),
+        "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": '{"Modality": "MR"}',
+    }  # fmt: skip
+    with orthanc.running(tmp_path / "orthanc") as pacs:
+        assert push(WebStore(WebServer(pacs.url)), [tmp_path / "t1"]).stored == 6
+        with serving(tmp_path / "label", pacs.url, [SMALL], **settings) as address:
+            mask = segmented(address, SMALL, series, tmp_path)
+            volume = LoadVolume()(tmp_path / "t1")
+            np.testing.assert_allclose(
+                corners(mask.shape, mask.affine), corners(volume.shape[1:], volume.affine.numpy()), atol=0.02
+            )
+            labels = np.unique(np.asarray(mask.dataobj))
+            assert set(labels) <= {0, 1, 2}
+            with (tmp_path / f"{series}_mask.nii.gz").open("rb") as stream:
+                answer = requests.put(
+                    f"{address}/datastore/label", params={"image": series, "tag": "final"}, files={"label": stream},
+                    data={"params": json.dumps({"label_info": [{"name": "class 1"}, {"name": "class 2"}]})},
+                    timeout=SECONDS,
+                )  # fmt: skip
+            answer.raise_for_status()
+        listed = {one["SeriesInstanceUID"]: one["Modality"] for one in WebServer(pacs.url).series("1.2.3", {})}
+    assert sorted(listed.values()) == ["MR", "SEG"]
