@@ -50,13 +50,13 @@ def test_gains_are_paired_differences_in_dice_points_with_their_spread() -> None
         ),
         ((2.0, 3.0, 4.0, 2.0, 3.0), (1.0, 2.0, 3.0, 2.0, 2.0), "X helped: +2.8 Dice points over same (spread 0.8: "),
         ((2.0, 3.0, 4.0), (-1.0, 2.0, 3.0), "X was ahead of same, which is not shown for all: +3.0"),
-        ((0.1, 0.2, 9.0), (9.0, 2.0, 0.1), "No gain was shown: X had +3.1"),
+        ((0.1, 0.2, 9.0), (9.0, 2.0, 0.1), "No gain is shown for x: +3.1"),
         ((-2.0, -3.0, -4.0), (-1.0, -2.0, -3.0), "X did not help, it lost: -3.0 Dice points over same (spread 1.0: -2"),
-        ((-2.0, -3.0, -4.0), (-1.0, 2.0, 0.0), "No gain was shown: X had -3.0"),
+        ((-2.0, -3.0, -4.0), (-1.0, 2.0, 0.0), "No gain is shown for x: -3.0"),
         (
             (5.0,),
             (6.0,),
-            "One draw of the labels has no spread and shows nothing: X had +5.0 Dice points over same and",
+            "One draw of the labels has no spread and shows nothing: +5.0 Dice points over same and +6.0",
         ),
     ],
 )

@@ -59,12 +59,12 @@ def finding(what: str, gains: Sequence[Gain]) -> str:
         >>> finding("Pretraining", [Gain("scratch", (2.0, 2.5, 3.0))])
         'Pretraining may have helped (a hint: 3 draws of the labels): +2.5 Dice points over scratch (spread 0.5: +2.0, +2.5, +3.0).'
         >>> finding("Pretraining", [Gain("scratch", (2.0, -2.5, 3.0))])
-        'No gain was shown: Pretraining had +0.8 Dice points over scratch (spread 2.9: +2.0, -2.5, +3.0).'
+        'No gain is shown for pretraining: +0.8 Dice points over scratch (spread 2.9: +2.0, -2.5, +3.0).'
     """  # noqa: E501
     draws = len(gains[0].each)
     measured = " and ".join(map(_measured, gains))
     if draws == 1:
-        return f"One draw of the labels has no spread and shows nothing: {what} had {measured}."
+        return f"One draw of the labels has no spread and shows nothing: {measured}, for {what[0].lower()}{what[1:]}."
     if all(gain.shown for gain in gains):
         hint = f" (a hint: {draws} draws of the labels)" if draws < ENOUGH else ""
         return f"{what} {'may have helped' if hint else 'helped'}{hint}: {measured}."
@@ -73,7 +73,7 @@ def finding(what: str, gains: Sequence[Gain]) -> str:
     if ahead := [gain.over for gain in gains if gain.shown]:
         rest = [gain.over for gain in gains if not gain.shown]
         return f"{what} was ahead of {' and '.join(ahead)}, which is not shown for {' and '.join(rest)}: {measured}."
-    return f"No gain was shown: {what} had {measured}."
+    return f"No gain is shown for {what[0].lower()}{what[1:]}: {measured}."
 
 
 def _measured(gain: Gain) -> str:
