@@ -6,7 +6,9 @@ import pytest
 import torch
 from ignite.engine import Engine
 
+from monai_cl.engine.drawing import LINES, LINES_ON_ANY_GROUND, YELLOW, new_figure
 from monai_cl.report import PredictionPicture, foreground_dice
+from monai_cl.report.pictures import draw_history
 
 
 def one_hot(classes: np.ndarray) -> torch.Tensor:
@@ -50,3 +52,30 @@ def test_dice_is_the_mean_over_the_classes_present() -> None:
     assert foreground_dice(prediction, truth) == pytest.approx((2 * 1 / 3 + 2 * 1 / 3) / 2)
     assert foreground_dice(truth, truth) == 1.0
     assert np.isnan(foreground_dice(np.zeros(3), np.zeros(3)))
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of an sRGB colour, as WCAG defines it."""
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_lines_stand_out_from_their_ground() -> None:
+    assert contrast("#000000", "#FFFFFF") == pytest.approx(21)
+    assert contrast(YELLOW, "#FFFFFF") < 1.5  # why it draws areas alone
+    assert min(contrast(colour, "#FFFFFF") for colour in LINES) > 2
+    dark = "#16181B"  # of a report
+    assert min(contrast(colour, ground) for colour in LINES_ON_ANY_GROUND for ground in ("#FFFFFF", dark)) > 2
+
+
+def test_histories_on_the_same_axes_have_the_colours_of_the_palette() -> None:
+    ax = new_figure(2, 2).subplots()
+    for label in ("one", "two", "three"):
+        draw_history(ax, [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], label=label)
+    assert [line.get_color() for line in ax.lines] == list(LINES[:3])

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 # Okabe-Ito, safe for colour-blind readers
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = COLOURS
+# of lines on white, where yellow vanishes; the last three are Paul Tol's
+LINES = (BLUE, RED, GREEN, PINK, SKY, ORANGE, "#882255", "#332288", "#999933")
+# of lines on white or black alike: no yellow, and a lighter blue and violet
+LINES_ON_ANY_GROUND = (RED, "#3D8FD1", GREEN, PINK, ORANGE, "#8C7AE6")
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from monai_cl.engine.drawing import GREEN, ORANGE, PINK, RED
+from monai_cl.engine.drawing import LINES_ON_ANY_GROUND
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,9 +87,7 @@ def _renamed(svg: str, name: str) -> str:
 
 def colours(count: int) -> list[str]:
     """Line colours for light and dark pages, safe for colour-blind readers."""
-    # black and yellow vanish on one of the grounds; the blue comes lighter
-    hues = (RED, "#3D8FD1", GREEN, PINK, ORANGE, "#8C7AE6")
-    return [hues[index % len(hues)] for index in range(count)]
+    return [LINES_ON_ANY_GROUND[index % len(LINES_ON_ANY_GROUND)] for index in range(count)]
 
 
 def dashes(index: int) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monai_cl.engine.drawing import BLUE, GREEN, ORANGE, PINK, RED, SKY, new_figure, save
+from monai_cl.engine.drawing import LINES, new_figure, save
 from monai_cl.evaluation.records import VARIANT
 from monai_cl.evaluation.results import COMPUTE, STEPS, TWIN, Curve, CurveArm, Estimate
 from monai_cl.evaluation.verdicts import short
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# yellow vanishes on white; the last three are Paul Tol's
-_COLOURS = (BLUE, RED, GREEN, PINK, SKY, ORANGE, "#882255", "#332288", "#999933")
 _REFERENCE = "#444444"
 # below the axes, where no interval is
 _LEGEND: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "fontsize": 8, "frameon": False}
@@ -155,7 +153,7 @@ def _style(curve: Curve, arm: CurveArm) -> tuple[str, dict[str, Any]]:
     own = [each.name for each in curve.arms if each.role in ("pretrained", "scratch")]
     index = own.index(arm.gets or arm.name)
     marker = "x" if arm.gets else _MARKERS[index % len(_MARKERS)]
-    return _COLOURS[index % len(_COLOURS)], {"marker": marker, "markersize": 5}
+    return LINES[index % len(LINES)], {"marker": marker, "markersize": 5}
 
 
 def _legend(arm: CurveArm) -> str:

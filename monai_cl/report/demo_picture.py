@@ -15,7 +15,7 @@ from torch import Tensor
 
 from monai_cl.datalist import load_datalist
 from monai_cl.engine import read_history, read_pseudo_labels
-from monai_cl.engine.drawing import COLOURS, class_legend, new_figure, save, show_slice
+from monai_cl.engine.drawing import COLOURS, LINES, class_legend, new_figure, save, show_slice
 from monai_cl.engine.prediction_picture import foreground_dice
 from monai_cl.report.pictures import draw_history
 
@@ -124,13 +124,12 @@ def _draw_curves(figure: Any, root: Path, arms: Sequence[DemoArm], dice: Mapping
     left, middle, right = figure.subplots(1, 3)
     draw_history(left, read_history(root / "bundle/runs/pretrain_dense/history.csv"))
     left.set_title("pretraining loss", fontsize=10)
-    for arm, colour in zip(arms, COLOURS, strict=False):
+    for arm in arms:
         draw_history(middle, read_history(arm.run / "history.csv"), label=arm.title)
-        middle.lines[-1].set_color(colour)
     middle.set_title("fine-tuning loss, first draw", fontsize=10)
     middle.legend(fontsize=7)
     draws = np.arange(1, 1 + len(next(iter(dice.values()))))
-    for number, (values, colour) in enumerate(zip(dice.values(), COLOURS, strict=False)):
+    for number, (values, colour) in enumerate(zip(dice.values(), LINES, strict=False)):
         shift = 0.12 * (number - (len(dice) - 1) / 2)
         right.plot(draws + shift, values, "o", color=colour)
         right.axhline(float(np.mean(values)), color=colour, linestyle=":", linewidth=1.2)

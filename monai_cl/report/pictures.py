@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monai_cl.engine.drawing import COLOURS, class_legend, new_figure, save, show_slice
+from monai_cl.engine.drawing import COLOURS, LINES, class_legend, new_figure, save, show_slice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,9 +14,10 @@ __all__ = ["COLOURS", "class_legend", "draw_history", "draw_views", "new_figure"
 
 
 def draw_history(ax: "Axes", rows: Sequence[Mapping[str, float]], *, name: str = "loss", label: str = "") -> None:
-    """Plot a column of a history against the step."""
+    """Plot a column of a history against the step, each further one on the same axes in the next colour."""
     points = [(row["step"], row[name]) for row in rows if name in row]
-    ax.plot(*zip(*points, strict=True), label=label or name, linewidth=1.4) if points else None
+    colour = LINES[len(ax.lines) % len(LINES)]
+    ax.plot(*zip(*points, strict=True), label=label or name, color=colour, linewidth=1.4) if points else None
     ax.set_xlabel("step")
     ax.grid(alpha=0.3)
 
