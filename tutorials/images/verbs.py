@@ -1,7 +1,9 @@
-"""Draw a picture of every command that prints, from its own output on phantoms: ``python tutorials/images/verbs.py``.
+"""Draw a picture of every command from its own output on phantoms: ``python tutorials/images/verbs.py``.
 
-Each verb runs in a scratch folder on synthetic scans, without a network. Its console is saved as an SVG with an opaque
-ground, which reads the same on a light and a dark page. ``verbs.py scan plan`` draws only these two.
+Each verb runs in a scratch folder on synthetic scans, without a network. Its console is saved as an SVG, and a page
+that it writes as a PNG, with an opaque ground, which reads the same on a light and a dark page. ``verbs.py scan plan``
+draws only these two. Pages need Chromium, and ``pull`` and ``push`` Orthanc; without them their pictures stay as they
+are.
 """
 
 from __future__ import annotations
@@ -10,11 +12,16 @@ import io
 import json
 import os
 import shlex
+import shutil
+import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from unittest.mock import patch
 
+import verb_data
+from PIL import Image
 from rich.terminal_theme import TerminalTheme
 from typer.testing import CliRunner
 
@@ -40,33 +47,34 @@ DARK = [(32, 32, 32), (176, 72, 0), (0, 110, 80), (140, 100, 0)]
 DARK += [(0, 90, 150), (150, 70, 120), (0, 110, 140), (90, 90, 90)]
 LIGHT = TerminalTheme((251, 251, 249), (32, 32, 32), DARK, DARK)
 WIDTH = 100  # columns
+PAGE = 960  # pixels, the width of a page
 CELL = (12.2, 24.4)  # width and height of a character in Rich's SVG
 EDGE = 12
 
 
 class Desk:
-    """A scratch folder with phantoms, in which verbs run and are recorded."""
+    """A recorder of verbs, which run in the folder at hand."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
+        self.shown: dict[str, str] = {}  # in place of a word of the command, such as an address of this machine
 
     def show(self, line: str) -> None:
-        """Begin a picture with a command."""
+        """Enter a command into the picture."""
         from monai_cl.cli import console
 
         console.record, console.width, console.file, console._force_terminal = True, WIDTH, io.StringIO(), True
         plain = type(console).print
         console.print = lambda *args, soft_wrap=False, **kwargs: plain(console, *args, **kwargs)  # wrapped, not cut
-        console.export_text()  # empty the record
-        console.print(f"$ monai-cl {line}", style="bold")
+        words = [self.shown.get(word, word) for word in line.split(" ")]
+        console.print(f"$ monai-cl {' '.join(words)}", style="bold", markup=False)
 
-    def run(self, line: str) -> None:
+    def run(self, line: str, *, code: int = 0) -> None:
         """Run ``monai-cl LINE``; it and its output enter the picture."""
         from monai_cl.cli import app
 
         self.show(line)
         result = CliRunner().invoke(app, shlex.split(line), catch_exceptions=False)
-        assert result.exit_code == 0, (line, result.output)
+        assert result.exit_code == code, (line, result.output)
 
 
 def save_console(name: str) -> None:
@@ -85,33 +93,20 @@ def save_console(name: str) -> None:
     sys.stdout.write(f"verb_{name}.svg: {lines} lines, {len(svg) / 1000:.0f} kB\n")
 
 
-def scans(desk: Desk) -> None:
-    """Four abdominal CTs with their labels, two without, a copy, a damaged file and a text."""
-    from monai_cl.phantoms import abdomen_ct_phantom
-    from monai_cl.phantoms.volume import write_nifti
-
-    root = desk.folder / "scans"
-    for kind in ("images", "labels"):
-        (root / kind).mkdir(parents=True)
-    for number in range(6):
-        volume = abdomen_ct_phantom(number, shape=(48, 40, 24), spacing=(8.0, 8.0, 10.0))
-        write_nifti(root / f"images/ct_{number:03}.nii.gz", volume.image[0], volume.affine)
-        if number < 4:
-            write_nifti(root / f"labels/ct_{number:03}.nii.gz", volume.label[0], volume.affine)
-    (root / "images/ct_900.nii.gz").write_bytes((root / "images/ct_000.nii.gz").read_bytes()[:4000])
-    (root / "images/ct_901.nii.gz").write_bytes((root / "images/ct_005.nii.gz").read_bytes())
-    (root / "images/notes.txt").write_text("no scan\n", "utf-8")
-
-
-def public_hearts(desk: Desk) -> None:
-    """Empty files under the names of the public hearts, of which a split reads the names alone."""
-    from monai_cl.intake.protocols import published_split
-
-    for case in (case for cases in published_split("acdc").values() for case in cases):
-        for name in (f"{case}_frame{frame}{end}.nii.gz" for frame in ("01", "10") for end in ("", "_gt")):
-            path = desk.folder / "ACDC" / case / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+def save_page(name: str, page: Path, *, height: int) -> None:
+    """Write the top of a page as ``verb_NAME.png``; without Chromium the picture stays as it is."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        sys.stdout.write(f"verb_{name}.png: kept, no Chromium on this machine\n")
+        return
+    shot = page.with_suffix(".png").absolute()
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={shot}.profile"]
+    options += [f"--window-size={PAGE},{height}", f"--screenshot={shot}"]
+    subprocess.run([browser, *options, page.absolute().as_uri()], check=True, capture_output=True, timeout=300)
+    target = HERE / f"verb_{name}.png"
+    with Image.open(shot) as image:
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(target, optimize=True)
+    sys.stdout.write(f"{target.name}: {target.stat().st_size / 1000:.0f} kB\n")
 
 
 def plan(desk: Desk) -> None:
@@ -123,6 +118,7 @@ def plan(desk: Desk) -> None:
     figures = json.loads((HERE / "plan.json").read_text("utf-8"))
     desk.show("plan my/configs/pretrain.yaml my/configs/small.yaml --bundle_root my --datalist study.json")
     console.print(FlightPlan(**{**figures, "advice": Advice(**figures["advice"])}).table())
+    save_console("plan")
 
 
 # one after another, since later ones need the files of earlier ones
@@ -139,25 +135,86 @@ LINES = {
 }
 
 
-def main(names: list[str]) -> None:
+def lists(desk: Desk, names: Collection[str]) -> None:
+    """Draw the verbs of :data:`LINES` among the names; the others need the list of the scan."""
+    verb_data.scans()
+    verb_data.public_hearts()
+    for name, line in LINES.items():
+        if name in {"scan", *names}:
+            with patch("monai_cl.bundles.path", lambda bundle: Path("bundles") / bundle):  # no folder of a user
+                desk.run(line)
+            save_console(name)
+
+
+def invariance(desk: Desk) -> None:
+    """Draw the tables of points looked for in other sequences."""
+    verb_data.sequences()
+    desk.run("invariance invariance.yaml")
+    save_console("invariance")
+
+
+def networks(desk: Desk) -> None:
+    """Draw the verbs that need a network or a run: export, embed, report, card."""
+    verb_data.tiny_run()
+    inference = "my/configs/inference.yaml my/configs/small.yaml --roi_size [24,32,24] --recipe small_mr"
+    inference += " --out_channels 4 --weights my/models/pretrained.pt"
+    desk.run(f"export {inference} --out network.safetensors")
+    save_console("export")
+    where = "--dataset_dir brains --datalist brains/dataset.json"
+    desk.run(f"embed {inference} {where}")
+    save_page("embed", Path("embeddings/nearest.html"), height=800)
+    desk.run('report my --no-neighbours --title "Synthetic brains, a few steps of training"')
+    save_page("report", Path("report.html"), height=800)
+    forget()
+    desk.run('report my/runs/evaluate --record my/docs/records/brains.json --title "Synthetic brains"')
+    desk.run("card my --check", code=1)
+    desk.run("card my")
+    save_console("card")
+
+
+def archive(desk: Desk) -> None:
+    """Draw pull and push, each a second time, too, which changes nothing."""
+    with verb_data.archive() as address:
+        if not address:
+            sys.stdout.write("verb_pull.svg, verb_push.svg: kept, no Orthanc on this machine\n")
+            return
+        desk.shown[address] = "https://pacs.example/dicom-web"
+        for name, line in (("pull", f"pull {address} clinic --modality MR"), ("push", f"push {address} masks")):
+            for _ in range(2):
+                desk.run(line)
+            save_console(name)
+
+
+def forget() -> None:
+    """Empty the picture."""
+    from monai_cl.cli import console
+
+    console.export_text()
+
+
+GROUPS: Mapping[Callable[..., None], tuple[str, ...]] = {
+    invariance: ("invariance",),
+    archive: ("pull", "push"),
+    plan: ("plan",),
+    networks: ("export", "embed", "report", "card"),
+}
+
+
+def main(names: Collection[str]) -> None:
     """Draw the pictures of some verbs, or of all."""
+    names = names or [*LINES, *(name for group in GROUPS.values() for name in group)]
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["MONAI_CL_KEY"] = str(Path(scratch) / "key")
         (Path(scratch) / "key").write_text("00" * 32 + "\n", "utf-8")
         (Path(scratch) / "key").chmod(0o600)
         os.chdir(scratch)
         Path("bundles").symlink_to(HERE.parents[1] / "bundles")
-        desk = Desk(Path(scratch))
-        scans(desk)
-        public_hearts(desk)
-        for name, line in LINES.items():
-            if not names or name in {"scan", *names}:  # the others need the list of the scan
-                with patch("monai_cl.bundles.path", lambda bundle: Path("bundles") / bundle):  # no folder of a user
-                    desk.run(line)
-                save_console(name)
-        if not names or "plan" in names:
-            plan(desk)
-            save_console("plan")
+        desk = Desk()
+        if set(names) & set(LINES):
+            lists(desk, names)
+        for draw, drawn in GROUPS.items():
+            if set(names) & set(drawn):
+                draw(desk)
 
 
 if __name__ == "__main__":
