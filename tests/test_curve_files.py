@@ -83,7 +83,7 @@ def test_a_datalist_tells_the_patients_of_a_curve_of_0_1_0(old: Path) -> None:
     assert [e.estimate for e in curve.estimates] == pytest.approx([e.estimate for e in load_curve(old).estimates])
     content = json.loads(STORED["datalist"])
     (old.parent / "other.json").write_text(json.dumps({**content, "validation": content["training"]}))
-    with pytest.raises(ValueError, match="must list the cases of the curve in validation, 2 of 2 are not there"):
+    with pytest.raises(ValueError, match="must list the cases of the curve in validation, 2 of 2 are missing"):
         load_curve(old, datalist=old.parent / "other.json")
 
 
