@@ -222,7 +222,7 @@ def test_a_site_that_is_left_out_is_evaluated_on_and_seen_by_nothing_else(
 @pytest.mark.parametrize(
     ("sites", "evaluation", "answer"),
     [
-        ({"0": "a"}, {"value": "c"}, r"names site 'c', .*there are a \(1\), b \(7\); run a curve for each"),
+        ({"0": "a"}, {"value": "c"}, r"names site 'c', .*known are a \(1\), b \(7\); run a curve for each"),
         ({}, {"value": "b"}, "must leave labelled volumes to train on, site b has all of them"),
         ({"6": "a"}, {"value": "a"}, "needs labelled volumes to evaluate on, site a has none"),
         (

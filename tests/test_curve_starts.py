@@ -62,7 +62,7 @@ def test_an_arm_starts_from_what_is_shipped_and_its_record_says_which(
         ({"pretrained": "auto"}, r"pretrained of arm 'box' must name what networks start from: none, shipped, paths"),
         (
             {"pretrained": "shipped", "settings": {"init_filters": 16}},
-            r"arm 'box' cannot start: shipped weights must be of the network in use, none fit this SegResNet; there",
+            r"arm 'box' cannot start: shipped weights must be of the network in use, none fit this SegResNet; known",
         ),
     ],
 )

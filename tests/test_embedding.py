@@ -68,7 +68,7 @@ def test_regions_have_vectors_of_their_own() -> None:
         embed(net, items, (16, 16), regions=True)
     with pytest.raises(ValueError, match=r"edges of the window must be multiples of \(2, 2\), got \(15, 16\)"):
         embed(net, items, (15, 16))
-    with pytest.raises(ValueError, match="must be a volume to embed"):
+    with pytest.raises(ValueError, match="at least one volume is needed to embed, got none"):
         embed(net, [], (16, 16))
 
 

@@ -1,5 +1,5 @@
 // Search in pages opened from a folder: browsers refuse `new Worker` for file:// addresses, so that the script of the
-// worker runs in a hidden frame instead, with the same messages to and fro.
+// worker runs in a hidden frame instead, with the same messages both ways.
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(address) {
