@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -79,23 +78,13 @@ def sequences() -> None:
     Path("invariance.yaml").write_text(yaml.safe_dump(settings), "utf-8")
 
 
-def hearts_and_abdomens() -> None:
-    """Write synthetic hearts and abdomens with labels, their datalist, and a network with random weights."""
+def random_weights() -> None:
+    """Write a network with random weights."""
     import torch
     from monai.networks.nets import SegResNet
 
-    from monai_cl.phantoms import abdomen_ct_phantom, cardiac_mr_phantom
     from monai_cl.weights import save_network
 
-    Path("mixed").mkdir()
-    items = []
-    for number in range(6):
-        heart = number < 3
-        volume = cardiac_mr_phantom(number) if heart else abdomen_ct_phantom(number, shape=(96, 80, 24))
-        name = f"{'heart' if heart else 'abdomen'}_{number:03}.nii.gz"
-        volume.save(f"mixed/{name}", f"mixed/label_{name}")
-        items.append({"image": name, "label": f"label_{name}", "subject": f"subject {number}"})
-    Path("mixed.json").write_text(json.dumps({"training": items}), "utf-8")
     torch.manual_seed(0)
     network = SegResNet(init_filters=8, blocks_down=[1, 2, 2, 4], blocks_up=[1, 1, 1], out_channels=2)
     save_network(network, "weights.pt", contract={"recipe": "small_mr", "recipe_options": {}})

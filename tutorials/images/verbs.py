@@ -153,21 +153,21 @@ def invariance(desk: Desk) -> None:
     save_console("invariance")
 
 
-def networks(desk: Desk) -> None:
-    """Draw the verbs on a network, of random weights: export and embed."""
-    verb_data.hearts_and_abdomens()
+def export(desk: Desk) -> None:
+    """Draw the export of a network of random weights."""
+    verb_data.random_weights()
     given = "bundles/volume_contrast/configs/inference.yaml --init_filters 8 --recipe small_mr --weights weights.pt"
-    given += " --roi_size [48,48,24] --out_channels 2"
-    desk.run(f"export {given} --out network.safetensors")
+    desk.run(f"export {given} --roi_size [48,48,24] --out_channels 2 --out network.safetensors")
     save_console("export")
-    desk.run(f"embed {given} --dataset_dir mixed --datalist mixed.json --sections training")
-    save_page("embed", Path("embeddings/nearest.html"), height=800)
-    forget()
 
 
 def runs(desk: Desk) -> None:
-    """Draw the verbs on a run: report and card."""
+    """Draw the verbs on a run of a few steps: embed, report and card."""
     verb_data.tiny_run()
+    given = "my/configs/inference.yaml my/configs/small.yaml --roi_size [24,32,24] --recipe small_mr --out_channels 4"
+    given += " --weights my/models/pretrained.pt --dataset_dir brains --datalist brains/dataset.json"
+    desk.run(f"embed {given}")
+    save_page("embed", Path("embeddings/nearest.html"), height=800)
     desk.run('report my --no-neighbours --title "Synthetic brains, a few steps of training"')
     save_page("report", Path("report.html"), height=800)
     forget()
@@ -201,8 +201,8 @@ GROUPS: Mapping[Callable[..., None], tuple[str, ...]] = {
     invariance: ("invariance",),
     archive: ("pull", "push"),
     plan: ("plan",),
-    networks: ("export", "embed"),
-    runs: ("report", "card"),
+    export: ("export",),
+    runs: ("embed", "report", "card"),
 }
 
 
