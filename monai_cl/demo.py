@@ -27,11 +27,11 @@ from monai_cl._words import quoted
 SPACING = 4.0  # mm; coarse, so that minutes on a CPU suffice
 # of slices, for which a step takes a fraction of one for volumes: labels are short here, not steps
 NETWORK = {"image_size": [48, 64], "roi_size": [48, 64], "filters": [8, 16, 32, 32]}
-BUDGET = {"max_epochs": 3, "batch_size": 2, "finetune_epochs": 8, "finetune_batch_size": 4}
+BUDGET = {"max_epochs": 3, "batch_size": 2, "finetune_epochs": 12, "finetune_batch_size": 4}
 ANCHORS = 256  # of the dense term: its maps have the size of the image here, and 1024 take five times as long
 # times the steps of the others: a self-training takes about twice as long as a fine-tuning, and of the pretraining,
-# which serves three draws, each has a share of about as much again
-LONGER = 4
+# which serves three draws, each has a share of about as much as a fine-tuning
+LONGER = 3
 # Tissues are many pieces in a slice, so pseudo-labels keep all of them. In so short a run the teacher must follow in
 # a few steps, and be asked late: else it does not know white matter yet, and keeps it out.
 SELF_TRAINING = {"largest": [], "supervised_share": 0.5, "teacher_momentum": 0.9}
