@@ -165,8 +165,8 @@ def run_parameters() -> set[str]:
     from monai.bundle import ConfigWorkflow, create_workflow, run, run_workflow
 
     callables = (run, run_workflow, create_workflow, ConfigWorkflow.__init__)
-    found = [parameter for each in callables for parameter in inspect.signature(each).parameters.values()]
-    return {p.name for p in found if p.kind is not inspect.Parameter.VAR_KEYWORD and p.name != "self"}
+    result = [parameter for each in callables for parameter in inspect.signature(each).parameters.values()]
+    return {p.name for p in result if p.kind is not inspect.Parameter.VAR_KEYWORD and p.name != "self"}
 
 
 def _tracking_parameters(tracking: Any) -> set[str]:
@@ -186,9 +186,9 @@ def _ids(config: Any, prefix: str = "") -> list[str]:
     """Ids below a configuration, nested ones joined by ``::``, without metadata."""
     if not isinstance(config, dict | list):
         return []
-    found = []
+    result = []
     for key, value in config.items() if isinstance(config, dict) else enumerate(config):
         if key == "_meta_":
             continue
-        found += [f"{prefix}{key}", *_ids(value, f"{prefix}{key}::")]
-    return found
+        result += [f"{prefix}{key}", *_ids(value, f"{prefix}{key}::")]
+    return result

@@ -177,8 +177,8 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         if not isinstance(content := read_yaml(file, "a config file"), dict):
             raise ValueError(f"a config file must hold ids and values, {file} holds a {type(content).__name__}")
     pairs = [f"--{key}={text}" for key, text in pairs_of(arguments[first:]) if key != "config_file"]
-    found = read_overrides(["monai/bundle/__main__.py", "run", "--config_file", repr(files), *pairs])
-    return files, {key: found.get(key, value) for key, value in options.items() if key not in run_parameters()}
+    result = read_overrides(["monai/bundle/__main__.py", "run", "--config_file", repr(files), *pairs])
+    return files, {key: result.get(key, value) for key, value in options.items() if key not in run_parameters()}
 
 
 def claim(folder: str | Path, *files: str | Path) -> None:

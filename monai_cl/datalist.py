@@ -67,8 +67,8 @@ def load_datalist(
     if not entries:
         raise ValueError(f"section {'+'.join(names)!r} of {source} is empty; choose from {_filled(content)}")
     items = _labelled(_distinct(entries, source, labelled is not False), labelled, source)
-    found = with_real_files(items, folder, content)
-    resolved = [item | {"case": case} for item, case in zip(found, _cases(items), strict=True)]
+    result = with_real_files(items, folder, content)
+    resolved = [item | {"case": case} for item, case in zip(result, _cases(items), strict=True)]
     _check_files(resolved, source, folder)
     return resolved if limit is None else few_labels(resolved, limit, seed=seed)
 

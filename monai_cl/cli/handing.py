@@ -44,9 +44,9 @@ def embed(
     from monai_cl.report.nearest_page import write_nearest_page
 
     files, overrides = _split(arguments)
-    found = embed_run(files, weights, regions=regions, **overrides)
-    found.write(out)
-    page = write_nearest_page(found, out / "nearest.html")
+    result = embed_run(files, weights, regions=regions, **overrides)
+    result.write(out)
+    page = write_nearest_page(result, out / "nearest.html")
     console.print(f"wrote {out / 'embeddings.npz'}, {out / 'embeddings.csv'} and {page}")
 
 

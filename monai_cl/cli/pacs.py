@@ -56,11 +56,11 @@ def pull(
     source = WebServer(server, timeout=timeout, retries=retries)
     with alone_with(out / "pull"), Progress(console=console, transient=True) as bar:
         task = bar.add_task("instances", total=None)
-        found = pull_series(
+        result = pull_series(
             source, out, filters=filters, limit=limit, progress=lambda now: bar.update(task, completed=now.got)
         )
-    console.print(found.summary(), soft_wrap=True)
-    _end(found.stopped, complete=found.complete)
+    console.print(result.summary(), soft_wrap=True)
+    _end(result.stopped, complete=result.complete)
     console.print(f"next: monai-cl scan {out} --out study.json", soft_wrap=True)
 
 
@@ -86,11 +86,11 @@ def push(
         store = DimseStore(server, title=title, timeout=timeout, retries=retries)
     else:
         store = WebStore(WebServer(server, timeout=timeout, retries=retries))
-    found = push_files(store, files, incomplete=incomplete)
-    console.print(found.summary(), soft_wrap=True)
-    for path, reason in found.refused[:20]:
+    result = push_files(store, files, incomplete=incomplete)
+    console.print(result.summary(), soft_wrap=True)
+    for path, reason in result.refused[:20]:
         console.print(f"{path.name}: {reason}", soft_wrap=True)
-    _end(found.stopped, complete=found.complete)
+    _end(result.stopped, complete=result.complete)
 
 
 def _end(stopped: str, *, complete: bool) -> None:

@@ -42,10 +42,10 @@ def plan(
     from monai_cl.engine.planning import plan_run
 
     files, overrides = split_command(arguments)
-    found = plan_run(files, steps=measured_steps, seconds=measured_seconds, **overrides)
-    console.print(found.table())
+    result = plan_run(files, steps=measured_steps, seconds=measured_seconds, **overrides)
+    console.print(result.table())
     if json_file:
-        found.write(json_file)
+        result.write(json_file)
         console.print(f"wrote {json_file}")
 
 
@@ -156,8 +156,8 @@ def _cards(bundles: list[Path], *, check: bool) -> None:
         for bundle in bundles:
             console.print(f"wrote {write_card(bundle)}")
         return
-    stale = {bundle: found for bundle in bundles if (found := check_card(bundle))}
-    for bundle, found in stale.items():
-        console.print(found, soft_wrap=True)
+    stale = {bundle: result for bundle in bundles if (result := check_card(bundle))}
+    for bundle, result in stale.items():
+        console.print(result, soft_wrap=True)
         console.print(f"the card of {bundle} differs from its records: monai-cl card {bundle}")
     raise typer.Exit(code=1 if stale else 0)

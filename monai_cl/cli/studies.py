@@ -152,13 +152,13 @@ def whose(
     """Look up the file behind each id and the scan behind each mask; works for the owner of the key alone."""
     from monai_cl.privacy.lookup import look_up
 
-    found = look_up(what)
+    result = look_up(what)
     if not console.is_terminal:  # for another program: a line each, however long
-        for name, file in found:
+        for name, file in result:
             typer.echo(f"{name}\t{file}".encode("utf-8", "surrogateescape"))
         return
     table = Table("id or mask", "file")
-    for name, file in found:
+    for name, file in result:
         table.add_row(*(Text(part.encode("utf-8", "replace").decode(), overflow="fold") for part in (name, file)))
     console.print(table)
 

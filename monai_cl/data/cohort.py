@@ -97,11 +97,11 @@ def _read(path: Path, key: str) -> dict[str, str]:
     by = next((name for name in ("case", "subject") if name in columns), None)
     if by is None or key not in columns:
         raise ValueError(f"{path} must have a column case or subject, and a column {key}, got {columns}; rename them")
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for row in rows:
-        if _bare(found.setdefault(row[by], row[key])) != _bare(row[key]):
-            raise ValueError(f"{path} has two labels for {by} {row[by]}, {found[row[by]]} and {row[key]}; keep one")
-    return found
+        if _bare(result.setdefault(row[by], row[key])) != _bare(row[key]):
+            raise ValueError(f"{path} has two labels for {by} {row[by]}, {result[row[by]]} and {row[key]}; keep one")
+    return result
 
 
 def _bare(label: Any) -> str:

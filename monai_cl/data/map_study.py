@@ -45,12 +45,12 @@ def map_items(
     """
     if datalist is None:
         names = MapNames(Path(dataset_dir))
-        found = find_maps(dataset_dir)
-        shares = find_fractions(dataset_dir, found)
+        result = find_maps(dataset_dir)
+        shares = find_fractions(dataset_dir, result)
         return [
             {"image": [names.file(path) for path in files.values()], "subject": names.subject(n), "case": names.case(n)}
             | ({"fractions": [names.file(path) for path in shares[n].values()]} if shares[n] else {})
-            for n, files in found.items()
+            for n, files in result.items()
         ]
     items = load_datalist(datalist, sections, dataset_dir=dataset_dir, labelled=False)
     bare = [str(item["case"]) for item in items if not isinstance(item["image"], list)]

@@ -134,10 +134,10 @@ class _Writer:
 
 def _classes(content: Mapping[str, Any], seen: set[int], ignore_index: int | None) -> list[int]:
     named = {int(label) for label in content.get("labels") or {}}
-    found = sorted((named | seen | {0}) - {ignore_index})
-    if found != list(range(len(found))):
-        raise ValueError(f"labels must be 0, 1, 2 and so on for nnU-Net, got {found}; give ignore_index, or renumber")
-    return found
+    result = sorted((named | seen | {0}) - {ignore_index})
+    if result != list(range(len(result))):
+        raise ValueError(f"labels must be 0, 1, 2 and so on for nnU-Net, got {result}; give ignore_index, or renumber")
+    return result
 
 
 def _description(

@@ -110,13 +110,13 @@ def labelled_studies(
     others: dict[Hashable, list[Item]] = {}
     for item in load_datalist(datalist, every, dataset_dir=dataset_dir, labelled=False):
         others.setdefault(_study_of(item, session_key), []).append(item)
-    found = []
+    result = []
     for item in wanted:
         name = sequence_name(item, table)
         beside = [one for one in others[_study_of(item, session_key)] if sequence_name(one, table) != name]
         study = _study([item, *beside], table, session_key)
-        found.append({**item, "image": study["image"], SEQUENCES: study[SEQUENCES]})
-    return found
+        result.append({**item, "image": study["image"], SEQUENCES: study[SEQUENCES]})
+    return result
 
 
 def study_sequences(*lists: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -196,9 +196,9 @@ def split_studies(
         Path(datalist), sections, probe_section,
         dataset_dir=None if dataset_dir is None else Path(dataset_dir), count=count, seed=seed,
     )  # fmt: skip
-    found = {name: study_items(items, table=table) for name, items in split.items()}
-    say_sequences(found["train"])
-    return found
+    result = {name: study_items(items, table=table) for name, items in split.items()}
+    say_sequences(result["train"])
+    return result
 
 
 def channel_names(
@@ -239,22 +239,22 @@ def with_channels(studies: Sequence[Item], channels: Sequence[str]) -> list[Item
     Raises:
         ValueError: If no study is left.
     """
-    found = []
+    result = []
     for study in studies:
         wanted = [place for place, name in enumerate(study[SEQUENCES]) if name in channels]
         order = sorted(wanted, key=lambda place: channels.index(study[SEQUENCES][place]))
         if order:
             listed = [key for key in (SEQUENCES, "image", "places") if key in study]
-            found.append({**study, **{key: [study[key][place] for place in order] for key in listed}})
+            result.append({**study, **{key: [study[key][place] for place in order] for key in listed}})
         else:
             logger.warning("left out %s: it has %s alone", study.get("case"), ", ".join(study[SEQUENCES]))
-    if not found:
+    if not result:
         raise ValueError(
             f"no study has one of the sequences {', '.join(channels)} that the network takes, they have "
             f"{', '.join(study_sequences(studies))}; give their names as `sequence_names`, such as "
             f"{{'*flair*': '{channels[0]}'}}"
         )
-    return found
+    return result
 
 
 def first_series(studies: Sequence[Item]) -> list[Item]:

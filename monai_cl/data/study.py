@@ -104,10 +104,10 @@ def check_labels(
         listed = {int(value): int(count) for value, count in zip(values.tolist(), voxels.tolist(), strict=True)}
         counts[str(volume.get("case", index))] = listed
     accepted = set(range(out_channels)) | (set() if ignore_index is None else {ignore_index, NOT_FINITE})
-    wrong = {case: sorted(set(found) - accepted) for case, found in counts.items() if set(found) - accepted}
+    wrong = {case: sorted(set(result) - accepted) for case, result in counts.items() if set(result) - accepted}
     if wrong:
         cases = "; ".join(f"{case} has {_words(values)}" for case, values in sorted(wrong.items())[:5])
-        every = {value for found in counts.values() for value in found if value != ignore_index}
+        every = {value for result in counts.values() for value in result if value != ignore_index}
         raise ValueError(
             f"labels must be 0 to {out_channels - 1} for {out_channels} output channels, {len(wrong)} of "
             f"{len(counts)} volumes have others ({cases}); {_advice(every, out_channels)}"
@@ -117,19 +117,19 @@ def check_labels(
 
 def _check_counted(counts: Mapping[str, Mapping[int, int]], classes: set[int]) -> None:
     """Refuse volumes without any counted voxel; warn of ignored voxels and of classes in no volume."""
-    empty = sorted(case for case, found in counts.items() if not classes & set(found))
+    empty = sorted(case for case, result in counts.items() if not classes & set(result))
     if empty:
         raise ValueError(
             f"some voxel of each volume must count, all are to be ignored in {len(empty)} of {len(counts)} "
             f"({', '.join(empty[:5])}); take these volumes out of the datalist"
         )
-    ignored = [sum(n for value, n in found.items() if value not in classes) for found in counts.values()]
+    ignored = [sum(n for value, n in result.items() if value not in classes) for result in counts.values()]
     if any(ignored):
-        share = sum(ignored) / sum(sum(found.values()) for found in counts.values())
+        share = sum(ignored) / sum(sum(result.values()) for result in counts.values())
         logger.info(
             "%.3g %% of the voxels are ignored, in %d of %d volumes", 100 * share, sum(map(bool, ignored)), len(counts)
         )
-    absent = classes - {value for found in counts.values() for value in found}
+    absent = classes - {value for result in counts.values() for value in result}
     if absent:
         logger.warning(
             "no volume of %d holds class %s: none is learned of it in training, nothing measured in validation; take "

@@ -83,14 +83,14 @@ def read_templates(
             "missing channels are zeros"
         )
     files: dict[str, str] = read_json(index)["templates"]
-    found = {}
+    result = {}
     for name, file in files.items():
         image = nib.Nifti1Image.from_filename(index.parent / Path(file).name)
-        found[name] = torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32))
-    without = [name for name in channels if name not in found or not bool(found[name].any())]
+        result[name] = torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32))
+    without = [name for name in channels if name not in result or not bool(result[name].any())]
     log = logger.info if len(channels) > 1 else logger.debug
     log(
         "a channel that a study lacks is filled with the template of its sequence%s",
         f"; with zeros for {', '.join(without)}, which pretraining never saw" if without else "",
     )
-    return found
+    return result

@@ -53,8 +53,8 @@ def shares_in_patches(
             counted &= label != ignore_index
         sums += np.bincount(label[counted].astype(np.int64), weights[counted], minlength=num_classes)
         sums[0] += max(np.prod(sides) - weights.sum(), 0.0)  # padding
-    found: list[float] = (sums / max(sums.sum(), 1e-12)).tolist()
-    return found
+    result: list[float] = (sums / max(sums.sum(), 1e-12)).tolist()
+    return result
 
 
 def _covered(length: int, side: int) -> np.ndarray:

@@ -166,10 +166,10 @@ def _vectors(
                 continue
             shares = [_share(inside, one.shape[2:]) for one in maps]
             axes = list(range(2, image.ndim + 1))
-            found = [(one * share).sum(axes)[0].cpu() for one, share in zip(maps, shares, strict=True)]
+            result = [(one * share).sum(axes)[0].cpu() for one, share in zip(maps, shares, strict=True)]
             weight = [share.sum().cpu() for share in shares]
             before = sums.get(region), counts.get(region)
-            sums[region] = found if before[0] is None else [a + b for a, b in zip(before[0], found, strict=True)]
+            sums[region] = result if before[0] is None else [a + b for a, b in zip(before[0], result, strict=True)]
             counts[region] = weight if before[1] is None else [a + b for a, b in zip(before[1], weight, strict=True)]
     return {
         region: torch.cat([total / (n + _TINY) for total, n in zip(sums[region], counts[region], strict=True)])

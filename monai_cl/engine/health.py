@@ -104,13 +104,13 @@ class HealthProbe:
     def look(self, engine: PretrainTrainer) -> dict[str, float]:
         """Measure now, record, and judge."""
         begun = time.perf_counter()
-        found = self._measure(engine)
+        result = self._measure(engine)
         self._last = time.perf_counter() - begun
         self._spent += self._last
-        if not found:
+        if not result:
             return {}
-        values = {name: value for name, value in found.items() if not isinstance(value, Tensor)}
-        samples = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+        values = {name: value for name, value in result.items() if not isinstance(value, Tensor)}
+        samples = {name: value for name, value in result.items() if isinstance(value, Tensor)}
         engine.state.metrics.update({f"probe_{name}": value for name, value in values.items()})
         self._rows.append({"step": engine.state.iteration, **values, **percentiles(samples)})
         if rank() == 0:

@@ -74,10 +74,10 @@ class MixupBatch(Randomizable):
         return mix.apply(image), mix.apply(label)
 
     def _one_hot(self, label: Tensor) -> Tensor:
-        found: Tensor
+        result: Tensor
         if self.ignore_index is None:
-            found = one_hot(label, self.num_classes)
-            return found
+            result = one_hot(label, self.num_classes)
+            return result
         dropped = ignored(label, self.num_classes, self.ignore_index)[:, None]
-        found = one_hot(label.masked_fill(dropped, 0), self.num_classes) * ~dropped
-        return found
+        result = one_hot(label.masked_fill(dropped, 0), self.num_classes) * ~dropped
+        return result

@@ -85,10 +85,10 @@ class PseudoLabelPictures:
             np.savez_compressed(file, **_slices(engine.state.iteration, self._images, pseudo)._asdict())
 
     def _fixed_patches(self, batches: Any) -> Tensor:
-        found: list[Tensor] = []
-        while sum(map(len, found)) < self.patches:
-            found.append(torch.as_tensor(batches[len(found)]["unlabelled"]).as_subclass(Tensor))
-        return torch.cat(found)[: self.patches]
+        result: list[Tensor] = []
+        while sum(map(len, result)) < self.patches:
+            result.append(torch.as_tensor(batches[len(result)]["unlabelled"]).as_subclass(Tensor))
+        return torch.cat(result)[: self.patches]
 
 
 def read_pseudo_labels(folder: str | Path) -> list[PseudoLabelMoment]:
@@ -127,5 +127,5 @@ def _flat(maps: Tensor, kind: torch.dtype) -> np.ndarray:
     while maps.ndim > 3:
         maps = maps[..., maps.shape[-1] // 2]
     steps = [max(1, -(-edge // _MOST_PIXELS)) for edge in maps.shape[1:]]
-    found: np.ndarray = maps[:, :: steps[0], :: steps[1]].to(kind).cpu().numpy()
-    return found
+    result: np.ndarray = maps[:, :: steps[0], :: steps[1]].to(kind).cpu().numpy()
+    return result

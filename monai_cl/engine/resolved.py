@@ -45,23 +45,23 @@ def resolved_settings(engine: Engine) -> dict[str, Any]:
     Returns:
         Nested dictionaries, lists and plain values, as JSON and ``torch.load(weights_only=True)`` can carry them.
     """
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if (method := getattr(engine, "method", None)) is not None:
-        found["method"] = describe(unwrap(method))
+        result["method"] = describe(unwrap(method))
     elif (network := getattr(engine, "network", None)) is not None:
-        found["network"] = describe(unwrap(network))
+        result["network"] = describe(unwrap(network))
     for name in ("loss_function", "prepare_batch"):
         if getattr(engine, name, None) is not None:
-            found[name] = describe(getattr(engine, name))
+            result[name] = describe(getattr(engine, name))
     if (optimizer := getattr(engine, "optimizer", None)) is not None:
         groups = [{k: v for k, v in group.items() if k == "weight_decay"} for group in optimizer.param_groups]
-        found["optimizer"] = {CLASS: _name(type(optimizer)), **describe(optimizer.defaults), "groups": groups}
+        result["optimizer"] = {CLASS: _name(type(optimizer)), **describe(optimizer.defaults), "groups": groups}
     if hasattr(engine, "max_grad_norm"):
-        found["max_grad_norm"] = engine.max_grad_norm
+        result["max_grad_norm"] = engine.max_grad_norm
     dataset = getattr(getattr(engine, "data_loader", None), "dataset", None)
     if dataset is not None:
-        found["views"] = _dataset(dataset)
-    return found
+        result["views"] = _dataset(dataset)
+    return result
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], *, alike: bool = True) -> list[str]:
@@ -168,13 +168,13 @@ class _Describer:
     def _function(self, value: Any) -> Any:
         if isinstance(value, functools.partial):
             return {CLASS: self(value.func), "args": self(value.args), **self(value.keywords)}
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         if "<lambda>" in _name(value):
-            found[_CODE] = _digest([value.__code__.co_code.hex(), str(value.__code__.co_consts)])
+            result[_CODE] = _digest([value.__code__.co_code.hex(), str(value.__code__.co_consts)])
         if getattr(value, "__closure__", None):  # a function made by another one holds that one's settings
             cells = [cell.cell_contents for cell in value.__closure__]
-            found["closure"] = self([one for one in cells if _defines_the_run(one)])
-        return {CLASS: _name(value), **found} if found else _name(value)
+            result["closure"] = self([one for one in cells if _defines_the_run(one)])
+        return {CLASS: _name(value), **result} if result else _name(value)
 
 
 def _dataset(dataset: Any) -> dict[str, Any]:

@@ -340,8 +340,8 @@ class SelfTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
         output: dict[str, Any] = super()._iteration(engine, batchdata)
-        found = output["pred"]
-        maps = found.maps if isinstance(found, Embedded) else found
+        result = output["pred"]
+        maps = result.maps if isinstance(result, Embedded) else result
         # for handlers, which need no graph
         output["pred"] = maps.detach() if isinstance(maps, Tensor) else [one.detach() for one in maps]
         output["loss"] = output["loss"].detach()

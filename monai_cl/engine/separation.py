@@ -35,10 +35,10 @@ def separate(method: Method, images: Tensor) -> dict[str, Tensor]:
     Raises:
         ValueError: If the method has no such term.
     """
-    found = [(name, term) for name, term in method._terms().items() if isinstance(term, SeparateVAETerm)]
-    if not found:
+    result = [(name, term) for name, term in method._terms().items() if isinstance(term, SeparateVAETerm)]
+    if not result:
         raise ValueError(f"a SeparateVAETerm is needed, which restores images, got {list(method.terms)}")
-    term = found[0][1]
+    term = result[0][1]
     with eval_mode(method):
         codes = term.encode(method._extractors()[term.key], images[:, None])
         common, salient = codes["common"].mean, codes["salient"].mean

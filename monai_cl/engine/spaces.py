@@ -54,10 +54,10 @@ class TwoSpaces:
         for name, values in self.labels.items():
             sick = [name == PATIENT or one == "1" for one in self.labels[PATIENT]]
             kept = np.array([bool(value) and is_patient for value, is_patient in zip(values, sick, strict=True)])
-            found, number = np.unique(np.array(values)[kept], return_inverse=True)
+            result, number = np.unique(np.array(values)[kept], return_inverse=True)
             subjects = np.unique(np.array(self.common.subjects)[kept], return_inverse=True)[1]
-            fewest = min((len(set(subjects[number == one])) for one in range(len(found))), default=0)
-            if len(found) < 2 or fewest < 2 or len(set(subjects)) < folds:
+            fewest = min((len(set(subjects[number == one])) for one in range(len(result))), default=0)
+            if len(result) < 2 or fewest < 2 or len(set(subjects)) < folds:
                 continue
             chance = float(np.bincount(number).max() / len(number))
             for space in ("common", "salient"):
@@ -132,7 +132,7 @@ def embed_spaces(
     method.to(device)
     dataset = ViewDataset(volumes, views, keys=["image", PATIENT])
     batches = fixed_batches(dataset, len(volumes), batch_size=batch_size, seed=seed, draws=draws)
-    found = [in_two_spaces(method, to_device(batch, torch.device(device))) for batch in batches]
+    result = [in_two_spaces(method, to_device(batch, torch.device(device))) for batch in batches]
     items = [volumes[index] for index in range(len(volumes))]
     cases = tuple(str(item["case"]) for item in items)
     subjects = tuple(str(item.get("subject", case)) for item, case in zip(items, cases, strict=True))
@@ -143,7 +143,7 @@ def embed_spaces(
         return Embeddings(rows.cpu().numpy(), cases, subjects, (WHOLE,) * len(items), pictures)
 
     labels = {name: tuple(_text(item.get(name)) for item in items) for name in (PATIENT, *attributes)}
-    return TwoSpaces(embeddings([one.common for one in found]), embeddings([one.salient for one in found]), labels)
+    return TwoSpaces(embeddings([one.common for one in result]), embeddings([one.salient for one in result]), labels)
 
 
 def _middle(image: Tensor) -> NDArray[np.float32]:

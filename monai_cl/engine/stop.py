@@ -66,11 +66,11 @@ class GracefulStop:
 
     def _refuse(self, engine: PretrainTrainer, faults: Faults | None) -> None:
         """Raise in every process if any has too many faults; the checkpoint is written by now."""
-        found = [each for each in gather_objects(faults) if each is not None]
-        if not found:
+        result = [each for each in gather_objects(faults) if each is not None]
+        if not result:
             return
         try:
-            found[0].judge()
+            result[0].judge()
         except TooManyFaultsError as error:
             raise TooManyFaultsError(
                 f"{error}\nstep {engine.state.iteration} of {engine.total_steps} is in {self.checkpoint.path}: once "

@@ -61,7 +61,7 @@ class _SurfaceMetric(CumulativeIterationMetric):
         truth = torch.as_tensor(y) > 0
         prediction = torch.as_tensor(y_pred) > 0
         diagonal = math.hypot(*(n * s for n, s in zip(truth.shape[2:], spacing, strict=True)))
-        found = [
+        result = [
             math.nan
             if not bool(truth[:, c].any())
             else diagonal
@@ -69,7 +69,7 @@ class _SurfaceMetric(CumulativeIterationMetric):
             else self._distance(prediction[:, c : c + 1], truth[:, c : c + 1], spacing)
             for c in range(1, truth.shape[1])
         ]
-        return torch.tensor([found])
+        return torch.tensor([result])
 
     def _distance(self, prediction: Tensor, truth: Tensor, spacing: Sequence[float]) -> float:
         common = {"include_background": True, "spacing": list(spacing)}

@@ -42,10 +42,10 @@ class SaveTemplates:
             engine.add_event_handler(Events.COMPLETED, self.save)
 
     def _tell(self, engine: PretrainTrainer) -> None:
-        found = self._templates(engine)
+        result = self._templates(engine)
         logger.info(
             "templates of %d sequences (%s) take %.0f MiB, about %d times that in training",
-            len(found.sequences), ", ".join(found.sequences), found.mib, found.times_in_training,
+            len(result.sequences), ", ".join(result.sequences), result.mib, result.times_in_training,
         )  # fmt: skip
 
     def save(self, engine: PretrainTrainer) -> None:
@@ -53,10 +53,10 @@ class SaveTemplates:
         write_templates(self._templates(engine).images(), self.folder, self.spacing)
 
     def _templates(self, engine: PretrainTrainer) -> ModalityTemplates:
-        found = getattr(engine.inner_method, "templates", None)
-        if not isinstance(found, ModalityTemplates):
+        result = getattr(engine.inner_method, "templates", None)
+        if not isinstance(result, ModalityTemplates):
             raise ValueError(f"the method must have templates, {type(engine.inner_method).__name__} has none")
-        return found
+        return result
 
 
 def _spacing(volumes: Any) -> Sequence[float]:

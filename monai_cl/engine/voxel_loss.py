@@ -72,8 +72,8 @@ def ignored(target: Tensor, num_classes: int, ignore_index: int | None) -> Tenso
     label = torch.as_tensor(target).as_subclass(Tensor)
     if label.shape[1] == num_classes and num_classes > 1:
         return label.sum(1) < 1 - 1e-3
-    found = (label[:, 0] < 0) | (label[:, 0] >= num_classes)
-    return found if ignore_index is None else found | (label[:, 0] == ignore_index)
+    result = (label[:, 0] < 0) | (label[:, 0] >= num_classes)
+    return result if ignore_index is None else result | (label[:, 0] == ignore_index)
 
 
 def without_ignored(

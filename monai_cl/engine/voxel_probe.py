@@ -67,13 +67,13 @@ def draw_voxels(label: Tensor, generator: torch.Generator, *, count: int = VOXEL
     foreground = classes > 0
     near = dilate(foreground[None, None].float(), 2 * NEAR + 1)[0, 0] > 0
     around = near if foreground.any() else ~foreground
-    places, found = [], []
+    places, result = [], []
     for value in classes[classes >= 0].unique().tolist():
         candidates = ((classes == value) & around).nonzero()
         chosen = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
         places.append(chosen)
-        found.append(torch.full((len(chosen),), value))
-    return torch.cat(places), torch.cat(found)
+        result.append(torch.full((len(chosen),), value))
+    return torch.cat(places), torch.cat(result)
 
 
 def voxel_features(network: nn.Module, image: Tensor, places: Tensor) -> Tensor:

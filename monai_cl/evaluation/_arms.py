@@ -79,7 +79,7 @@ def _checkpoints(value: Any) -> dict[str, Path]:
 
 def _grids(value: Any) -> tuple[dict[str, list[Any]], ...]:
     """Grids of values of ids, a value alone being a list of one."""
-    found = []
+    result = []
     for grid in _listed(value):
         if not isinstance(grid, dict) or not grid:
             raise ValueError(f"must be ids with lists of values, or a list of such, got {value!r}")
@@ -87,8 +87,8 @@ def _grids(value: Any) -> tuple[dict[str, list[Any]], ...]:
         empty = [key for key, values in leaves.items() if values == []]
         if empty:
             raise ValueError(f"must have values to try for {', '.join(empty)}, got []")
-        found.append({key: values if isinstance(values, list) else [values] for key, values in leaves.items()})
-    return tuple(found)
+        result.append({key: values if isinstance(values, list) else [values] for key, values in leaves.items()})
+    return tuple(result)
 
 
 def budget_of(value: Any) -> Any:

@@ -31,7 +31,7 @@ def assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, ela
     scores = [score for cell in tuned for name in _variants(work, cell) for score in _scores(work, cell, name)]
     arms = _arms(work)
     arms += [_variant(arm, name) for arm in arms if arm.role in _GIVEN for name in config.evaluation.variants]
-    found = summarise(
+    result = summarise(
         scores,
         arms,
         config.reference,
@@ -44,9 +44,9 @@ def assemble(work: Work, failed: Mapping[str, str], notes: Sequence[str], *, ela
         arms=tuple(arms),
         trials=tuple(trial for name in _chosen(work) for trial in work.choices.trials(name)),
         failed=dict(failed),
-        notes=(*notes, *_notes(work, arms, scores, found["convergence"])),
+        notes=(*notes, *_notes(work, arms, scores, result["convergence"])),
         record=_record(work, records, elapsed),
-        **found,
+        **result,
     )
 
 
@@ -68,7 +68,7 @@ def _scores(work: Work, cell: Cell, variant: str = "") -> Iterator[Score]:
 
 def _arms(work: Work) -> list[CurveArm]:
     plan = work.plan
-    found = []
+    result = []
     for name in plan.roles():
         cell = next(cell for cell in plan.cells if cell.arm == name and cell.role not in (PRETRAIN, TRIAL))
         runs = plan.config.arm(cell.base).runs
@@ -78,8 +78,8 @@ def _arms(work: Work) -> list[CurveArm]:
         steps = int(extra["steps"]) if extra else work.epochs(cell) * plan.epoch_length
         twin = plan.config.arm(cell.base).twin if cell.role == GIVEN else ""
         title, role = _title(work, cell), role_of(work, cell)
-        found.append(CurveArm(name, title, role, runs, steps, cell.gets, _how(extra), twin))
-    return found
+        result.append(CurveArm(name, title, role, runs, steps, cell.gets, _how(extra), twin))
+    return result
 
 
 def _chosen(work: Work) -> list[str]:
@@ -129,33 +129,33 @@ def _notes(
 ) -> list[str]:
     config = work.plan.config
     excluded = len(work.plan.excluded)
-    found = [f"{left_out(excluded)} of every score and interval, as the file asks for (evaluation.exclude)"] * bool(
+    result = [f"{left_out(excluded)} of every score and interval, as the file asks for (evaluation.exclude)"] * bool(
         excluded
     )
     empty = {(score.case, score.label) for score in scores if math.isnan(score.dice)}
     if empty:
         everything = len({(score.case, score.label) for score in scores})
-        found.append(
+        result.append(
             f"{len(empty)} of {everything} pairs of case and class have an empty truth: their scores are undefined and "
             "left out"
         )
     missed = Counter(score.arm for score in scores if score.missed)
-    found += [
+    result += [
         f"{arm}: a class was missed altogether {count} times, its distances count as the volume's diagonal"
         for arm, count in missed.items()
     ]
     if config.convergence is None:
-        found.append(f"whether {config.reference} was trained long enough was not tried (convergence: false)")
-    found += [
+        result.append(f"whether {config.reference} was trained long enough was not tried (convergence: false)")
+    result += [
         f"{_convergence(each)} ({each.reason}): part of a gain at equal steps may be faster convergence"
         for each in convergence
         if each.converged is not True
     ]
     for name in _chosen(work):
-        found += [f"{name}: {remark}" for remark in at_an_end(work.choices.trials(name))]
+        result += [f"{name}: {remark}" for remark in at_an_end(work.choices.trials(name))]
     steps = {work.epochs(cell) * work.plan.epoch_length for cell in work.plan.cells if _counts_steps(work, cell)}
     if len(steps) > 1:
-        found.append(
+        result.append(
             "steps were among what was tried, and the arms are fine-tuned for "
             f"{' or '.join(map(str, sorted(steps)))}: a difference at equal steps is one of recipes"
         )
@@ -165,9 +165,9 @@ def _notes(
             continue
         known = arm.pretraining is not None or arm.pretraining_seconds is not None or arm.from_scratch
         why = "was switched off or failed" if known else "needs pretraining_seconds, which the file does not state"
-        found.append(f"{arm.name}: the comparison at equal compute {why}")
-    found += [f"{arm.title}: {arm.note}" for arm in arms if arm.note]
-    return found
+        result.append(f"{arm.name}: the comparison at equal compute {why}")
+    result += [f"{arm.title}: {arm.note}" for arm in arms if arm.note]
+    return result
 
 
 def _counts_steps(work: Work, cell: Cell) -> bool:

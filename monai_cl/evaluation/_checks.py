@@ -208,14 +208,14 @@ def _check_finished(work: Work) -> list[str]:
                 f"{work.store.folder(cell)} holds a fine-tuning whose settings were not chosen among these trials; go "
                 "back to those that they were chosen among, or give another output folder (--out)"
             )
-        found, _ = work.settings.changes(cell, record)
-        changed = [change for change in found if not work.settings.is_tolerable(change, record)]
+        result, _ = work.settings.changes(cell, record)
+        changed = [change for change in result if not work.settings.is_tolerable(change, record)]
         if changed:
             what = "pretraining" if cell.role == PRETRAIN else "fine-tuning"
             raise OtherSettingsError(
                 f"{work.store.folder(cell)} holds a {what} with other settings ({'; '.join(map(str, changed[:8]))}); "
                 "go back to them, or give another output folder (--out)"
             )
-        counts.update({f"{change.path[-1]} {change.old}" for change in found if change.path[0] == "versions"})
-        counts.update({"other configs or recipes of the package" for change in found if "versions" not in change.path})
+        counts.update({f"{change.path[-1]} {change.old}" for change in result if change.path[0] == "versions"})
+        counts.update({"other configs or recipes of the package" for change in result if "versions" not in change.path})
     return [f"{count} runs were made with {what}, the others with what is recorded" for what, count in counts.items()]

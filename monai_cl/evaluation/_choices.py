@@ -53,24 +53,24 @@ class Choices:
         """
         if arm not in self._known:
             kept = self._kept(arm)
-            found = self._measure(arm) if kept is None else [_read(each, arm) for each in kept["trials"]]
-            self._known[arm] = found
+            result = self._measure(arm) if kept is None else [_read(each, arm) for each in kept["trials"]]
+            self._known[arm] = result
         return self._known[arm]
 
     def keep(self, arm: str) -> None:
         """Write down what was chosen for an arm: a trial that failed and is made good later changes it no more."""
         if self.plan.trials and self._kept(arm) is None:
-            found = [vars(each) for each in self.trials(arm)]
-            content = [{**each, "dice": None if math.isnan(each["dice"]) else each["dice"]} for each in found]
+            result = [vars(each) for each in self.trials(arm)]
+            content = [{**each, "dice": None if math.isnan(each["dice"]) else each["dice"]} for each in result]
             write_json(self._file(arm), {"rests_on": self._rests_on(arm), "trials": content})
 
     def _measure(self, arm: str) -> list[Trial]:
-        found = [self._trial(arm, key, values) for key, values in self.plan.trials[arm].items()]
-        whole = [trial for trial in found if not trial.failed]
+        result = [self._trial(arm, key, values) for key, values in self.plan.trials[arm].items()]
+        whole = [trial for trial in result if not trial.failed]
         if not whole:
             raise CellError(f"no settings of {arm} can be chosen, as every trial of it failed")
         best = max(whole, key=lambda trial: trial.dice)
-        return [replace(trial, chosen=trial is best) for trial in found]
+        return [replace(trial, chosen=trial is best) for trial in result]
 
     def _trial(self, arm: str, key: str, values: Mapping[str, Any]) -> Trial:
         cells = [cell for cell in self._cells(arm) if cell.trial == key]

@@ -205,19 +205,19 @@ class CurveConfig(Keys):
 
     def _add_twins(self) -> set[str]:
         """Let published weights settle their arms, each followed by its network from scratch; names of the latter."""
-        found: dict[str, Arm] = {}
+        result: dict[str, Arm] = {}
         twins = set()
         for name, arm in self.arms.items():
-            found[name] = arm
+            result[name] = arm
             if (twin := arm.settle()) is not None:
                 if twin.name in self.arms:
                     raise ValueError(
                         f"arm {name!r} adds {twin.name!r}, the same network from scratch, which is an arm already; "
                         "rename that one, or set `scratch: false` beside `published`"
                     )
-                found[twin.name] = twin
+                result[twin.name] = twin
                 twins.add(twin.name)
-        self.arms = found
+        self.arms = result
         return twins
 
     def _check_trials(self) -> None:

@@ -28,8 +28,8 @@ class Keys(BaseModel):
     @classmethod
     def sections(cls) -> dict[str, type[Keys]]:
         """The models that stand below keys, by key."""
-        found = {name: _models(field.annotation) for name, field in cls.model_fields.items()}
-        return {name: model for name, models in found.items() for model in models}
+        result = {name: _models(field.annotation) for name, field in cls.model_fields.items()}
+        return {name: model for name, models in result.items() for model in models}
 
 
 def must(allowed: str) -> WrapValidator:

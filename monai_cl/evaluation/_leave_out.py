@@ -53,17 +53,17 @@ def group_left_out(
         group = [item for name, marks in zip(named, moved, strict=True) for item in _picked(listed[name], marks)]
         return {**listed, **left, section: group}
 
-    found, found_own = after(content), after(own)
-    if not found[section]:
+    result, found_own = after(content), after(own)
+    if not result[section]:
         raise ValueError(f"evaluation.leave_out needs labelled volumes to evaluate on, {by} {value} has none")
-    if not any(item.get("label") for item in found.get("training", [])):
+    if not any(item.get("label") for item in result.get("training", [])):
         raise ValueError(f"evaluation.leave_out must leave labelled volumes to train on, {by} {value} has all of them")
     gone = sum(len(own[name]) for name in named) - sum(len(found_own[name]) for name in {*named, section})
     words = (
-        f"{len(patients)} patients of one {by} were left out of training; {len(found[section])} labelled volumes of it "
-        f"are the section {section}, {gone} volumes are in no list"
+        f"{len(patients)} patients of one {by} were left out of training; {len(result[section])} labelled volumes of "
+        f"it are the section {section}, {gone} volumes are in no list"
     )
-    return found, found_own, words
+    return result, found_own, words
 
 
 def _check(items: list[Mapping[str, Any]], by: str, value: str) -> None:

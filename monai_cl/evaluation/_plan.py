@@ -219,12 +219,12 @@ def _excluded(wanted: Evaluation, items: Sequence[Mapping[str, Any]]) -> frozens
                 f"evaluation.exclude must name cases or patients of {wanted.section}, got {name!r}{close}; it has "
                 f"{len(known)} cases"
             )
-    found = frozenset(case for case, patient in known.items() if {case, patient} & {*wanted.exclude})
-    if found and len(found) == len(known):
+    result = frozenset(case for case, patient in known.items() if {case, patient} & {*wanted.exclude})
+    if result and len(result) == len(known):
         raise ValueError(
             f"evaluation.exclude must leave cases to evaluate on, got all {len(known)} of {wanted.section}"
         )
-    return found
+    return result
 
 
 def _budgets(config: CurveConfig, available: int) -> tuple[dict[Budget, int], tuple[str, ...]]:
@@ -236,6 +236,6 @@ def _budgets(config: CurveConfig, available: int) -> tuple[dict[Budget, int], tu
             f"budgets must be at most the {available} labelled volumes of `training`, or all, got "
             f"{', '.join(map(str, too_large))}"
         )
-    found = {budget: available if budget == "all" else int(budget) for budget in config.budgets}
-    same = "all" in found and available in found
-    return found, (f"all is {available} labels, which is a budget already: run once",) if same else ()
+    result = {budget: available if budget == "all" else int(budget) for budget in config.budgets}
+    same = "all" in result and available in result
+    return result, (f"all is {available} labels, which is a budget already: run once",) if same else ()

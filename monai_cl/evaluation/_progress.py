@@ -42,12 +42,12 @@ class Forecast:
         """Seconds until the last run is done, or ``None`` where nothing is known yet."""
         self._learn(done)
         left = [cell for cell in self._plan.cells if cell.folder not in done | failed]
-        found = [self._one(cell) for cell in left]
-        known = [each for each in found if each is not None]
+        result = [self._one(cell) for cell in left]
+        known = [each for each in result if each is not None]
         if not known:
             return None if left else 0.0
         # a run of a kind that none is known of takes as long as the others do
-        total = sum(known) * len(found) / len(known)
+        total = sum(known) * len(result) / len(known)
         return max(total / max(workers, 1), max(known))
 
     def _learn(self, done: set[str]) -> None:

@@ -133,12 +133,12 @@ class Settings:
             known = record.get("evaluation")
             evaluated = [] if known is None else list(changes(known, self.evaluation(cell)))
             return list(changes(then, self.training(cell))), evaluated
-        found = list(changes(then, self.of_0_1_0(cell)))
-        evaluated = [each for each in found if self._is_of_evaluation(each)]
+        result = list(changes(then, self.of_0_1_0(cell)))
+        evaluated = [each for each in result if self._is_of_evaluation(each)]
         separate = self.plan.config.evaluation.datalist
         if separate is not None and cell.role != PRETRAIN:
             evaluated += changes({"datalist": then["datalist"]}, {"datalist": digest(separate)})
-        return [each for each in found if not self._is_of_evaluation(each)], evaluated
+        return [each for each in result if not self._is_of_evaluation(each)], evaluated
 
     def is_tolerable(self, change: Change, record: Mapping[str, Any]) -> bool:
         """Return whether a difference is one of version, which is reported but repeats no run.

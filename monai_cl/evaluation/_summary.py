@@ -147,12 +147,12 @@ class Statistics:
             about = {"metric": metric, "label": label}
             for arm in arms:
                 for budget, complete in _usable(table, arm):
-                    found = interval(complete.scores, arm, budget, **self.options)
-                    yield complete.annotated(found, **about)
+                    result = interval(complete.scores, arm, budget, **self.options)
+                    yield complete.annotated(result, **about)
             for pair in comparisons:
                 for budget, complete in _usable(table, pair.arm, pair.reference):
-                    found = paired_difference(complete.scores, pair.arm, pair.reference, budget, **self.options)
-                    yield complete.annotated(found, comparison=pair.kind, **about)
+                    result = paired_difference(complete.scores, pair.arm, pair.reference, budget, **self.options)
+                    yield complete.annotated(result, comparison=pair.kind, **about)
 
     def labels_saved(self, comparison: Comparison) -> Iterator[LabelsSaved]:
         """Labels saved at equal Dice; nothing where fewer than two budgets can be compared."""
@@ -167,8 +167,8 @@ class Statistics:
     def convergence(self, arm: CurveArm, longer: str, tolerance: float) -> Iterator[Convergence]:
         """Effect of twice the steps on the Dice of an arm, for each budget where they were tried."""
         for budget, complete in _usable(self._tables["dice", MEAN], longer, arm.name):
-            found = converged(complete.scores, arm.name, longer, budget, tolerance=tolerance, **self.options)
-            yield replace(found, steps=arm.steps, reason="; ".join([found.reason, *complete.notes]))
+            result = converged(complete.scores, arm.name, longer, budget, tolerance=tolerance, **self.options)
+            yield replace(result, steps=arm.steps, reason="; ".join([result.reason, *complete.notes]))
 
 
 @dataclass(frozen=True)
@@ -230,6 +230,6 @@ def _table(scores: Sequence[Score], metric: str, label: str) -> Iterator[CaseSco
     values: dict[CaseScore, list[float]] = defaultdict(list)
     for score in scores:
         values[score.of(0.0)].append(getattr(score, metric))
-    for who, found in values.items():
-        known = [value for value in found if not math.isnan(value)]
+    for who, result in values.items():
+        known = [value for value in result if not math.isnan(value)]
         yield replace(who, value=float(np.mean(known)) if known else math.nan)

@@ -58,15 +58,15 @@ class Tune(Keys):
             ValueError: If fewer than asked for are given.
         """
         listed = [dict(trial) for grid in (self.trials if own is None else own) for trial in _trials(grid)]
-        found = {_key(trial): trial for trial in listed}
-        if not found:
+        result = {_key(trial): trial for trial in listed}
+        if not result:
             raise ValueError(f"tune must hold trials, for all arms or those of {name!r}, got none")
-        if self.number is None or self.number == len(found):
-            return found
-        if self.number > len(found):
-            raise ValueError(f"tune.number must be at most the {len(found)} trials of arm {name!r}, got {self.number}")
-        drawn = random.Random("trials").sample(list(found), self.number)
-        return {key: trial for key, trial in found.items() if key in drawn}
+        if self.number is None or self.number == len(result):
+            return result
+        if self.number > len(result):
+            raise ValueError(f"tune.number must be at most the {len(result)} trials of arm {name!r}, got {self.number}")
+        drawn = random.Random("trials").sample(list(result), self.number)
+        return {key: trial for key, trial in result.items() if key in drawn}
 
 
 def _trials(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

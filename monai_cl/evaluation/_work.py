@@ -123,8 +123,8 @@ class Work:
         record, folder = self.store.record(cell), self.store.folder(cell)
         if record is None:
             return None
-        _, found = self.settings.changes(cell, record)
-        if not variant and all(self.settings.is_tolerable(change, record) for change in found):
+        _, result = self.settings.changes(cell, record)
+        if not variant and all(self.settings.is_tolerable(change, record) for change in result):
             return folder
         now = self.settings.evaluation(cell, variant)
         for path in sorted((folder / EVALUATIONS).glob(f"*/{EVALUATION}")):

@@ -104,11 +104,11 @@ def plan_curve(
         plan = make_plan(settled)
         work = Work(plan, Store(settled.output), run_process)
         check(work)
-        found: dict[str, FlightPlan] = {}
+        result: dict[str, FlightPlan] = {}
         for name, step, overrides in _measured(work):
             console.print(f"measuring {name}", markup=False, highlight=False)
-            found[name] = plan_run([*step.files], steps=steps, seconds=seconds, **overrides)
-    times = _Times(work, found)
+            result[name] = plan_run([*step.files], steps=steps, seconds=seconds, **overrides)
+    times = _Times(work, result)
     kinds = []
     for arm, role in dict.fromkeys((cell.arm, cell.role) for cell in plan.cells):
         cells = [cell for cell in plan.cells if (cell.arm, cell.role) == (arm, role)]
@@ -120,7 +120,7 @@ def plan_curve(
         hours=sum(kind.seconds for kind in kinds) / 3600,
         cases=len(plan.cases),
         patients=len(set(plan.patients.values())),
-        step_seconds={name: each.seconds for name, each in found.items()},
+        step_seconds={name: each.seconds for name, each in result.items()},
     )
 
 
@@ -133,15 +133,15 @@ def _measured(work: Work) -> list[tuple[str, Step, dict[str, Any]]]:
     firsts = {cell.arm: cell for cell in reversed(plan.cells) if cell.role == PRETRAIN}
     tuned = {cell.arm: cell for cell in reversed(plan.cells) if cell.role in (TRIAL, GIVEN)}  # trials where any exist
     where = {"output_dir": str(plan.config.output)}
-    found = [
+    result = [
         (name, plan.pretrain[name], {**work.settings.overrides(cell, plan.pretrain[name]), **where, "seed": cell.seed})
         for name, cell in firsts.items()
     ]
     for arm in (plan.config.reference, *(arm for arm in plan.own if arm != plan.config.reference)):
         cell, step = tuned[arm], plan.training(arm)
         more = {"labels": max(plan.budgets), "pretrained": "none", "seed": cell.seed}
-        found.append((_tuning(arm, plan), step, {**work.settings.overrides(cell, step), **where, **more}))
-    return found
+        result.append((_tuning(arm, plan), step, {**work.settings.overrides(cell, step), **where, **more}))
+    return result
 
 
 def _tuning(arm: str, plan: Plan) -> str:
@@ -170,8 +170,8 @@ class _Times:
         return volume * cell.budget + tuning.first_batch_seconds + steps * tuning.seconds + evaluated
 
     def _pretraining(self, arm: str) -> float:
-        found = self.found[arm]
-        return found.prepare_seconds + found.first_batch_seconds + found.steps * found.seconds
+        result = self.found[arm]
+        return result.prepare_seconds + result.first_batch_seconds + result.steps * result.seconds
 
     def _epochs(self, cell: Cell) -> float:
         known = self.work.known_epochs(cell)

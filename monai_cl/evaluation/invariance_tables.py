@@ -36,12 +36,12 @@ def by_sequences(pairs: Mapping[str, Sequence[float]]) -> dict[str, tuple[float,
         >>> by_sequences({"one: T1 -> T2": (30.0, 0.25), "one: T2 -> T1": (40.0, 0.5), "two: T1 -> T2": (20.0, 0.0)})
         {'T1, T2': (30.0, 0.25)}
     """
-    found: dict[str, list[Sequence[float]]] = {}
+    result: dict[str, list[Sequence[float]]] = {}
     for name, measured in pairs.items():
         ends = name.rsplit(": ", 1)[1].split(" -> ")
         known = ", ".join(reversed(ends))
-        found.setdefault(known if known in found else ", ".join(ends), []).append(measured)
-    return {name: (fmean(m for m, _ in each), fmean(n for _, n in each)) for name, each in found.items()}
+        result.setdefault(known if known in result else ", ".join(ends), []).append(measured)
+    return {name: (fmean(m for m, _ in each), fmean(n for _, n in each)) for name, each in result.items()}
 
 
 def rows_by_sequences(measured: Sequence[Mapping[str, Sequence[float]]]) -> list[tuple[str, ...]]:

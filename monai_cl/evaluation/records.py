@@ -316,8 +316,8 @@ class Curve:
         return self._estimates("difference", arm, comparison, metric, label)
 
     def _estimates(self, *wanted: str) -> list[Interval]:
-        found = [e for e in self.estimates if (e.kind, e.arm, e.comparison, e.metric, e.label) == wanted]
-        return sorted(found, key=lambda estimate: estimate.budget)
+        result = [e for e in self.estimates if (e.kind, e.arm, e.comparison, e.metric, e.label) == wanted]
+        return sorted(result, key=lambda estimate: estimate.budget)
 
 
 def of_patients(cases: int, patients: int) -> str:

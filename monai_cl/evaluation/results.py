@@ -122,9 +122,9 @@ def _clustered(curve: Curve, datalist: Path) -> Curve:
     tolerance = curve.convergence[0].tolerance if curve.convergence else 0.005
     confidence = curve.estimates[0].confidence if curve.estimates else 0.95
     reference = str(curve.record["reference"])
-    found = summarise(scores, curve.arms, reference, tolerance=tolerance, confidence=confidence)
+    result = summarise(scores, curve.arms, reference, tolerance=tolerance, confidence=confidence)
     record = {**curve.record, "patients": len(set(patients.values()))}
-    return replace(curve, scores=scores, record=record, **found)
+    return replace(curve, scores=scores, record=record, **result)
 
 
 def _unclustered(curve: Curve) -> Curve:

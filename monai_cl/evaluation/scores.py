@@ -59,8 +59,8 @@ def check_cases(folder: Path, cases: Sequence[str], classes: int) -> None:
         ValueError: With their names.
     """
     for file in FILES.values():
-        found = _by_class(folder / file, classes)
-        missing = [case for case in cases if case not in found]
+        result = _by_class(folder / file, classes)
+        missing = [case for case in cases if case not in result]
         if missing:
             raise ValueError(
                 f"every case must have its scores, {len(missing)} of {len(cases)} have none in {file} "
@@ -72,11 +72,11 @@ def _by_class(path: Path, classes: int) -> dict[str, list[float]]:
     """Values of each class by case."""
     if not path.is_file():
         raise ValueError(f"the evaluation must write {path.name}, {path.parent} has none; is its bundle up to date?")
-    found = {case: [value for name, value in row.items() if name != "mean"] for case, row in read_raw(path).items()}
-    wrong = next((row for row in found.values() if len(row) != classes), None)
+    result = {case: [value for name, value in row.items() if name != "mean"] for case, row in read_raw(path).items()}
+    wrong = next((row for row in result.values() if len(row) != classes), None)
     if wrong is not None:
         raise ValueError(f"{path.name} must hold {classes} classes above background, got {len(wrong)}")
-    return found
+    return result
 
 
 def _number(text: str) -> float:

@@ -144,8 +144,8 @@ def network_descriptor(network: nn.Module, *, taps: str = "all", window: int | N
         raise ValueError(f"taps must be 'encoder', 'decoder' or 'all', got {taps!r}")
 
     def maps(image: Tensor) -> tuple[Tensor, ...]:
-        found = network_features(network, image)
-        chosen = {"encoder": found.encoder, "decoder": [found.decoder], "all": [*found.encoder, found.decoder]}
+        result = network_features(network, image)
+        chosen = {"encoder": result.encoder, "decoder": [result.decoder], "all": [*result.encoder, result.decoder]}
         return tuple(chosen[taps])
 
     def halved(image: Tensor) -> tuple[Tensor, ...]:
@@ -235,8 +235,8 @@ def measure_invariance(
                     progress(done, total)
             shape, spacing = sequences.everywhere.shape, [sequences.spacing] * sequences.everywhere.ndim
             for a, b in permutations(maps, 2):
-                found = correspondence_errors(maps[a], searched[b], places, candidates, shape=shape, spacing=spacing)
-                errors[name].append(found.cpu().numpy())
+                result = correspondence_errors(maps[a], searched[b], places, candidates, shape=shape, spacing=spacing)
+                errors[name].append(result.cpu().numpy())
     reference = errors[next(iter(errors))]
     draws = [_resample(rng, owners, [len(e) for e in reference]) for _ in range(_RESAMPLES)]
     return [_summary(name, errors[name], reference, names, draws, _tail(len(patients))) for name in descriptors]

@@ -68,8 +68,8 @@ def interval(
     """
     grid = Grid.build(scores, [(arm, budget)])
     values = grid.values[arm, budget][:, None]
-    found = mean_interval(values, grid.patients, (grid.runs[arm], [""]), Options(confidence, resamples, seed))
-    return replace(found, kind="mean", arm=arm, budget=budget)
+    result = mean_interval(values, grid.patients, (grid.runs[arm], [""]), Options(confidence, resamples, seed))
+    return replace(result, kind="mean", arm=arm, budget=budget)
 
 
 def paired_difference(
@@ -119,8 +119,8 @@ def paired_difference(
     # r = run of the arm, q = run of the reference, s = seed, c = case
     difference = grid.values[arm, budget][:, None] - grid.values[reference, budget][None]
     runs = (grid.runs[arm], grid.runs[reference])
-    found = mean_interval(difference, grid.patients, runs, Options(confidence, resamples, seed))
-    return replace(found, kind="difference", arm=arm, reference=reference, budget=budget)
+    result = mean_interval(difference, grid.patients, runs, Options(confidence, resamples, seed))
+    return replace(result, kind="difference", arm=arm, reference=reference, budget=budget)
 
 
 def converged(

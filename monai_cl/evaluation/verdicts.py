@@ -53,13 +53,13 @@ def short(verdict: str) -> str:
 
 def _lacking(seeds: int, runs: int | None, clustered: bool) -> str:
     """Evidence that is lacking, in words; empty where none is."""
-    found = []
+    result = []
     if seeds < ENOUGH or (runs is not None and runs < min(seeds, ENOUGH)):
         behind = f" on {runs} pretraining run{'' if runs == 1 else 's'}" if runs is not None and runs < seeds else ""
-        found.append(f"{seeds} seed{'' if seeds == 1 else 's'}{behind}")
+        result.append(f"{seeds} seed{'' if seeds == 1 else 's'}{behind}")
     if not clustered:
-        found.append("patients not known")
-    return ", ".join(found)
+        result.append("patients not known")
+    return ", ".join(result)
 
 
 def _asked(runs: int | None) -> str:

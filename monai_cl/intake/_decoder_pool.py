@@ -62,15 +62,15 @@ class DecoderPool:
         """
         if header.transfer_syntax in UNCOMPRESSED:
             return IN_PROCESS.frames(header, index)
-        found = self._ask({"how": "frames", "path": str(header.path), "index": index})
-        if found is None:
+        result = self._ask({"how": "frames", "path": str(header.path), "index": index})
+        if result is None:
             raise ValueError(f"cannot decode the pixel data of {header.path}; the file may be damaged")
-        return found
+        return result
 
     def rescaled(self, header: SliceHeader) -> NDArray[np.float32] | None:
         """A slice by SimpleITK; nothing where it refuses the file."""
-        found = self._ask({"how": "slice", "path": str(header.path)})
-        return None if found is None else found[0]
+        result = self._ask({"how": "slice", "path": str(header.path)})
+        return None if result is None else result[0]
 
     def _ask(self, request: dict[str, Any]) -> NDArray[Any] | None:
         with self._places:
@@ -84,7 +84,7 @@ class DecoderPool:
             clock = threading.Timer(self._seconds, process.kill)
             clock.start()
             try:
-                found = _exchange(process, request)
+                result = _exchange(process, request)
             except (OSError, ValueError):
                 _end(process)
                 raise DecoderDiedError(
@@ -96,7 +96,7 @@ class DecoderPool:
             finally:
                 clock.cancel()
             self._idle.put(process)
-            return found
+            return result
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -120,8 +120,8 @@ def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any]) -> NDAr
         return None
     kind = np.dtype(head["dtype"])
     raw = process.stdout.read(math.prod(head["shape"]) * kind.itemsize)
-    found: NDArray[Any] = np.frombuffer(raw, dtype=kind).reshape(head["shape"])
-    return found
+    result: NDArray[Any] = np.frombuffer(raw, dtype=kind).reshape(head["shape"])
+    return result
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -60,18 +60,18 @@ def read_files(
         console: Where to show progress.
     """
     files = Files()
-    for path, found in _read(folder, paths, workers, console):
-        if isinstance(found, Grid):
-            files.grids[path] = found
-        elif isinstance(found, list):
-            if (person := found[0].person) is not None:
+    for path, result in _read(folder, paths, workers, console):
+        if isinstance(result, Grid):
+            files.grids[path] = result
+        elif isinstance(result, list):
+            if (person := result[0].person) is not None:
                 concealer.learn(person)
-            store.add(found)
-        elif isinstance(found, UnusableImageError):
-            files.unusable[path] = found.reason
-            if found.person is not None:
-                concealer.learn(found.person)
-            findings.leave_out([path], found.reason, found.detail)
+            store.add(result)
+        elif isinstance(result, UnusableImageError):
+            files.unusable[path] = result.reason
+            if result.person is not None:
+                concealer.learn(result.person)
+            findings.leave_out([path], result.reason, result.detail)
             if not is_nifti(path) and not is_itk(path):
                 store.count_file(path)
         elif os.path.basename(path) == DATASET_JSON:

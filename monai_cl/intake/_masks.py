@@ -85,9 +85,9 @@ def _suspects(claims: Sequence[Claim], grids: Mapping[str, Grid]) -> Iterator[_S
         named = _is_named_as_mask(path)
         own = posixpath.dirname(path)
         near = (own, posixpath.dirname(own)) if named else (own,)  # a folder of masks lies beside the image
-        found = (images.get((folder, base)) for folder in near for base in _bases(stem(path), named=named))
+        result = (images.get((folder, base)) for folder in near for base in _bases(stem(path), named=named))
         image = next(
-            (other for other in found if other not in (None, path) and on_one_grid(grids[other], grids[path])), None
+            (other for other in result if other not in (None, path) and on_one_grid(grids[other], grids[path])), None
         )
         if named or image:
             yield _Suspect(claim, named, image)
@@ -161,15 +161,15 @@ def _are_labels(values: NDArray[Any]) -> bool:
 
 def _detail(suspect: _Suspect, claims: Sequence[Claim]) -> str:
     """Explanation of a suspected mask: its image, and the way to use it as a label."""
-    found = "few whole values in regions"
+    result = "few whole values in regions"
     if suspect.image is None:
-        return f"{found}, and no image of its name on its grid; to train on it, name both in a dataset.json"
+        return f"{result}, and no image of its name on its grid; to train on it, name both in a dataset.json"
     label = next((claim.label for claim in claims if claim.image == suspect.image), None)
     if label:
-        return f"{found}, on the voxels of {suspect.image}, which has another label"
+        return f"{result}, on the voxels of {suspect.image}, which has another label"
     # no path is made up here: it would hold parts of names that nobody looks for
     if layout_folder(posixpath.dirname(suspect.image)):
         advice = "move it to the folder of labels beside that of images, under the name of the image without channel"
     else:
         advice = "name it as that image with _seg behind"
-    return f"{found}, on the voxels of {suspect.image}; to train on it, {advice}"
+    return f"{result}, on the voxels of {suspect.image}; to train on it, {advice}"

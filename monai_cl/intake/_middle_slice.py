@@ -94,13 +94,13 @@ def look_at(folder: Path, findings: Findings, *, workers: int | None, console: C
                 "undecodable pixel data",
                 "the middle slice cannot be decoded; copy the file again",
             )
-    found = {}
+    result = {}
     for item in items:
         if (look := looks[id(item)]) is not None:
-            found[first_image(item["image"])] = look
+            result[first_image(item["image"])] = look
             if look.remark:
                 findings.note(look.remark, first_image(item["image"]))
-    return found
+    return result
 
 
 def _look(folder: Path, item: Item, decoder: Decoder) -> Look | None:
@@ -142,9 +142,9 @@ def _of_nifti(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
 
 def _of_itk(path: Path) -> tuple[NDArray[np.float32], Sides]:
     volume = read_itk_header(path, to_the_end=False)
-    with volume.plain() as found:
-        if found is not None:
-            plane, steps = middle_plane(*found, volume.shape, volume.dtype)
+    with volume.plain() as result:
+        if result is not None:
+            plane, steps = middle_plane(*result, volume.shape, volume.dtype)
             return _upright(plane, volume.affine @ np.diag([*steps, 1, 1]))
     values, affine = read_itk(path)
     return _upright(values[0][..., values.shape[-1] // 2], affine)

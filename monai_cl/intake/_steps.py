@@ -169,16 +169,16 @@ class Steps:
         return header
 
     def _result(self) -> ScanResult:
-        found, names = self._findings, self._names
-        order = [*_SECTIONS, *(section for section in found.sections if section not in _SECTIONS)]
-        items = names.items({section: found.sections.get(section, []) for section in order})
+        result, names = self._findings, self._names
+        order = [*_SECTIONS, *(section for section in result.sections if section not in _SECTIONS)]
+        items = names.items({section: result.sections.get(section, []) for section in order})
         return ScanResult(
             folder=self._folder,
             datalist=self._out,
             exclusions=self._exclusions,
             sections=items,
-            left_out=names.left_out(found.left_out),
-            notes=names.notes(found),
+            left_out=names.left_out(result.left_out),
+            notes=names.notes(result),
             other_files=self._files.other,
             shown_folder=names.folder(self._folder.as_posix()),
             pictures={names.path(path): look.png for path, look in self._looks.items()},

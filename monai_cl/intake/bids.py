@@ -46,18 +46,18 @@ def bids_claims(
             settled.add(path)
             findings.leave_out([path], "share of a tissue, no image", "a `probseg` of BIDS")
             continue
-        found = _images_of(path, name, images, grids, folder)
-        if not found:
+        result = _images_of(path, name, images, grids, folder)
+        if not result:
             continue
         settled.add(path)
-        if len(found) > 1:
-            detail = f"{len(found)} images lie on its grid; name its own as `Sources` in the JSON beside the mask"
-            findings.leave_out([path], "label of several images", detail, mentions=found[:1])
-        elif found[0] in labels:
+        if len(result) > 1:
+            detail = f"{len(result)} images lie on its grid; name its own as `Sources` in the JSON beside the mask"
+            findings.leave_out([path], "label of several images", detail, mentions=result[:1])
+        elif result[0] in labels:
             detail = "another mask of the same image comes first; keep the one that is to be learned"
-            findings.leave_out([path], "second mask of an image", detail, mentions=found)
+            findings.leave_out([path], "second mask of an image", detail, mentions=result)
         else:
-            labels[found[0]] = path
+            labels[result[0]] = path
     claims = [Claim("training", image, label) for image, label in labels.items()]
     return claims, [path for path in names if path not in settled and path not in labels]
 

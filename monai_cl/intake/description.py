@@ -91,15 +91,15 @@ def describe(modality: str, sop_class: str, image_type: tuple[str, ...], facts: 
     words = _words(" ".join((facts.get("series_description", ""), facts.get("sequence_name", ""))))
     contrast = bool(facts.get("contrast")) or bool(_CONTRAST.search(words))
     body, part_contradiction = _body_part(facts)
-    found = [*_modality_contradictions(modality, sop_class, facts), *part_contradiction]
+    result = [*_modality_contradictions(modality, sop_class, facts), *part_contradiction]
     if modality != "MR":
-        return Description("", body, contrast, tuple(found))
+        return Description("", body, contrast, tuple(result))
     named = sequence_by_words(words) or sequence_by_words(_words(facts.get("protocol", "")))
     measured = sequence_by_numbers(facts, image_type)
     pair = {named, measured}
     if pair in ({"T1w", "T2w"}, {"T1w", "FLAIR"}, {"T2w", "T1w"}, {"T2w", "FLAIR"}):
-        found.append(f"described as {named}, but repetition, echo and inversion times are those of {measured}")
-    return Description(named or measured, body, contrast, tuple(found))
+        result.append(f"described as {named}, but repetition, echo and inversion times are those of {measured}")
+    return Description(named or measured, body, contrast, tuple(result))
 
 
 def sequence_by_words(text: str) -> str:

@@ -79,15 +79,15 @@ def write_split(name: str, folder: str | Path, out: str | Path) -> dict[str, int
     split, record, root = published_split(name), _record(name), Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"the public data must be a folder, {root} is not")
-    found: dict[str, list[Pair]] = {}
+    result: dict[str, list[Pair]] = {}
     for case, pair in _LAYOUTS[name].pairs(root):
-        found.setdefault(case, []).append(pair)
-    _check(name, root, [case for cases in split.values() for case in cases], found)
+        result.setdefault(case, []).append(pair)
+    _check(name, root, [case for cases in split.values() for case in cases], result)
     sections = {
         section: [
             _item(case, pair, root) | ({"order": place} if section == "training" else {})
             for place, case in enumerate(cases)
-            for pair in sorted(found[case])
+            for pair in sorted(result[case])
         ]
         for section, cases in split.items()
     }

@@ -50,13 +50,13 @@ def check_complete(path: Path, image: Any) -> None:
     Raises:
         UnusableImageError: If it is too short.
     """
-    expected, found = length_of(image), path.stat().st_size
+    expected, result = length_of(image), path.stat().st_size
     if _is_packed(path):
-        found *= _MOST_INFLATED
+        result *= _MOST_INFLATED
     elif not path.name.lower().endswith(".nii"):
         return
-    if found < expected:
-        raise UnusableImageError("cut short", f"{found} of {expected} bytes; copy the file again")
+    if result < expected:
+        raise UnusableImageError("cut short", f"{result} of {expected} bytes; copy the file again")
 
 
 def finish(image: Any) -> None:
@@ -67,9 +67,9 @@ def finish(image: Any) -> None:
     """
     stream, expected = image.file_map["image"].fileobj, length_of(image)
     if isinstance(stream, InflatedFile):
-        found = stream.finish(2 * expected + _LONGEST_HEADER - stream.tell())
-        if found < expected:
-            raise UnusableImageError("cut short", f"{found} of {expected} bytes; copy the file again")
+        result = stream.finish(2 * expected + _LONGEST_HEADER - stream.tell())
+        if result < expected:
+            raise UnusableImageError("cut short", f"{result} of {expected} bytes; copy the file again")
 
 
 @contextmanager

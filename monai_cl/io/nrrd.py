@@ -91,10 +91,10 @@ def _later(lines: Sequence[str]) -> dict[str, str]:
 
 def _vectors(text: str) -> list[NDArray[np.float64] | None]:
     """Vectors in brackets, ``none`` for axes that have no place in space."""
-    found: list[NDArray[np.float64] | None] = []
+    result: list[NDArray[np.float64] | None] = []
     for part in re.findall(r"none|\([^)]*\)", text):
-        found.append(None if part == "none" else np.array([float(one) for one in part[1:-1].split(",")]))
-    return found
+        result.append(None if part == "none" else np.array([float(one) for one in part[1:-1].split(",")]))
+    return result
 
 
 def _domain_axes(fields: Mapping[str, str], dimension: int) -> list[int]:

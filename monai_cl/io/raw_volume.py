@@ -119,8 +119,8 @@ class RawVolume:
                 yield file
 
     def _finish(self, stream: BinaryIO | InflatedFile) -> None:
-        if isinstance(stream, InflatedFile) and (found := stream.finish(2 * self.length + (1 << 20))) < self.length:
-            raise UnusableImageError("cut short", f"{found} of {self.length} bytes; copy the file again")
+        if isinstance(stream, InflatedFile) and (result := stream.finish(2 * self.length + (1 << 20))) < self.length:
+            raise UnusableImageError("cut short", f"{result} of {self.length} bytes; copy the file again")
 
     def _values_in(self, path: Path) -> NDArray[np.generic]:
         expected = self.length // len(self.files)
@@ -128,9 +128,9 @@ class RawVolume:
             if self.encoding in ("raw", *PACKED):
                 if self.encoding == "raw":
                     stream.seek(self._begin(path))
-                found = np.frombuffer(read_exactly(stream, expected), dtype=self.dtype)
+                result = np.frombuffer(read_exactly(stream, expected), dtype=self.dtype)
                 self._finish(stream)
-                return found
+                return result
             stream.seek(max(0, self.begin))
             text = stream.read(expected // self.dtype.itemsize * _LONGEST_NUMBER + 1) or b""
         return self._written(text, expected)

@@ -182,10 +182,10 @@ def read_exactly(stream: io.RawIOBase | BinaryIO, count: int) -> bytearray:
     Raises:
         UnusableImageError: If fewer are given.
     """
-    found = bytearray(count)
-    view, done = memoryview(found), 0
+    result = bytearray(count)
+    view, done = memoryview(result), 0
     while done < count and (part := stream.readinto(view[done:])):  # type: ignore[union-attr]
         done += part
     if done < count:
         raise UnusableImageError("cut short", f"{done} of {count} bytes; copy the file again")
-    return found
+    return result

@@ -123,14 +123,14 @@ class RegionLoss(AnchoredLoss):
         """
         corners, window = self.corners, self.region_size
         if self.layout == "tf13" and corners is None:
-            found = published_regions(size, window, self.num_negatives)
+            result = published_regions(size, window, self.num_negatives)
         else:
             corners = grid_corners(size, window) if corners is None else corners
-            found = nearest_regions(corners, window, self.num_negatives, allow_overlap=self.allow_overlap)
-        last = found.corners + torch.tensor(window)
-        if bool((found.corners < 0).any()) or bool((last > torch.tensor(tuple(size))).any()):
+            result = nearest_regions(corners, window, self.num_negatives, allow_overlap=self.allow_overlap)
+        last = result.corners + torch.tensor(window)
+        if bool((result.corners < 0).any()) or bool((last > torch.tensor(tuple(size))).any()):
             raise ValueError(f"regions of size {window} must lie inside the map, got a map of size {tuple(size)}")
-        return found
+        return result
 
     def check(self, f1: Tensor, f2: Tensor) -> None:
         """Raise ``ValueError`` unless both are finite maps of one shape."""

@@ -118,14 +118,14 @@ class DenseContrastiveLoss(AnchoredLoss):
                          for v, (m, c) in enumerate(zip(maps, coords, strict=True))]  # fmt: skip
                 for v in range(2):
                     there = coords[1 - v]
-                    found = self._one_way(
+                    result = self._one_way(
                         views[v], views[1 - v], maps[1 - v][b], None if there is None else there[b]
                     )  # fmt: skip
-                    costs.append(found.cost)
-                    weights.append(found.weight)
+                    costs.append(result.cost)
+                    weights.append(result.weight)
             shape = (len(f1), 2, -1)
-            found = Costs(torch.stack(costs).reshape(shape), torch.stack(weights).reshape(shape))
-            return self.reduce(found, find_ranks(f1, gather=self.gather))
+            result = Costs(torch.stack(costs).reshape(shape), torch.stack(weights).reshape(shape))
+            return self.reduce(result, find_ranks(f1, gather=self.gather))
 
     def _one_way(self, here: _View, there: _View, other_map: Tensor, other_coords: Tensor | None) -> Costs:
         anchors = self._draw(here.valid if other_coords is None else here.valid & _within_reach(here, there))
@@ -141,10 +141,10 @@ class DenseContrastiveLoss(AnchoredLoss):
         cost, weight = [], []
         for index in torch.arange(len(anchors), device=keys.device).split(self.chunk_size):
             part = _chunk if len(anchors) <= self.chunk_size else _checkpointed
-            found = part(keys, positive[index], anchors[index], same[index], here, there,
+            result = part(keys, positive[index], anchors[index], same[index], here, there,
                          self.temperature, float(self.exclusion_radius))  # fmt: skip
-            cost.append(found[0] * known[index])
-            weight.append(found[1] * known[index])
+            cost.append(result[0] * known[index])
+            weight.append(result[1] * known[index])
         return Costs(torch.cat(cost), torch.cat(weight))
 
     def _draw(self, valid: Tensor) -> Tensor:
@@ -188,8 +188,8 @@ def _within_reach(here: _View, there: _View) -> Tensor:
 
 
 def _checkpointed(*inputs: object) -> tuple[Tensor, Tensor]:
-    found: tuple[Tensor, Tensor] = checkpoint(_chunk, *inputs, use_reentrant=False)
-    return found
+    result: tuple[Tensor, Tensor] = checkpoint(_chunk, *inputs, use_reentrant=False)
+    return result
 
 
 def _chunk(
@@ -238,5 +238,5 @@ def sample(maps: Tensor, places: Tensor) -> Tensor:
     size = torch.tensor(maps.shape[1:], device=maps.device, dtype=places.dtype)
     grid = ((2 * places + 1) / size - 1).flip(1)
     grid = grid.reshape(1, len(places), *(1,) * (len(size) - 1), len(size)).to(maps.dtype)
-    found = F.grid_sample(maps[None], grid, padding_mode="zeros", align_corners=False)
-    return found.reshape(len(maps), len(places)).mT
+    result = F.grid_sample(maps[None], grid, padding_mode="zeros", align_corners=False)
+    return result.reshape(len(maps), len(places)).mT

@@ -132,10 +132,10 @@ class Method(nn.Module):
         copy: Any = None if self.teacher is None else self.teacher.module
         twins = {} if copy is None else {id(self.terms[name]): twin for name, twin in copy.terms.items()}
         dims = spatial_dims(self.network)
-        found = {}
+        result = {}
         for key, (needs, blocks) in self._passes().items():
             forward = partial(run, needs=needs, blocks=blocks, fixed_encoder=self.trains == "decoder")
-            found[key] = FeatureExtractor(
+            result[key] = FeatureExtractor(
                 self.network,
                 forward=forward,
                 check=partial(self._check, key),
@@ -143,7 +143,7 @@ class Method(nn.Module):
                 teacher=None if copy is None else copy.network,
                 twins=twins,
             )
-        return found
+        return result
 
     def _check(self, key: str, images: Tensor, size_name: str) -> None:
         if key in self._fitting:
@@ -208,14 +208,14 @@ class Method(nn.Module):
                 extractors = self._extractors()
                 for name, term in probed.items():
                     records[name].append(term.probe(extractors[term.key], batch))
-        found: dict[str, float | Tensor] = {}
+        result: dict[str, float | Tensor] = {}
         for name, term in probed.items():
             summary = term.summary(records[name]) if records[name] else {}
-            taken = found.keys() | (HEALTH if HEALTH & found.keys() else set())
-            found |= {f"{name}_{one}" if one in taken else one: value for one, value in summary.items()}
-        if self.teacher is not None and found:
-            found["teacher_distance"] = parameter_distance(self._followed(), self.teacher.module)
-        return found
+            taken = result.keys() | (HEALTH if HEALTH & result.keys() else set())
+            result |= {f"{name}_{one}" if one in taken else one: value for one, value in summary.items()}
+        if self.teacher is not None and result:
+            result["teacher_distance"] = parameter_distance(self._followed(), self.teacher.module)
+        return result
 
     @property
     def steady_network(self) -> nn.Module:

@@ -62,15 +62,15 @@ class CaseControlTerm(TwoSpaceTerm):
             ValueError: If the batch has no weak labels, or not two views of each volume.
         """
         labels = of_batch(batch, self.label_key, views_of(batch, self.key).images.device)
-        found = self.embed(extract, batch)
-        if found.common.shape[1] != 2:
-            raise ValueError(f"pairs of views are contrasted, got {found.common.shape[1]} of each; set num_views to 2")
-        terms = self.loss(*found.common.unbind(1), *found.salient.unbind(1), labels)
+        result = self.embed(extract, batch)
+        if result.common.shape[1] != 2:
+            raise ValueError(f"pairs of views are contrasted, got {result.common.shape[1]} of each; set num_views to 2")
+        terms = self.loss(*result.common.unbind(1), *result.salient.unbind(1), labels)
         loss = terms.pop("loss")
         with torch.no_grad():
-            length = found.salient.float().norm(dim=2).mean(1)[labels == 1]
+            length = result.salient.float().norm(dim=2).mean(1)[labels == 1]
             signals = {
-                "embedding_std": spread(found.common.flatten(0, 1)),
+                "embedding_std": spread(result.common.flatten(0, 1)),
                 "salient_length": length.sum() / max(len(length), 1),
             }
         return loss, {name: value.detach().float() for name, value in terms.items()} | signals

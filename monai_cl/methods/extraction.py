@@ -75,8 +75,8 @@ def run(
     if needs == {"output"}:
         return Maps(output=network(x))
     if needs & {"decoder", "output"}:
-        found = network_features(network, x, blocks="blocks" in needs)
-        return Maps(found.encoder, list(found.blocks)[:blocks] or None, found.decoder, found.output)
+        result = network_features(network, x, blocks="blocks" in needs)
+        return Maps(result.encoder, list(result.blocks)[:blocks] or None, result.decoder, result.output)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not fixed_encoder):
         maps = encoder_features(network, x, levels="all" if needs & {"encoder", "blocks"} else "deepest")
     return Maps(maps, decoder_features(network, maps, blocks=blocks) if "blocks" in needs else None)

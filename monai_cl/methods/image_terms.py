@@ -118,8 +118,8 @@ class InstanceTerm(ImageTerm):
         z1, z2 = self.embed(extract, batch).unbind(1)
         loss: Tensor = self.loss(z1, z2)
         with torch.no_grad():
-            found = retrieval_at_k(z1.float(), z2.float())
-            return loss, {"retrieval": found, "embedding_std": spread(torch.cat([z1, z2]))}
+            result = retrieval_at_k(z1.float(), z2.float())
+            return loss, {"retrieval": result, "embedding_std": spread(torch.cat([z1, z2]))}
 
     def probe(self, extract: FeatureExtractor, batch: Mapping[str, Any]) -> Any:
         """Embeddings of the two views."""
@@ -137,8 +137,8 @@ class InstanceTerm(ImageTerm):
             retrieval(z1, z2)
             health(z1, z2, rows=torch.cat([z1, z2]))
         count = sum(len(z1) for z1, _ in records)
-        found = {"retrieval": float(retrieval.aggregate()), "chance_retrieval": 1 / count}
-        return found | {name: float(value) for name, value in health.values().items()}
+        result = {"retrieval": float(retrieval.aggregate()), "chance_retrieval": 1 / count}
+        return result | {name: float(value) for name, value in health.values().items()}
 
 
 class PartitionTerm(ImageTerm):
@@ -216,8 +216,8 @@ class PartitionTerm(ImageTerm):
         for z, _ in records:
             health(z[:, 0], z[:, 1], rows=z[:, 0])
         marked = [(z[:, 0].cpu(), *marks) for z, marks in records if len(marks) == 2]
-        found = {name: float(value) for name, value in health.values().items()}
-        return {**found, **(_partitions(marked) if marked else {})}
+        result = {name: float(value) for name, value in health.values().items()}
+        return {**result, **(_partitions(marked) if marked else {})}
 
 
 def _partitions(marked: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float]:

@@ -93,14 +93,14 @@ class LabelTerm(Term):
         rows, marks, views = self._rows(extract, batch, generator)
         z = F.normalize(self.head(rows).float(), dim=1)
         volume, second = marks // _LABELS, views == 1
-        found = []
+        result = []
         for index in volume.unique():
             here, other = (volume == index) & (views == 0), (volume == index) & second
             if here.any() and other.any():
                 nearest = (z[here] @ z[other].T).argmax(1)
                 known = torch.isin(marks[here], marks[other])
-                found.append((marks[other][nearest] == marks[here])[known])
-        return torch.cat(found).float().cpu() if found else torch.zeros(0)
+                result.append((marks[other][nearest] == marks[here])[known])
+        return torch.cat(result).float().cpu() if result else torch.zeros(0)
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
         """Share of voxels whose most similar voxel of the other view has their label, as ``label_match``."""

@@ -60,8 +60,8 @@ class MapTerm(Term):
             axes = [torch.arange(n, device=f.device, dtype=torch.float32) for n in f.shape[3:]]
             coords = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(f), 2, -1, *f.shape[3:])
             valid = torch.ones(len(f), 2, *f.shape[3:], dtype=torch.bool, device=f.device)
-        found = dense_rows((f[:, 0], f[:, 1]), coords[:, :2], valid[:, :2], count=_PROBED)
-        return found, _voxel(coords)
+        result = dense_rows((f[:, 0], f[:, 1]), coords[:, :2], valid[:, :2], count=_PROBED)
+        return result, _voxel(coords)
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
         """Errors of retrieved places, and the health of embeddings of voxels.
@@ -71,8 +71,8 @@ class MapTerm(Term):
             the unit of ``coords`` or in voxels of the map; ``place_accuracy``: how often it is a neighbour of that
             place at most; ``alignment``, ``uniformity``, ``effective_rank`` and ``dead_dimensions`` of voxels.
         """
-        values: dict[str, float | Tensor] = {**voxel_health([found for found, _ in records])}
-        error = torch.cat([found.error for found, _ in records])
+        values: dict[str, float | Tensor] = {**voxel_health([result for result, _ in records])}
+        error = torch.cat([result.error for result, _ in records])
         if len(error):
             near = (error <= 1.001 * min(voxel for _, voxel in records)).float().mean()
             values |= {"place_error": float(error.median()), "place_accuracy": float(near)}
@@ -209,10 +209,10 @@ class DenseTerm(MapTerm):
         views = views_of(batch, self.key)
         f = self.embed(extract, views)
         coords, valid = places(views, f.shape[3:], f.device)
-        found = () if coords is None or valid is None else (coords[:, 0], coords[:, 1], valid[:, :2])
+        result = () if coords is None or valid is None else (coords[:, 0], coords[:, 1], valid[:, :2])
         if self.loss is None:
             raise ValueError("a dense term needs its loss, which the method makes with the head; give it to a method")
-        return self.loss(f[:, 0], f[:, 1], *found), {}
+        return self.loss(f[:, 0], f[:, 1], *result), {}
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
         """Summary of :class:`MapTerm`; with ``millimetres``, errors have names with their unit.
@@ -224,9 +224,9 @@ class DenseTerm(MapTerm):
         """
         if not self.millimetres:
             return super().summary(records)
-        found = [one for one, _ in records]
-        values: dict[str, float | Tensor] = {**voxel_health(found)}
-        error, blind = torch.cat([one.error for one in found]), torch.cat([one.blind for one in found])
+        result = [one for one, _ in records]
+        values: dict[str, float | Tensor] = {**voxel_health(result)}
+        error, blind = torch.cat([one.error for one in result]), torch.cat([one.blind for one in result])
         if len(error):
             within = (error <= 5).float().mean()
             values |= {"voxel_error_mm": float(error.median()), "voxel_within_5_mm": float(within)}

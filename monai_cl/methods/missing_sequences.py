@@ -114,10 +114,10 @@ class MissingSequences(Method):
             ``loss``; ``reconstruction`` and ``contrast``, the terms before they are weighted; ``from_template`` and
             ``from_donor``, the errors of the views; ``with_donor``, the share of studies with another sequence.
         """
-        found = super().forward(self.with_views(batch))
+        result = super().forward(self.with_views(batch))
         if self.templates.training:
             self._observe(batch[self.key])  # after the views are made: nothing is restored from itself
-        return {**found, "with_donor": batch[self.key]["has_donor"].float().mean()}
+        return {**result, "with_donor": batch[self.key]["has_donor"].float().mean()}
 
     def probe(self, batches: Iterable[dict[str, Any]]) -> Mapping[str, float | Tensor]:
         """Errors and health on batches that are not trained on; blocks are the same each time, donors always used."""
@@ -166,8 +166,8 @@ class MissingSequences(Method):
                 f"sequences of a batch must be numbers below {len(self.templates.sequences)}, got {last}; give "
                 "RandStudyViewsd and the method the same sequences"
             )
-        found: Tensor = self.templates(given["sequence"], given["place"], target.shape[2:])
-        return found.to(target)
+        result: Tensor = self.templates(given["sequence"], given["place"], target.shape[2:])
+        return result.to(target)
 
     def _kept(self, images: Tensor, *, probing: bool) -> Tensor:
         generator = torch.Generator(images.device).manual_seed(0) if probing else None

@@ -97,12 +97,12 @@ class SeparateVAETerm(TwoSpaceTerm):
     def encode(self, extract: FeatureExtractor, images: Tensor) -> dict[str, Code]:
         r"""Distributions of both codes of views (B, V, C, \*S), (B V, D)."""
         pooled = self.pool(extract(images))
-        found = {}
+        result = {}
         for name in SPACES:
             values: Tensor = self.heads[name](pooled)
             mean, log_variance = (values if values.dtype == torch.float64 else values.float()).chunk(2, dim=1)
-            found[name] = Code(mean, log_variance.clamp(*_LOG_VARIANCES))
-        return found
+            result[name] = Code(mean, log_variance.clamp(*_LOG_VARIANCES))
+        return result
 
     def decode(self, common: Tensor, salient: Tensor | None = None) -> Tensor:
         """Images of codes (N, C) and (N, S); without a salient code what they would be in the healthy."""

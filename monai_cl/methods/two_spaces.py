@@ -88,8 +88,8 @@ class TwoSpaceTerm(Term):
 
     def probe(self, extract: FeatureExtractor, batch: Mapping[str, Any]) -> Any:
         """Embeddings of the views in both spaces, and the weak labels."""
-        found = self.embed(extract, batch)
-        return found, of_batch(batch, self.label_key, found.common.device).long()
+        result = self.embed(extract, batch)
+        return result, of_batch(batch, self.label_key, result.common.device).long()
 
     def summary(self, records: Sequence[Any]) -> Mapping[str, float | Tensor]:
         """Health of the common space, and what each space knows of healthy and patients.
@@ -107,18 +107,18 @@ class TwoSpaceTerm(Term):
             health(spaces.common[:, 0], spaces.common[:, -1], rows=spaces.common.flatten(0, 1))
             for name, rows in zip(SPACES, spaces, strict=True):
                 probes[name](rows[:, 0], labels)
-        found = {name: float(value) for name, value in health.values().items()}
+        result = {name: float(value) for name, value in health.values().items()}
         salient, labels = probes["salient"].gathered()  # of all processes
         length = salient.norm(dim=1)
         counts = torch.bincount(labels, minlength=2).tolist()
         if min(counts) > 0:
-            found["salient_ratio"] = float(length[labels == 0].mean() / length[labels == 1].mean().clamp_min(1e-12))
+            result["salient_ratio"] = float(length[labels == 0].mean() / length[labels == 1].mean().clamp_min(1e-12))
         if counts[1] >= ENOUGH:
             rank(salient[labels == 1])
-            found["salient_effective_rank"] = float(rank.aggregate())
+            result["salient_effective_rank"] = float(rank.aggregate())
         if min(counts) > FOLDS:
-            found |= {f"{name}_patient_accuracy": float(probe.aggregate()) for name, probe in probes.items()}
-        return found
+            result |= {f"{name}_patient_accuracy": float(probe.aggregate()) for name, probe in probes.items()}
+        return result
 
     def causes_of_collapse(self) -> list[str]:
         """Settings of this term under which embeddings become alike."""

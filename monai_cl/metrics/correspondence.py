@@ -79,14 +79,14 @@ def correspondence_errors(
         )
     queries = features_at(source, points, shape)
     best = queries.new_full((len(points),), -torch.inf)
-    found = torch.zeros(len(points), dtype=torch.long, device=queries.device)
+    result = torch.zeros(len(points), dtype=torch.long, device=queries.device)
     for start in range(0, len(candidates), chunk_size):
         keys = features_at(target, candidates[start : start + chunk_size], shape)
         # the length is the same for all queries and keys, one a scale, so the product orders as the cosine
         similarity, index = (queries @ keys.T).max(1)
         better = similarity > best
         best = torch.where(better, similarity, best)
-        found = torch.where(better, index + start, found)
-    offset = (candidates.to(points)[found.to(points.device)] - points) * torch.tensor(list(spacing)).to(points)
+        result = torch.where(better, index + start, result)
+    offset = (candidates.to(points)[result.to(points.device)] - points) * torch.tensor(list(spacing)).to(points)
     distance: Tensor = offset.norm(dim=1)
     return distance

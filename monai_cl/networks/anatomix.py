@@ -85,11 +85,11 @@ class AnatomixUNet(nn.Module):
 
     def decode(self, maps: Sequence[Tensor], blocks: int | None = None) -> list[Tensor]:
         """Maps of the decoder's blocks, coarse to fine, from those of the encoder."""
-        x, found = maps[-1], []
+        x, result = maps[-1], []
         for number, skip in zip(range(self.levels)[:blocks], maps[-2::-1], strict=False):
             x = self.decoder_block(number, x, skip)
-            found.append(x)
-        return found
+            result.append(x)
+        return result
 
     def decoder_block(self, number: int, x: Tensor, skip: Tensor) -> Tensor:
         """Map of one block of the decoder, from the map below and that of the encoder."""

@@ -38,7 +38,7 @@ def decoder_features(network: nn.Module, maps: Sequence[Tensor], *, blocks: int 
     Raises:
         ValueError: If the decoder of this class of network is not known, or has not so many blocks.
     """
-    found: list[Tensor] = []
+    result: list[Tensor] = []
     x, skips = maps[-1], list(maps[-2::-1])
     if isinstance(maps, EncoderMaps):
         skips.insert(0, maps.inner)
@@ -46,8 +46,8 @@ def decoder_features(network: nn.Module, maps: Sequence[Tensor], *, blocks: int 
     # the last block of FlexibleUNet has no map of the encoder to go with
     for block, skip in zip(chosen, [*skips, *[None] * len(chosen)], strict=False):
         x = block.run(x, skip)
-        found.append(x)
-    return found
+        result.append(x)
+    return result
 
 
 def decoder_modules(network: nn.Module, *, blocks: int | None = None) -> list[nn.Module]:
@@ -56,10 +56,10 @@ def decoder_modules(network: nn.Module, *, blocks: int | None = None) -> list[nn
 
 
 def _chosen(network: nn.Module, blocks: int | None) -> list[Block]:
-    found = _blocks(network)
-    if blocks is not None and not 1 <= blocks <= len(found):
-        raise ValueError(f"blocks must be between 1 and {len(found)} for this {type(network).__name__}, got {blocks}")
-    return found[:blocks]
+    result = _blocks(network)
+    if blocks is not None and not 1 <= blocks <= len(result):
+        raise ValueError(f"blocks must be between 1 and {len(result)} for this {type(network).__name__}, got {blocks}")
+    return result[:blocks]
 
 
 def _blocks(network: nn.Module) -> list[Block]:

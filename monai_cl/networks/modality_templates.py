@@ -113,11 +113,11 @@ class ModalityTemplates(nn.Module):
             crop_size: Edge lengths of the crops.
         """
         index, inside = self._voxels(sequence, place, crop_size)
-        found = self.gain * self.values.flatten().index_select(0, index.flatten()).reshape(index.shape)
+        result = self.gain * self.values.flatten().index_select(0, index.flatten()).reshape(index.shape)
         if self.normalise:
             low, span = self._range(sequence)
-            found = (found - low) / span
-        return torch.where(inside, found, 0.0)[:, None]
+            result = (result - low) / span
+        return torch.where(inside, result, 0.0)[:, None]
 
     @torch.no_grad()
     def observe(self, crops: Tensor, sequence: Tensor, place: Tensor) -> None:

@@ -52,10 +52,10 @@ def _stages(stride: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def _primes(number: int) -> list[int]:
-    found, factor = [], 2
+    result, factor = [], 2
     while number > 1:
         while number % factor == 0:
-            found.append(factor)
+            result.append(factor)
             number //= factor
         factor += 1
-    return found
+    return result

@@ -91,8 +91,8 @@ def corresponding(views: dict[str, Tensor], *, count: int = _POINTS) -> list[tup
     kept = (nearest.values < 0.9).nonzero()[:, 0]
     number = min(count, len(kept))
     kept = kept[((torch.arange(number) + 0.5) * len(kept) / max(number, 1)).long()]
-    found = np.stack(np.unravel_index(nearest.indices[kept].numpy(), tuple(size)), axis=1)
-    return list(zip(candidates[kept].tolist(), found.tolist(), strict=True))
+    result = np.stack(np.unravel_index(nearest.indices[kept].numpy(), tuple(size)), axis=1)
+    return list(zip(candidates[kept].tolist(), result.tolist(), strict=True))
 
 
 def _middle(volume: Tensor) -> list[int]:

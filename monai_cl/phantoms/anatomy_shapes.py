@@ -143,18 +143,18 @@ class AnatomyShapes:
         return Shapes(regions, offsets, solids, envelope, float(rim), warp.astype(np.float32), stretch)
 
     def _solids(self, rng: np.random.Generator, reach: np.ndarray, label: int, number: int) -> tuple[Solid, ...]:
-        found: list[Solid] = []
+        result: list[Solid] = []
         radii = np.exp(rng.uniform(math.log(self.radius[0]), math.log(self.radius[1]), number))
         mirrored = rng.random() < self.mirrored
         for radius in sorted(radii, reverse=True):  # the large ones first, so that none hides a small one wholly
             solid = self._solid(rng, reach, radius, label)
             label += len(solid.labels)
-            found.append(solid)
+            result.append(solid)
             if mirrored and rng.random() < 0.5:
                 flip = np.ones(len(reach))
                 flip[0] = -1
-                found.append(replace(solid, centre=solid.centre * flip, axes=solid.axes * flip))
-        return tuple(found)
+                result.append(replace(solid, centre=solid.centre * flip, axes=solid.axes * flip))
+        return tuple(result)
 
     def _solid(self, rng: np.random.Generator, reach: np.ndarray, radius: float, label: int) -> Solid:
         dims = len(reach)

@@ -24,13 +24,13 @@ def draw_tissues(rng: np.random.Generator, number: int) -> np.ndarray:
     """
     t1 = np.exp(rng.uniform(_T1[0], _T1[1], number))
     t2 = np.minimum(np.exp(rng.uniform(_T2[0], _T2[1], number)), t1)
-    found = np.stack([rng.uniform(20, 100, number), t1, t2, t2 * rng.uniform(0.3, 1, number),
+    result = np.stack([rng.uniform(20, 100, number), t1, t2, t2 * rng.uniform(0.3, 1, number),
                       rng.uniform(0, 0.03, number)], axis=1)  # fmt: skip
     for label in np.flatnonzero(rng.random(number) < _KNOWN):
         values = _TABLED[int(rng.integers(len(_TABLED)))].draw(rng)
-        found[label] = [getattr(values, name) for name in MAPS]
-    found[0, 0] = 0.0
-    return found.astype(np.float32)
+        result[label] = [getattr(values, name) for name in MAPS]
+    result[0, 0] = 0.0
+    return result.astype(np.float32)
 
 
 def simulated_signals(rng: np.random.Generator, tissues: np.ndarray, sequences: tuple[str, ...]) -> np.ndarray:
@@ -43,5 +43,5 @@ def simulated_signals(rng: np.random.Generator, tissues: np.ndarray, sequences: 
     signals = simulate(protocol, **{name: maps[name] for name in protocol.takes})
     signals = torch.nan_to_num(signals)  # of air, where a quotient of two images is none
     low, high = signals.min(), signals.quantile(_BRIGHT)
-    found: np.ndarray = ((signals - low) / (high - low).clamp(min=_FLAT)).clamp(max=_MOST).numpy()
-    return found
+    result: np.ndarray = ((signals - low) / (high - low).clamp(min=_FLAT)).clamp(max=_MOST).numpy()
+    return result

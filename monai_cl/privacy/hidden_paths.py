@@ -118,12 +118,12 @@ class Finder:
         place = ""
         for part in path.split("/"):
             if _ALIAS.fullmatch(part):
-                found = self._listing(place).get(part)
-                if found is None:
+                result = self._listing(place).get(part)
+                if result is None:
                     raise FileNotFoundError(
                         f"{path} is not below the dataset folder under this key: it moved, or has another key"
                     )
-                part = found
+                part = result
             place = os.path.join(place, part)
         return place
 

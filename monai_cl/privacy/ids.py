@@ -60,4 +60,4 @@ def tokens_in(text: str) -> list[str]:
 
 def tokens_of(paths: Iterable[str]) -> list[str]:
     """The tokens of paths that have one, each once."""
-    return list(dict.fromkeys(found[0] for found in map(split_id, paths) if found))
+    return list(dict.fromkeys(result[0] for result in map(split_id, paths) if result))

@@ -87,18 +87,18 @@ def scans_of(masks: str | os.PathLike[str]) -> dict[str, str]:
     by_path = {note.mask: note.scan for note in notes}  # the last note of a file counts
     by_id = _scans_by((_identity(note.mask), note.scan) for note in notes)
     by_bytes = _scans_by((note.sha256, note.scan) for note in notes)
-    found = {}
+    result = {}
     for file in files:
         scan = by_path.get(os.path.abspath(file)) or _one(by_id, _identity(file.as_posix()))
         if scan is None and by_bytes:
             scan = _one(by_bytes, hash_of(file))
         if scan is not None:
-            found[str(file)] = scan
-    if not found:
+            result[str(file)] = scan
+    if not result:
         raise FileNotFoundError(
             f"none of the {len(files)} masks at {masks} is on record; only the user who made masks has their record"
         )
-    return found
+    return result
 
 
 def hash_of(file: str | os.PathLike[str]) -> str:
@@ -116,11 +116,11 @@ def _hash(stream: io.BufferedReader) -> str:
 
 
 def _scans_by(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    result: dict[str, set[str]] = {}
     for mark, scan in pairs:
         if mark:
-            found.setdefault(mark, set()).add(scan)
-    return found
+            result.setdefault(mark, set()).add(scan)
+    return result
 
 
 def _one(scans: dict[str, set[str]], mark: str) -> str | None:

@@ -26,8 +26,8 @@ def with_real_files(items: Sequence[_Item], folder: Path, content: Mapping[str, 
         FileNotFoundError: If the key or the table is absent, or an id is not in it.
         ValueError: If the ids are of another key.
     """
-    found = _located(items, folder, content)
-    return [_resolve(real, folder, item) for real, item in zip(found, items, strict=True)]
+    result = _located(items, folder, content)
+    return [_resolve(real, folder, item) for real, item in zip(result, items, strict=True)]
 
 
 def _located(items: Sequence[_Item], folder: Path, content: Mapping[str, Any]) -> Sequence[_Item]:
@@ -41,9 +41,9 @@ def _located(items: Sequence[_Item], folder: Path, content: Mapping[str, Any]) -
     files = _files_of(tokens)
 
     def real(path: str) -> str | list[str]:
-        if not tokens or (found := split_id(path)) is None:
+        if not tokens or (result := split_id(path)) is None:
             return find(path)
-        listed = [os.path.join(file, found[1]) if found[1] else file for file in files[found[0]]]
+        listed = [os.path.join(file, result[1]) if result[1] else file for file in files[result[0]]]
         return listed[0] if len(listed) == 1 else listed
 
     def real_ones(value: Any) -> Any:

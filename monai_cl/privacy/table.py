@@ -67,17 +67,17 @@ class IdTable:
         return {token: _unpacked(paths) for token, paths in self._rows(tokens).items()}
 
     def _rows(self, tokens: Iterable[str]) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
+        result: dict[str, bytes] = {}
         left = iter(dict.fromkeys(tokens))
         # a writer may have been killed: who can write puts right what it left, also when only reading
         with self._open("rw" if os.access(self.path, os.W_OK) else "ro") as connection:
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchone():
-                return found  # made, but its maker was killed before the first row
+                return result  # made, but its maker was killed before the first row
             while some := list(islice(left, _AT_ONCE)):
                 marks = ", ".join("?" * len(some))
                 query = f"SELECT id, paths FROM files WHERE id IN ({marks})"
-                found.update(connection.execute(query, some).fetchall())
-        return found
+                result.update(connection.execute(query, some).fetchall())
+        return result
 
     def _make(self) -> None:
         """Make the file before SQLite does, for its owner alone; its journal takes the same mode."""

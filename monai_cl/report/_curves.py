@@ -36,10 +36,10 @@ def draw_histories(runs: Sequence[Run]) -> list[Picture]:
 
     Percentiles of a sample are one chart: the median as a line in a band.
     """
-    found = dict.fromkeys(name for run in runs for row in run.history for name in row if name != "step")
-    charts = dict.fromkeys(name.removesuffix(_MEDIAN) for name in found if not name.endswith((_LOW, _HIGH)))
+    result = dict.fromkeys(name for run in runs for row in run.history for name in row if name != "step")
+    charts = dict.fromkeys(name.removesuffix(_MEDIAN) for name in result if not name.endswith((_LOW, _HIGH)))
     names = sorted(charts, key=lambda name: name.partition(": ")[0] if ": " in name else "")
-    return [_chart(runs, name, banded=name not in found) for name in names]
+    return [_chart(runs, name, banded=name not in result) for name in names]
 
 
 def _chart(runs: Sequence[Run], name: str, *, banded: bool) -> Picture:

@@ -177,19 +177,19 @@ def _datalist(data: dict[str, Any]) -> Table:
 
 def _versions(runs: Sequence[Run]) -> list[Table]:
     """Versions and hardware, a column for runs that had the same."""
-    found = [
+    result = [
         (run.name, {**part["versions"], "hardware": part.get("hardware")})
         for run in runs
         for part in run.record.get("parts", [])
         if "versions" in part
     ]
     groups: dict[str, tuple[list[str], dict[str, Any]]] = {}
-    for name, known in found:
+    for name, known in result:
         groups.setdefault(repr(sorted(known.items())), ([], known))[0].append(name)
     if not groups:
         return []
     heads = [", ".join(dict.fromkeys(names)) for names, _ in groups.values()]
-    rows = tuple((key, *(known.get(key) for _, known in groups.values())) for key in found[0][1])
+    rows = tuple((key, *(known.get(key) for _, known in groups.values())) for key in result[0][1])
     return [Table("Versions and hardware", ("", *(heads if len(heads) > 1 else ["all runs"])), rows)]
 
 

@@ -176,17 +176,17 @@ def find(paths: Sequence[str | Path], *, examples: bool = True, trusted: bool = 
         if not path.is_dir():
             raise FileNotFoundError(f"a run must be a folder, none exists at {path}")
         every = _runs_of(path, examples)
-        found = [(kind, each) for kind, each in every if trusted or each == path or below(path, each)]
-        if len(found) < len(every):
+        result = [(kind, each) for kind, each in every if trusted or each == path or below(path, each)]
+        if len(result) < len(every):
             logger.warning(
-                "%d runs of %s are links out of it: give their folders, or --trust", len(every) - len(found), path
+                "%d runs of %s are links out of it: give their folders, or --trust", len(every) - len(result), path
             )
-        if not found:
+        if not result:
             raise ValueError(
                 f"a run must hold one of {', '.join(_MARKS)}, or be a bundle with such folders in runs/, "
                 f"{path} holds none of them; has its step been run? Links out of it are followed with --trust"
             )
-        folders += found
+        folders += result
         bundles += [root for root in (path, path.parent.parent) if inside(root, root / "configs/metadata.json")]
     unique = list(dict.fromkeys((kind, folder.resolve()) for kind, folder in folders))
     names = _names([folder for _, folder in unique])
@@ -207,7 +207,7 @@ def _runs_of(folder: Path, examples: bool) -> list[tuple[str, Path]]:
     if kind:
         return [(kind, folder)]
     children = [child for child in sorted((folder / "runs").glob("*")) if _kind(child)]
-    return [found for child in children for found in _runs_of(child, examples)]
+    return [result for child in children for result in _runs_of(child, examples)]
 
 
 def _first_pretrainings(curve: Path) -> list[Path]:
@@ -223,8 +223,8 @@ def _examples(curve: Path) -> list[Path]:
         arm, labels = folder.relative_to(curve / "cells").parts[0], int(folder.parent.name.removeprefix("labels_"))
         if _kind(folder) == "evaluate":
             arms.setdefault(arm, {}).setdefault(labels, folder)
-    shared = sorted(set.intersection(*(set(found) for found in arms.values()))) if arms else []
-    return [found[shared[len(shared) // 2]] for found in arms.values()] if shared else []
+    shared = sorted(set.intersection(*(set(result) for result in arms.values()))) if arms else []
+    return [result[shared[len(shared) // 2]] for result in arms.values()] if shared else []
 
 
 def _kind(folder: Path) -> str:

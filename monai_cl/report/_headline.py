@@ -16,30 +16,30 @@ def headline(curve: Curve) -> str:
     At equal compute where an arm was compared so, else at equal steps. A gain goes before a hint, and of those the one
     whose interval begins highest is reported, with the number of comparisons it is the best of. Empty if none was made.
     """
-    found = [(arm, each) for arm in curve.arms for each in _comparisons(curve, arm)]
-    found = [(arm, each) for arm, each in found if not math.isnan(each.estimate)]
-    if not found:
+    result = [(arm, each) for arm in curve.arms for each in _comparisons(curve, arm)]
+    result = [(arm, each) for arm, each in result if not math.isnan(each.estimate)]
+    if not result:
         return ""
-    words = {kind: [pair for pair in found if short(pair[1].verdict) == kind] for kind in ("gain", "hint")}
-    chosen = words["gain"] or words["hint"] or found
+    words = {kind: [pair for pair in result if short(pair[1].verdict) == kind] for kind in ("gain", "hint")}
+    chosen = words["gain"] or words["hint"] or result
     arm, best = max(chosen, key=lambda pair: pair[1].estimate if math.isnan(pair[1].low) else pair[1].low)
     measured = _measured(curve, arm, best)
     above = len(words["gain"]) + len(words["hint"])
-    among = f"the best of {len(found)} comparisons, {above} of which have intervals above 0" if found[1:] else ""
+    among = f"the best of {len(result)} comparisons, {above} of which have intervals above 0" if result[1:] else ""
     tail = f" ({among})" if among else ""
     if words["gain"]:
         return f"{_capital(arm.title)} helped: {measured}{tail}."
     if words["hint"]:
         return f"{_capital(arm.title)} may have helped, which is a {best.verdict}: {measured}{tail}."
-    if all(short(each.verdict) in ("loss", "hint of a loss") for _, each in found):
+    if all(short(each.verdict) in ("loss", "hint of a loss") for _, each in result):
         return f"Nothing helped, every arm lost: least did {arm.title}, {measured}."
     return f"No gain was shown: the most was that of {arm.title}, {measured}{tail}."
 
 
 def _comparisons(curve: Curve, arm: CurveArm) -> Iterator[Interval]:
     """Differences of an arm at each budget: to its twin, at equal compute if measured, else at equal steps."""
-    if arm.twin and (found := curve.differences(arm.name, comparison=TWIN)):
-        yield from found  # the reference is another network
+    if arm.twin and (result := curve.differences(arm.name, comparison=TWIN)):
+        yield from result  # the reference is another network
         return
     alike = {each.budget: each for each in curve.differences(arm.name, comparison=STEPS)}
     alike |= {each.budget: each for each in curve.differences(arm.name, comparison=COMPUTE)}

@@ -34,7 +34,7 @@ def _tables(path: Path) -> tuple[Table, Table]:
         content = read_json(path)
         results, settings = content["results"], content["settings"]
         first = results[0]["name"]
-        rows = tuple(tuple(_cells(found, place)) for place, found in enumerate(results))
+        rows = tuple(tuple(_cells(result, place)) for place, result in enumerate(results))
         notes = (*_circumstances(settings), _BOOTSTRAP if content.get("resampled") == "patients" else _BY_PAIR)
         by_pair = _by_sequences(results)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -46,9 +46,9 @@ def _tables(path: Path) -> tuple[Table, Table]:
 
 
 def _by_sequences(results: Sequence[Mapping[str, Any]]) -> Table:
-    rows = tuple(rows_by_sequences([found["pairs"] for found in results]))
+    rows = tuple(rows_by_sequences([result["pairs"] for result in results]))
     note = "median error and share within 5 mm, each the mean of patients and both ways"
-    return Table("By pair of sequences", ("sequences", *(str(found["name"]) for found in results)), rows, (note,))
+    return Table("By pair of sequences", ("sequences", *(str(result["name"]) for result in results)), rows, (note,))
 
 
 def _cells(found: Mapping[str, Any], place: int) -> Iterator[Cell]:

@@ -49,10 +49,10 @@ def _budgets(curve: Curve) -> list[int]:
 
 def _table(caption: str, curve: Curve, columns: Sequence[tuple[str, Sequence[results.Estimate]]]) -> Table:
     """Budgets as rows, an arm a column, with what the intervals cover below."""
-    columns = [(name, found) for name, found in columns if found]
-    rows = [(str(budget), *(_cell(found, budget) for _, found in columns)) for budget in _budgets(curve)]
+    columns = [(name, result) for name, result in columns if result]
+    rows = [(str(budget), *(_cell(result, budget) for _, result in columns)) for budget in _budgets(curve)]
     kept = tuple(row for row in rows if any(map(is_number, row)))
-    every = [estimate for _, found in columns for estimate in found]
+    every = [estimate for _, result in columns for estimate in result]
     return Table(caption, ("labels", *(name for name, _ in columns)), kept, tuple(_covers(curve, every)))
 
 
@@ -87,7 +87,7 @@ def _means(curve: Curve, metric: str) -> Table:
 
 def _differences(curve: Curve) -> Iterator[Table]:
     for comparison, meaning in _MEANINGS.items():
-        columns = [(_against(arm, found), found) for arm in curve.arms if (found := _of(curve, arm, comparison))]
+        columns = [(_against(arm, result), result) for arm in curve.arms if (result := _of(curve, arm, comparison))]
         if columns:
             at = "of" if comparison == VARIANT else "at"
             table = _table(f"Dice, difference {at} {comparison}: {meaning}", curve, columns)

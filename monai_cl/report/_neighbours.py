@@ -54,9 +54,9 @@ def draw_neighbours(sources: Sources, watch: Watch) -> tuple[Picture, Table]:
     Raises:
         NotAvailableError: If one of these is unavailable, or only one patient is given.
     """
-    found = networks(sources.found.bundles, sources.settings, trusted=sources.found.trusted)
+    result = networks(sources.found.bundles, sources.settings, trusted=sources.found.trusted)
     crops = _gather(sources, watch)
-    similarity = {name: _similarity(network, crops) for name, network in found.items()}
+    similarity = {name: _similarity(network, crops) for name, network in result.items()}
     return _draw(crops, next(iter(similarity.values()))), _table(crops, similarity)
 
 
@@ -117,7 +117,7 @@ def _draw(crops: _Crops, similarity: NDArray[np.float64]) -> Picture:
         axes = figure.subplots(len(queries), 1 + _NEAREST, squeeze=False)
         for number, (row, query) in enumerate(zip(axes, queries, strict=True), start=1):
             nearest = _nearest(similarity[query], crops.subjects)
-            cosines = [f"cosine {similarity[query, found]:.2f}" for found in nearest]
+            cosines = [f"cosine {similarity[query, result]:.2f}" for result in nearest]
             for ax in row[1 + len(nearest) :]:
                 ax.set_axis_off()
             for ax, crop, title in zip(row, [query, *nearest], [f"query {number}", *cosines], strict=False):

@@ -68,9 +68,9 @@ def _labels(runs: Sequence[Run], metric: str) -> dict[str, str]:
     """Heads of the columns: the names of the classes where an evaluation kept them."""
     kept = [read_cases(run.folder / "cases") for run in runs]
     names: dict[str, str] = next((content["classes"] for content in kept if content), {})
-    found = dict.fromkeys(key for run in runs for row in run.scores[metric].values() for key in row)
+    result = dict.fromkeys(key for run in runs for row in run.scores[metric].values() for key in row)
     # MONAI counts the classes it was given from 0, and the background is not among them
-    classes = [key for key in found if key != "mean"]
+    classes = [key for key in result if key != "mean"]
     return {key: names.get(str(number), f"class {number}") for number, key in enumerate(classes, start=1)}
 
 
@@ -108,16 +108,16 @@ def _differences(runs: Sequence[Run], metric: str) -> list[Table]:
     first, *others = runs
     known = next((run.patients for run in runs if _are_known(run, metric)), {})
     reference = _scores(first, metric, "mean", patients=known)
-    found = {}
+    result = {}
     for run in others:
         scores = _scores(run, metric, "mean", patients=known)
         if any(math.isfinite(a.value + b.value) for a, b in zip(scores, reference, strict=True)):
-            found[run.name] = paired_difference([*scores, *reference], run.name, first.name, 0)
+            result[run.name] = paired_difference([*scores, *reference], run.name, first.name, 0)
     # one network is one seed and one pretraining run at most
     verdicts = {
-        name: verdict(each.low, each.high, seeds=1, runs=1, clustered=bool(known)) for name, each in found.items()
+        name: verdict(each.low, each.high, seeds=1, runs=1, clustered=bool(known)) for name, each in result.items()
     }
-    rows = [(name, Estimate.of(each, short(verdicts[name]))) for name, each in found.items()]
+    rows = [(name, Estimate.of(each, short(verdicts[name]))) for name, each in result.items()]
     notes = (_ONE_NETWORK, *dict.fromkeys(text for text in verdicts.values() if ":" in text))
     caption = f"{metric_name(metric)}: difference to {first.name}, same cases"
     return [Table(caption, ("evaluation", "difference"), tuple(rows), notes)] if rows else []

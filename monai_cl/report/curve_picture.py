@@ -136,8 +136,8 @@ def _few(curve: Curve) -> bool:
 def _gains(curve: Curve) -> list[tuple[CurveArm, str, list[Estimate]]]:
     """Every comparison that has estimates."""
     pairs = product(curve.arms, (STEPS, COMPUTE, TWIN))
-    found = [(arm, kind, curve.differences(arm.name, comparison=kind)) for arm, kind in pairs]
-    return [entry for entry in found if entry[2]]
+    result = [(arm, kind, curve.differences(arm.name, comparison=kind)) for arm, kind in pairs]
+    return [entry for entry in result if entry[2]]
 
 
 def _other(curve: Curve, estimate: Estimate) -> str:

@@ -39,10 +39,10 @@ def differences_table(curve: Curve) -> Table:
     table = Table("arm less reference", "labels", "Dice points", "what it carries", title="paired differences")
     for arm in curve.arms:
         for comparison in (STEPS, COMPUTE, TWIN):
-            for found in curve.differences(arm.name, comparison=comparison):
-                names = f"{found.arm} less {found.reference}"
-                remark = "; ".join(caveats(curve, found))
-                table.add_row(Text(names, overflow="fold"), str(found.budget), Text(in_points(found)), Text(remark))
+            for result in curve.differences(arm.name, comparison=comparison):
+                names = f"{result.arm} less {result.reference}"
+                remark = "; ".join(caveats(curve, result))
+                table.add_row(Text(names, overflow="fold"), str(result.budget), Text(in_points(result)), Text(remark))
     return table
 
 

@@ -78,13 +78,13 @@ def _draw_views(figure: Any, root: Path, settings: Mapping[str, Any]) -> None:
     volume = prepare({"image": load_datalist(root / "scans/dataset.json", "unlabelled")[0]["image"]})["image"]
     image = torch.as_tensor(volume).as_subclass(Tensor)
     image = image[..., image.shape[-1] // 2]
-    found = views({"image": image})
-    whole, *rest = np.atleast_1d(figure.subplots(1, 1 + len(found["image"])))
+    result = views({"image": image})
+    whole, *rest = np.atleast_1d(figure.subplots(1, 1 + len(result["image"])))
     places = [tuple(share * side for share, side in zip(place, image.shape[1:], strict=True)) for place in _PLACES]
     show_slice(whole, image[0].numpy(), title="a slice of an unlabelled brain")
     _number(whole, image.shape[1], places)
     for number, (ax, view, coords, valid) in enumerate(
-        zip(rest, found["image"], found["coords"], found["valid"], strict=True), start=1
+        zip(rest, result["image"], result["coords"], result["valid"], strict=True), start=1
     ):
         show_slice(ax, np.asarray(view[0]), title=f"view {number}")
         _number(ax, view.shape[1], [_nearest(coords, valid, place) for place in places])

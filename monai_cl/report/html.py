@@ -126,26 +126,26 @@ def write_report(
     """
     if not runs:
         raise ValueError("a report needs at least one run; give output folders or a bundle folder")
-    found = find(runs, trusted=trust)
-    sources = Sources(found, *(None if path is None else Path(path) for path in (datalist, dataset_dir)))
+    result = find(runs, trusted=trust)
+    sources = Sources(result, *(None if path is None else Path(path) for path in (datalist, dataset_dir)))
     show = CaseNames(shown=names)
     off = Section("neighbours", "Nearest neighbours", ["Switched off."])
     sections = [
-        *_made("run", "What was run", lambda: [_what_was_run(found, sources)]),
-        *_made("curve", "Label efficiency", lambda: _curves_of_labels(found, sources.datalist)),
-        *_made("evaluation", "Evaluation", lambda: [_evaluations(found, show, viewer)]),
-        *_made("invariance", "Sequence invariance", lambda: _invariance(found)),
-        *_made("learning", "Losses", lambda: _learning(found)),
+        *_made("run", "What was run", lambda: [_what_was_run(result, sources)]),
+        *_made("curve", "Label efficiency", lambda: _curves_of_labels(result, sources.datalist)),
+        *_made("evaluation", "Evaluation", lambda: [_evaluations(result, show, viewer)]),
+        *_made("invariance", "Sequence invariance", lambda: _invariance(result)),
+        *_made("learning", "Losses", lambda: _learning(result)),
         *_made("views", "Views and their correspondences", lambda: [_views(sources, viewer)]),
         *_made("neighbours", "Nearest neighbours", lambda: [_neighbours(sources, console) if neighbours else off]),
-        *_made("weights", "Exported weights", lambda: [_weights(found)]),
-        *_made("limits", "Limits", lambda: [Section("limits", "Limits", points=_limits(found))]),
+        *_made("weights", "Exported weights", lambda: [_weights(result)]),
+        *_made("limits", "Limits", lambda: [Section("limits", "Limits", points=_limits(result))]),
     ]
     absent = [f"{section.title}: {' '.join(section.remarks)}" for section in sections if section.empty]
-    absent += _not_read(found)
+    absent += _not_read(result)
     sections = [section for section in sections if not section.empty]
     sections += [Section("absent", "Not in this report", points=absent)] if absent else []
-    heading = title or next((str(bundle.metadata.get("name")) for bundle in found.bundles), "Report")
+    heading = title or next((str(bundle.metadata.get("name")) for bundle in result.bundles), "Report")
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as temporary:

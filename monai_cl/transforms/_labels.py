@@ -47,6 +47,6 @@ def whole_labels(values: Tensor) -> tuple[Tensor, float]:
 
 
 def _listed(values: Tensor) -> str:
-    found = torch.unique(values)
-    shown = ", ".join(f"{value:g}" for value in found[:_SHOWN].tolist())
-    return shown + (", ..." if len(found) > _SHOWN else "")
+    result = torch.unique(values)
+    shown = ", ".join(f"{value:g}" for value in result[:_SHOWN].tolist())
+    return shown + (", ..." if len(result) > _SHOWN else "")

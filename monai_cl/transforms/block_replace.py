@@ -144,15 +144,15 @@ class BlockReplace(Randomizable, Transform):
 
     def apply(self, image: Tensor | np.ndarray, donor: Tensor | np.ndarray, blocks: Tensor) -> Tensor:
         """Replace all but the ``blocks`` that were drawn."""
-        found: Tensor = convert_to_tensor(image, track_meta=get_track_meta())
+        result: Tensor = convert_to_tensor(image, track_meta=get_track_meta())
         other: Tensor = convert_to_tensor(donor, track_meta=False)
-        if found.shape != other.shape:
+        if result.shape != other.shape:
             raise ValueError(
-                f"image and donor must have one shape, got {tuple(found.shape)} and {tuple(other.shape)}; resample the "
-                "donor onto the grid of the image"
+                f"image and donor must have one shape, got {tuple(result.shape)} and {tuple(other.shape)}; resample "
+                "the donor onto the grid of the image"
             )
-        kept = whole_blocks(blocks.to(found.device), found.shape[-self.spatial_dims :], self.block)
-        return replace_blocks(found, other.to(found), kept)
+        kept = whole_blocks(blocks.to(result.device), result.shape[-self.spatial_dims :], self.block)
+        return replace_blocks(result, other.to(result), kept)
 
 
 class BlockReplaced(Randomizable, MapTransform):

@@ -41,7 +41,7 @@ class IntensityChange(NamedTuple):
 
     def __call__(self, image: Tensor) -> Tensor:
         """``image``, of any shape, changed alike: linear between values that were seen, beyond them as at the ends."""
-        found = torch.as_tensor(np.interp(image.double().numpy(), self.before, self.after))
+        result = torch.as_tensor(np.interp(image.double().numpy(), self.before, self.after))
         if self.nothing is not None:
-            found = torch.where(image == 0, self.nothing, found)
-        return found.to(image.dtype)
+            result = torch.where(image == 0, self.nothing, result)
+        return result.to(image.dtype)

@@ -84,12 +84,12 @@ _Pair = tuple[tuple[slice, ...], tuple[slice, ...], Tensor]
 
 def _hook_and_jump(first: Tensor, shape: Sequence[int], pairs: Sequence[_Pair]) -> Tensor:
     grid = first.view(*shape)
-    found = grid.clone()
+    result = grid.clone()
     for here, there, alike in pairs:
         mine, other = grid[here], grid[there]
-        found[here] = torch.where(alike, torch.minimum(found[here], other), found[here])
-        found[there] = torch.where(alike, torch.minimum(found[there], mine), found[there])
-    hooked = found.flatten().scatter_reduce(0, first, found.flatten(), "amin")
+        result[here] = torch.where(alike, torch.minimum(result[here], other), result[here])
+        result[there] = torch.where(alike, torch.minimum(result[there], mine), result[there])
+    hooked = result.flatten().scatter_reduce(0, first, result.flatten(), "amin")
     return hooked[hooked]
 
 

@@ -112,13 +112,13 @@ def _files(source: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
                 raise ValueError(f"each map must be given once, got {kind} twice")
             files[kind] = path if isinstance(path, HiddenPath) else HiddenPath(os.fspath(path), os.fspath(path))
         return files
-    found, names = find_maps(source), MapNames(Path(source))
-    if len(found) > 1:
+    result, names = find_maps(source), MapNames(Path(source))
+    if len(result) > 1:
         raise ValueError(
-            f"a folder of one subject and session is needed, got {tuple(map(names.case, found))}; give load_maps one "
+            f"a folder of one subject and session is needed, got {tuple(map(names.case, result))}; give load_maps one "
             "entry of find_maps"
         )
-    return {kind: names.file(path) for kind, path in next(iter(found.values())).items()}
+    return {kind: names.file(path) for kind, path in next(iter(result.values())).items()}
 
 
 def _chosen(files: Mapping[str, HiddenPath], maps: Sequence[str] | None) -> dict[str, str]:

@@ -97,13 +97,13 @@ class MaskFiles(FolderLayoutBase):
         Raises:
             ValueError: If it is none of the items.
         """
-        found = self._placed.get(_real(subject))
-        if found is None:
+        result = self._placed.get(_real(subject))
+        if result is None:
             raise ValueError(
                 "a mask must be of one of the items that were looked for, this one is not; "
                 "keep `filename_or_obj` in the metadata of the volumes"
             )
-        return found
+        return result
 
     def filename(self, subject: str | os.PathLike[str], idx: Any = None, **_: Any) -> str:
         """The file for the mask of a scan; its folder is made.
@@ -140,8 +140,8 @@ def _note_bytes(written: list[Note]) -> None:
     """Note the bytes of masks, by which they are known again under another name."""
     while written:
         note = written.pop()
-        if os.path.isfile(note.mask) and (found := hash_of(note.mask)) != note.sha256:
-            note_mask(note._replace(sha256=found))
+        if os.path.isfile(note.mask) and (result := hash_of(note.mask)) != note.sha256:
+            note_mask(note._replace(sha256=result))
 
 
 def _scan(item: Mapping[str, Any]) -> str:

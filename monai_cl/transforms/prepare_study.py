@@ -121,15 +121,15 @@ def laid_on(template: Tensor, size: Sequence[int]) -> Tensor:
         >>> laid_on(torch.tensor([1.0, 2.0, 3.0, 4.0]), [2]), laid_on(torch.tensor([1.0]), [3])
         (tensor([2., 3.]), tensor([0., 1., 0.]))
     """
-    found = torch.zeros(tuple(size), dtype=torch.float32)
+    result = torch.zeros(tuple(size), dtype=torch.float32)
     inside, source = [], []
     for side, whole in zip(size, template.shape, strict=True):
         first = (whole - side) // 2
         low, high = max(first, 0), min(first + side, whole)
         source.append(slice(low, high))
         inside.append(slice(low - first, high - first))
-    found[tuple(inside)] = torch.as_tensor(template).as_subclass(Tensor).float()[tuple(source)]
-    return found
+    result[tuple(inside)] = torch.as_tensor(template).as_subclass(Tensor).float()[tuple(source)]
+    return result
 
 
 def _on_another_grid(raw: Tensor, first: Tensor) -> bool:

@@ -206,8 +206,8 @@ def _places(
 ) -> tuple[Tensor, Tensor]:
     for view, grid in zip(views, grids, strict=True):
         _check_followed(view, grid)
-    found = [read_grid(grid) for grid in grids]
-    coords, valid = (torch.stack(parts) for parts in zip(*found, strict=True))
+    result = [read_grid(grid) for grid in grids]
+    coords, valid = (torch.stack(parts) for parts in zip(*result, strict=True))
     columns = (-1, *(1,) * (coords.ndim - 2))  # nd numbers beside (V, nd, *S)
     if origin == "centre":
         coords = coords - (torch.tensor(image.shape[1:]).to(coords) - 1).reshape(columns) / 2

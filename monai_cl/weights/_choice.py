@@ -91,14 +91,14 @@ def _named(content: Mapping[str, Any], key: str) -> tuple[str, dict[str, Tensor]
 
 def _averages(content: Mapping[str, Any], taken: str) -> tuple[str, ...]:
     """Entries, or beginnings of names, that hold an average; not those in use or nested in them."""
-    found: dict[str, None] = {}
+    result: dict[str, None] = {}
     for name, tensor in _flat(content):
         parts = name.split(".")[:-1]
         for depth, part in enumerate(parts[:_DEPTH], start=1):
             if tensor.ndim and _AVERAGE.search(part):
-                found.setdefault(".".join(parts[:depth]))
+                result.setdefault(".".join(parts[:depth]))
                 break
-    return tuple(key for key in found if not f"{taken}.".startswith(f"{key}."))
+    return tuple(key for key in result if not f"{taken}.".startswith(f"{key}."))
 
 
 def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Tensor]]:

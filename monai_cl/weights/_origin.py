@@ -45,12 +45,12 @@ def origins_in(contract: Mapping[str, Any]) -> tuple[Origin, ...]:
     """Origins that a contract records: of a network that was trained on from weights of others."""
     known = {field.name for field in fields(Origin)}
     listed = contract.get("origins")
-    found = []
+    result = []
     for entry in listed if isinstance(listed, list) else ():
         if isinstance(entry, dict) and {"source", "licence"} <= entry.keys():
             kept = {key: value for key, value in entry.items() if key in known}
-            found.append(Origin(**{**kept, "citation": tuple(map(str, entry.get("citation", ())))}))
-    return tuple(found)
+            result.append(Origin(**{**kept, "citation": tuple(map(str, entry.get("citation", ())))}))
+    return tuple(result)
 
 
 def as_contract(origins: Iterable[Origin]) -> dict[str, Any]:

@@ -54,19 +54,19 @@ def preparation_of(recipe: str | Path, options: Mapping[str, Any] | None = None)
         >>> print(preparation_of("ct_abdomen"))
         RAS, 1.5 x 1.5 x 1.5 mm, -175..250 to 0..1
     """
-    found: dict[str, Any] = {"spacing": (0.0, 0.0, 0.0)}  # that of the scanner
+    result: dict[str, Any] = {"spacing": (0.0, 0.0, 0.0)}  # that of the scanner
     axcodes = None
     for step in recipes.load(recipe, **dict(options or {})).transforms:
         kind = type(step).__name__.removeprefix("Keyed").removesuffix("d").removesuffix("Dict").removesuffix("D")
         if kind == "Orientation":
-            axcodes = found["axcodes"] = str(step.ornt_transform.axcodes)
+            axcodes = result["axcodes"] = str(step.ornt_transform.axcodes)
         elif kind == "Spacing":
-            found["spacing"] = _by_world(step.spacing_transform.pixdim, axcodes)
+            result["spacing"] = _by_world(step.spacing_transform.pixdim, axcodes)
         elif kind == "ShortAxisOrientation":
-            found["axcodes"] = None
+            result["axcodes"] = None
         elif kind in _SCALINGS:
-            found.update(_scaling(kind, step))
-    return Preparation(**found)
+            result.update(_scaling(kind, step))
+    return Preparation(**result)
 
 
 def differences(expected: Preparation, used: Preparation) -> tuple[str, ...]:
@@ -85,14 +85,14 @@ def differences(expected: Preparation, used: Preparation) -> tuple[str, ...]:
 
 def _scaling(kind: str, step: Any) -> dict[str, Any]:
     inner: Any = getattr(step, "scaler", None)
-    found: dict[str, Any] = {"scaling": _SCALINGS[kind], "window": None, "range": None}
+    result: dict[str, Any] = {"scaling": _SCALINGS[kind], "window": None, "range": None}
     if kind == "ScaleIntensityRange":
-        found.update(window=(float(inner.a_min), float(inner.a_max)), range=(inner.b_min, inner.b_max))
+        result.update(window=(float(inner.a_min), float(inner.a_max)), range=(inner.b_min, inner.b_max))
     elif kind == "ScaleIntensityRangePercentiles":
-        found.update(range=(inner.b_min, inner.b_max))
+        result.update(range=(inner.b_min, inner.b_max))
     elif kind == "ScaleIntensity":
-        found.update(range=(inner.minv, inner.maxv))
-    return found
+        result.update(range=(inner.minv, inner.maxv))
+    return result
 
 
 def _by_world(spacing: Any, axcodes: str | None) -> tuple[float, float, float]:

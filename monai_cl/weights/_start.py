@@ -85,8 +85,8 @@ def choose_start(
         return _of_file("file", "file", Path(asked))
     if asked == AUTO and bundle_root is not None and (own := Path(bundle_root) / OWN).is_file():
         return _of_file(AUTO, "own pretraining", own)
-    if found := shipped_for(network, bundle_root, inflate_channels=inflate_channels):
-        return replace(_of_file(asked, SHIPPED, found.path), name=found.name)
+    if result := shipped_for(network, bundle_root, inflate_channels=inflate_channels):
+        return replace(_of_file(asked, SHIPPED, result.path), name=result.name)
     if asked == SHIPPED:
         raise ValueError(_none_fit(network, shipped_weights(bundle_root)))
     return Start(AUTO, "scratch")

@@ -227,8 +227,8 @@ def _match(
     inflate_channels: bool,
 ) -> _Match:
     """Name the tensors as the network does, inflate convolutions where asked for, and compare."""
-    found, translation = source.chosen.tensors, source.translation
-    state, dropped = (_strip(found, set(own)), ()) if translation is None else translation.apply(found)
+    result, translation = source.chosen.tensors, source.translation
+    state, dropped = (_strip(result, set(own)), ()) if translation is None else translation.apply(result)
     state = by_one_name(state, others)
     refuse_integers(own, state)
     other_channels = inflatable(network, own, state)
@@ -259,11 +259,11 @@ def _checked(
     """Add to a receipt where the images in use differ from those that the weights were trained with."""
     if expected is None or used is None:
         return replace(receipt, prepared="" if expected is None else str(expected))
-    found = differences(expected, preparation_of(*used))
-    receipt = replace(receipt, prepared=str(expected), differences=found)
-    if found and strict:
+    result = differences(expected, preparation_of(*used))
+    receipt = replace(receipt, prepared=str(expected), differences=result)
+    if result and strict:
         raise ContractMismatchError(
-            f"images must be prepared as the weights were trained, got {'; '.join(found)}; choose another recipe or "
+            f"images must be prepared as the weights were trained, got {'; '.join(result)}; choose another recipe or "
             f"its options, or `contract: warn` to begin all the same\n{receipt}",
             receipt,
         )

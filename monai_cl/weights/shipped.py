@@ -62,13 +62,13 @@ class Shipped:
             inflate_channels: Whether the first convolutions may have other input channels.
         """
         own, _ = tensors_of(network)
-        found = {name: torch.empty(shape, device="meta") for name, shape in self.shapes.items()}
-        inflated = inflatable(network, own, found) if inflate_channels else {}
-        if any(name not in own or own[name].shape != one.shape for name, one in found.items() if name not in inflated):
+        result = {name: torch.empty(shape, device="meta") for name, shape in self.shapes.items()}
+        inflated = inflatable(network, own, result) if inflate_channels else {}
+        if any(name not in own or own[name].shape != one.shape for name, one in result.items() if name not in inflated):
             return False
         layers, left = self.contract.get("layers", {}), self.contract.get("left_out", ())
         parts = {layer.partition(".")[0] for layer in layers}
-        further = {_layer(name) for name in own if name not in found} - set(left)
+        further = {_layer(name) for name in own if name not in result} - set(left)
         if any(layer in layers or layer.partition(".")[0] in parts for layer in further):
             return False
         return all(type(network.get_submodule(name)).__name__ == kind for name, kind in layers.items())

@@ -116,15 +116,15 @@ class Job(Dataset[Outcome]):
 
     def _prepare(self, item: Item) -> dict[str, tuple[NDArray[Any], Any, float, Encoded]]:
         """Values, affine, how far labels were rounded, and what to store of each volume."""
-        found = {}
+        result = {}
         prepared = self.transform(dict(item))
         require_voxels(prepared)
         for key, value in prepared.items():
             if key in FILE_KEYS:
                 affine, rounded = getattr(value, "affine", None), getattr(value, "meta", {}).get("rounded", 0.0)
                 values = torch.as_tensor(value).as_subclass(torch.Tensor).detach().cpu().numpy()
-                found[key] = (values, affine, rounded, encode(values, self.dtype))
-        return found
+                result[key] = (values, affine, rounded, encode(values, self.dtype))
+        return result
 
     def _store(
         self, item: Item, key: str, values: NDArray[Any], affine: Any, rounded: float, one: Encoded, source: str
@@ -189,7 +189,7 @@ def _describe(path: Path, one: Encoded, values: NDArray[Any], affine: Any) -> di
 def _statistics(values: NDArray[Any]) -> dict[str, list[float]]:
     """Statistics of each channel."""
     channels = values.reshape(len(values), -1)
-    found = {
+    result = {
         "min": channels.min(1),
         "max": channels.max(1),
         "mean": channels.mean(1, dtype=np.float64),
@@ -197,8 +197,8 @@ def _statistics(values: NDArray[Any]) -> dict[str, list[float]]:
     }
     sample = channels[:, :: -(-channels.shape[1] // _SAMPLE)]
     for percentile, row in zip(_PERCENTILES, np.percentile(sample, _PERCENTILES, axis=1), strict=True):
-        found[f"percentile_{percentile:g}"] = row
-    return {name: [float(value) for value in row] for name, row in found.items()}
+        result[f"percentile_{percentile:g}"] = row
+    return {name: [float(value) for value in row] for name, row in result.items()}
 
 
 def _without_paths(text: str, item: Item) -> str:
@@ -251,7 +251,7 @@ def _below(path: Path) -> list[Path]:
 def _partners(path: Path) -> list[Path]:
     """The files of voxels that belong to a header: what it names in its folder, one or several."""
     suffix = path.suffix.lower()
-    found = [path.with_suffix(".img")] if suffix == ".hdr" else []  # of Analyze, which names nothing
+    result = [path.with_suffix(".img")] if suffix == ".hdr" else []  # of Analyze, which names nothing
     if suffix in (".mhd", ".nhdr"):
-        found = partners(path)
-    return [partner for partner in found if partner.is_file()]
+        result = partners(path)
+    return [partner for partner in result if partner.is_file()]

@@ -17,8 +17,8 @@ def group(entries: Sequence[Entry]) -> list[Pair]:
     """Find duplicates and give every entry the number of its group."""
     index = [number for number, entry in enumerate(entries) if entry.marks is not None]
     subjects = [subject_of(entry.item) for entry in entries if entry.marks is not None]
-    found = find_pairs([entry.marks for entry in entries if entry.marks is not None], subjects)
-    pairs = [Pair(index[pair.first], index[pair.second], pair.kind, pair.detail) for pair in found]
+    result = find_pairs([entry.marks for entry in entries if entry.marks is not None], subjects)
+    pairs = [Pair(index[pair.first], index[pair.second], pair.kind, pair.detail) for pair in result]
     groups = join_groups([subject_of(entry.item) for entry in entries], pairs)
     for entry, group in zip(entries, groups, strict=True):
         entry.group = group

@@ -132,13 +132,13 @@ def _alike(
         return []
     left = rows(ours)
     right = left if theirs is None else rows(theirs)
-    found = []
+    result = []
     for start in range(0, len(left), _CHUNK):
         products = left[start : start + _CHUNK] @ right.T
         for row, column in np.argwhere(products >= least):
             if theirs is not None or start + row < column:
-                found.append((int(start + row), int(column), float(products[row, column])))
-    return found
+                result.append((int(start + row), int(column), float(products[row, column])))
+    return result
 
 
 def _signs(prints: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

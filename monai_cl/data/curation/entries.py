@@ -57,7 +57,7 @@ def read_entries(
     """Mark every volume of the study."""
     names = section_names(content)
     listed = [(name, dict(item)) for name in names for item in items_of(content, name)]
-    found = {
+    result = {
         (name, _key(raw)): item["image"]
         for name in names
         for raw, item in zip(
@@ -66,7 +66,7 @@ def read_entries(
     }
     keep_slices = method in ("ssim", "mi", "embedding", "every-n")
     with ThreadPoolExecutor(workers or allowed_threads()) as pool:
-        work = pool.map(lambda one: _marks(found[one[0], _key(one[1])], keep_slices), listed)
+        work = pool.map(lambda one: _marks(result[one[0], _key(one[1])], keep_slices), listed)
         seen = track(
             work, "reading volumes", total=len(listed), console=console, transient=True, disable=console is None
         )

@@ -68,8 +68,8 @@ def _near(ours: Sequence[Item], theirs: Sequence[Item], mark: str) -> list[tuple
     """Indices of items that are near by a mark, among those that have it: lists of older versions lack one."""
     left, right = ([i for i, one in enumerate(side) if one.get(mark)] for side in (ours, theirs))
     find = near_fingerprints if mark == "fingerprint" else near_pictures
-    found = find(_marks([ours[i] for i in left], mark), _marks([theirs[j] for j in right], mark))
-    return [(left[i], right[j]) for i, j, _ in found]
+    result = find(_marks([ours[i] for i in left], mark), _marks([theirs[j] for j in right], mark))
+    return [(left[i], right[j]) for i, j, _ in result]
 
 
 def check_pretraining(

@@ -133,21 +133,21 @@ def _ssim(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float
     theirs = torch.from_numpy(others.astype(np.float32))[:, None]
     mine = torch.from_numpy(one.astype(np.float32))[None, None].expand_as(theirs)
     ssim, _ = compute_ssim_and_cs(mine, theirs, 2, (11, 11), (1.5, 1.5), data_range=255.0)
-    found: NDArray[np.float64] = ssim.flatten(1).mean(1).double().numpy()
-    return found
+    result: NDArray[np.float64] = ssim.flatten(1).mean(1).double().numpy()
+    return result
 
 
 def _mutual_information(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float64]:
     """2 I(a; b) / (H(a) + H(b)) over histograms of 32 bins; 1 for two uniform slices."""
     # scikit-learn's normalized_mutual_info_score gives the same, three hundred times as slowly
     mine = (one // (256 // _BINS)).ravel().astype(np.int64)
-    found = np.empty(len(others))
+    result = np.empty(len(others))
     for index, other in enumerate(others):
         joint = np.bincount(mine * _BINS + (other // (256 // _BINS)).ravel(), minlength=_BINS**2) / mine.size
         table = joint.reshape(_BINS, _BINS)
         a, b, both = _entropy(table.sum(1)), _entropy(table.sum(0)), _entropy(joint)
-        found[index] = 2 * (a + b - both) / (a + b) if a + b > 0 else 1.0
-    return found
+        result[index] = 2 * (a + b - both) / (a + b) if a + b > 0 else 1.0
+    return result
 
 
 def _entropy(probabilities: NDArray[np.float64]) -> float:

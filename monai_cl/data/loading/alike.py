@@ -69,13 +69,13 @@ def _channels(volumes: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
 
 
 def _voxels(volumes: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[float, ...]]]:
-    found = []
+    result = []
     for case, volume in _kept(volumes):
         image = volume["image"]
         if (affine := getattr(image, "affine", None)) is not None:
             axes = len(image.shape) - 1
-            found.append((case, tuple(float(edge) for edge in affine[:axes, :axes].norm(dim=0))))
-    return found
+            result.append((case, tuple(float(edge) for edge in affine[:axes, :axes].norm(dim=0))))
+    return result
 
 
 def _some(names: Sequence[str]) -> str:

@@ -38,9 +38,9 @@ def items_with_depth(
     if not items:
         raise ValueError("at least one item is needed, got none; look at the datalist and its sections")
     faults = Faults(len(items), max_faults)
-    found = [faults.prepare(dict(item), lambda one: _measured(one, axis, orientation)) for item in items]
+    result = [faults.prepare(dict(item), lambda one: _measured(one, axis, orientation)) for item in items]
     faults.judge()
-    return [item for item in found if item is not None]
+    return [item for item in result if item is not None]
 
 
 def _measured(item: Item, axis: int | None, orientation: str | None) -> Item:

@@ -179,8 +179,8 @@ def _systematic(chance: np.ndarray, count: int, generator: np.random.Generator) 
     order = generator.permutation(len(chance))
     ends = np.cumsum(chance[order])
     marks = generator.random() + np.arange(count)
-    found = np.searchsorted(ends * (count / ends[-1]), marks, side="right")
-    return np.asarray(generator.permutation(order[found]))
+    result = np.searchsorted(ends * (count / ends[-1]), marks, side="right")
+    return np.asarray(generator.permutation(order[result]))
 
 
 def _list(counts: Mapping[str, int]) -> str:

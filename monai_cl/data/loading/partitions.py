@@ -213,14 +213,14 @@ class PartitionBatchSampler(Sampler[list[PartitionDraw]]):
         order = np.random.default_rng([self.seed, 0, number]).permutation(len(self._groups))
         begin = (within * self.num_replicas + self.rank) * self.volumes_per_batch
         draw = np.random.default_rng([self.seed, 1, step, self.rank])
-        found = []
+        result = []
         for group in order[begin : begin + self.volumes_per_batch]:
             volume = self._groups[group][number % len(self._groups[group])]
             for partition, starts in enumerate(self._starts[volume]):
                 if starts:
                     start, seed = starts[int(draw.integers(len(starts)))], int(draw.integers(2**32))
-                    found.append(PartitionDraw(volume, start, partition, seed))
-        return found
+                    result.append(PartitionDraw(volume, start, partition, seed))
+        return result
 
 
 def _starts(depth: int, n_parts: int, slab: int) -> int:

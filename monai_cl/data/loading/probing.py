@@ -198,5 +198,5 @@ def _patch(
     centre = centre + (torch.rand(len(size), generator=generator) - 0.5) * patch / 2
     start = (centre - patch / 2).round().long().clamp_min(0).minimum((size - patch).clamp_min(0))
     crop, pad = SpatialCrop(roi_start=start.tolist(), roi_end=(start + patch).tolist()), SpatialPad(sides)
-    found = {key: pad(crop(item[key])) for key in ("image", "label")}
-    return found if slice_axis is None else {key: value.squeeze(slice_axis + 1) for key, value in found.items()}
+    result = {key: pad(crop(item[key])) for key in ("image", "label")}
+    return result if slice_axis is None else {key: value.squeeze(slice_axis + 1) for key, value in result.items()}

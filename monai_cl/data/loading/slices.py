@@ -91,14 +91,14 @@ class SliceDataset(Dataset[dict[str, Any]]):
         self.world_size = world_size
         number = len(volumes)  # type: ignore[arg-type]
         self.axis = _one_axis(volumes, number) if axis is None else axis
-        found = [_depth(_kept_item(volumes, i), self.axis) for i in range(number)] if depths is None else list(depths)
+        result = [_depth(_kept_item(volumes, i), self.axis) for i in range(number)] if depths is None else list(depths)
         patients = [_subject(_kept_item(volumes, i), i) for i in range(number)] if subjects is None else list(subjects)
-        self._kept = [i for i, depth in enumerate(found) if depth >= slab]
-        self._judge(found, max_faults)
-        self.depths = [found[i] for i in self._kept]
+        self._kept = [i for i, depth in enumerate(result) if depth >= slab]
+        self._judge(result, max_faults)
+        self.depths = [result[i] for i in self._kept]
         self.subjects = [str(patients[i]) for i in self._kept]
         looked_at = kept_slices and depths is None
-        self.starts = [self._starts(i) if looked_at else range(found[i] - slab + 1) for i in self._kept]
+        self.starts = [self._starts(i) if looked_at else range(result[i] - slab + 1) for i in self._kept]
 
     @property
     def drawn(self) -> tuple[int, int]:

@@ -128,9 +128,9 @@ class _Run:
         stored = getattr(self.dataset, "stored", None)
         if stored is None:
             return 0.0
-        found = [stored(index) for index in range(len(self.dataset))]
-        volumes = [v for item in found for v in item.values() if isinstance(v, (torch.Tensor, StoredVolume))]
-        return float(sum(measure(volume) for volume in volumes)) / max(len(found), 1)
+        result = [stored(index) for index in range(len(self.dataset))]
+        volumes = [v for item in result for v in item.values() if isinstance(v, (torch.Tensor, StoredVolume))]
+        return float(sum(measure(volume) for volume in volumes)) / max(len(result), 1)
 
     @property
     def checkpoint_bytes(self) -> float:
@@ -152,7 +152,7 @@ def _extended(
     gpu = torch.cuda.max_memory_reserved(run.device) / _MEGA if cuda else 0.0
     gpu_total = torch.cuda.get_device_properties(run.device).total_memory / _MEGA if cuda else 0.0
     precision = _precision(run.trainer)
-    found = Measured(
+    result = Measured(
         loader=loader,
         step=step,
         both=both,
@@ -181,15 +181,15 @@ def _extended(
         first_batch_seconds=first,
         prepare_seconds=prepare,
         hours=(prepare + first + both * run.total_steps) / 3600,
-        memory=found.memory,
+        memory=result.memory,
         memory_free=free,
         gpu_memory=gpu if cuda else None,
         gpu_memory_total=gpu_total if cuda else None,
-        disk=found.disk,
-        disk_free=found.disk_free,
+        disk=result.disk,
+        disk_free=result.disk_free,
         cache_disk=2 * run.voxels * len(run.items) / _MEGA,
         from_cache=run.from_cache,
-        advice=advise(found),
+        advice=advise(result),
     )
 
 

@@ -149,10 +149,10 @@ def check_even(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> N
     gaps = [index for index, step in enumerate(steps) if abs(step - usual) > tolerance]
     listed = "; ".join(f"{steps[k]:.2f} mm between {heights[k]:.2f} and {heights[k + 1]:.2f} mm" for k in gaps[:5])
     more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
-    found = (
+    result = (
         f"the usual step is {usual:.2f} mm, but {listed}{more}" if gaps else "the slices do not lie evenly on one line"
     )
-    raise UnusableImageError("missing or unevenly spaced slices", f"{found}; complete or split the series")
+    raise UnusableImageError("missing or unevenly spaced slices", f"{result}; complete or split the series")
 
 
 def _check_time(images: int, places: int) -> None:

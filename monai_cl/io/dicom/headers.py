@@ -181,9 +181,9 @@ def _fact(tags: Tags, name: str) -> str:
 
 
 def _person(tags: Tags) -> Person:
-    found = {kind: tuple(tags.values[tag] for tag in of if tags.values.get(tag)) for kind, of in PERSON_TAGS.items()}
+    result = {kind: tuple(tags.values[tag] for tag in of if tags.values.get(tag)) for kind, of in PERSON_TAGS.items()}
     others = tuple(part for tag in OTHER_IDS for part in tags.values.get(tag, b"").split(b"\\") if part)
-    return Person(names=found["names"], ids=found["ids"] + others, dates=found["dates"], charset=tags.text(_CHARSET))
+    return Person(names=result["names"], ids=result["ids"] + others, dates=result["dates"], charset=tags.text(_CHARSET))
 
 
 def _patient(tags: Tags) -> str:

@@ -88,15 +88,15 @@ class Codestream:
 
     def _read(self, place: int, count: int) -> bytes:
         """Bytes at a place of the image, across pieces."""
-        found = b""
+        result = b""
         for offset, length in self._pieces:
             if place < length and count > 0:
                 self._stream.seek(offset + place)
                 part = self._stream.read(min(count, length - place))
-                found, count, place = found + part, count - len(part), 0
+                result, count, place = result + part, count - len(part), 0
             else:
                 place -= length
-        return found
+        return result
 
 
 def _number_of_tiles(size: bytes) -> int:
@@ -150,13 +150,13 @@ def _have_size(stream: BinaryIO, fragments: list[_Piece], tags: Tags) -> bool:
 
 def _fragments(stream: BinaryIO, size: int) -> list[_Piece]:
     """The fragments of compressed pixel data, the table of offsets aside; none where the file ends among them."""
-    found = []
+    result = []
     while (head := stream.read(8))[:4] == _ITEM and len(head) == 8:
         length = int(unpack("<L", head[4:])[0])
-        found.append((stream.tell(), length))
+        result.append((stream.tell(), length))
         if stream.seek(length, os.SEEK_CUR) > size:
             return []
-    return found[1:] if head[:4] == _SEQUENCE_END else []
+    return result[1:] if head[:4] == _SEQUENCE_END else []
 
 
 def _pixel_length(stream: BinaryIO, syntax: str) -> int | None:

@@ -56,8 +56,8 @@ def slices_below(folder: Path) -> list[SliceHeader]:
     headers = []
     for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
         if is_dicom(path):
-            found = _read(path)
-            if found[0].rows and found[0].columns:
+            result = _read(path)
+            if result[0].rows and result[0].columns:
                 headers += slices_of(path)
         elif path.suffix.lower() in _SUFFIXES:
             raise ValueError(

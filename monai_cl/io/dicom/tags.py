@@ -119,8 +119,8 @@ def _by_pydicom(stream: BinaryIO, wanted: frozenset[int], inside: Mapping[int, i
     for tag, wanted_inside in inside.items():
         items = dataset[tag].value if tag in dataset and dataset[tag].VR == "SQ" else ()
         if len(items):
-            found = [_raw(item, wanted_inside) for item in items[:_MOST_ITEMS]]
-            values[tag] = b"\\".join(value for value in found if value is not None)
+            result = [_raw(item, wanted_inside) for item in items[:_MOST_ITEMS]]
+            values[tag] = b"\\".join(value for value in result if value is not None)
     return Tags(values, syntax, syntax != BIG_ENDIAN, stream.tell())
 
 
@@ -227,16 +227,16 @@ class _Walker:
 
     def _values_inside(self, place: int, end: int, wanted: int) -> list[bytes]:
         """Values of one element of the items of a sequence, in order; items within items are not looked into."""
-        found: list[bytes] = []
-        while place < end and len(found) < _MOST_ITEMS:
+        result: list[bytes] = []
+        while place < end and len(result) < _MOST_ITEMS:
             tag, kind, length, start = self._element(place)
             if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):  # an item is entered
                 place = start
                 continue
             if tag == wanted and length != _UNDEFINED:
-                found.append(self._bytes(start, min(length, LONGEST)))
+                result.append(self._bytes(start, min(length, LONGEST)))
             place = self._behind(kind, length, start)
-        return found
+        return result
 
     def _skip_item(self, place: int) -> int:
         while True:

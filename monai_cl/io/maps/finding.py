@@ -31,21 +31,21 @@ def find_maps(folder: str | os.PathLike[str]) -> dict[str, dict[str, Path]]:
     if not root.is_dir():
         raise ValueError(f"folder must be a folder with quantitative maps, got {os.fspath(folder)!r}")
     names = MapNames(root)
-    found: dict[str, dict[str, Path]] = {}
+    result: dict[str, dict[str, Path]] = {}
     for path in files_below(root):
         subject, kind = named(path)
         if kind is None:
             continue
-        files = found.setdefault(subject, {})
+        files = result.setdefault(subject, {})
         if kind in files:
             raise ValueError(
                 f"{names.case(subject)} must have one {kind}, got {names.file(files[kind]).shown} and "
                 f"{names.file(path).shown}; give load_maps the file to use"
             )
         files[kind] = path
-    if not found:
+    if not result:
         raise ValueError(f"{root} must hold maps with BIDS suffixes {tuple(KINDS)} or hMRI names, found none")
-    return {subject: dict(sorted(found[subject].items())) for subject in sorted(found)}
+    return {subject: dict(sorted(result[subject].items())) for subject in sorted(result)}
 
 
 def maps_by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path | HiddenPath]:
@@ -54,15 +54,15 @@ def maps_by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path | Hi
     Raises:
         ValueError: If a name matches no map, or two files hold one kind of map.
     """
-    found: dict[str, Path | HiddenPath] = {}
+    result: dict[str, Path | HiddenPath] = {}
     for path in paths:
         kind = named(Path(path))[1]
         if kind is None:
             raise ValueError(f"{_shown(path)} must end on a BIDS suffix of {tuple(KINDS)} or an hMRI name, such as _R1")
-        if kind in found:
-            raise ValueError(f"one file is needed for each kind of map, got {_shown(found[kind])} and {_shown(path)}")
-        found[kind] = path if isinstance(path, HiddenPath) else Path(path)
-    return found
+        if kind in result:
+            raise ValueError(f"one file is needed for each kind of map, got {_shown(result[kind])} and {_shown(path)}")
+        result[kind] = path if isinstance(path, HiddenPath) else Path(path)
+    return result
 
 
 def _shown(path: str | os.PathLike[str]) -> str:

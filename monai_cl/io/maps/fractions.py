@@ -41,13 +41,13 @@ def find_fractions(
     """
     names = MapNames(Path(folder))
     spaces = {case: {_entity(path, "space") for path in files.values()} for case, files in maps.items()}
-    found: dict[str, dict[str, list[Path]]] = {case: {} for case in maps}
+    result: dict[str, dict[str, list[Path]]] = {case: {} for case in maps}
     for path in files_below(Path(folder), "_probseg"):
         tissue, case = _tissue(path), case_of(stem(path))
         if tissue is None or case not in maps or _entity(path, "space") not in spaces[case]:
             continue
-        found[case].setdefault(tissue, []).append(path)
-    several = [paths for files in found.values() for paths in files.values() if len(paths) > 1]
+        result[case].setdefault(tissue, []).append(path)
+    several = [paths for files in result.values() for paths in files.values() if len(paths) > 1]
     if several:
         logger.warning(
             "left out %d tissue fractions of which a subject has several files, such as %s and %s; keep those on the "
@@ -55,7 +55,7 @@ def find_fractions(
             len(several), *(names.file(path).shown for path in several[0][:2]),
         )  # fmt: skip
     return {
-        case: {t: files[t][0] for t in FRACTION_TISSUES if len(files.get(t, ())) == 1} for case, files in found.items()
+        case: {t: files[t][0] for t in FRACTION_TISSUES if len(files.get(t, ())) == 1} for case, files in result.items()
     }
 
 
@@ -65,16 +65,16 @@ def fractions_by_tissue(paths: Sequence[str]) -> dict[str, str]:
     Raises:
         ValueError: If a name matches no tissue, or two files hold one tissue.
     """
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for path in paths:
         tissue = _tissue(path)
-        if tissue is None or tissue in found:
+        if tissue is None or tissue in result:
             raise ValueError(
                 f"fractions must be files that end on _label-LABEL_probseg, one for each LABEL of {tuple(LABELS)}, got "
                 f"{shown(path)}"
             )
-        found[tissue] = path
-    return found
+        result[tissue] = path
+    return result
 
 
 def _tissue(path: str | os.PathLike[str]) -> str | None:

@@ -95,22 +95,22 @@ def pull(
     unknown = sorted(set(filters) - {*_STUDY, *_SERIES})
     if unknown or not filters:
         raise ValueError(f"filters must be among {', '.join((*_STUDY, *_SERIES))}, got {', '.join(unknown) or 'none'}")
-    found = Pulled(Path(folder))
+    result = Pulled(Path(folder))
     by_study = {key: value for key, value in filters.items() if key in _STUDY}
     if "Modality" in filters and "ModalitiesInStudy" not in by_study:
         by_study["ModalitiesInStudy"] = filters["Modality"]
     studies = _unique(one.get("StudyInstanceUID") for one in server.studies(by_study))[:limit]
     if not studies:
         raise ValueError("the server has no study that fits the filters; nothing was written")
-    found.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    result.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     inside = {key: value for key, value in filters.items() if key in _SERIES}
     try:
         for study in studies:
-            _pull_study(server, study, inside, found, progress)
+            _pull_study(server, study, inside, result, progress)
     except PacsError as error:
-        found.stopped = str(error)
-    _list_missing(found)
-    return found
+        result.stopped = str(error)
+    _list_missing(result)
+    return result
 
 
 def _pull_study(

@@ -96,8 +96,8 @@ class WebStore:
 
     def has(self, dataset: Any) -> bool:
         """Return whether the server has an object."""
-        found = self.server.instances(str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
-        return str(dataset.SOPInstanceUID) in found
+        result = self.server.instances(str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
+        return str(dataset.SOPInstanceUID) in result
 
     def lacks(self, dataset: Any) -> int:
         """Count instances that an object refers to and the server does not have."""
@@ -143,25 +143,25 @@ def push(
         FileNotFoundError: If a file or folder is absent.
         ValueError: If the folder holds no DICOM file.
     """
-    found, seen = Pushed(), set()
+    result, seen = Pushed(), set()
     for path in _dicom_files(files):
         try:
             dataset = _read(path)
             instance = str(dataset.SOPInstanceUID)
             if instance in seen:
-                found.twice += 1
+                result.twice += 1
                 continue
             seen.add(instance)
-            _push_one(store, path, dataset, found, incomplete=incomplete)
+            _push_one(store, path, dataset, result, incomplete=incomplete)
         except PacsError as error:
             if error.stops:
-                found.stopped = str(error)
-                return found
-            found.refused.append(Refused(path, str(error)))
+                result.stopped = str(error)
+                return result
+            result.refused.append(Refused(path, str(error)))
         except ValueError as error:
-            found.refused.append(Refused(path, str(error)))
-        progress(found)
-    return found
+            result.refused.append(Refused(path, str(error)))
+        progress(result)
+    return result
 
 
 def _push_one(store: Store, path: Path, dataset: Any, found: Pushed, *, incomplete: bool) -> None:
@@ -211,12 +211,12 @@ def _is_whole(dataset: Any) -> bool:
 
 
 def _dicom_files(given: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    found: list[Path] = []
+    result: list[Path] = []
     for source in map(Path, given):
         if not source.exists():
             raise FileNotFoundError(f"no file or folder at {source}")
         inside = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
-        found += [path for path in inside if not path.name.startswith(".") and is_dicom(path)]
-    if not found:
+        result += [path for path in inside if not path.name.startswith(".") and is_dicom(path)]
+    if not result:
         raise ValueError(f"no DICOM file in {', '.join(map(str, given))}; write masks with --format dicom_seg")
-    return found
+    return result

@@ -35,17 +35,17 @@ def context() -> ssl.SSLContext:
     if authority and not os.path.exists(authority):
         raise ValueError(f"{AUTHORITY} must name a file of certificates, which does not exist")
     try:
-        found = ssl.create_default_context(cafile=authority)
+        result = ssl.create_default_context(cafile=authority)
     except ssl.SSLError:
         raise ValueError(f"{AUTHORITY} must name a PEM file of certificates") from None
     if own := own_certificate():
         try:
-            found.load_cert_chain(*own, password=_no_password)
+            result.load_cert_chain(*own, password=_no_password)
         except ssl.SSLError:
             raise ValueError(
                 f"{CERTIFICATE} and {KEY} must be a certificate and its own key, both PEM, the key without a password"
             ) from None
-    return found
+    return result
 
 
 def look(host: str, port: int, *, timeout: float) -> None:

@@ -56,16 +56,16 @@ class WebServer:
 
     def instances(self, study: str, series: str) -> list[str]:
         """Identifiers of the instances of a series, as often as the server lists them."""
-        found = self._search("search_for_instances", study_instance_uid=study, series_instance_uid=series)
-        return [str(one["SOPInstanceUID"]) for one in found if one.get("SOPInstanceUID")]
+        result = self._search("search_for_instances", study_instance_uid=study, series_instance_uid=series)
+        return [str(one["SOPInstanceUID"]) for one in result if one.get("SOPInstanceUID")]
 
     def instances_of_series(self, study: str, series: str) -> Iterator[Any]:
         """Data sets of a series, one after the other as they arrive; an error may come in between."""
         client = self._client
-        found = self._ask(lambda: client.iter_series(study, series, media_types=_ANY_SYNTAX))
+        result = self._ask(lambda: client.iter_series(study, series, media_types=_ANY_SYNTAX))
         while True:
             try:  # a stream is not asked for again: what did not come is asked for singly
-                one = patiently(lambda: next(found), server=self.name, retries=0, timeout=self.timeout)
+                one = patiently(lambda: next(result), server=self.name, retries=0, timeout=self.timeout)
             except StopIteration:
                 return
             yield one
@@ -83,13 +83,13 @@ class WebServer:
     def _search(self, verb: str, **arguments: Any) -> list[dict[str, Any]]:
         """All pages of a search."""
         client = self._client
-        found: list[dict[str, Any]] = []
+        result: list[dict[str, Any]] = []
         while True:
-            ask = _asking(getattr(client, verb), limit=_PAGE, offset=len(found), **arguments)
+            ask = _asking(getattr(client, verb), limit=_PAGE, offset=len(result), **arguments)
             page = self._ask(ask)
-            found += [_plain(one) for one in page]
+            result += [_plain(one) for one in page]
             if len(page) < _PAGE:
-                return found
+                return result
 
     def _ask(self, ask: Callable[[], Result]) -> Result:
         with without_warnings(log="retrying"):  # which logs each attempt, and ours are in the error

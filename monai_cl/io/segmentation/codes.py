@@ -62,8 +62,8 @@ def segments_of(classes: Mapping[int, str], *, codes: str | os.PathLike[str] | N
     above = {label: name for label, name in sorted(classes.items()) if label > 0}
     if not above or list(above) != list(range(1, len(above) + 1)):
         raise ValueError(f"labels of classes must be 1, 2, ... without a gap, got {sorted(classes)}")
-    found = {label: _segment(label, name, table) for label, name in above.items()}
-    without = [name for label, name in above.items() if found[label] is None]
+    result = {label: _segment(label, name, table) for label, name in above.items()}
+    without = [name for label, name in above.items() if result[label] is None]
     if without:
         listed = ", ".join(f"{name!r}{suggestion(_plain(name), sorted(table['segments']))}" for name in without)
         raise ValueError(
@@ -71,7 +71,7 @@ def segments_of(classes: Mapping[int, str], *, codes: str | os.PathLike[str] | N
             "channel_def of configs/metadata.json, and add codes in a file of your own (`--codes FILE`), as "
             "`segments: {my class: {category: anatomy, type: [SCT, '10200004', Liver]}}`"
         )
-    return [segment for segment in found.values() if segment is not None]
+    return [segment for segment in result.values() if segment is not None]
 
 
 def _segment(label: int, name: str, table: Mapping[str, Mapping[str, Any]]) -> Segment | None:
