@@ -1,7 +1,9 @@
 """Fixtures: tiny studies on disk."""
 
+import gc
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,6 +51,15 @@ def _signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def _closed() -> Iterator[None]:
+    """Pass over the sockets that pynetdicom leaves open where no association comes about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", lambda _: None)
+        yield
+        gc.collect()
 
 
 def write_maps(folder: Path, subject: str, seed: int, *, shape: tuple[int, ...] = (20, 22, 18)) -> None:

@@ -1,12 +1,10 @@
 """Series from a server and objects back to it: a real Orthanc, and servers that misbehave."""
 
 import csv
-import gc
 import json
 import logging
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,15 +68,6 @@ def filled(server: orthanc.Server, study: Path) -> orthanc.Server:
         patch.setenv(PASSWORD, orthanc.PASSWORD)
         assert push(WebStore(WebServer(server.url)), [study]).stored == 18
     return server
-
-
-@pytest.fixture
-def _closed() -> Iterator[None]:
-    """Pass over the sockets that pynetdicom leaves open where no association comes about."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "unraisablehook", lambda _: None)
-        yield
-        gc.collect()
 
 
 def files_below(folder: Path) -> list[Path]:

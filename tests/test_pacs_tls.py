@@ -1,10 +1,8 @@
 """Storing over TLS: an Orthanc whose DIMSE asks for certificates of both sides, and a web server that does."""
 
-import gc
 import shutil
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -85,15 +83,6 @@ def known(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(USER, orthanc.USER)
     monkeypatch.setenv(PASSWORD, orthanc.PASSWORD)
     monkeypatch.delenv(TOKEN, raising=False)
-
-
-@pytest.fixture
-def _closed() -> Iterator[None]:
-    """Pass over the sockets that pynetdicom leaves open where no association comes about."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "unraisablehook", lambda _: None)
-        yield
-        gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -63,8 +63,9 @@ def finding(what: str, gains: Sequence[Gain]) -> str:
     """  # noqa: E501
     draws = len(gains[0].each)
     measured = " and ".join(map(_measured, gains))
+    subject = what[0].lower() + what[1:]  # within a sentence
     if draws == 1:
-        return f"One draw of the labels has no spread and shows nothing: {measured}, for {what[0].lower()}{what[1:]}."
+        return f"One draw of the labels has no spread and shows nothing: {measured}, for {subject}."
     if all(gain.shown for gain in gains):
         hint = f" (a hint: {draws} draws of the labels)" if draws < ENOUGH else ""
         return f"{what} {'may have helped' if hint else 'helped'}{hint}: {measured}."
@@ -73,7 +74,7 @@ def finding(what: str, gains: Sequence[Gain]) -> str:
     if ahead := [gain.over for gain in gains if gain.shown]:
         rest = [gain.over for gain in gains if not gain.shown]
         return f"{what} was ahead of {' and '.join(ahead)}, which is not shown for {' and '.join(rest)}: {measured}."
-    return f"No gain is shown for {what[0].lower()}{what[1:]}: {measured}."
+    return f"No gain is shown for {subject}: {measured}."
 
 
 def _measured(gain: Gain) -> str:
