@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -214,6 +215,31 @@ def test_c_store_brings_objects_to_the_server(server: orthanc.Server, tmp_path: 
     found = push(DimseStore(stranger, retries=0), [tmp_path / "s"])
     assert found.stored == 0
     assert "refuses the connection: does it know our AE title MONAI_CL" in found.stopped
+
+
+def test_a_refusal_is_seen_where_the_server_closes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pynetdicom = pytest.importorskip("pynetdicom", reason="needs the extra `dicomweb`")
+    from pynetdicom.acse import ACSE
+
+    write_series(tmp_path / "s", range(1), series="1.2.8.1", StudyInstanceUID="1.2.8")
+    entity = pynetdicom.AE(ae_title="ITSELF")
+    entity.require_called_aet = True
+    entity.add_supported_context("1.2.840.10008.5.1.4.1.1.4")
+    server = entity.start_server(("127.0.0.1", 0), block=False)
+    request = ACSE.send_request
+
+    def slowly(self: Any) -> None:
+        request(self)
+        if self.assoc.is_requestor:
+            time.sleep(0.5)  # the refusal comes and the connection is closed before pynetdicom looks
+
+    monkeypatch.setattr(ACSE, "send_request", slowly)
+    try:
+        result = push(DimseStore(f"dimse://OTHER@127.0.0.1:{server.server_address[1]}", retries=0), [tmp_path / "s"])
+    finally:
+        server.shutdown()
+    assert result.stored == 0
+    assert "refuses the connection: does it know our AE title MONAI_CL" in result.stopped
 
 
 # --- servers that misbehave

@@ -57,7 +57,8 @@ class DimseStore:
 
     def _put(self, dataset: Any) -> str:
         try:
-            from pynetdicom import AE
+            from pynetdicom import AE, evt
+            from pynetdicom.pdu import A_ASSOCIATE_RJ
         except ModuleNotFoundError:
             raise ModuleNotFoundError(INSTALL) from None
         parts = urlsplit(self.url)
@@ -67,9 +68,17 @@ class DimseStore:
         syntax = dataset.file_meta.TransferSyntaxUID
         entity.add_requested_context(dataset.SOPClassUID, syntax)
         secure = (context(), str(parts.hostname)) if parts.scheme == "dimses" else None
-        link = entity.associate(parts.hostname, parts.port, ae_title=parts.username, tls_args=secure)
+        # A server may refuse and close before pynetdicom looks at the connection, which then calls it never made.
+        answers: list[type] = []
+        link = entity.associate(
+            parts.hostname,
+            parts.port,
+            ae_title=parts.username,
+            tls_args=secure,
+            evt_handlers=[(evt.EVT_PDU_RECV, lambda event: answers.append(type(event.pdu)))],
+        )
         try:
-            if link.is_rejected:
+            if link.is_rejected or A_ASSOCIATE_RJ in answers:
                 raise PacsError(
                     f"{self.name} refuses the connection: does it know our AE title {self.title} (--title), and is "
                     f"{parts.username} its own?",
