@@ -27,9 +27,11 @@ NUMBERS = (
     "scan STUDY --workers -1", "scan STUDY --workers nan", "cache LIST --recipe small_mr --processes -1",
     "cache LIST --recipe small_mr --max-faults nan", "cache LIST --recipe small_mr --options {spacing:-1}",
     "cache LIST --recipe small_mr --options {", "curate LIST --threshold nan", "curate LIST --threshold 1e300",
-    "curate LIST --hold-out -1", "curate LIST --hold-out nan", "curate LIST --sections nothing", "phantom p --seed -1",
-    "phantom p --spacing nan", "phantom p --spacing 1e99", "phantom p --subjects 0", "demo --seed -1",
-    "curve empty --processes 0", "nothing", "scan", "report", "scan STUDY --out EMPTY", "curate LIST --out EMPTY",
+    "curate LIST --hold-out -1", "curate LIST --hold-out nan", "curate LIST --sections nothing",
+    "phantom p --seed -1", "phantom p --sequences T1w+nothing", "phantom p --sequences T1w --missing 1",
+    "phantom p --sequences T1w --test 20", "phantom p --sequences T1w --patients nan", "phantom p --spacing nan",
+    "phantom p --spacing 1e99", "phantom p --subjects 0", "demo --seed -1", "curve empty --processes 0", "nothing",
+    "scan", "report", "scan STUDY --out EMPTY", "curate LIST --out EMPTY",
 )  # fmt: skip
 
 

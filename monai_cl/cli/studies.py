@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -166,29 +166,48 @@ def whose(
 def phantom(
     folder: Annotated[Path, typer.Argument(help="Folder to make; it must not hold anything yet.")],
     subjects: Annotated[int, typer.Option(help="Number of subjects.", min=1)] = 16,
+    sequences: Annotated[
+        str, typer.Option(help="Images of these sequences with masks instead of maps, as T1w+T2w+FLAIR.")
+    ] = "",
+    labelled: Annotated[int, typer.Option(help="With sequences: subjects with a mask, to train on.", min=0)] = 4,
+    test: Annotated[int, typer.Option(help="With sequences: subjects with a mask, to evaluate on.", min=0)] = 4,
+    missing: Annotated[float, typer.Option(help="With sequences: probability that a subject lacks one.")] = 0.3,
+    patients: Annotated[float, typer.Option(help="With sequences: share of subjects with lesions.")] = 0.5,
     spacing: Annotated[float, typer.Option(help="Voxel size in mm, 1 to 12.")] = 1.0,
     field_strength: Annotated[float, typer.Option(help="1.5, 3 or 7 tesla.")] = 3.0,
     head: Annotated[bool, typer.Option(help="Add skull, muscle and fat.")] = False,
-    lesions: Annotated[int, typer.Option(help="Lesions of white matter in each subject, up to 500.", min=0)] = 0,
+    lesions: Annotated[
+        int, typer.Option(help="Lesions of each subject, up to 500; with sequences half to all in patients.", min=0)
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Seed; more subjects leave the first ones as they were.", min=0)] = 0,
 ) -> None:
-    """Write synthetic brains with quantitative maps, BIDS names: what `sequence_contrast` pretrains on."""
+    """Write synthetic brains: quantitative maps with BIDS names, or with --sequences a study of images and masks.
+
+    `sequence_contrast` pretrains on the maps. A study has healthy and patients of whom some lack sequences, and a
+    datalist for `missing_sequences`, `cases_and_controls` and every other bundle (tutorials/curve_studies.yaml).
+    """
     from rich.progress import Progress
 
-    from monai_cl.phantoms import write_brain_maps
+    from monai_cl.phantoms import write_brain_maps, write_sequence_study
 
+    if sequences and labelled + test > subjects:
+        raise ValueError(
+            f"labelled and test must be at most the number of subjects together, got {labelled} and {test} of "
+            f"{subjects}; raise --subjects"
+        )
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("subjects", total=subjects)
-        write_brain_maps(
-            folder,
-            subjects=subjects,
-            spacing=spacing,
-            field_strength=field_strength,
-            head=head,
-            lesions=lesions,
-            seed=seed,
-            progress=lambda done, total: bar.update(task, completed=done),
-        )
+        alike: dict[str, Any] = {
+            "spacing": spacing, "field_strength": field_strength, "head": head, "lesions": lesions, "seed": seed,
+            "progress": lambda done, total: bar.update(task, completed=done),
+        }  # fmt: skip
+        if sequences:
+            write_sequence_study(
+                folder, sequences=sequences.split("+"), missing=missing, patients=patients,
+                labelled=labelled, test=test, unlabelled=subjects - labelled - test, **alike,
+            )  # fmt: skip
+        else:
+            write_brain_maps(folder, subjects=subjects, **alike)
     console.print(f"wrote {subjects} subjects to {folder}; next:")
     command = "python -m monai.bundle run --bundle_root BUNDLE --config_file BUNDLE/configs/pretrain.yaml"
     console.print(f"{command} --dataset_dir {folder}", soft_wrap=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         AnatomyDraw as AnatomyDraw,
         RandomAnatomy as RandomAnatomy,
     )
+    from monai_cl.phantoms.sequence_study import write_sequence_study as write_sequence_study
     from monai_cl.phantoms.shapes import (
         abdomen_ct_phantom as abdomen_ct_phantom,
         cardiac_mr_phantom as cardiac_mr_phantom,

@@ -58,18 +58,34 @@ def brain_subject(seed: Seed, *, spacing: float = 3.0) -> BrainSubject:
     streams = random_streams(seed)
     protocol = _draw_protocol(streams["protocol"], subject)
     signal = subject.image(protocol)[0]
-    signal = signal * torch.exp(_receive_field(streams["receive"], signal.shape, spacing))
     white = float(_typical(protocol, subject)[1])
-    noise = streams["noise"]
-    noisy = rician(noise, signal, sigma=white / noise.uniform(20, 45))
-    gain = math.exp(noise.uniform(math.log(200), math.log(2000))) / white
     return BrainSubject(
-        image=(noisy * gain)[None],
+        image=scanned(signal, streams["receive"], streams["noise"], spacing=spacing, reference=white)[None],
         label=subject.label,
         affine=subject.affine,
         protocol=protocol,
         fractions=subject.fractions,
     )
+
+
+def scanned(
+    signal: Tensor, receive: np.random.Generator, noise: np.random.Generator, *, spacing: float, reference: float
+) -> Tensor:
+    """Add what a scanner adds to a signal: a receive field, Rician noise and an arbitrary gain.
+
+    Args:
+        signal: Signal without noise, of shape ``(X, Y, Z)``.
+        receive: Source of the receive field.
+        noise: Source of the noise, 20 to 45 times below the reference, and of the gain.
+        spacing: Voxel size in millimetres.
+        reference: Signal of a typical voxel; the gain brings it to 200 to 2000.
+
+    Returns:
+        float32 image of the same shape.
+    """
+    received = signal * torch.exp(_receive_field(receive, signal.shape, spacing))
+    noisy = rician(noise, received, sigma=reference / noise.uniform(20, 45))
+    return noisy * (math.exp(noise.uniform(math.log(200), math.log(2000))) / reference)
 
 
 def _draw_protocol(rng: np.random.Generator, subject: BrainMaps) -> Protocol:
