@@ -26,6 +26,11 @@ CASES: dict[str, tuple[nn.Module, list[tuple[int, ...]], tuple[Any, ...]]] = {
     "SepVAELoss": (losses.SepVAELoss(), [(8, 1, 3, 3), (8, 1, 3, 3), Z, Z, Z, Z, (8,)], (PARTITION,)),
     "KernelJointEntropyLoss": (losses.KernelJointEntropyLoss(), [Z, Z], ()),
     "AttributeLoss": (losses.AttributeLoss(), [(8,)], (torch.linspace(0, 1, 8),)),
+    "CACRLoss": (losses.CACRLoss(), [(3, 4, 6)], ()),
+    "MeanShiftedContrastiveLoss": (losses.MeanShiftedContrastiveLoss(torch.linspace(0, 0.5, 6)), [Z, Z], ()),
+    "KernelInfoNCELoss": (losses.KernelInfoNCELoss("sum"), [Z, Z], ()),
+    "ClipLoss": (losses.ClipLoss(), [Z, Z], ()),
+    "SigLipLoss": (losses.SigLipLoss(), [Z, Z], ()),
     "LocalRegionContrastiveLoss": (losses.LocalRegionContrastiveLoss(2), [MAPS, MAPS], ()),
     "CrossVolumeLocalContrastiveLoss": (
         losses.CrossVolumeLocalContrastiveLoss(2), [MAPS, MAPS], (torch.tensor([0, 0]), torch.tensor([0, 1])),

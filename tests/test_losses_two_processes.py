@@ -9,19 +9,24 @@ from torch import Tensor
 
 from monai_cl.losses import (
     AttributeLoss,
+    CACRLoss,
     ClassContrastiveLoss,
+    ClipLoss,
     CrossDomainSupConLoss,
     CrossVolumeLocalContrastiveLoss,
     DecoupledContrastiveLoss,
     DenseContrastiveLoss,
+    KernelInfoNCELoss,
     KernelJointEntropyLoss,
     LocalRegionContrastiveLoss,
+    MeanShiftedContrastiveLoss,
     NTXentLoss,
     PartitionContrastiveLoss,
     PositionalContrastiveLoss,
     SelfDistillationLoss,
     SepCLRLoss,
     SepVAELoss,
+    SigLipLoss,
     SupConLoss,
     SymmetricInfoNCELoss,
     VICRegLoss,
@@ -82,6 +87,20 @@ def losses(rows: slice, *, gather: bool) -> dict[str, Loss]:
         "joint entropy": lambda a, b: KernelJointEntropyLoss(gather=gather)(a[:, :9], b[:, 9:] / 4),
         "attribute": lambda a, b: AttributeLoss(gather=gather)(a[:, 0], b[:, 0].detach()) + 0 * b.sum(),
         "vicreg": lambda a, b: VICRegLoss(gather=gather)(a, b),
+        "relu": lambda a, b: SupConLoss(gather=gather, relu=True)(a * b, part),
+        "cacr": lambda a, b: CACRLoss(gather=gather)(torch.stack([a, b, a * b])),
+        "cacr rbf": lambda a, b: CACRLoss(repulsion="rbf", gather=gather)(torch.stack([a, b, a * b])),
+        "cacr momentum": lambda a, b: CACRLoss("momentum", gather=gather)(torch.stack([a, b, a * b])),
+        "cacr keys": lambda a, b: CACRLoss("momentum", gather=gather)(torch.stack([a, b]), a * b),
+        "shifted": lambda a, b: MeanShiftedContrastiveLoss(
+            torch.linspace(-0.1, 0.2, 64, dtype=torch.float64), gather=gather, angular=True
+        )(a, b),
+        **{
+            kernel: lambda a, b, kernel=kernel: KernelInfoNCELoss(kernel, gather=gather)(a, b)
+            for kernel in ("gaussian", "laplacian", "sum")
+        },
+        "clip": lambda a, b: ClipLoss(0.3, gather=gather).double()(a, b),
+        "sig_lip": lambda a, b: SigLipLoss(0.3, -2, gather=gather).double()(a, b),
     }
 
 

@@ -59,5 +59,9 @@ class SymmetricInfoNCELoss(AnchoredLoss):
 
     def _found(self, rows: Tensor, keys: Tensor, own: Tensor) -> Tensor:
         """Cost of each row: its key among all."""
-        similarity = rows @ keys.T / self.temperature
+        similarity = rows @ keys.T / self._divisor()
         return similarity.logsumexp(1) - similarity.gather(1, own[:, None])[:, 0]
+
+    def _divisor(self) -> float | Tensor:
+        """Temperature of the similarities."""
+        return self.temperature

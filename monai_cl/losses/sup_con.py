@@ -43,10 +43,15 @@ class SupConLoss(_MarkedLoss):
 
     Rows that are alone with their label are skipped as anchors and counted in ``skipped``.
 
+    With ``relu`` rows lose their negative parts before they are brought to unit length. Classes then come to lie at
+    right angles, whatever their sizes: for :math:`n` rows in classes of :math:`n_c`, the least sum over anchors is
+    :math:`\sum_c n_c \log(n_c - 1 + (n - n_c) e^{-1/\tau})`.
+
     Args:
         temperature: Divisor of the cosine similarities.
         gather: Take positives and negatives from all processes, with gradients; labels are then those of all.
         reduction: ``"mean"``; ``"sum"`` over anchors; or ``"none"``, one value a row, 0 for a skipped one.
+        relu: Take the positive part of the rows, for classes of unequal size.
 
     Shapes:
         ``z`` (N, D); ``labels`` (N,) integers.
@@ -56,7 +61,8 @@ class SupConLoss(_MarkedLoss):
         NonFiniteError: If an embedding is NaN or infinite.
 
     References:
-        Supervised contrastive learning, arXiv 2004.11362 (the sum outside of the logarithm).
+        Supervised contrastive learning, arXiv 2004.11362 (the sum outside of the logarithm); with ``relu``:
+        symmetric neural-collapse representations with supervised contrastive loss, arXiv 2306.07960.
 
     Example:
         >>> loss = SupConLoss()
@@ -66,15 +72,18 @@ class SupConLoss(_MarkedLoss):
         1
     """
 
-    def __init__(self, temperature: float = 0.1, gather: bool = False, *, reduction: str = "mean") -> None:
+    def __init__(
+        self, temperature: float = 0.1, gather: bool = False, *, reduction: str = "mean", relu: bool = False
+    ) -> None:
         super().__init__(temperature, gather=gather, reduction=reduction)
+        self.relu = relu
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss of rows (N, D) with labels (N,)."""
         require_rows(z=z)
         require_shape("labels", labels, (len(z),))
         require_finite(z=z)
-        return self._contrast(z, labels, torch.eq, far=False)
+        return self._contrast(z.relu() if self.relu else z, labels, torch.eq, far=False)
 
 
 class PositionalContrastiveLoss(_MarkedLoss):
