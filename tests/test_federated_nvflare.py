@@ -17,6 +17,7 @@ from monai_cl.engine.run_record import read_run_record
 
 pytest.importorskip("nvflare", reason="needs the extra federated")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+FEDERATED = ROOT / "tutorials" / "federated"
 QUICK: dict[str, dict[str, Any]] = {
     "train": {"finetune_epoch_length": 1, "roi_size": [16] * 3},
     "pretrain": {"epoch_length": 1, "grid": [2, 2, 2], "crop_size": [8] * 3, "num_crops": 2, "probe_volumes": 0},
@@ -40,7 +41,7 @@ def settings_of(step: str, folder: Path) -> dict[str, Any]:
 def run(*command: str, cwd: Path) -> None:
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, cwd=cwd, timeout=2700,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(FEDERATED)])},
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
@@ -69,7 +70,7 @@ def of_the_server(folder: Path) -> list[Path]:
 def test_two_sites_train_two_rounds_and_the_server_keeps_their_average(step: str, tmp_path: Path) -> None:
     settings = json.dumps(settings_of(step, tmp_path))
     run(
-        str(ROOT / "tutorials" / "federated" / "job.py"), "volume_contrast", step, "--sites", "2", "--rounds", "2",
+        str(FEDERATED / "job.py"), "volume_contrast", step, "--sites", "2", "--rounds", "2",
         "--settings", settings, "--workspace", str(tmp_path / "work"), cwd=tmp_path,
     )  # fmt: skip
     check_rounds(step, tmp_path)
@@ -80,11 +81,12 @@ def test_a_job_that_is_written_fine_tunes_in_the_simulator_and_nothing_but_weigh
 ) -> None:
     job = tmp_path / "jobs" / "volume_contrast_train"
     run(
-        str(ROOT / "tutorials" / "federated" / "job.py"), "volume_contrast", "train", "--sites", "2", "--rounds", "2",
+        str(FEDERATED / "job.py"), "volume_contrast", "train", "--sites", "2", "--rounds", "2",
         "--settings", json.dumps(settings_of("train", tmp_path)), "--job", str(tmp_path / "jobs"), cwd=tmp_path,
     )  # fmt: skip
     assert not [path for path in job.rglob("*") if path.is_file() and str(ROOT).encode() in path.read_bytes()]
-    run("-m", "nvflare.cli", "simulator", str(job), "-w", str(tmp_path / "work"), "-n", "2", "-t", "2", cwd=tmp_path)
+    simulate = "import sys, pathlib, job; job.simulate(pathlib.Path(sys.argv[1]), 2, pathlib.Path(sys.argv[2]))"
+    run("-c", simulate, str(job), str(tmp_path / "work"), cwd=tmp_path)
     shared = torch.load(check_rounds("train", tmp_path), map_location="cpu", weights_only=False)["model"]
     models = [tmp_path / "runs" / f"site-{number}" / "models" / "model.pt" for number in (1, 2)]
     first, second = (torch.load(path, map_location="cpu", weights_only=True) for path in models)
