@@ -358,6 +358,18 @@ def test_half_a_study_is_counted_and_listed(odd: Misbehaving, originals: dict[st
     assert not (tmp_path / MISSING).exists()
 
 
+def test_a_file_that_the_server_no_longer_has_stays_and_is_counted(
+    odd: Misbehaving, originals: dict[str, bytes], tmp_path: Path
+) -> None:
+    odd.answer = answers(list(originals), originals)
+    assert pull(WebServer(odd.url), tmp_path, filters=ALL).gone == 0
+    odd.answer = answers(list(originals)[1:], originals)  # the series has changed since
+    found = pull(WebServer(odd.url), tmp_path, filters=ALL)
+    assert (found.got, found.there, found.gone) == (0, 3, 1)
+    assert "1 of before are no longer at the server, and stay here" in found.summary()
+    assert len(files_below(tmp_path)) == 4
+
+
 def test_an_instance_that_comes_twice_is_kept_once(
     odd: Misbehaving, originals: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ class Pulled:
 
     Args:
         folder: Where the files are.
+        gone: Files of before that the server no longer lists: their series has changed. They stay.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Pulled:
     got: int = 0
     there: int = 0
     twice: int = 0
+    gone: int = 0
     missing: list[Missing] = field(default_factory=list)
     stopped: str = ""
 
@@ -58,6 +60,7 @@ class Pulled:
         parts = [f"{self.series} series of {self.studies} studies", f"{self.got} instances got"]
         parts += [f"{self.there} present before"] if self.there else []
         parts += [f"{self.twice} listed twice and kept once"] if self.twice else []
+        parts += [f"{self.gone} of before are no longer at the server, and stay here"] if self.gone else []
         parts += [f"{len(self.missing)} could not be got, see {MISSING}"] if self.missing else []
         return ", ".join(parts)
 
@@ -145,6 +148,7 @@ def _pull_series(
     target = found.folder / study / series
     lacking = {one for one in wanted if not (target / f"{one}.dcm").exists()}
     found.there += len(wanted) - len(lacking)
+    found.gone += len({file.stem for file in target.glob("*.dcm")} - set(wanted))
     if not lacking:
         return
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
