@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_gate import network
+import yaml
+from bundle_gate import _wrong_items, network
 from conftest import write_volume
 from monai.bundle import ConfigParser, run
 
@@ -18,6 +21,7 @@ from monai_cl import bundles, weights
 from monai_cl.engine.run_record import read_run_record
 
 NAMES = bundles.names()
+OVERLAYS = ("multi_gpu", "multi_gpu_train")  # the second by the name that MONAI Label looks for
 ASKED = ("network_def", "preprocessing", "inferer", "postprocessing", "displayable_configs")  # ids that it looks up
 
 
@@ -115,26 +119,45 @@ def labelled(folder: Path, count: int) -> list[dict[str, str]]:
     return items
 
 
-def train(name: str, root: Path, training: list[Any], validation: list[Any], **others: Any) -> None:
-    """One epoch as ``BundleTrainTask`` starts it, with its overrides alone but for what makes a step quick."""
-    configs = root / "configs"
-    handlers = ConfigParser.load_config_file(str(configs / "train.yaml"))["train"]["handlers"]
+def overrides(root: Path, training: list[Any], validation: list[Any]) -> dict[str, Any]:
+    """What ``BundleTrainTask`` sets in ``train.yaml``."""
+    handlers = ConfigParser.load_config_file(str(root / "configs" / "train.yaml"))["train"]["handlers"]
     loader = {
         "_target_": "CheckpointLoader", "load_path": str(root / "models" / "model.pt"),
         "load_dict": {"model": "$@network"}, "strict": False,
     }  # fmt: skip
-    quick = {
-        "recipe": "small_mr", "roi_size": small_window(name), "finetune_epoch_length": 1, "finetune_batch_size": 2,
-        "num_workers": 0, **others,
+    return {
+        "bundle_root": str(root), "train#trainer#max_epochs": 1, "train#dataset#data": training,
+        "validate#dataset#data": validation, "device": "cpu", "train#handlers": [loader, *handlers],
     }  # fmt: skip
+
+
+def quick(name: str) -> dict[str, Any]:
+    """Settings that make a step quick."""
+    return {
+        "recipe": "small_mr", "roi_size": small_window(name), "finetune_epoch_length": 1, "finetune_batch_size": 2,
+        "num_workers": 0,
+    }  # fmt: skip
+
+
+def train(name: str, root: Path, training: list[Any], validation: list[Any], **others: Any) -> None:
+    """One epoch as ``BundleTrainTask`` starts it, with its overrides alone but for what makes a step quick."""
+    configs = root / "configs"
     run(
         run_id="run", init_id=None, final_id=None, meta_file=str(configs / "metadata.json"),
-        config_file=str(configs / "train.yaml"),
-        **{
-            "bundle_root": str(root), "train#trainer#max_epochs": 1, "train#dataset#data": training,
-            "validate#dataset#data": validation, "device": "cpu", "train#handlers": [loader, *handlers], **quick,
-        },
+        config_file=str(configs / "train.yaml"), **overrides(root, training, validation), **quick(name), **others,
     )  # fmt: skip
+
+
+def for_several_gpus(root: Path, values: Mapping[str, Any]) -> list[str]:
+    """The two configs of a training on several GPUs: ``train.yaml`` with its overrides as JSON, and the overlay."""
+    parser = ConfigParser()
+    parser.read_config(str(root / "configs" / "train.yaml"))
+    for key, value in values.items():
+        parser.set(value, key)
+    written = root / "configs" / "monailabel_train.json"
+    ConfigParser.export_config_file(parser.config, str(written), indent=2)
+    return [str(written), str(root / "configs" / "multi_gpu_train.yaml")]
 
 
 @pytest.fixture
@@ -172,3 +195,47 @@ def test_training_needs_no_volume_to_validate_on(trained: Path, nowhere: Path, t
     record = read_run_record(trained / "runs" / "train")
     assert (record["data"]["prepared"], record["parts"][-1]["to_step"]) == (1, 1)
     assert record["parts"][-1]["finished"]
+
+
+# --- on several GPUs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_server_finds_the_overlay_for_several_gpus_by_its_name_and_it_fits_what_it_writes(
+    name: str, tmp_path: Path
+) -> None:
+    root = bundles.copy(name, tmp_path / name)
+    own, ours = (yaml.safe_load((root / "configs" / f"{stem}.yaml").read_text()) for stem in OVERLAYS)
+    assert ours == own | {"validate#dataset#rank": 0, "validate#dataset#world_size": 1}
+    parser = ConfigParser()
+    parser.read_config(for_several_gpus(root, overrides(root, [{"image": "a", "label": "b"}], [])))
+    assert "monai_cl.engine.distributed" in parser["imports"][-1]
+    assert (parser["train"]["dataset"]["rank"], parser["validate"]["dataset"]["rank"]) == ("@rank", 0)
+    assert "processes" in str(parser["device"])
+    parser.parse()
+    assert list(_wrong_items(parser)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", ["volume_contrast"], indirect=True)
+def test_two_processes_train_as_a_server_starts_them(trained: Path, nowhere: Path, tmp_path: Path) -> None:
+    items, name = labelled(tmp_path / "studies", 4), trained.name
+    before = torch.load(trained / "models" / "model.pt", weights_only=True)
+    steps = {"finetune_epoch_length": 2}  # the first has a learning rate of 0; one volume is to validate on
+    files = for_several_gpus(trained, overrides(trained, items[:3], items[3:]) | quick(name) | steps)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2",
+            "-m", "monai.bundle", "run", "run", "--meta_file", str(trained / "configs" / "metadata.json"),
+            "--config_file", str(files), "--logging_file", str(trained / "configs" / "logging.conf"),
+            "--tracking", "None",
+        ],
+        capture_output=True, text=True, cwd=nowhere, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=800,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-8000:]
+    after = torch.load(trained / "models" / "model.pt", weights_only=True)
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    record = read_run_record(trained / "runs" / "train")
+    assert record["parts"][-1]["finished"]
+    assert record["data"]["processes"] == 2
+    assert os.listdir(nowhere) == []

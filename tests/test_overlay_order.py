@@ -17,6 +17,7 @@ from monai_cl import bundles
 
 RULE = "Order: pretrain or train, the overlay of a method or task, small, volumes, multi_gpu; later files win."
 LAST = ("small", "volumes", "multi_gpu")
+LABEL_SERVER = "multi_gpu_train"  # multi_gpu by the name that MONAI Label looks for; the server lays it
 TASKS = ("evaluate", "denoise", "selftrain")  # overlays on train.yaml
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +29,8 @@ def contents(name: str) -> dict[str, dict[str, Any]]:
 
 
 def overlays(name: str) -> dict[str, dict[str, Any]]:
-    return {stem: content for stem, content in contents(name).items() if "bundle_root" not in content}
+    own = {stem: content for stem, content in contents(name).items() if stem != LABEL_SERVER}
+    return {stem: content for stem, content in own.items() if "bundle_root" not in content}
 
 
 def methods(name: str) -> list[str]:

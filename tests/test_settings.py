@@ -22,6 +22,7 @@ BASES = {
     "selftrain": ["train"],
     "small": ["pretrain", "train"],
     "multi_gpu": ["pretrain", "train"],
+    "multi_gpu_train": ["train"],
 }
 FALSE = ["false", "False", "FALSE", "no", "off", "0", '"false"']
 
