@@ -172,6 +172,10 @@ def test_the_overlays_of_the_bundles_are_one() -> None:
     files = {name: (bundles.path(name) / "configs/selftrain.yaml").read_text() for name in SELF_TRAINED}
     volumes, slices = files["volume_contrast"].splitlines(), files["global_local_contrast"].splitlines()
     assert files["sequence_contrast"] == files["volume_contrast"]
+    studies = files["missing_sequences"].splitlines()
+    of_studies = [line for line in studies if line not in volumes and not line.startswith("#")]
+    assert all(line in studies for line in volumes if line.split(":")[0] in ("u_weight", "selftraining", "optimizer"))
+    assert len(of_studies) == 10, of_studies  # their data and their copies
     own = [line for line in slices if line not in volumes]
     assert all(any(key in line for key in ("flip", "mixup", "slice_axis")) for line in own), own  # what slices have
     assert len(own) == 4

@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         split_studies as split_studies,
         study_items as study_items,
         study_sequences as study_sequences,
+        unlabelled_studies as unlabelled_studies,
         with_channels as with_channels,
     )
     from monai_cl.data.study import (

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cl.data.loading.mixed import unlabelled_rest
 from monai_cl.data.loading.probing import split_for_probe
 from monai_cl.datalist import first_image, load_datalist, read_datalist, section_names
 from monai_cl.io.suffixes import stem
@@ -117,6 +118,43 @@ def labelled_studies(
         study = _study([item, *beside], table, session_key)
         result.append({**item, "image": study["image"], SEQUENCES: study[SEQUENCES]})
     return result
+
+
+def unlabelled_studies(
+    datalist: str | os.PathLike[str],
+    labelled: Sequence[Mapping[str, Any]],
+    channels: Sequence[str],
+    *,
+    table: Table = None,
+    session_key: str = SESSION,
+    dataset_dir: str | os.PathLike[str] | None = None,
+) -> list[Item]:
+    """Studies of ``training`` and ``unlabelled`` without a series of those that are trained on with their labels.
+
+    Args:
+        datalist: The JSON file.
+        labelled: Studies as from :func:`labelled_studies`.
+        channels: Names of the sequences that a network takes; studies with none of them are left out and named.
+        table: As for :func:`sequence_name`.
+        session_key: As for :func:`study_items`.
+        dataset_dir: Folder that relative paths start from.
+
+    Returns:
+        Items as from :func:`study_items`, without labels.
+
+    Raises:
+        ValueError: If nothing is left, or as :func:`study_items`.
+    """
+    used = {str(image) for study in labelled for image in study["image"]}
+    place = None if dataset_dir is None else Path(dataset_dir)
+    items = unlabelled_rest(Path(datalist), [{"image": study["image"][0]} for study in labelled], dataset_dir=place)
+    rest = [item for item in items if str(item["image"]) not in used]
+    if not rest:
+        raise ValueError(
+            f"self-training needs studies beside the {len(labelled)} labelled ones, {datalist} has none in training or "
+            "unlabelled; add unlabelled studies, take fewer labels, or leave selftrain.yaml out"
+        )
+    return with_channels(study_items(rest, table=table, session_key=session_key), channels)
 
 
 def study_sequences(*lists: Iterable[Mapping[str, Any]]) -> list[str]:

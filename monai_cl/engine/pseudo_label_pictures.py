@@ -76,7 +76,7 @@ class PseudoLabelPictures:
         if engine.state.iteration not in self._steps:
             return
         if self._images is None:
-            self._images = self._fixed_patches(engine.data_loader.dataset)
+            self._images = engine.copies.first(self._fixed_patches(engine.data_loader.dataset))
         with engine.precision.autocast():
             pseudo = engine.method.label(self._images.to(engine.state.device))
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -249,7 +249,8 @@ def _count(engine: SelfTrainer) -> _Counts:
 @torch.no_grad()
 def _stood(engine: SelfTrainer) -> Tensor:
     method = engine.method
-    images = torch.as_tensor(engine.state.batch["unlabelled"]).as_subclass(Tensor).to(engine.state.device)
+    images = engine.copies.first(torch.as_tensor(engine.state.batch["unlabelled"]).as_subclass(Tensor))
+    images = images.to(engine.state.device)
     with engine.precision.autocast():
         alike = method.stands(images, method.pseudo_labels(method.teacher(images)))
     return torch.stack([alike.sum(), torch.full_like(alike.sum(), alike.numel())])

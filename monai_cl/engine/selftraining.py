@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from monai_cl.engine import distributed
 from monai_cl.engine.precision import PrecisionInferer, supervised_precision
 from monai_cl.engine.selftraining_contrast import ClassContrast, Embedded, WithEmbedding
+from monai_cl.engine.tied_copies import TiedCopies
 from monai_cl.engine.voxel_loss import Maps, VoxelLoss, ignored
 from monai_cl.networks import MomentumTeacher
 from monai_cl.transforms.copy_paste import copy_paste, draw_box, outside_of
@@ -149,13 +150,15 @@ class SelfTraining(nn.Module):
         """Voxels to which the teacher gives the same label when it sees the images at another contrast."""
         return self.pseudo_labels(self.teacher(at_another_contrast(images))).labels == pseudo.labels
 
-    def mix(self, batch: dict[str, Tensor], step: int, progress: float) -> tuple[Tensor, Tensor]:
+    def mix(self, batch: dict[str, Tensor], step: int, progress: float, copies: int = 1) -> tuple[Tensor, Tensor]:
         r"""Images, and their targets (N, 2, \*S): the true ones, and those of the teacher; -1 where neither counts.
 
         Args:
             batch: ``image`` and ``label`` of labelled patches, ``unlabelled`` images, as many of these.
             step: Number of the step, which fixes the box.
             progress: Share of the run that is done.
+            copies: Copies of each image in the batch, all first ones before all second ones
+                (:class:`monai_cl.engine.TiedCopies`). The teacher sees the first ones, and labels all alike.
 
         Raises:
             ValueError: If ``unlabelled`` has another shape than ``image``.
@@ -175,8 +178,9 @@ class SelfTraining(nn.Module):
             raise ValueError(
                 f"unlabelled must have the shape of image, {tuple(image.shape)}, got {tuple(unlabelled.shape)}"
             )
-        self.last = self.label(unlabelled)
+        self.last = self.label(unlabelled[: len(unlabelled) // copies])
         pseudo = self.last.labels.to(label.dtype).masked_fill(~self.last.certain, NOT_COUNTED)
+        pseudo = pseudo.repeat(copies, *[1] * (pseudo.ndim - 1))
         images = [copy_paste(image, unlabelled, outside), copy_paste(unlabelled, image, outside)]
         true = [copy_paste(label, nothing, outside), copy_paste(nothing, label, outside)]
         of_teacher = [copy_paste(nothing, pseudo, outside), copy_paste(pseudo, nothing, outside)]
@@ -215,15 +219,19 @@ class PartsLoss(nn.Module):
     Args:
         loss: Loss of MONAI of logits and labels, voxel by voxel.
         contrast: Contrast by class; None for none.
+        copies: Ties the features of copies of an image; None for none.
 
     Attributes:
         contrasted: Contrast of the last call before it was weighted; None if none exists.
     """
 
-    def __init__(self, loss: nn.Module, contrast: ClassContrast | None = None) -> None:
+    def __init__(
+        self, loss: nn.Module, contrast: ClassContrast | None = None, copies: TiedCopies | None = None
+    ) -> None:
         super().__init__()
         self.of_part = VoxelLoss(loss, ignore_index=NOT_COUNTED)
         self.contrast = contrast
+        self.copies = copies
         self.weight = 0.0
         self.contrasted: Tensor | None = None
 
@@ -242,6 +250,8 @@ class PartsLoss(nn.Module):
             contrasted = self.contrast(output.embedding, targets, pseudo=self.weight > 0)
             self.contrasted = contrasted.detach()
             loss = loss + self.contrast.weight * contrasted
+        if self.copies is not None and (tie := self.copies.take_tie()) is not None:
+            loss = loss + self.copies.weight * tie
         return loss
 
     def _mean(self, maps: Maps, target: Tensor) -> Tensor:
@@ -270,7 +280,8 @@ class SelfTrainer(SupervisedTrainer):
         optimizer: Optimiser of the parameters of ``method.learner``.
         device: Where to train.
         scheduler: Learning-rate schedule, stepped once a step.
-        inferer: Runs the student on a batch.
+        inferer: Runs the student on a batch; with :class:`monai_cl.engine.TiedCopies` each image has as many copies,
+            whose features are tied, and the teacher sees the first of an unlabelled one.
         precision: As that of :func:`monai_cl.engine.fine_tuning`.
         mixup: That of :class:`monai_cl.engine.MixupBatch`, which must be 0: copy-paste is in its place.
         train_handlers: Handlers with an ``attach`` method.
@@ -301,6 +312,7 @@ class SelfTrainer(SupervisedTrainer):
         device = torch.device(device)
         self.precision = supervised_precision(precision, device)
         self.method = method.to(device)
+        self.copies = inferer if isinstance(inferer, TiedCopies) else TiedCopies(1)
         self.scheduler = scheduler
         self.last_checkpoint: Path | None = None
         self.resolved: dict[str, Any] | None = None
@@ -313,7 +325,7 @@ class SelfTrainer(SupervisedTrainer):
             train_data_loader=train_data_loader,
             network=distributed.parallel(method.learner, device),
             optimizer=optimizer,
-            loss_function=PartsLoss(loss, method.contrast),
+            loss_function=PartsLoss(loss, method.contrast, self.copies),
             epoch_length=epoch_length,
             inferer=PrecisionInferer(inferer, self.precision),
             prepare_batch=self._mix,
@@ -358,8 +370,10 @@ class SelfTrainer(SupervisedTrainer):
         }
         progress = (self.state.iteration - 1) / self.total_steps
         self.loss_function.weight = self.method.weight(progress)
+        apart = {key: self.copies.apart(tensors[key]) for key in ("image", "unlabelled")}
+        apart["label"] = self.copies.repeated(tensors["label"])
         with self.precision.autocast():
-            return self.method.mix(tensors, self.state.iteration, progress)
+            return self.method.mix(apart, self.state.iteration, progress, self.copies.copies)
 
     def _after_step(self) -> None:
         self.method.follow(self.state.iteration)

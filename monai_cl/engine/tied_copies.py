@@ -9,6 +9,7 @@ from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
 
 from monai_cl.engine.distributed import unwrap
+from monai_cl.engine.selftraining_contrast import WithEmbedding
 from monai_cl.networks import output_module
 
 
@@ -43,6 +44,7 @@ class TiedCopies(Inferer):
         self.copies = copies
         self.weight = weight
         self.inferer = SimpleInferer() if inferer is None else inferer
+        self._images: int | None = None
         self._tie: Tensor | None = None
 
     def prepare_batch(
@@ -50,14 +52,29 @@ class TiedCopies(Inferer):
     ) -> tuple[Any, Any]:
         r"""Images (copies B, C, \*S), all first copies before all second ones, and labels repeated alike."""
         image, label, *_ = default_prepare_batch(batch, device, non_blocking, **kwargs)
-        if self.copies == 1:
-            return image, label
+        return self.apart(image), self.repeated(label)
+
+    def apart(self, image: Tensor) -> Tensor:
+        r"""Copies of images (B, copies C, \*S) one after the other, (copies B, C, \*S), all first ones first.
+
+        Raises:
+            ValueError: If the channels do not part into copies.
+        """
         if image.shape[1] % self.copies:
             raise ValueError(
                 f"an image must have its channels {self.copies} times, got {image.shape[1]} channels; mix them with "
                 "RandChannelTemplateMixd"
             )
-        return torch.cat(image.chunk(self.copies, dim=1)), label.repeat(self.copies, *[1] * (label.ndim - 1))
+        self._images = len(image)
+        return torch.cat(image.chunk(self.copies, dim=1)) if self.copies > 1 else image
+
+    def first(self, image: Tensor) -> Tensor:
+        r"""First copies (B, C, \*S) of images (B, copies C, \*S)."""
+        return image[:, : image.shape[1] // self.copies]
+
+    def repeated(self, label: Tensor) -> Tensor:
+        r"""Labels (B, 1, \*S) once for each copy, (copies B, 1, \*S)."""
+        return label.repeat(self.copies, *[1] * (label.ndim - 1))
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Output of the network for all copies; how far their features are apart is kept for the loss."""
@@ -65,14 +82,17 @@ class TiedCopies(Inferer):
         if self.copies == 1 or self.weight == 0 or not isinstance(network, nn.Module):
             return self.inferer(inputs, network, *args, **kwargs)
         seen: list[Tensor] = []
-        last = output_module(unwrap(network))
+        whole = unwrap(network)
+        last = output_module(whole.network if isinstance(whole, WithEmbedding) else whole)
         handle = last.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
         try:
             output = self.inferer(inputs, network, *args, **kwargs)
         finally:
             handle.remove()
-        first, second = seen[0].float().chunk(2)
-        self._tie = (first - second).square().mean()
+        # a batch may hold several groups of images, the copies of each side by side: B first ones, B second ones, ...
+        groups = seen[0].float().split(self._images or len(seen[0]) // 2)
+        self._images = None
+        self._tie = (torch.cat(groups[::2]) - torch.cat(groups[1::2])).square().mean()
         return output
 
     def loss(self, loss: nn.Module) -> nn.Module:

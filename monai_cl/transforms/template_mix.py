@@ -29,6 +29,7 @@ class RandChannelTemplateMixd(Randomizable, MapTransform):
         copies: Number of copies.
         present_key: Key of the mask (C,) of channels that were measured, where an item has it: those that were not are
             filled already, and do not count as what stays.
+        whole: Let the first copy keep all of its channels, as a teacher is to see them.
         allow_missing_keys: Skip keys that an item lacks.
 
     Raises:
@@ -54,6 +55,7 @@ class RandChannelTemplateMixd(Randomizable, MapTransform):
         copies: int = 2,
         *,
         present_key: str = "present",
+        whole: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -66,6 +68,7 @@ class RandChannelTemplateMixd(Randomizable, MapTransform):
         self.max_channels = max_channels
         self.copies = copies
         self.present_key = present_key
+        self.whole = whole
 
     def randomize(self, data: Sequence[bool]) -> list[list[int]]:
         """Draw the channels that each copy loses, of a mask of those that were measured."""
@@ -75,7 +78,7 @@ class RandChannelTemplateMixd(Randomizable, MapTransform):
         for _ in range(self.copies):
             count = int(self.R.randint(most + 1)) if most > 0 else 0
             lost.append(sorted(int(n) for n in self.R.permutation(measured_channels)[:count]))
-        return lost
+        return [[], *lost[1:]] if self.whole else lost
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw and replace; the same channels under all keys."""

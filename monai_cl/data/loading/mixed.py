@@ -101,6 +101,7 @@ class MixedBatches(Dataset[dict[str, Any]]):
         seed: Seed of the run.
         rank: This process's number among ``world_size`` ones.
         world_size: Number of processes.
+        also: Further entries that the transforms are given, of a volume that has them.
 
     Raises:
         ValueError: If labelled or unlabelled volumes are missing, or these are of another modality or number of
@@ -118,6 +119,7 @@ class MixedBatches(Dataset[dict[str, Any]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        also: Sequence[str] = (),
     ) -> None:
         for name, volumes in (("labelled", labelled), ("unlabelled", unlabelled)):
             if not len(volumes):
@@ -132,6 +134,7 @@ class MixedBatches(Dataset[dict[str, Any]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.also = tuple(also)
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         known = self._patches(self.labelled, 0, step, ("image", "label"))
@@ -151,7 +154,7 @@ class MixedBatches(Dataset[dict[str, Any]]):
 
     def _patch(self, source: Any, item: int, seed: int, keys: Sequence[str]) -> dict[str, Any]:
         volume = source.data[item]
-        given = {key: volume[key] for key in keys}
+        given = {key: volume[key] for key in (*keys, *(key for key in self.also if key in volume))}
         source.transform.set_random_state(seed=seed)
         altered = source.transform(given)
         patch = altered[0] if isinstance(altered, list) else altered  # of croppers that give several
