@@ -192,6 +192,25 @@ def test_data_sets_side_by_side_keep_their_subjects_apart(data):
     assert {item["subject"] for item in written["training"]} == {"one/0", "one/1", "two/0", "two/1"}
 
 
+def test_an_image_whose_label_cannot_be_read_stays_and_is_noted(data):
+    decathlon(data, "abcd", listing=False)
+    nifti(data / "labelsTr/a.nii.gz", (6, 7, 8, 3))
+    (data / "labelsTr/b.nii.gz").write_bytes(nifti(data / "labelsTr/b.nii").read_bytes())
+    (data / "labelsTr/b.nii").unlink()
+    (data / "imagesTr/c.nii.gz").write_bytes(b"")
+    result, written = scanned(data)
+    assert [item["image"] for item in written["unlabelled"]] == ["imagesTr/a.nii.gz", "imagesTr/b.nii.gz"]
+    assert result.notes == {"its label was left out, kept as unlabelled": ["imagesTr/a.nii.gz", "imagesTr/b.nii.gz"]}
+    assert rows(result) == {
+        "labelsTr/a.nii.gz": "4-D",
+        "labelsTr/b.nii.gz": "unreadable",
+        "imagesTr/c.nii.gz": "zero bytes",
+        "labelsTr/c.nii.gz": "label without image",
+    }
+    details = {row["path"]: row["detail"] for row in table(result)}
+    assert details["labelsTr/b.nii.gz"] == "not compressed, whatever its name says; rename it, or copy the file again"
+
+
 def test_labels_of_other_shape_or_place_are_left_out_and_their_images_stay(data):
     decathlon(data, "abcd", listing=False)
     shifted, rounded = np.eye(4), np.eye(4)

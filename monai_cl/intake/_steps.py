@@ -129,7 +129,7 @@ class Steps:
             else:
                 by_name.append(path)
         of_bids, others = bids_claims(by_name, self._files.grids, self._folder, self._findings)
-        paired = with_sessions(of_bids + layout_claims(others, self._findings))
+        paired = with_sessions(of_bids + layout_claims(others, self._findings, self._files.unusable))
         return claims + without_masks(paired, self._files.grids, self._folder, self._findings, workers=self._workers)
 
     def look(self) -> None:

@@ -159,7 +159,7 @@ def _inside(root: str, path: str, folder: Path) -> str:
     return posixpath.normpath(posixpath.join(root, path))
 
 
-def layout_claims(paths: Iterable[str], findings: Findings) -> list[Claim]:
+def layout_claims(paths: Iterable[str], findings: Findings, unusable: Iterable[str] = ()) -> list[Claim]:
     """Pair images and labels by name.
 
     A label is a file below a ``labels*`` folder, whose image has the same name below the ``images*`` folder beside it,
@@ -168,6 +168,7 @@ def layout_claims(paths: Iterable[str], findings: Findings) -> list[Claim]:
     Args:
         paths: NIfTI files relative to the scanned folder.
         findings: Receives labels without image.
+        unusable: Files reported already: a label among them is named with its image, which had one.
 
     Returns:
         One claim an image.
@@ -180,13 +181,14 @@ def layout_claims(paths: Iterable[str], findings: Findings) -> list[Claim]:
             labels[key] = path
         else:
             images.setdefault(key, []).append((path, section))
+    refused = {key: path for path in sorted(unusable) for kind, key, _ in [_role(path)] if kind == "label"}
     claims = []
     used = set()
     for key, candidates in images.items():
         for path, section in candidates:
-            match = next((one for one in (key, _without_channel(key)) if one in labels), None)
+            match = next((one for one in (key, _without_channel(key)) if one in labels or one in refused), None)
             used.add(match)
-            claims.append(Claim(section, path, labels[match] if match else None))
+            claims.append(Claim(section, path, labels.get(match, refused.get(match)) if match else None))
     for key, path in labels.items():
         if key not in used:
             detail = f"no usable image named {key[1]!r} belongs to it: absent, left out, or named otherwise"

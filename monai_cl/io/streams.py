@@ -142,6 +142,10 @@ class InflatedFile(io.RawIOBase):
                 raise UnusableImageError("cut short", "the compressed data ends early; copy the file again")
             if self._gzip is None:
                 self._gzip = raw[:2] == b"\x1f\x8b"
+                if not self._gzip and raw[0] & 15 != 8:  # nor does it begin as zlib does
+                    raise UnusableImageError(
+                        "unreadable", "not compressed, whatever its name says; rename it, or copy the file again"
+                    )
             self._rest = memoryview(self._inflate(raw))
             if self._rest:
                 return True

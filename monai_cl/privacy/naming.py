@@ -12,6 +12,9 @@ from monai_cl.privacy.ids import make_token
 from monai_cl.privacy.plain import PSEUDONYM, is_plain, is_plain_path, is_plain_value
 from monai_cl.privacy.pseudonyms import Key
 
+_OPTIONS = ("--keep-derived", "--keep-tilted", "--stack-series")  # which messages advise: no part of a name
+_OPTION = re.compile(rf"({'|'.join(_OPTIONS)})(?![\w-])")
+
 
 class PlainNames:
     """Shows plain names, and notes what stands for the others.
@@ -89,7 +92,13 @@ def without_parts(text: str, path: str, shown: str) -> str:
     Example:
         >>> without_parts("smith/a1.nii is cut short, smith holds two series", "smith/a1.nii", "file-0123")
         'file-0123 is cut short, file-0123 holds two series'
+        >>> without_parts("tilted holds two series; scan with --keep-tilted", "tilted", "file-0123")
+        'file-0123 holds two series; scan with --keep-tilted'
     """
+    return "".join(one if one in _OPTIONS else _without_parts(one, path, shown) for one in _OPTION.split(text))
+
+
+def _without_parts(text: str, path: str, shown: str) -> str:
     text = text.replace(path, shown)
     for part in sorted(set(path.split("/")), key=len, reverse=True):
         for form in (part, *(part[: match.start()] for match in re.finditer(r"\.", part) if match.start() > 0)):
