@@ -14,6 +14,8 @@ from test_phantom import needs_nilearn
 from monai_cl.data import labelled_studies, load_datalist, split_studies, weak_labels
 from monai_cl.data.curation.leaks import check_pretraining
 from monai_cl.evaluation import run_curve
+from monai_cl.evaluation._config import read_config
+from monai_cl.evaluation._plan import make_plan
 from monai_cl.phantoms import write_sequence_study
 from monai_cl.phantoms.maps import brain_maps
 from monai_cl.phantoms.sequence_study import OTHERS, image_of
@@ -122,4 +124,9 @@ def test_the_curve_of_the_three_methods_passes_its_dry_run(tmp_path: Path, monke
     write_sequence_study("runs/phantom_studies", sequences=NAMES, **counts)
     result = run_curve(ROOT / "tutorials" / "curve_studies.yaml", dry_run=True)
     assert result.curve is None
+    config = read_config(ROOT / "tutorials" / "curve_studies.yaml")
+    step, arm = make_plan(config).pretrain["missing_sequences"], config.arm("missing_sequences")
+    cell = f"{config.output}/pretraining/missing_sequences/seed_0"
+    written = step.value("templates", {**step.pick(config.settings), "pretrained": f"{cell}/pretrained.pt"})
+    assert written == arm.settings["templates"]  # fine-tuning reads them where pretraining writes them
     assert not Path("runs/curve_studies/pretraining").exists()
