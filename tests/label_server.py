@@ -59,20 +59,8 @@ def environment(folder: Path) -> dict[str, str]:
         (folder / "stand_ins" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "stand_ins" / name).write_text(STAND_INS[name], encoding="utf-8")
     path = os.pathsep.join([str(ROOT), str(folder / "stand_ins")])
-    found = os.pathsep.join([str(command_of_torch(folder)), BIN, os.environ["PATH"]])
+    found = BIN + os.pathsep + os.environ["PATH"]
     return os.environ | {"PYTHONPATH": path, "PATH": found, "MONAI_ZOO_SOURCE": "ngc", "OMP_NUM_THREADS": "1"}
-
-
-def command_of_torch(folder: Path) -> Path:
-    """Folder with a ``torchrun`` of the server's Python, by whose name it starts processes.
-
-    An environment that sees the packages of another one has no such command.
-    """
-    command = folder / "bin" / "torchrun"
-    command.parent.mkdir(parents=True, exist_ok=True)
-    command.write_text(f'#!/bin/sh\nexec {PYTHON} -m torch.distributed.run "$@"\n', encoding="utf-8")
-    command.chmod(0o755)
-    return command.parent
 
 
 @contextmanager

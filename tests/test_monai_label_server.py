@@ -16,7 +16,6 @@ from conftest import write_volume
 from dicom_series import write_series
 from label_server import NAME, PYTHON, SECONDS, SEG_TOOL, SMALL, WHY_NOT, segmented, serving
 
-from monai_cl.engine.run_record import read_run_record
 from monai_cl.io.pacs.push import WebStore, push
 from monai_cl.io.pacs.web import PASSWORD, USER, WebServer
 from monai_cl.transforms import LoadVolume
@@ -27,14 +26,9 @@ pytestmark = [pytest.mark.skipif(not PYTHON, reason=WHY_NOT), pytest.mark.timeou
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the server: its app, and the scans."""
-    return tmp_path_factory.mktemp("label")
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a server with four scans in a folder."""
+    folder = tmp_path_factory.mktemp("label")
     for number, scan in enumerate(SCANS):
         write_volume(folder / "studies" / f"{scan}.nii.gz", number)
     with serving(folder, str(folder / "studies"), [NAME, SMALL]) as address:
@@ -108,23 +102,6 @@ def test_training_over_http_on_two_labels_then_three_finds_the_blob(server: str,
     assert second["status"] == "DONE", "\n".join(second["details"])
     again = overlap(segmented(server, SMALL, "unlabelled", tmp_path), SCANS.index("unlabelled"), tmp_path)
     assert again > 0.6  # it went on from what it had learned
-
-
-@pytest.mark.slow
-def test_training_over_http_on_several_gpus_runs_in_as_many_processes(
-    server: str, folder: Path, tmp_path: Path
-) -> None:
-    for scan in ("scan", "second"):
-        give_label(server, scan, tmp_path)
-    before = segmented(server, SMALL, "unlabelled", tmp_path)
-    given = {"max_epochs": 1, "val_split": 0, "force_multi_gpu": True, "gpus": "0,1"}  # without GPUs: on two CPUs
-    task = trained(server, **given)
-    said = "\n".join(task["details"])
-    assert task["status"] == "DONE", said
-    assert "Return code: 0" in said, (folder / "log.txt").read_text()[-8000:]  # DONE where they have failed, too
-    assert read_run_record(folder / "app" / "model" / SMALL / "runs" / "train")["data"]["processes"] == 2
-    after = segmented(server, SMALL, "unlabelled", tmp_path)
-    assert not np.array_equal(np.asarray(before.dataobj), np.asarray(after.dataobj))  # it has learned
 
 
 # --- scans of a DICOMweb server
