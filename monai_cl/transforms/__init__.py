@@ -51,6 +51,12 @@ if TYPE_CHECKING:
         RandMRContrastDict as RandMRContrastDict,
     )
     from monai_cl.transforms.mr_record import MRRecord as MRRecord
+    from monai_cl.transforms.nonlinear_intensity import (
+        RandNonlinearIntensity as RandNonlinearIntensity,
+        RandNonlinearIntensityD as RandNonlinearIntensityD,
+        RandNonlinearIntensityd as RandNonlinearIntensityd,
+        RandNonlinearIntensityDict as RandNonlinearIntensityDict,
+    )
     from monai_cl.transforms.overlap import overlap_fractions as overlap_fractions
     from monai_cl.transforms.prepare_study import PrepareStudy as PrepareStudy, laid_on as laid_on
     from monai_cl.transforms.pseudo_labels import Pseudo as Pseudo, PseudoLabels as PseudoLabels
