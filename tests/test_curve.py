@@ -625,6 +625,20 @@ def test_a_fork_has_the_threads_that_it_was_given(tmp_path: Path, monkeypatch: p
     assert "threads 3 PASSIVE" in (tmp_path / "log.txt").read_text()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks of a warm process are taken on Linux alone")
+def test_a_fork_that_fails_ends_with_the_reason_that_its_program_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fails_here.py").write_text(
+        "import sys\nsys.excepthook = lambda kind, error, trace: print('error:', error.__cause__)\n"
+        "raise RuntimeError('Failed to evaluate') from OSError('no room')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    log = tmp_path / "log.txt"
+    assert Forks()(["-m", "fails_here"], log, environment(1, 0, 1)) == 1
+    assert reason(log) == "no room"
+
+
 def test_a_process_that_fails_leaves_its_reason_in_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     code = Processes()(["-c", "import sys; print('error: no room'); print('after'); sys.exit(3)"], log, os.environ)

@@ -12,7 +12,6 @@ import runpy
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
@@ -142,7 +141,7 @@ def run_step(arguments: Sequence[str], log: str, environment: Mapping[str, str])
     except SystemExit:
         raise
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # a bundle puts one in that ends with the reason
         sys.stderr.flush()
         raise SystemExit(1) from None
 
