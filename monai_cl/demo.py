@@ -147,6 +147,7 @@ def _train_and_evaluate(steps: "_Steps", arm: Arm, draw: int, *, labels: int, se
     settings = {
         "labels": labels,
         "seed": seed,
+        "augmentation": "mild",  # the draws of two synthetic brains differ in shape, not in contrast
         "pretrained": str(bundle / "models/pretrained_dense.pt"),
         **arm.settings,
     }

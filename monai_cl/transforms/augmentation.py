@@ -1,6 +1,6 @@
 """The random changes of labelled volumes that fine-tuning sees."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,21 @@ from monai.transforms import (
     RandAdjustContrastd,
     RandAffined,
     RandAxisFlipd,
+    RandBiasFieldd,
     RandCropByLabelClassesd,
     RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandHistogramShiftd,
     RandScaleIntensityd,
     RandShiftIntensityd,
+    RandSimulateLowResolutiond,
     RandSpatialCropd,
     SpatialPadd,
     SqueezeDimd,
 )
 from monai.transforms.utils import map_classes_to_indices
+
+from monai_cl.transforms.nonlinear_intensity import RandNonlinearIntensityd
 
 _BOTH = ("image", "label")
 
@@ -62,53 +68,87 @@ class RandCropByClassesd(RandCropByLabelClassesd):
 RandCropByClassesD = RandCropByClassesDict = RandCropByClassesd
 
 
+class _UnlessFlat(RandHistogramShiftd):
+    """MONAI's ``RandHistogramShiftd``, which warns of each image of one intensity; such an image is passed by."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        flat = {key for key in self.key_iterator(dict(data)) if bool((data[key] == data[key].flatten()[0]).all())}
+        return {**data, **super().__call__({key: value for key, value in data.items() if key not in flat})}
+
+
+_STRENGTHS: Mapping[str, Mapping[str, Any]] = {
+    "mild": {
+        "rotation": 15.0, "scale": 0.15, "intensity_prob": 0.3, "gamma": (0.7, 1.5), "noise": 0.05, "factor": 0.2,
+        "offset": 0.1, "nonlinear": 0.0, "bias_field": 0.0, "histogram": 0.0, "blur": 0.0, "low_resolution": 0.0,
+    },
+    "strong": {
+        "rotation": 30.0, "scale": 0.3, "intensity_prob": 0.8, "gamma": (0.5, 2.0), "noise": 0.1, "factor": 0.4,
+        "offset": 0.2, "nonlinear": 0.0, "bias_field": 0.3, "histogram": 0.3, "blur": 0.2, "low_resolution": 0.25,
+    },
+}  # fmt: skip
+
+
 def usual_augmentation(
     roi_size: Sequence[int],
     num_classes: int,
     *,
+    strength: str = "mild",
     ignore_index: int | None = None,
     labelled: bool = True,
     slice_axis: int | None = None,
     flip: float = 0.0,
     affine_prob: float = 0.8,
-    rotation: float = 15.0,
-    scale: float = 0.15,
     translation: float = 0.05,
-    intensity_prob: float = 0.3,
-    gamma: Sequence[float] = (0.7, 1.5),
-    noise: float = 0.05,
-    factor: float = 0.2,
-    offset: float = 0.1,
+    **options: Any,
 ) -> Compose:
-    """A crop around a class, each equally often however small, in another pose and with other intensities.
+    """Return a crop around a class, each equally often however small, in another pose and with other intensities.
+
+    The options that follow ``translation`` come from ``strength``; each can be given by itself:
+
+    ================== ============= ============= ====================================================================
+    option             mild          strong        meaning
+    ================== ============= ============= ====================================================================
+    ``rotation``       15            30            largest angle in degrees
+    ``scale``          0.15          0.3           largest relative change of size along each axis
+    ``intensity_prob`` 0.3           0.8           probability of each of the next four
+    ``gamma``          (0.7, 1.5)    (0.5, 2.0)    range of the exponent of contrast
+    ``noise``          0.05          0.1           largest standard deviation of Gaussian noise
+    ``factor``         0.2           0.4           largest relative change of intensities
+    ``offset``         0.1           0.2           largest shift of intensities
+    ``nonlinear``      0             0             probability of :class:`RandNonlinearIntensity`, for long runs
+    ``bias_field``     0             0.3           probability of a smooth field that brightens and darkens
+    ``histogram``      0             0.3           probability of a random monotone curve of intensities
+    ``blur``           0             0.2           probability of a Gaussian blur of 0.3 to 1 voxels
+    ``low_resolution`` 0             0.25          probability of fewer voxels, down to a half along each axis
+    ================== ============= ============= ====================================================================
 
     Args:
         roi_size: Size of the crop; smaller volumes are padded.
         num_classes: Classes with the background.
+        strength: ``"mild"`` or ``"strong"``. One labelled volume shows one contrast; strong changes show more.
         ignore_index: Label of voxels that do not count.
         labelled: False for items with ``image`` alone, which are cropped anywhere.
         slice_axis: Axis of the slices that are drawn first, for a ``roi_size`` of two sides. A whole slice is turned
             before it is cut, of a volume what has been cut from it.
         flip: Probability of turning about an axis; with a ``slice_axis`` only.
         affine_prob: Probability of another pose.
-        rotation: Largest angle in degrees.
-        scale: Largest relative change of size along each axis.
         translation: Largest shift along each axis, relative to the crop.
-        intensity_prob: Probability of each change of intensities.
-        gamma: Range of the exponent of contrast.
-        noise: Largest standard deviation of Gaussian noise.
-        factor: Largest relative change of intensities.
-        offset: Largest shift of intensities.
+        **options: Options of the table.
 
     Returns:
         A random transform of items with ``image`` and ``label``, or ``image`` alone.
+
+    Raises:
+        ValueError: If ``strength`` is another word.
+        TypeError: If an option is not in the table.
     """
+    usual = _options(strength, options)
     sides, keys = len(roi_size), _BOTH if labelled else ("image",)
     pose = RandAffined(
         keys,
         prob=affine_prob,
-        rotate_range=[np.deg2rad(rotation)] * (1 if sides == 2 else 3),
-        scale_range=[scale] * sides,
+        rotate_range=[np.deg2rad(usual["rotation"])] * (1 if sides == 2 else 3),
+        scale_range=[usual["scale"]] * sides,
         translate_range=[translation * side for side in roi_size],
         mode=["bilinear", "nearest"][: len(keys)],
         padding_mode="border",
@@ -119,19 +159,45 @@ def usual_augmentation(
             keys, label_key="label", spatial_size=roi_size, num_classes=num_classes, num_samples=1, warn=False,
             ignore_index=ignore_index,
         )  # fmt: skip
-    cut: list[Any] = [SpatialPadd(keys, roi_size), cropped]
-    looks: list[Any] = [
-        RandAdjustContrastd("image", prob=intensity_prob, gamma=gamma),
-        RandGaussianNoised("image", prob=intensity_prob, std=noise),
-        RandScaleIntensityd("image", prob=intensity_prob, factors=factor),
-        RandShiftIntensityd("image", prob=intensity_prob, offsets=offset),
-    ]
+    padded = SpatialPadd(keys, roi_size)
+    looks = _looks(sides, usual)
+    # a lazy pair is one resampling: what turns into a crop comes from the volume around it, not from its border;
+    # an outer Compose that is not lazy=None would take that from it
+    turned = Compose([cropped, pose], lazy=True)
     if slice_axis is None:
-        return Compose([*cut, pose, *looks])
+        return Compose([padded, turned, *looks], lazy=None)
     appearance = Compose([RandAxisFlipd(keys, prob=flip), *looks])
     if sides == 2:
-        return Compose([_one_slice(slice_axis, keys), pose, Compose(cut), appearance])
-    return Compose([Compose(cut), pose, appearance])
+        return Compose([_one_slice(slice_axis, keys), pose, Compose([padded, cropped]), appearance])
+    return Compose([padded, turned, appearance], lazy=None)
+
+
+def _options(strength: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    if strength not in _STRENGTHS:
+        raise ValueError(f"strength must be one of {tuple(_STRENGTHS)}, got {strength!r}")
+    unknown = sorted(set(options) - set(_STRENGTHS[strength]))
+    if unknown:
+        raise TypeError(f"options must be of {', '.join(_STRENGTHS[strength])}, got {', '.join(unknown)}")
+    return {**_STRENGTHS[strength], **options}
+
+
+def _looks(sides: int, usual: Mapping[str, Any]) -> list[Any]:
+    """Changes of the intensities of a crop; those with probability 0 are left out."""
+    prob = usual["intensity_prob"]
+    rare: list[tuple[Any, str, dict[str, Any]]] = [
+        (RandNonlinearIntensityd, "nonlinear", {}),
+        (RandBiasFieldd, "bias_field", {"coeff_range": (0.0, 0.2)}),
+        (_UnlessFlat, "histogram", {"num_control_points": (3, 8), "allow_missing_keys": True}),
+        (RandGaussianSmoothd, "blur", {f"sigma_{axis}": (0.3, 1.0) for axis in "xyz"}),
+        (RandSimulateLowResolutiond, "low_resolution", {"upsample_mode": "bilinear" if sides == 2 else "trilinear"}),
+    ]
+    return [
+        *(make("image", prob=usual[name], **given) for make, name, given in rare if usual[name]),
+        RandAdjustContrastd("image", prob=prob, gamma=usual["gamma"]),
+        RandGaussianNoised("image", prob=prob, std=usual["noise"]),
+        RandScaleIntensityd("image", prob=prob, factors=usual["factor"]),
+        RandShiftIntensityd("image", prob=prob, offsets=usual["offset"]),
+    ]
 
 
 def _one_slice(axis: int, keys: Sequence[str]) -> Compose:

@@ -1,0 +1,95 @@
+"""The random changes of labelled patches: what each strength has in it, and where turned crops come from."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose
+
+from monai_cl.transforms import usual_augmentation
+from monai_cl.transforms.augmentation import _UnlessFlat
+
+RARE = ["nonlinear", "bias_field", "histogram", "blur", "low_resolution"]
+
+
+def names(transform: Compose) -> list[str]:
+    return [type(one).__name__ for one in transform.flatten().transforms]
+
+
+def places(size: tuple[int, int, int] = (56, 52, 48)) -> dict[str, MetaTensor]:
+    """Image whose channels are the coordinates of its voxels, and a label by the first of them."""
+    axes = np.stack(np.meshgrid(*[np.arange(side, dtype=np.float32) for side in size], indexing="ij"))
+    return {"image": MetaTensor(axes), "label": MetaTensor((axes[:1] >= size[0] / 2).astype(np.float32))}
+
+
+def first(result: object) -> dict[str, torch.Tensor]:
+    item = result[0] if isinstance(result, list) else result
+    assert isinstance(item, dict)
+    return item
+
+
+@pytest.mark.parametrize("sides", [2, 3])
+def test_strong_changes_are_those_of_the_table(sides: int) -> None:
+    roi, axis = (8,) * sides, 2 if sides == 2 else None
+    mild, strong = (names(usual_augmentation(roi, 2, slice_axis=axis, strength=s)) for s in ("mild", "strong"))
+    added = {"RandBiasFieldd", "_UnlessFlat", "RandGaussianSmoothd", "RandSimulateLowResolutiond"}
+    assert added == set(strong) - set(mild)
+    assert set(mild) < set(strong)
+    item = {"image": MetaTensor(torch.rand(1, 12, 12, 12)), "label": MetaTensor(torch.ones(1, 12, 12, 12))}
+    transform = usual_augmentation(roi, 2, slice_axis=axis, strength="strong", nonlinear=0.5).set_random_state(seed=0)
+    for _ in range(20):
+        changed = first(transform(item))
+        assert changed["image"].shape == changed["label"].shape == (1, *roi)
+        assert bool(changed["image"].isfinite().all())
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_each_rare_change_is_left_out_at_zero_and_seen_at_one(name: str) -> None:
+    still = dict.fromkeys(RARE, 0.0) | {"intensity_prob": 0.0}
+    item = {"image": MetaTensor(torch.rand(1, 9, 9, 9)), "label": MetaTensor(torch.ones(1, 9, 9, 9))}
+    kept, changed = (
+        first(
+            usual_augmentation((9, 9, 9), 2, affine_prob=0.0, **{**still, name: share}).set_random_state(seed=1)(item)
+        )
+        for share in (0.0, 1.0)
+    )
+    assert torch.equal(kept["image"], item["image"])
+    assert not torch.equal(changed["image"], item["image"])
+    assert torch.equal(changed["label"], item["label"])
+
+
+@pytest.mark.parametrize("axis", [None, 2])
+def test_a_turned_crop_shows_the_volume_around_it(axis: int | None) -> None:
+    item = places()
+    transform = usual_augmentation(
+        (10, 10, 10), 2, slice_axis=axis, affine_prob=1.0, rotation=30, scale=0.2, intensity_prob=0.0
+    ).set_random_state(seed=2)
+    inside = 0
+    for _ in range(16):
+        changed = first(transform(item))
+        image = changed["image"].as_tensor() if isinstance(changed["image"], MetaTensor) else changed["image"]
+        # away from the faces of the volume an affine map of the places is linear: its second differences vanish
+        last = torch.tensor(item["image"].shape[1:]).reshape(3, 1, 1, 1) - 1
+        if bool(((image > 0.01) & (image < last - 0.01)).all()):
+            inside += 1
+            for dim in (1, 2, 3):
+                assert float(image.diff(n=2, dim=dim).abs().max()) < 1e-3
+        beyond = image[:1] - (item["image"].shape[1] - 1) / 2  # labels turn with the image
+        clear = beyond.abs() > 0.75  # a voxel: the label of the nearest one
+        assert torch.equal((beyond > 0)[clear], changed["label"].as_subclass(torch.Tensor).bool()[clear])
+    assert inside >= 3
+
+
+def test_a_flat_image_is_passed_by_without_a_warning() -> None:
+    item = {"image": torch.full((1, 6, 6), 2.0), "label": torch.ones(1, 6, 6)}
+    change = _UnlessFlat("image", num_control_points=3, prob=1.0, allow_missing_keys=True).set_random_state(seed=0)
+    assert torch.equal(change(item)["image"], item["image"])
+    other = {**item, "image": torch.linspace(0, 1, 36).reshape(1, 6, 6)}
+    assert not torch.equal(change(other)["image"], other["image"])
+
+
+def test_other_words_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"strength must be one of \('mild', 'strong'\), got 'wild'"):
+        usual_augmentation((8, 8), 2, strength="wild")
+    with pytest.raises(TypeError, match=r"options must be of rotation, .*, got rotations"):
+        usual_augmentation((8, 8), 2, rotations=3)
