@@ -23,6 +23,7 @@ import pytest
 import torch
 from bundle_gate import STEPS, config_files, network, pretrains_on_maps, where
 from conftest import write_volume
+from forks import SECONDS, Fork, Pair
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
@@ -113,16 +114,27 @@ def launch(arguments: list[str], folder: Path) -> "subprocess.Popen[str]":
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log.txt", "a") as log:
         return subprocess.Popen(
-            [sys.executable, *arguments],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            [sys.executable, *arguments], stdout=log, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment()
         )
 
 
-def finish(process: "subprocess.Popen[str]", folder: Path, *, timeout: float = 120) -> str:
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def fork(arguments: list[str], folder: Path) -> Fork:
+    """The same without the start of an interpreter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Fork(arguments, folder / "log.txt", folder, environment())
+
+
+def fork_two(arguments: list[str], folder: Path) -> Pair:
+    """Start two processes as ``torchrun`` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Pair(arguments, folder / "log.txt", folder, environment())
+
+
+def finish(process: "subprocess.Popen[str] | Fork | Pair", folder: Path, *, timeout: float = SECONDS) -> str:
     """Wait for a success and return what was said."""
     try:
         code = process.wait(timeout)
@@ -133,10 +145,10 @@ def finish(process: "subprocess.Popen[str]", folder: Path, *, timeout: float = 1
     return log
 
 
-def wait_for(path: Path, process: "subprocess.Popen[str]", *, timeout: float = 240) -> None:
+def wait_for(path: Path, process: "subprocess.Popen[str] | Fork", *, timeout: float = SECONDS) -> None:
     end = time.monotonic() + timeout
     while not path.exists():
-        assert process.poll() is None, f"the process ended with {process.returncode} before it wrote {path}"
+        assert process.poll() is None, f"the process ended with {process.poll()} before it wrote {path}"
         assert time.monotonic() < end, f"{path} was not written within {timeout} s"
         time.sleep(0.02)
 
@@ -312,18 +324,18 @@ def test_voxels_that_do_not_count_are_left_out_of_training_and_evaluation(
 def uninterrupted(name: str, study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     root = bundles.copy(name, folder / "bundle")
-    finish(launch(command(root, "pretrain", study, **LONG), folder), folder)
+    finish(fork(command(root, "pretrain", study, **LONG), folder), folder)
     return root
 
 
 @pytest.mark.one_bundle
 def test_a_killed_run_goes_on_to_the_same_end(bundle: Path, study: Path, tmp_path: Path, uninterrupted: Path) -> None:
     arguments = command(bundle, "pretrain", study, **LONG)
-    process = launch(arguments, tmp_path)
+    process = fork(arguments, tmp_path)
     wait_for(bundle / "runs" / "pretrain" / "checkpoint.pt", process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    log = finish(launch(arguments, tmp_path), tmp_path)
+    log = finish(fork(arguments, tmp_path), tmp_path)
     assert re.search(r"resumed .*checkpoint\.pt at step \d+ of 36", log)
     assert identical(checkpoint(bundle), checkpoint(uninterrupted))
     for file in ("models/pretrained.pt", "runs/pretrain/history.csv"):
@@ -336,7 +348,7 @@ def test_a_run_asked_to_stop_stops_cleanly_and_goes_on(
     bundle: Path, study: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
     arguments = command(bundle, "pretrain", study, **LONG)
-    process = launch(arguments, tmp_path)
+    process = fork(arguments, tmp_path)
     wait_for(bundle / "runs" / "pretrain" / "checkpoint.pt", process)
     process.terminate()
     log = finish(process, tmp_path)
@@ -344,7 +356,7 @@ def test_a_run_asked_to_stop_stops_cleanly_and_goes_on(
     assert 3 <= step < 36
     assert f"asked to stop: step {step} of 36 is in" in log
     assert not [path for path in files(bundle) if Path(path).name.startswith(".")]
-    finish(launch(arguments, tmp_path), tmp_path)
+    finish(fork(arguments, tmp_path), tmp_path)
     assert identical(checkpoint(bundle), checkpoint(uninterrupted))
     ours, theirs = (root / "runs/pretrain/history.csv" for root in (bundle, uninterrupted))
     assert ours.read_bytes() == theirs.read_bytes()
@@ -365,7 +377,7 @@ def test_two_processes_that_were_killed_keep_their_record(bundle: Path, name: st
         process = launch(commands[1], tmp_path)
         wait_for(bundle / "runs/pretrain/checkpoint.pt", process)
         getattr(process, how)()
-        process.wait(240)
+        process.wait(SECONDS)
     finish(launch(commands[1], tmp_path), tmp_path)
     ours, theirs = (root / "runs/pretrain/history.csv" for root in (bundle, whole))
     assert ours.read_bytes() == theirs.read_bytes()
@@ -375,29 +387,29 @@ def test_two_processes_that_were_killed_keep_their_record(bundle: Path, name: st
 def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path, tmp_path: Path) -> None:
     overlays = ("multi_gpu.yaml",)
     shipped = files(bundle)
-    # the processes are what this is about: 30 steps on a few tiny volumes learn little that an alarm could judge
-    settings: dict[str, Any] = {"max_epochs": 20, "epoch_length": 10, "on_collapse": "warn"}
-    arguments = two_processes(command(bundle, "pretrain", study, overlays, **settings))
-    process = launch(arguments, tmp_path)
+    # the processes are what this is about: few steps on a few tiny volumes learn little that an alarm could judge
+    settings: dict[str, Any] = {"max_epochs": 40, "epoch_length": 4, "on_collapse": "warn"}
+    arguments = command(bundle, "pretrain", study, overlays, **settings)
+    process = launch(two_processes(arguments), tmp_path)
     wait_for(bundle / "runs" / "pretrain" / "checkpoint.pt", process)
     process.terminate()  # torchrun hands it on
-    process.wait(240)
+    process.wait(SECONDS)
     then = checkpoint(bundle)
-    epochs = then["step"] // 10 + 2
-    log = finish(launch([*arguments, "--max_epochs", str(epochs)], tmp_path), tmp_path)
-    assert f"at step {then['step']} of {10 * epochs}" in log
+    epochs = then["step"] // 4 + 2
+    log = finish(fork_two([*arguments, "--max_epochs", str(epochs)], tmp_path), tmp_path)
+    assert f"at step {then['step']} of {4 * epochs}" in log
     content = checkpoint(bundle)
-    assert content["step"] == 10 * epochs
+    assert content["step"] == 4 * epochs
     assert len(content["random"]) == 2
     assert not identical(content["random"][0]["torch"], content["random"][1]["torch"])
     assert not identical(content["method"], then["method"])
     steps = [row["step"] for row in read_history(bundle / "runs" / "pretrain" / "history.csv")]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 10 * epochs
-    assert log.count(f"pretrain {10 * epochs}/{10 * epochs}") == 1
+    assert steps[-1] == 4 * epochs
+    assert log.count(f"pretrain {4 * epochs}/{4 * epochs}") == 1
 
-    finish(launch(two_processes(command(bundle, "train", study, overlays)), tmp_path), tmp_path)
-    log = finish(launch(two_processes(command(bundle, "evaluate", study, overlays)), tmp_path), tmp_path)
+    finish(fork_two(command(bundle, "train", study, overlays), tmp_path), tmp_path)
+    log = finish(fork_two(command(bundle, "evaluate", study, overlays), tmp_path), tmp_path)
     assert log.count("evaluate 1/1") == 1
     table = (bundle / "runs" / "evaluate" / "val_mean_dice_raw.csv").read_text()
     assert all(table.count(case) == 1 for case in ("case_4", "case_5"))
@@ -427,7 +439,7 @@ def test_two_processes_pretrain_fine_tune_and_evaluate(bundle: Path, study: Path
 def test_the_last_line_of_a_failed_command_is_the_reason(bundle: Path, study: Path, tmp_path: Path) -> None:
     before = files(bundle)
     process = launch(command(bundle, "pretrain", study, crop_sizes=[4, 4, 4]), tmp_path)
-    assert process.wait(240) == 1
+    assert process.wait(SECONDS) == 1
     lines = (tmp_path / "log.txt").read_text().strip().splitlines()
     assert lines[-1].startswith("error: an override must name an id of the config files, unknown: --crop_sizes, did")
     assert any(line.startswith("Traceback") for line in lines)

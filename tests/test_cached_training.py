@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from forks import SECONDS
 from monai.bundle import ConfigParser
 from monai.networks.nets import SegResNet
-from test_bundle_runs import TINY, command, launch, run, two_processes
+from test_bundle_runs import TINY, command, fork_two, run
 
 from monai_cl import bundles, weights
 from monai_cl.data import PreparedDataset, TooManyFaultsError, load_datalist, write_cache
@@ -178,8 +179,8 @@ def test_two_processes_stop_together_when_one_meets_too_many(
     arguments = command(
         bundle, "pretrain", study, ("multi_gpu.yaml",), datalist=str(cache), max_epochs=4, num_workers=1
     )
-    process = launch(two_processes(arguments), tmp_path / "two")
-    assert process.wait(240) != 0
+    process = fork_two(arguments, tmp_path / "two")
+    assert process.wait(SECONDS) != 0
     log = (tmp_path / "two/log.txt").read_text()
     assert re.search(r"got 1 of 3(.|\n)*case_6: ValueError", log), log
     assert "the same command goes on from there" in log

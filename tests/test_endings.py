@@ -54,7 +54,7 @@ def test_a_signal_ends_a_command_with_a_line_and_nothing_half_written(
     assert process.stdout.readline() == "now\n"
     assert [path.name.startswith(".") for path in tmp_path.iterdir()] == [True]
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == code
     assert said.strip() == f"stopped by {name}: no file is half written; the same command goes on or starts again"
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forks import in_two_processes
 from monai.networks.nets import SegResNet
 from torch import Tensor
 
@@ -177,7 +177,7 @@ def run_process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
-    mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(run_process, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     loss, *gradients = learn(batch(4, size=4))
     torch.testing.assert_close(first[0], loss)

@@ -115,7 +115,7 @@ def test_one_process_may_claim_twice_and_the_first_claim_ends_it(tmp_path: Path)
 def test_processes_that_start_together_are_never_there_together(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TAKE_TURNS, str(tmp_path / "folder"), str(tmp_path / "inside")]
     started = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
-    errors = [process.communicate(timeout=100)[1] for process in started]
+    errors = [process.communicate(timeout=600)[1] for process in started]
     assert errors == [b""] * 4
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forks import in_two_processes
 from torch import Tensor
 
 from monai_cl.losses import NonFiniteError, SelfDistillationLoss
@@ -195,7 +195,7 @@ def run_process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_have_the_centres_of_one(tmp_path: Path) -> None:
-    mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(run_process, str(tmp_path))
     expected = SelfDistillationLoss(D).double()
     for seed in range(2):
         expected(*answers(seed))

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forks import in_two_processes
 from torch import Tensor
 
 from monai_cl.losses import (
@@ -142,7 +142,7 @@ def test_every_loss_is_among_them() -> None:
 
 
 def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
-    mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(run_process, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for key, loss in losses(slice(None), gather=False).items():
         value, *gradients = learn(loss, *inputs())

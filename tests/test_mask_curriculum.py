@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forks import in_two_processes
 from monai.networks.nets import UNETR, UNet
 from test_bundle_runs import run, user_sees
 from torch import Tensor, nn
@@ -153,7 +153,7 @@ def run_process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_remember_what_one_does(tmp_path: Path) -> None:
-    mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(run_process, str(tmp_path))
     expected = MaskCurriculum((6, 5), 2, spatial_dims=2)
     for seed in range(2):
         expected.remember(*errors(seed))

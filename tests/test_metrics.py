@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forks import in_two_processes
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler
@@ -441,7 +441,7 @@ def run_process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_equal_one_also_with_unequal_or_no_samples(tmp_path: Path) -> None:
-    mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(run_process, str(tmp_path))
     for rank in range(2):
         results = torch.load(tmp_path / f"{rank}.pt")
         assert "holds no samples" in results["empty"]

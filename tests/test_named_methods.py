@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forks import in_two_processes
 from ignite.engine import Engine, Events
 from stored_methods import (
     BEFORE,
@@ -364,7 +364,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(restoration_terms, "block_mask", every_second_block)
     monkeypatch.setattr(of_studies, "kept_blocks", alternating_blocks)
     monkeypatch.setattr(separate_vae_term, "noise_like", torch.zeros_like)
-    mp.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(run_process, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, (_, views) in HALVES.items():
         expected = learn(name, double(views()))

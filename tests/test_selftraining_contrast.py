@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forks import in_two_processes
 from ignite.engine import Events
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SegResNetDS, UNet
@@ -167,7 +167,7 @@ def process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_end_as_one_with_twice_the_batch(tmp_path: Path) -> None:
-    mp.spawn(process, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(process, str(tmp_path))
     run = trainer(unet(GROUP), mixed_loader(batches(batch_size=4), STEPS), num_anchors=None)
     run.run()
     for rank in range(2):

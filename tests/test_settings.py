@@ -1,12 +1,12 @@
 """Settings on a command line: flags, numbers, texts and null, whatever Python would make of them."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
 import yaml
+from forks import SECONDS, Fork
 from monai.bundle import ConfigParser
 
 from monai_cl import bundles, recipes
@@ -190,9 +190,10 @@ def runnable(tmp_path):
 
 @pytest.mark.parametrize("verb", ["run", pytest.param("run_workflow", marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_what_was_read_from_its_first_line(runnable, verb):
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", verb, "--config_file", str(runnable / "run.yaml")]
+    command = ["-m", "monai.bundle", verb, "--config_file", str(runnable / "run.yaml")]
     command += ["--resume", "false", "--folder", "2024", "--opener#echo", "off", "--finetune_clip", "None"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    printed = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    code = Fork(command, runnable / "log.txt", runnable, os.environ).wait(SECONDS)
+    said = (runnable / "log.txt").read_text()
+    assert code == 0, said
+    printed = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert printed == [{"echo": False, "resume": False, "folder": "2024", "clip": None}] * 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from monai.networks.nets import DynUNet
-from test_bundle_runs import command, finish, launch
+from test_bundle_runs import command, finish, fork
 from test_random_anatomy_bundle import pretrain
 from typer.testing import CliRunner
 
@@ -180,7 +180,7 @@ def test_a_run_becomes_a_file_that_the_next_training_takes_by_itself(trained: Pa
     assert str(trained) not in out.read_bytes().decode("latin-1")  # no path of the machine
 
     given = command(trained, "train", study, filters=[4, 8, 8], roi_size=[16, 16])
-    log = finish(launch(given, trained / "log"), trained / "log", timeout=600)
+    log = finish(fork(given, trained / "log"), trained / "log")
     assert "shipped (dynunet_2d_tiny), chosen by auto" in log
     record = read_run_record(trained / "runs/train")
     assert record["start"].items() >= {"asked": "auto", "taken": "shipped", "name": "dynunet_2d_tiny"}.items()

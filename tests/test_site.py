@@ -82,7 +82,7 @@ def test_the_search_works_in_pages_opened_from_a_folder(site: Path, tmp_path: Pa
         [browser, *options, "--virtual-time-budget=15000", address],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert re.search(r"\d+ matching documents", result.stdout)

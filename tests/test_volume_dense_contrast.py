@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.networks.nets import SegResNet
 from monai.transforms import Compose, RandAffined
-from test_bundle_runs import command, finish, launch, options, run, two_processes
+from test_bundle_runs import command, finish, fork_two, options, run
 
 from monai_cl import bundles, weights
 from monai_cl.data import write_cache
@@ -217,5 +217,5 @@ def test_a_cache_gives_the_views_of_the_files_and_reads_parts_alone(
 def test_two_processes_pretrain_together(study: Path, tmp_path: Path) -> None:
     root = bundles.copy("volume_contrast", tmp_path / "bundle")
     arguments = command(root, "pretrain", study, ("volume_dense.yaml", "multi_gpu.yaml"), **SHORT)
-    finish(launch(two_processes(arguments), tmp_path / "log"), tmp_path / "log")
+    finish(fork_two(arguments, tmp_path / "log"), tmp_path / "log")
     assert (root / "models/pretrained_dense.pt").exists()

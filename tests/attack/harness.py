@@ -21,7 +21,7 @@ from monai_cl import bundles, weights
 
 ATTACKS = int(os.environ.get("MONAI_CL_ATTACKS", "2"))
 SEED = int(os.environ.get("MONAI_CL_ATTACK_SEED", "0"))
-TIMEOUT = 300.0
+TIMEOUT = 600.0
 _MOMENT = Path(__file__).with_name("moment.py")
 _HIDDEN = re.compile(r"^\.(?!.*lock$)|\.tmp$")
 # when and how fast something was done is no result

@@ -24,7 +24,7 @@ def together(commands: list[list[str]], folder: Path) -> list[tuple[int, str]]:
     folders = [folder / f"log_{number}" for number in range(len(commands))]
     started = [launch(arguments, where) for arguments, where in zip(commands, folders, strict=True)]
     return [
-        (process.wait(300), (where / "log.txt").read_text()) for process, where in zip(started, folders, strict=True)
+        (process.wait(600), (where / "log.txt").read_text()) for process, where in zip(started, folders, strict=True)
     ]
 
 

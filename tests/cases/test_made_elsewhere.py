@@ -52,7 +52,7 @@ def test_series_are_kept(name: str, made: Path, tmp_path: Path) -> None:
     assert len(kept(result)) == 1, reasons(result)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(600)
 def test_headers_are_counted(made: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing usable"):
         scan(made / "headers", tmp_path / "s.json", pictures=True, hide_names=False)
