@@ -208,7 +208,7 @@ def test_an_image_whose_label_cannot_be_read_stays_and_is_noted(data):
         "labelsTr/c.nii.gz": "label without image",
     }
     details = {row["path"]: row["detail"] for row in table(result)}
-    assert details["labelsTr/b.nii.gz"] == "not compressed, whatever its name says; rename it, or copy the file again"
+    assert details["labelsTr/b.nii.gz"] == "not compressed, in spite of its name; rename it, or copy the file again"
 
 
 def test_labels_of_other_shape_or_place_are_left_out_and_their_images_stay(data):

@@ -144,7 +144,7 @@ class InflatedFile(io.RawIOBase):
                 self._gzip = raw[:2] == b"\x1f\x8b"
                 if not self._gzip and raw[0] & 15 != 8:  # nor does it begin as zlib does
                     raise UnusableImageError(
-                        "unreadable", "not compressed, whatever its name says; rename it, or copy the file again"
+                        "unreadable", "not compressed, in spite of its name; rename it, or copy the file again"
                     )
             self._rest = memoryview(self._inflate(raw))
             if self._rest:
