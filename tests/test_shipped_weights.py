@@ -119,6 +119,18 @@ def test_auto_takes_own_pretraining_then_what_is_shipped_then_nothing(
         weights.start_from(other, "auto", bundle_root=root)
 
 
+def test_auto_takes_what_the_only_overlay_wrote_and_asks_among_several(root: Path) -> None:
+    net = unet()
+    weights.save_network(unet(), root / "models/pretrained_dense.pt", contract={"touched": []})
+    assert weights.choose_start(net, "auto", bundle_root=root).name == "pretrained_dense.pt"
+    weights.save_network(unet(), root / "models/pretrained_joint.pt", contract={"touched": []})
+    with pytest.raises(ValueError, match=r"must name one of pretrained_dense\.pt, pretrained_joint\.pt in .*got auto"):
+        weights.choose_start(net, "auto", bundle_root=root)
+    assert weights.choose_start(net, "none", bundle_root=root).taken == "scratch"
+    weights.save_network(unet(), root / "models/pretrained.pt", contract={"touched": []})
+    assert weights.choose_start(net, "auto", bundle_root=root).name == "pretrained.pt"
+
+
 def test_what_was_named_is_taken_or_refused(root: Path) -> None:
     with pytest.raises(ValueError, match=r"none fit this DynUNet; known are: .*tiny \(DynUNet, 2-D"):
         weights.start_from(unet(filters=[3, 5, 9]), "shipped", bundle_root=root)

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 AUTO, SHIPPED, NONE = "auto", "shipped", "none"
 OWN = Path("models") / "pretrained.pt"  # what a bundle's pretraining writes
+_OVERLAYS = "pretrained_*.pt"  # beside it, what its overlays write
 _OF_FILES = ("key_map", "weights_key")  # options of transfer that read foreign files
 
 
@@ -65,14 +66,15 @@ def choose_start(
         network: The network, to whose shapes shipped weights must belong.
         pretrained: ``"none"`` or ``None`` for scratch; a file, or a state dict; ``"shipped"`` for the weights of random
             anatomies that belong to the network; ``"auto"`` for ``models/pretrained.pt`` of the bundle if it exists,
-            else shipped weights, else scratch.
+            else the only ``models/pretrained_*.pt``, which an overlay wrote, else shipped weights, else scratch.
         bundle_root: The bundle.
         auto: Whether ``"auto"`` may be asked for.
         inflate_channels: Whether shipped weights may be of other input channels.
 
     Raises:
         FileNotFoundError: If no such file exists.
-        ValueError: If no shipped weights belong to the network; names the networks that have some.
+        ValueError: If no shipped weights belong to the network; names the networks that have some. Or if ``"auto"``
+            has several files of overlays to choose from.
     """
     if isinstance(pretrained, Mapping):  # of no file
         return Start("file", "file")
@@ -83,7 +85,7 @@ def choose_start(
         raise ValueError("a pretraining begins with none, shipped or a file of weights, got 'auto'; name one of them")
     if asked not in (AUTO, SHIPPED):
         return _of_file("file", "file", Path(asked))
-    if asked == AUTO and bundle_root is not None and (own := Path(bundle_root) / OWN).is_file():
+    if asked == AUTO and bundle_root is not None and (own := _own(Path(bundle_root))):
         return _of_file(AUTO, "own pretraining", own)
     if result := shipped_for(network, bundle_root, inflate_channels=inflate_channels):
         return replace(_of_file(asked, SHIPPED, result.path), name=result.name)
@@ -158,6 +160,19 @@ def _of_file(asked: str, taken: str, path: Path) -> Start:
             f"no file of weights at {path}; run the step that writes it first, or give another path"
         )
     return Start(asked, taken, path.name, hashlib.sha256(path.read_bytes()).hexdigest(), path)
+
+
+def _own(bundle_root: Path) -> Path | None:
+    """Network of the bundle's own pretraining."""
+    if (usual := bundle_root / OWN).is_file():
+        return usual
+    others = sorted(usual.parent.glob(_OVERLAYS))
+    if len(others) > 1:
+        raise ValueError(
+            f"pretrained must name one of {', '.join(path.name for path in others)} in {usual.parent}, or none for "
+            "scratch, got auto, which takes pretrained.pt or the only other one"
+        )
+    return others[0] if others else None
 
 
 def _say_scratch(network: nn.Module, start: Start, bundle_root: str | Path | None) -> None:
