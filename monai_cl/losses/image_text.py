@@ -79,6 +79,7 @@ class ClipLoss(SymmetricInfoNCELoss):
     ) -> None:
         super().__init__(temperature, gather, reduction=reduction)
         self.scale = _LogScale(temperature, max_scale, learnable=learnable)
+        self.learnable = learnable  # read off by the record of a run, which passes parameters over
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Compute the loss of images and texts that belong together, (B, D) twice."""
@@ -139,6 +140,8 @@ class SigLipLoss(AnchoredLoss):
     ) -> None:
         super().__init__(temperature, gather=gather, reduction=reduction)
         self.scale = _LogScale(temperature, max_scale, learnable=learnable)
+        self.learnable = learnable  # read off by the record of a run, which passes parameters over
+        self.first_bias = bias
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learnable)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
