@@ -191,6 +191,7 @@ def test_a_run_becomes_a_file_that_the_next_training_takes_by_itself(trained: Pa
     assert (contract["licence"], contract["steps"], contract["intensities"]) == ("Apache-2.0", 2, [0, 1])
     assert str(trained) not in out.read_bytes().decode("latin-1")  # no path of the machine
 
+    (trained / "models/pretrained_random_anatomy.pt").rename(trained / "models/elsewhere.pt")  # auto would take it
     given = command(trained, "train", study, filters=[4, 8, 8], roi_size=[16, 16])
     log = finish(fork(given, trained / "log"), trained / "log")
     assert "shipped (dynunet_2d_tiny), chosen by auto" in log
@@ -199,6 +200,7 @@ def test_a_run_becomes_a_file_that_the_next_training_takes_by_itself(trained: Pa
     assert record["settings"]["start"] == record["start"]["sha256"]
     assert record["receipt"]["data"] == "random anatomies: no patient"
     assert all(name.startswith("output_block") for name in record["receipt"]["missing"])
+    (trained / "models/elsewhere.pt").rename(trained / "models/pretrained_random_anatomy.pt")
 
 
 def test_a_configuration_that_was_not_the_runs_is_refused(trained: Path, tmp_path: Path) -> None:
