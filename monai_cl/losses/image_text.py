@@ -14,6 +14,12 @@ from monai_cl.losses._rows import fixed_precision, require_rows, unit_rows
 from monai_cl.losses.info_nce import SymmetricInfoNCELoss
 
 
+def _require_pairs(image: Tensor, text: Tensor) -> None:
+    require_rows(image=image)
+    require_shape("text", text, tuple(image.shape))
+    require_finite(image=image, text=text)
+
+
 class _LogScale(nn.Module):
     """Logarithm of the factor of cosines, bounded from above wherever a step of the optimiser left it."""
 
@@ -83,9 +89,7 @@ class ClipLoss(SymmetricInfoNCELoss):
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Compute the loss of images and texts that belong together, (B, D) twice."""
-        require_rows(image=image)
-        require_shape("text", text, tuple(image.shape))
-        require_finite(image=image, text=text)
+        _require_pairs(image, text)
         return super().forward(image, text)
 
     def _divisor(self) -> float | Tensor:
@@ -146,9 +150,7 @@ class SigLipLoss(AnchoredLoss):
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Compute the loss of images and texts that belong together, (B, D) twice."""
-        require_rows(image=image)
-        require_shape("text", text, tuple(image.shape))
-        require_finite(image=image, text=text)
+        _require_pairs(image, text)
         with fixed_precision(image):
             ranks = find_ranks(image, gather=self.gather)
             texts = gather_rows(unit_rows(text), ranks)
