@@ -6,7 +6,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_cl.transforms import usual_augmentation
+from monai_cl.transforms import unlabelled_augmentation, usual_augmentation
 from monai_cl.transforms.augmentation import _UnlessFlat
 
 RARE = ["nonlinear", "bias_field", "histogram", "blur", "low_resolution"]
@@ -93,3 +93,25 @@ def test_other_words_are_refused() -> None:
         usual_augmentation((8, 8), 2, strength="wild")
     with pytest.raises(TypeError, match=r"options must be of rotation, .*, got rotations"):
         usual_augmentation((8, 8), 2, rotations=3)
+
+
+@pytest.mark.parametrize(("roi", "axis"), [((8, 8, 8), None), ((8, 8), 2), ((8, 8, 8), 2)])
+def test_the_student_sees_the_places_of_the_teacher_at_other_intensities(
+    roi: tuple[int, ...], axis: int | None
+) -> None:
+    easy, both = (
+        unlabelled_augmentation(roi, 2, slice_axis=axis, student_changes=changes) for changes in ("none", "strong")
+    )
+    item = {"image": MetaTensor(torch.rand(1, 12, 11, 10, generator=torch.Generator().manual_seed(0)))}
+    assert set(easy(dict(item))) == {"image"}
+    for seed in range(8):
+        pair = both.set_random_state(seed=seed)(dict(item))
+        seen, changed = (pair[key].as_subclass(torch.Tensor).flatten() for key in ("image", "changed"))
+        assert pair["changed"].shape == pair["image"].shape == (1, *roi)
+        assert not torch.equal(seen, changed)
+        assert torch.corrcoef(torch.stack([seen, changed]))[0, 1] > 0.4  # of other places: 0
+
+
+def test_another_strength_for_the_student_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"student_changes must be one of .*'none'.*, got 'wild'"):
+        unlabelled_augmentation((8, 8), 2, student_changes="wild")

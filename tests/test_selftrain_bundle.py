@@ -99,6 +99,8 @@ def test_the_student_is_handed_over_if_asked_and_a_longer_run_is_another(study: 
     longer = {**SHORT, "finetune_epochs": 4, "exports": "student", "largest": 2}
     reason = user_sees(root, "train", study, OVERLAY, **longer)
     assert "finetune_epochs: 3 -> 4" in reason
+    other = {**SHORT, "exports": "student", "largest": 2, "student_changes": "strong"}
+    assert "unlabelled" in user_sees(root, "train", study, OVERLAY, **other)
     assert "use the same settings to go on, another output folder, or `--resume false` to start over" in reason
 
 

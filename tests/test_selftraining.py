@@ -167,6 +167,23 @@ def test_targets_of_both_mixes_say_which_part_is_whose() -> None:
         assert torch.equal(images[2 + n], torch.where(outside, batch["unlabelled"][n], batch["image"][n]))
 
 
+def test_the_teacher_labels_the_easy_patch_and_the_student_learns_from_the_changed_one() -> None:
+    run = trainer()
+    batch = run.data_loader.dataset[0]
+    batch["unlabelled_changed"] = 3 - 2 * batch["unlabelled"]
+    asked: list[Tensor] = []
+    label = run.method.label
+    run.method.label = lambda images: asked.append(images) or label(images)  # type: ignore[method-assign, assignment, func-returns-value]
+    mixed, targets = run.method.mix(batch, 1, 0.5)
+    (seen,) = asked
+    assert torch.equal(seen, batch["unlabelled"])
+    outside = outside_of(draw_box(SIZE, run.method.ratio, np.random.default_rng([run.method.seed, 1])), SIZE)
+    other, image = batch["unlabelled_changed"], batch["image"]
+    assert torch.equal(mixed, torch.cat([torch.where(outside, image, other), torch.where(outside, other, image)]))
+    del batch["unlabelled_changed"]
+    assert torch.equal(run.method.mix(batch, 1, 0.5)[1], targets)
+
+
 def test_at_first_labelled_images_are_mixed_with_each_other_and_the_teacher_is_not_asked() -> None:
     method = trainer(supervised=0.5).method
     method.teacher.forward = None  # type: ignore[assignment]
@@ -332,6 +349,19 @@ def test_batches_follow_from_the_step_and_are_shares_of_one() -> None:
             assert torch.equal(torch.cat([part[step][key] for part in parts]), one[step][key])
     cases = [case for step in range(3) for case in batches()[step]["case"]]
     assert sorted(cases[:3]) == sorted(cases[3:]) == ["v10", "v11", "v12"]
+
+
+def test_a_changed_patch_lies_at_the_same_places_and_follows_from_the_step() -> None:
+    def change(item: dict[str, Any]) -> dict[str, Any]:
+        return {**item, "changed": item["image"] + 1}
+
+    both = batches(unlabelled=volumes(4, 2))
+    assert "unlabelled_changed" not in both[0]
+    both.unlabelled.transform = Compose([both.unlabelled.transform, change])
+    for step in (0, 3):
+        batch = both[step]
+        assert torch.equal(batch["unlabelled_changed"], batch["unlabelled"] + 1)
+        assert torch.equal(batch["unlabelled_changed"], both[step]["unlabelled_changed"])
 
 
 def mixed(known: list[dict[str, Any]], others: list[dict[str, Any]]) -> MixedBatches:

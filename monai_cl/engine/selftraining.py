@@ -154,7 +154,8 @@ class SelfTraining(nn.Module):
         r"""Images, and their targets (N, 2, \*S): the true ones, and those of the teacher; -1 where neither counts.
 
         Args:
-            batch: ``image`` and ``label`` of labelled patches, ``unlabelled`` images, as many of these.
+            batch: ``image`` and ``label`` of labelled patches, ``unlabelled`` images, as many of these;
+                ``unlabelled_changed``, the same patches with other intensities, if the student is to see these.
             step: Number of the step, which fixes the box.
             progress: Share of the run that is done.
             copies: Copies of each image in the batch, all first ones before all second ones
@@ -181,7 +182,8 @@ class SelfTraining(nn.Module):
         self.last = self.label(unlabelled[: len(unlabelled) // copies])
         pseudo = self.last.labels.to(label.dtype).masked_fill(~self.last.certain, NOT_COUNTED)
         pseudo = pseudo.repeat(copies, *[1] * (pseudo.ndim - 1))
-        images = [copy_paste(image, unlabelled, outside), copy_paste(unlabelled, image, outside)]
+        seen = batch.get("unlabelled_changed", unlabelled)
+        images = [copy_paste(image, seen, outside), copy_paste(seen, image, outside)]
         true = [copy_paste(label, nothing, outside), copy_paste(nothing, label, outside)]
         of_teacher = [copy_paste(nothing, pseudo, outside), copy_paste(pseudo, nothing, outside)]
         return torch.cat(images), torch.cat([torch.cat(true), torch.cat(of_teacher)], 1)
@@ -366,11 +368,12 @@ class SelfTrainer(SupervisedTrainer):
     ) -> tuple[Tensor, Tensor]:
         tensors = {
             key: torch.as_tensor(batch[key]).as_subclass(Tensor).to(device, non_blocking=non_blocking, **kwargs)
-            for key in ("image", "label", "unlabelled")
+            for key in ("image", "label", "unlabelled", "unlabelled_changed")
+            if key in batch
         }
         progress = (self.state.iteration - 1) / self.total_steps
         self.loss_function.weight = self.method.weight(progress)
-        apart = {key: self.copies.apart(tensors[key]) for key in ("image", "unlabelled")}
+        apart: dict[str, Tensor] = {key: self.copies.apart(tensors[key]) for key in tensors if key != "label"}
         apart["label"] = self.copies.repeated(tensors["label"])
         with self.precision.autocast():
             return self.method.mix(apart, self.state.iteration, progress, self.copies.copies)

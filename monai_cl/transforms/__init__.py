@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         RandCropByClassesD as RandCropByClassesD,
         RandCropByClassesd as RandCropByClassesd,
         RandCropByClassesDict as RandCropByClassesDict,
+        unlabelled_augmentation as unlabelled_augmentation,
         usual_augmentation as usual_augmentation,
     )
     from monai_cl.transforms.bids_masks import BidsMasks as BidsMasks

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from monai.transforms import (
     Compose,
+    CopyItemsd,
     RandAdjustContrastd,
     RandAffined,
     RandAxisFlipd,
@@ -172,6 +173,39 @@ def usual_augmentation(
     return Compose([padded, turned, appearance], lazy=None)
 
 
+def unlabelled_augmentation(
+    roi_size: Sequence[int], num_classes: int, *, student_changes: str = "none", **options: Any
+) -> Compose:
+    """Return what :func:`usual_augmentation` makes of images alone, and the same patch with other intensities.
+
+    In self-training the teacher labels ``image`` and the network learns from ``changed``, which lies at the same
+    places: pseudo-labels are those of an easy patch, and a hard one has to agree with them.
+
+    Args:
+        roi_size: Size of the patch.
+        num_classes: Classes with the background.
+        student_changes: Strength of the intensities of ``changed``, ``"mild"`` or ``"strong"``; ``"none"`` to leave
+            ``changed`` out, so that both see the same.
+        **options: Options of :func:`usual_augmentation` for ``image``, whose ``labelled`` is False here.
+
+    Returns:
+        A random transform of items with ``image``.
+
+    Raises:
+        ValueError: If ``student_changes`` is another word.
+
+    References:
+        Weak and strong views: FixMatch, arXiv 2001.07685; in segmentation UniMatch, arXiv 2208.09910.
+    """
+    if student_changes not in (*_STRENGTHS, "none"):
+        raise ValueError(f"student_changes must be one of {(*_STRENGTHS, 'none')}, got {student_changes!r}")
+    easy = usual_augmentation(roi_size, num_classes, labelled=False, **options)
+    if student_changes == "none":
+        return easy
+    hard = _looks(len(roi_size), _options(student_changes, {}), "changed")
+    return Compose([easy, CopyItemsd("image", names="changed"), *hard], lazy=None)
+
+
 def _options(strength: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if strength not in _STRENGTHS:
         raise ValueError(f"strength must be one of {tuple(_STRENGTHS)}, got {strength!r}")
@@ -181,7 +215,7 @@ def _options(strength: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**_STRENGTHS[strength], **options}
 
 
-def _looks(sides: int, usual: Mapping[str, Any]) -> list[Any]:
+def _looks(sides: int, usual: Mapping[str, Any], key: str = "image") -> list[Any]:
     """Changes of the intensities of a crop; those with probability 0 are left out."""
     prob = usual["intensity_prob"]
     rare: list[tuple[Any, str, dict[str, Any]]] = [
@@ -192,11 +226,11 @@ def _looks(sides: int, usual: Mapping[str, Any]) -> list[Any]:
         (RandSimulateLowResolutiond, "low_resolution", {"upsample_mode": "bilinear" if sides == 2 else "trilinear"}),
     ]
     return [
-        *(make("image", prob=usual[name], **given) for make, name, given in rare if usual[name]),
-        RandAdjustContrastd("image", prob=prob, gamma=usual["gamma"]),
-        RandGaussianNoised("image", prob=prob, std=usual["noise"]),
-        RandScaleIntensityd("image", prob=prob, factors=usual["factor"]),
-        RandShiftIntensityd("image", prob=prob, offsets=usual["offset"]),
+        *(make(key, prob=usual[name], **given) for make, name, given in rare if usual[name]),
+        RandAdjustContrastd(key, prob=prob, gamma=usual["gamma"]),
+        RandGaussianNoised(key, prob=prob, std=usual["noise"]),
+        RandScaleIntensityd(key, prob=prob, factors=usual["factor"]),
+        RandShiftIntensityd(key, prob=prob, offsets=usual["offset"]),
     ]
 
 

@@ -89,6 +89,8 @@ class Steps(Sampler[int]):
 class MixedBatches(Dataset[dict[str, Any]]):
     """A batch of a step: ``image`` and ``label`` of labelled volumes, ``unlabelled`` images of others, ``case``.
 
+    Where ``alter_unlabelled`` adds ``changed``, an image at the same places, it becomes ``unlabelled_changed``.
+
     Volumes come in turn, in another order at each turn, and are altered anew each time. A process takes its share of
     the batch of all, so that two of them see what one with twice the batch does.
 
@@ -139,7 +141,8 @@ class MixedBatches(Dataset[dict[str, Any]]):
     def __getitem__(self, step: int) -> dict[str, Any]:
         known = self._patches(self.labelled, 0, step, ("image", "label"))
         others = self._patches(self.unlabelled, 1, step, ("image",))
-        return {**known, "unlabelled": others["image"]}
+        batch = {**known, "unlabelled": others["image"]}
+        return {**batch, "unlabelled_changed": others["changed"]} if "changed" in others else batch
 
     def _patches(self, source: Any, kind: int, step: int, keys: Sequence[str]) -> dict[str, Any]:
         everyone = self.batch_size * self.world_size
@@ -158,7 +161,8 @@ class MixedBatches(Dataset[dict[str, Any]]):
         source.transform.set_random_state(seed=seed)
         altered = source.transform(given)
         patch = altered[0] if isinstance(altered, list) else altered  # of croppers that give several
-        return {**{key: patch[key] for key in keys}, "case": str(volume.get("case", item))}
+        kept = [*keys, "changed"] if "changed" in patch else keys
+        return {**{key: patch[key] for key in kept}, "case": str(volume.get("case", item))}
 
 
 def mixed_loader(batches: MixedBatches, steps: int, *, num_workers: int = 0) -> DataLoader[dict[str, Any]]:
