@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from monai_cl.evaluation import Curve, CurveArm, Interval
+from monai_cl.evaluation.records import Convergence
 from monai_cl.evaluation.results import save_curve
 from monai_cl.evaluation.verdicts import verdict
 from monai_cl.report import card
@@ -60,6 +61,25 @@ def test_equal_compute_goes_before_equal_steps() -> None:
     found = headline(curve(difference(0.05, 0.09), difference(0.01, 0.03, comparison="equal compute")))
     assert found.startswith("Dense contrast helped: +2.0 [+1.0, +3.0] Dice points over from scratch with 2 labelled")
     assert "at equal compute" in found
+
+
+def doubled(converged: bool | None, budget: int = 2) -> Convergence:
+    gain = replace(difference(0.01, 0.05, budget=budget), arm="scratch_2x", comparison="twice the steps")
+    return Convergence(converged, gain, 0.01, "a rule", 100)
+
+
+@pytest.mark.parametrize("converged", [False, None])
+def test_a_reference_that_more_steps_change_is_named_beside_the_gain(converged: bool | None) -> None:
+    more = " Twice the steps alone gave from scratch +3.0 [+1.0, +5.0]: a part of the gain may be faster convergence."
+    for seeds in (3, 5):
+        gain = difference(0.02, 0.06, seeds=seeds)
+        said = headline(curve(gain, convergence=(doubled(converged),)))
+        assert said == headline(curve(gain)) + more
+        assert headline(curve(gain, convergence=(doubled(True),))) == headline(curve(gain))
+        assert headline(curve(gain, convergence=(doubled(converged, budget=4),))) == headline(curve(gain))
+    given_time = difference(0.02, 0.06, comparison="equal compute")
+    assert "Twice" not in headline(curve(given_time, convergence=(doubled(converged),)))
+    assert "Twice" not in headline(curve(difference(-0.01, 0.02), convergence=(doubled(converged),)))
 
 
 def test_below_five_seeds_it_is_a_hint() -> None:

@@ -14,7 +14,9 @@ def headline(curve: Curve) -> str:
     """Sentence on the arm that helped most, by how much, with its interval; or that none did.
 
     At equal compute where an arm was compared so, else at equal steps. A gain goes before a hint, and of those the one
-    whose interval begins highest is reported, with the number of comparisons it is the best of. Empty if none was made.
+    whose interval begins highest is reported, with the number of comparisons it is the best of. Where the reference was
+    not trained until more steps change nothing, a second sentence has what twice the steps gave it. Empty if no
+    comparison was made.
     """
     result = [(arm, each) for arm in curve.arms for each in _comparisons(curve, arm)]
     result = [(arm, each) for arm, each in result if not math.isnan(each.estimate)]
@@ -28,9 +30,11 @@ def headline(curve: Curve) -> str:
     among = f"the best of {len(result)} comparisons, {above} of which have intervals above 0" if result[1:] else ""
     tail = f" ({among})" if among else ""
     if words["gain"]:
-        return f"{_capital(arm.title)} helped: {measured}{tail}."
+        return f"{_capital(arm.title)} helped: {measured}{tail}.{_longer(curve, best)}"
     if words["hint"]:
-        return f"{_capital(arm.title)} may have helped, which is a {best.verdict}: {measured}{tail}."
+        return (
+            f"{_capital(arm.title)} may have helped, which is a {best.verdict}: {measured}{tail}.{_longer(curve, best)}"
+        )
     if all(short(each.verdict) in ("loss", "hint of a loss") for _, each in result):
         return f"Nothing helped, every arm lost: least did {arm.title}, {measured}."
     return f"No gain was shown: the most was that of {arm.title}, {measured}{tail}."
@@ -54,6 +58,19 @@ def _measured(curve: Curve, arm: CurveArm, found: Interval) -> str:
         f"{in_points(found)} Dice points over {other} with {labels} at {found.comparison}, "
         f"{100 * found.confidence:g} % interval over {of_patients(found.cases, found.patients)} and {seeds}"
     )
+
+
+def _longer(curve: Curve, found: Interval) -> str:
+    """Sentence on a reference that twice the steps changed, or may have; empty at equal compute."""
+    if found.comparison != STEPS:
+        return ""
+    checks = (each for each in curve.convergence if (each.arm, each.budget) == (found.reference, found.budget))
+    check = next((each for each in checks if each.converged is not True), None)
+    if check is None:
+        return ""
+    other = curve.arm(found.reference).title
+    gave = in_points(check.difference)
+    return f" Twice the steps alone gave {other} {gave}: a part of the gain may be faster convergence."
 
 
 def _capital(text: str) -> str:
