@@ -17,6 +17,7 @@ from monai_cl.weights import (
     read_contract,
     save_encoder,
     save_for_nnunet,
+    save_network,
     save_safetensors,
     start_from,
     transfer,
@@ -71,7 +72,22 @@ def test_nnunet_reads_the_plain_unet_and_gives_the_same_output(tmp_path: Path) -
     assert plan["pretrain_num_input_channels"] == 1
     assert plan["recommended_downstream_patchsize"] == [16, 32, 32]
     assert plan["pretrain_plan"]["configurations"]["pretrained"]["spacing"] == [5.0, 1.25, 1.25]
-    assert "monai_cl" in content["citations"][0]
+    assert "monai_cl" in content["citations"][0]["apa_citations"][0]
+    assert {key for entry in content["citations"] for key in entry} == {"type", "name", "apa_citations"}
+
+
+def test_a_file_for_nnunet_that_comes_back_is_called_ours_and_names_what_it_began_from(tmp_path: Path) -> None:
+    source, path = dynunet(1), tmp_path / "w.pth"
+    origin = {"source": "a lab", "licence": "CC BY 4.0", "free": True, "citation": ["arXiv 1"], "trained": "encoder"}
+    save_network(source, tmp_path / "begun.pt", contract={"touched": ["a"], "origins": [origin]})
+    start_from(source, tmp_path / "begun.pt")
+    save_for_nnunet(source, path, patch_size=(32, 32, 16))
+    citations = torch.load(path, weights_only=True)["citations"]
+    assert citations[1]["name"] == "a lab"
+    assert citations[1]["apa_citations"] == ["arXiv 1", "licence of these weights: CC BY 4.0"]
+    receipt = transfer(dynunet(2), path)
+    assert receipt.key_map == "nnunet_plain"
+    assert [one.source for one in receipt.origins] == ["a pretraining by monai_cl, written for nnU-Net", "a lab"]
 
 
 def test_nnunet_reads_the_residual_encoder(tmp_path: Path) -> None:

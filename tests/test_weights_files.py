@@ -1,5 +1,7 @@
 """Files of weights as others write them: their kinds, wrappers, precision, and what is no file of weights."""
 
+import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from monai.networks.nets import DynUNet
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from monai_cl.weights import NonFiniteWeightsError, WeightsMismatchError, load_network, transfer
+from monai_cl.weights import NonFiniteWeightsError, WeightsMismatchError, load_network, start_from, transfer
 
 
 class Small(nn.Module):
@@ -70,7 +72,10 @@ NO_WEIGHTS: dict[str, tuple[bytes, str]] = {
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
         r"pointer of Git LFS.*git lfs pull",
     ),
-    "page": (b"<!DOCTYPE html>\n<html><body>Log in</body></html>", r"is a web page, text and no file.*gated weights"),
+    "page": (
+        b"<!DOCTYPE html>\n<html><body>Log in</body></html>",
+        r"is a web page and no file.*gated weights",
+    ),
     "message": (b'{"error": "Access to this model is restricted"}', r"is text and no file of weights.*logged in"),
     "noise": (bytes(range(256)) * 8, r"cannot be read as weights.*is it complete"),
 }
@@ -98,6 +103,32 @@ def test_a_whole_module_is_refused_by_its_class(tmp_path: Path) -> None:
     torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "w.pt")
     with pytest.raises(ValueError, match=r"got objects of .*torch\.nn\.modules\.linear\.Linear.*run code"):
         transfer(nn.Linear(2, 2), tmp_path / "w.pt")
+
+
+def test_objects_in_files_older_than_zip_archives_are_named_too(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "args": Namespace(lr=1)}, tmp_path / "w.tar", _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"got objects of argparse\.Namespace, which run code"):
+        transfer(Small(), tmp_path / "w.tar")
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"args": Namespace(lr=1)}))
+    with pytest.raises(ValueError, match=r"holds only tensors and plain values, or of safetensors"):
+        transfer(Small(), tmp_path / "w.pkl")
+
+
+def test_a_folder_is_answered_with_the_files_in_it(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "model.safetensors")
+    for begin in (transfer, start_from):
+        with pytest.raises(FileNotFoundError, match=r"must be a file, got the folder .*; it holds model\.safetensors"):
+            begin(Small(), tmp_path)
+
+
+def test_a_file_of_the_same_names_is_answered_with_what_differs(tmp_path: Path) -> None:
+    state = Small(1).state_dict()
+    wide = {name: torch.cat([tensor, tensor]) if tensor.ndim else tensor for name, tensor in state.items()}
+    with pytest.raises(WeightsMismatchError, match="its names are the network's, its sizes are not: compare"):
+        transfer(Small(2), wide)
+    first = next(iter(state))
+    with pytest.raises(WeightsMismatchError, match=rf"holds a part of the network alone and lacks {len(state) - 1} "):
+        transfer(Small(2), {first: state[first]})
 
 
 def test_numbers_of_a_log_beside_the_weights_are_plain_values(tmp_path: Path) -> None:

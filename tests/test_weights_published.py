@@ -247,7 +247,11 @@ def nnssl_file(source: nn.Module) -> dict[str, Any]:
         "key_to_encoder": "encoder.stages", "key_to_stem": "encoder.stem",
         "keys_to_in_proj": ["encoder.stem.convs.0.conv", "encoder.stem.convs.0.all_modules.0"],
     }  # fmt: skip
-    citations = [{"Method": "A paper\n  of 2025"}, "Another, 2024"]
+    citations = [
+        {"type": "Method", "name": "MAE", "apa_citations": ["A paper\n  of 2025"], "bibtex_citations": ["@a"]},
+        {"type": "Data", "name": "unpublished", "apa_citations": []},
+        {"Method": "Another, 2024"},
+    ]
     return {"network_weights": whole(source), "nnssl_adaptation_plan": plan, "citations": citations}
 
 
@@ -262,9 +266,29 @@ def test_nnssl_fills_resenc_counting_each_tensor_once_and_cites_what_the_file_sa
     assert {entry[0] for entry in receipt.wrong_shape} == {
         f"decoder.seg_layers.{i}.{kind}" for i in range(5) for kind in ("weight", "bias")
     }
-    assert receipt.origins[0].citation[-2:] == ("A paper of 2025", "Another, 2024")
+    assert receipt.origins[0].citation == ("arXiv 2412.17041", "arXiv 2410.23132", "A paper of 2025", "Another, 2024")
     assert not any("seg_layers" in name for name in receipt.touched)
     assert same_values(source, target, receipt.matched)
+
+
+# names beside the encoder in the architectures of nnssl's methods, which have no decoder
+NNSSL_HEADS = {
+    "voco and simclr": ("projector.layer1.0.weight", "projector.layer3.0.bias"),
+    "swin_unetr": ("rotation_proj_head.weight", "contrast_proj_head.bias", "recon_proj_head.0.weight"),
+    "pcrl": ("network.encoder.stem.convs.0.conv.weight", "pixel_restore_heads.0.weight", "batch_norms.0.running_mean"),
+}
+
+
+@pytest.mark.parametrize("method", NNSSL_HEADS)
+def test_encoders_of_nnssl_arrive_without_the_heads_beside_them(method: str) -> None:
+    source, target = resenc(1), resenc(2)
+    file = nnssl_file(source)
+    heads = NNSSL_HEADS[method]
+    encoder = {name: tensor for name, tensor in file["network_weights"].items() if name.startswith("encoder.")}
+    receipt = transfer(target, {**file, "network_weights": {**encoder, **dict.fromkeys(heads, torch.ones(3))}})
+    assert (receipt.key_map, receipt.encoder_share, receipt.dropped) == ("nnssl_resenc", 1.0, heads)
+    assert all(name.startswith("encoder.") for name in receipt.touched)
+    assert detect({**encoder, "unknown.weight": torch.ones(3)}, entries=file) is None
 
 
 def test_resenc_l_has_the_published_size() -> None:

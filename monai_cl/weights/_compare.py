@@ -70,7 +70,7 @@ def require_enough(
     if key_map is None:
         floor, share = PLAIN_FLOOR if min_matched is None else min_matched, receipt.share
         gain = sum(other_channels.values()) / max(receipt.total_parameters, 1)
-        what, hint = f"the parameters of {name}", _whose(found)
+        what, hint = f"the parameters of {name}", _why(receipt) or _whose(found)
     else:
         floor, share = ENCODER_FLOOR if min_matched is None else min_matched, receipt.encoder_share
         gain = len(other_channels) / max(receipt.encoder_total, 1)
@@ -95,6 +95,15 @@ def target(key_map: KeyMap) -> str:
     """Network that a key map leads to, in words."""
     path = str(key_map.network["_target_"])
     return path.rsplit(".", maxsplit=1)[-1] if "." in path else f"MONAI's {path}"
+
+
+def _why(receipt: Receipt) -> str:
+    """Reason in words, of a file with no names but the network's; empty of others."""
+    if receipt.unexpected or not (receipt.matched or receipt.wrong_shape):
+        return ""
+    if len(receipt.wrong_shape) > len(receipt.missing):
+        return " (its names are the network's, its sizes are not: compare the settings of the network, as its width)"
+    return f" (it holds a part of the network alone and lacks {len(receipt.missing)} tensors)"
 
 
 def _whose(found: Mapping[str, Tensor]) -> str:

@@ -10,11 +10,9 @@ from torch import nn
 
 from monai_cl._files import atomic_write, read_json
 from monai_cl.weights._finite import require_finite
-from monai_cl.weights._origin import as_contract
+from monai_cl.weights._origin import NOTE, as_contract
 from monai_cl.weights._reading import safetensors_notes
 from monai_cl.weights._receipt import receipt_of
-
-NOTE = "monai_cl"  # under which a file of safetensors holds its contract
 
 
 def save_network(network: nn.Module, path: str | Path, *, contract: Mapping[str, Any] | None = None) -> None:

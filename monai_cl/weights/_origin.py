@@ -8,6 +8,9 @@ from typing import Any
 
 from monai_cl.weights.families.key_map import KeyMap
 
+NOTE = "monai_cl"  # entry of a file of ours for other programs
+LISTS = ("apa_citations", "bibtex_citations")  # entries of a citation of nnssl, of which nnU-Net prints one
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -35,10 +38,19 @@ class Origin:
         return f"{self.source}; licence {self.licence}; cite {', '.join(self.citation) or 'its makers'}"
 
 
-def origin_of(key_map: KeyMap, content: Mapping[str, Any]) -> Origin:
-    """Origin of a published file, with the citations that it brings along."""
+def origins_of(key_map: KeyMap, content: Mapping[str, Any]) -> tuple[Origin, ...]:
+    """Origin of a published file, with the citations that it brings along; of our own exports, what they began from."""
+    if isinstance(own := content.get(NOTE), Mapping):
+        return (_OURS, *origins_in(own))
     stated = tuple(_texts(content.get("citations")))
-    return Origin(key_map.source, key_map.licence, key_map.free, (*key_map.citation, *stated), key_map.trained)
+    return (Origin(key_map.source, key_map.licence, key_map.free, (*key_map.citation, *stated), key_map.trained),)
+
+
+_OURS = Origin(
+    "a pretraining by monai_cl, written for nnU-Net",
+    "that of the data it learnt from",
+    trained="the network as it was written",
+)
 
 
 def origins_in(contract: Mapping[str, Any]) -> tuple[Origin, ...]:
@@ -60,11 +72,12 @@ def as_contract(origins: Iterable[Origin]) -> dict[str, Any]:
 
 
 def _texts(citations: Any) -> Iterator[str]:
-    """Citations of nnssl are texts, or lists and dictionaries of such."""
+    """Citations of nnssl are texts, or lists and dictionaries of such, the latter with a name and a kind beside."""
     if isinstance(citations, str):
         yield " ".join(citations.split())
     elif isinstance(citations, Mapping):
-        for value in citations.values():
+        listed = [citations[key] for key in LISTS if citations.get(key)][:1]
+        for value in listed if set(LISTS) & citations.keys() else citations.values():
             yield from _texts(value)
     elif isinstance(citations, list | tuple):
         for value in citations:

@@ -1,6 +1,8 @@
 """Reading of files of weights: as data alone, with words for what is none."""
 
 import json
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,8 @@ _NUMBERS: list[Any] = [
     np.dtype,
     *{type(np.dtype(code)) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")},
 ]
+_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors")
+_LISTED = 4
 _LFS = b"version https://git-lfs"
 _HEAD = 512
 _LONGEST_HEADER = 100_000_000  # as of the format
@@ -32,21 +36,36 @@ def read_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, 
     if isinstance(checkpoint, Mapping):
         return checkpoint
     path = Path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no file of weights at {path}; run the step that writes it first, or give another path"
-        )
+    require_file(path)
     _refuse_text(path)
     if is_safetensors(path):
         return _safetensors(path)
     try:
-        with torch.serialization.safe_globals(_NUMBERS):
+        with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # what it cannot read it refuses
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(_unreadable(path, error)) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold a state dict, got {type(content).__name__}")
     return content
+
+
+def require_file(path: Path) -> None:
+    """Refuse a path without a file, and a folder, as hubs of weights download one.
+
+    Raises:
+        FileNotFoundError: If no such file exists.
+    """
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in _ENDINGS)
+        raise FileNotFoundError(
+            f"weights must be a file, got the folder {path}; it holds {', '.join(inside[:_LISTED]) or 'none'}"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file of weights at {path}; run the step that writes it first, or give another path"
+        )
 
 
 def is_safetensors(path: Path) -> bool:
@@ -115,15 +134,15 @@ def _refuse_text(path: Path) -> None:
             f"{path} is a pointer of Git LFS, without weights; fetch the file itself: `git lfs pull` in its repository"
         )
     if head.isascii() and head.decode("ascii").replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
-        page = " a web page," if b"<html" in head.lower() or b"<!doctype" in head.lower() else ""
+        page = "a web page" if b"<html" in head.lower() or b"<!doctype" in head.lower() else "text"
         raise ValueError(
-            f"{path} is{page} text and no file of weights: servers send such where a file needs a login or its terms "
+            f"{path} is {page} and no file of weights: servers send such where a file needs a login or its terms "
             "accepted (gated weights). Download it while logged in, and check its size"
         )
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    if foreign := _foreign(path):
+    if foreign := _foreign(path) or _refused(error):
         return (
             f"{path} must hold only tensors and plain values, got objects of {', '.join(foreign)}, which run code when "
             "they are read. If you trust the file, take the tensors out of it once: content = torch.load(old, "
@@ -138,6 +157,11 @@ def _unreadable(path: Path, error: Exception) -> str:
         f"{path} cannot be read as weights ({type(error).__name__}): it must be a file of torch.save that holds "
         "only tensors and plain values, or of safetensors; is it complete?"
     )
+
+
+def _refused(error: Exception) -> list[str]:
+    """Name of the class at which the reader stopped, of files older than zip archives."""
+    return re.findall(r"GLOBAL ([\w.]+) was not an allowed global", str(error))[:1]
 
 
 def _is_program(path: Path) -> bool:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from monai_cl.weights._reading import require_file
 from monai_cl.weights._receipt import Receipt, remember
 from monai_cl.weights._transfer import transfer
 from monai_cl.weights.shipped import Shipped, shipped_for, shipped_weights
@@ -155,10 +156,7 @@ _starts: WeakKeyDictionary[nn.Module, Start] = WeakKeyDictionary()
 
 
 def _of_file(asked: str, taken: str, path: Path) -> Start:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no file of weights at {path}; run the step that writes it first, or give another path"
-        )
+    require_file(path)
     return Start(asked, taken, path.name, hashlib.sha256(path.read_bytes()).hexdigest(), path)
 
 

@@ -14,7 +14,7 @@ from monai_cl.weights._compare import compare, refuse_integers, require_enough, 
 from monai_cl.weights._files import read_contract
 from monai_cl.weights._finite import require_finite
 from monai_cl.weights._names import by_one_name, tensors_of
-from monai_cl.weights._origin import origin_of, origins_in
+from monai_cl.weights._origin import origins_in, origins_of
 from monai_cl.weights._preparation import Preparation, differences, preparation_of
 from monai_cl.weights._reading import read_checkpoint
 from monai_cl.weights._receipt import ContractMismatchError, Receipt, WeightsMismatchError
@@ -155,7 +155,7 @@ class _Source:
         """Add to a receipt which part was pretrained, and by whom."""
         if self.translation is not None:  # a key map names the one of two networks that it takes
             touched = self.translation.carried(receipt.matched)
-            return replace(receipt, touched=touched, origins=(origin_of(self.translation, self.content),))
+            return replace(receipt, touched=touched, origins=origins_of(self.translation, self.content))
         return replace(
             receipt,
             weights_key=self.chosen.key,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from monai_cl._files import atomic_write
 from monai_cl.weights._finite import require_finite
+from monai_cl.weights._origin import LISTS, NOTE, Origin, as_contract
 from monai_cl.weights._preparation import preparation_of
 from monai_cl.weights._receipt import receipt_of
 
@@ -82,11 +83,24 @@ def save_for_nnunet(
     }
     receipt = receipt_of(network)
     origins = () if receipt is None else receipt.origins
-    citations = [_OURS, *(f"{one.source}, licence {one.licence}: {', '.join(one.citation)}" for one in origins)]
-    content = {"network_weights": state, "nnssl_adaptation_plan": plan, "citations": citations}
+    content = {
+        "network_weights": state,
+        "nnssl_adaptation_plan": plan,
+        "citations": [_citation("Pretraining", "monai_cl", [_OURS]), *map(_begun_from, origins)],
+        NOTE: as_contract(origins),
+    }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
+
+
+def _citation(kind: str, name: str, papers: list[str]) -> dict[str, Any]:
+    """Entry of the citations that nnU-Net prints to its log."""
+    return {"type": kind, "name": name, LISTS[0]: papers}
+
+
+def _begun_from(origin: Origin) -> dict[str, Any]:
+    return _citation("Weights", origin.source, [*origin.citation, f"licence of these weights: {origin.licence}"])
 
 
 def _as_nnunet(network: nn.Module) -> tuple[dict[str, Tensor], str, dict[str, Any], int]:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from monai_cl import bundles
 from monai_cl._files import atomic_write
 from monai_cl.weights._channels import inflatable
-from monai_cl.weights._files import NOTE, read_contract
+from monai_cl.weights._files import read_contract
 from monai_cl.weights._finite import require_finite
 from monai_cl.weights._names import tensors_of
+from monai_cl.weights._origin import NOTE
 from monai_cl.weights._reading import tensor_shapes
 
 FOLDER = Path("models") / "shipped"  # in a bundle

@@ -37,21 +37,24 @@ _RESIDUAL = (
 )
 _PLAIN = (rf"encoder\.stages\.\d+\.0\.convs\.\d+\.{_LAYER}",)
 _COPIES = (r"^decoder\.encoder\.", r"\.all_modules\.\d\.")  # further names of the same tensors
+# what methods of nnssl have beside the encoder: projectors of contrast (SimCLR, VoCo), heads of the tasks of SwinUNETR,
+# the network that PCRL trains, of which the encoder is named once more
+_HEADS = r"^(?:projector|predictor|projection_head|(?:\w+_)?(?:proj_head|heads?|norms)|network)\."
 
 
 def _with_copies(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(rf"(?:decoder\.)?{name}" if name.startswith("encoder") else name for name in names)
 
 
-def _residual(name: str, source: str, **more: Any) -> KeyMap:
+def _residual(name: str, source: str, *, rules: Rules = (), heads: tuple[str, ...] = (), **more: Any) -> KeyMap:
     return KeyMap(
         name,
         source,
         RESENC_L,
         marks=("encoder.stem.", "encoder.stages.", "decoder.stages."),
-        rules=(),
+        rules=rules,
         encoder=("encoder.",),
-        names=(*_with_copies(_RESIDUAL), *_DECODER),
+        names=(*_with_copies(_RESIDUAL), *_DECODER, *heads),
         needs=(r"encoder\.stem\.convs\.0\.", r"encoder\.stages\.0\.blocks\.0\.conv2\."),
         channels=("input_channels", "num_classes"),
         remedy="see `features_per_stage`, `n_blocks_per_stage`, `kernel_sizes` and `conv_bias` of the network",
@@ -62,6 +65,8 @@ def _residual(name: str, source: str, **more: Any) -> KeyMap:
 NNSSL_RESENC = _residual(
     "nnssl_resenc",
     "nnssl (OpenMind, nnFoundation, SSL3D, MissingPiece), ResEnc-L",
+    rules=((_HEADS, None),),
+    heads=(rf"{_HEADS}.*",),
     beside=("nnssl_adaptation_plan",),
     pretrained=("encoder.", "decoder.stages.", "decoder.transpconvs."),
     trained="encoder, and the decoder by masked images alone (contrast leaves it as it was); not the outputs",
