@@ -168,7 +168,10 @@ def study_sequences(*lists: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def say_sequences(studies: Sequence[Mapping[str, Any]]) -> None:
-    """Log the number of studies with each sequence, with one alone and with one twice."""
+    """Log the number of studies with each sequence, with one alone and with one twice.
+
+    Where no study has two sequences, no series can be restored from another one, and the log warns.
+    """
     names = study_sequences(studies)
     counts = [f"{name} {sum(name in study[SEQUENCES] for study in studies)}" for name in names]
     alone = sum(len(set(study[SEQUENCES])) == 1 for study in studies)
@@ -177,6 +180,11 @@ def say_sequences(studies: Sequence[Mapping[str, Any]]) -> None:
         "%d studies have the sequences %s; %d of them have one sequence alone, %d have one twice or more",
         len(studies), ", ".join(counts), alone, twice,
     )  # fmt: skip
+    if studies and alone == len(studies):
+        logger.warning(
+            "no study has two sequences: templates alone stand in for hidden blocks; if series of one patient are "
+            "listed apart, give their images one `subject`, and their sequences names (`sequence_names`)"
+        )
 
 
 def _study_of(item: Mapping[str, Any], session_key: str) -> Hashable:
@@ -272,12 +280,12 @@ def check_channels(channels: Sequence[str], in_channels: int) -> None:
 def with_channels(studies: Sequence[Item], channels: Sequence[str]) -> list[Item]:
     """Studies with the series that a network takes, in the order of its channels; masks will lie on the first.
 
-    Studies that have none of them are left out, and named in the log.
+    Studies that have none of them are left out, and named in the log, which counts those that lack some, too.
 
     Raises:
         ValueError: If no study is left.
     """
-    result = []
+    result: list[Item] = []
     for study in studies:
         wanted = [place for place, name in enumerate(study[SEQUENCES]) if name in channels]
         order = sorted(wanted, key=lambda place: channels.index(study[SEQUENCES][place]))
@@ -292,6 +300,10 @@ def with_channels(studies: Sequence[Item], channels: Sequence[str]) -> list[Item
             f"{', '.join(study_sequences(studies))}; give their names as `sequence_names`, such as "
             f"{{'*flair*': '{channels[0]}'}}"
         )
+    lacking = {name: sum(name not in study[SEQUENCES] for study in result) for name in channels}
+    if any(lacking.values()):
+        counts = ", ".join(f"{name} in {count}" for name, count in lacking.items() if count)
+        logger.info("of %d studies the sequences that the network takes are missing so often: %s", len(result), counts)
     return result
 
 
