@@ -1,5 +1,6 @@
 """What the bundle cases_and_controls has beside the steps of every bundle: probes of its spaces, the autoencoder."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -29,11 +30,17 @@ def test_spaces_of_the_last_checkpoint_are_probed_and_shown(bundle: Path, study:
     assert (row["patients"], row["missing"]) == (1, 0)
     touched = {name.split(".")[0] for name in weights.read_contract(bundle / "models/pretrained.pt")["touched"]}
     assert touched == {"convInit", "down_layers"}
-    run(bundle, "pretrain", study, ("spaces.yaml",), spaces_section="training+unlabelled", folds=2)
+    own = Path(shutil.copytree(study, bundle.parent / "study"))
+    edit(own, lambda content: [one.update(source="a" if n < 2 else "b") for n, one in enumerate(content["training"])])
+    edit(own, lambda content: [one.update(source="ab"[n]) for n, one in enumerate(content["unlabelled"])])
+    run(bundle, "pretrain", own, ("spaces.yaml",), spaces_section="training+unlabelled", folds=2, leakage_of="source")
     made = {path.name for path in (bundle / "runs/spaces").iterdir()}
     assert made == {"common", "salient", "probes.csv", "nearest_common.html", "nearest_salient.html"}
-    table = (bundle / "runs/spaces/probes.csv").read_text().splitlines()
-    assert [line.split(",")[:3] for line in table[1:]] == [["common", "patient", "6"], ["salient", "patient", "6"]]
+    rows = list(csv.DictReader((bundle / "runs/spaces/probes.csv").read_text().splitlines()))
+    found = [(row["label"], row["space"], row["volumes"]) for row in rows]
+    assert found == [(name, space, "6") for name in ("patient", "source") for space in ("common", "salient")]
+    assert rows[0]["leakage"] == ""
+    assert float(rows[2]["leakage"]) == pytest.approx((float(rows[2]["accuracy"]) - 0.5) / 0.5)
     assert "<img" in (bundle / "runs/spaces/nearest_salient.html").read_text()
 
 

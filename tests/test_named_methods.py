@@ -33,6 +33,7 @@ from monai_cl.losses import DenseContrastiveLoss, NTXentLoss, SepVAELoss
 from monai_cl.methods import (
     AnatomicalInvariance,
     CasesAndControls,
+    CrossDomainTerm,
     GlobalLocalContrast,
     MaskedReconstruction,
     Method,
@@ -52,6 +53,15 @@ from monai_cl.networks import ModalityTemplates
 def anatomical(**options: Any) -> AnatomicalInvariance:
     small = {"heads": 2, "head_features": 3, "hidden": 12, "bottleneck": 6, "prototypes": 5}
     return AnatomicalInvariance(network(), SIZE, **{**small, **options})
+
+
+def across_sites(**options: Any) -> Method:
+    term = CrossDomainTerm(hidden=12, embedding=6, **options)
+    return Method(network(), {"across": term}, image_size=SIZE)
+
+
+def of_sites(labels: list[int], domains: list[int]) -> dict[str, Any]:
+    return {"image": pairs(4), "patient": torch.tensor(labels), "domain": torch.tensor(domains)}
 
 
 def separate_vae(**options: Any) -> SeparateVAETerm:
@@ -79,6 +89,7 @@ CASES: dict[str, tuple[Callable[[], Method], Callable[[], dict[str, Any]]]] = {
         lambda: CasesAndControls(network(), SIZE, hidden=12, common=6, salient=4),
         lambda: {"image": pairs(4), "patient": torch.tensor([0, 1, 1, 0])},
     ),
+    "across_sites": (across_sites, lambda: of_sites([0, 1, 1, 0], [0, 0, 1, 1])),
 }
 WITH_TEACHER = {name for name in CASES if name.startswith("volume_") and "cvpr" not in name and "alone" not in name}
 WITH_TEACHER |= {name for name in CASES if name.startswith("anatomical")}
@@ -212,6 +223,7 @@ CAUSES = {
         lambda: CasesAndControls(network(), SIZE, pool_size=1, information_less_weight=1000.0),
         ["pool_size=1", "information_less_weight=1000"],
     ),
+    "across sites": (lambda: across_sites(pool_size=1), ["pool_size=1", "labels alone draw"]),
     "separate vae": (
         lambda: Method(network(), {"s": separate_vae(loss=SepVAELoss(0.1), pool_size=1)}, image_size=SIZE),
         ["pool_size=1", "common_weight=0.1"],
@@ -278,6 +290,9 @@ HALVES: dict[str, tuple[Callable[[], Method], Callable[[], dict[str, Any]]]] = {
     "cases and controls": (
         lambda: CasesAndControls(network(), SIZE, hidden=12, common=6, salient=4, norm="layer"),
         lambda: {"image": pairs(4), "patient": torch.tensor([0, 0, 0, 1])},  # of two processes one has healthy alone
+    ),
+    "across sites": (  # of one process all patients are of one site
+        lambda: across_sites(norm="layer"), lambda: of_sites([0, 1, 1, 0], [0, 0, 1, 1])
     ),
     "voxel position": (lambda: VoxelPosition(network(), hidden=6), lambda: {"image": pairs(4), **grid(4)}),
     "anatomical invariance": (lambda: anatomical(mask=SecondColumns()), lambda: {"image": pairs(4)}),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         find_leaks as find_leaks,
         kept_slices as kept_slices,
     )
+    from monai_cl.data.domains import with_domains as with_domains
     from monai_cl.data.loading.balanced import WeakLabelBalancedSampler as WeakLabelBalancedSampler
     from monai_cl.data.loading.depths import items_with_depth as items_with_depth
     from monai_cl.data.loading.drawing import (

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cl.data.domains import with_domains
 from monai_cl.datalist import subject_of
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ def weak_labels(
     patients: Sequence[str] = PATIENTS,
     table: str | Path | None = None,
     both: bool = True,
+    domain_key: str | None = None,
 ) -> list[dict[str, Any]]:
     """Items with a field ``patient``, 0 (healthy) or 1 (patient), those of the healthy first.
 
@@ -39,10 +41,12 @@ def weak_labels(
         table: CSV file with a column ``case`` or ``subject``, as the datalist names them, and a column ``key``; its
             labels go before those of the items.
         both: Refuse items of which none is healthy, or none a patient: one kind alone cannot be separated.
+        domain_key: Field that names the site of each item, for ``domain`` as of :func:`monai_cl.data.with_domains`;
+            with ``both``, healthy or patients must come from two sites at least.
 
     Raises:
         ValueError: If an item has no label or an unknown one, a label counts as both, the table lacks a column or has
-            two labels for one, or all items are of one kind.
+            two labels for one, all items are of one kind, or as :func:`monai_cl.data.with_domains`.
         FileNotFoundError: If no such table exists.
 
     Example:
@@ -62,6 +66,8 @@ def weak_labels(
             f"look at the field {key!r} and the sections that are read"
         )
     logger.info("weak labels: %d healthy, %d patients", counts[0], counts[1])
+    if domain_key is not None:
+        labelled = with_domains(labelled, domain_key, label_key=PATIENT if both else None)
     return sorted(labelled, key=lambda one: int(one[PATIENT]))
 
 

@@ -21,7 +21,7 @@ from monai_cl.engine.embedding import WHOLE, Embeddings
 from monai_cl.engine.trainer import to_device
 from monai_cl.methods import Method
 from monai_cl.methods.two_spaces import in_two_spaces
-from monai_cl.metrics import cross_validated_probe_accuracy
+from monai_cl.metrics import cross_validated_probe_accuracy, domain_leakage
 
 PATIENT = "patient"
 
@@ -35,24 +35,27 @@ class TwoSpaces:
         salient: Vectors of the salient space.
         labels: Fields of each volume in the datalist, by name: ``patient`` (0 or 1), and attributes as texts, empty
             if none exists.
+        domain: Name of that field which is the site or scanner, if one is.
     """
 
     common: Embeddings
     salient: Embeddings
     labels: Mapping[str, tuple[str, ...]]
+    domain: str | None = None
 
     def probes(self, *, folds: int = 4) -> list[dict[str, Any]]:
         """Linear probe (scikit-learn) of each space for each label, cross-validated over subjects.
 
-        Attributes other than ``patient`` are probed among patients. A label that all have, or that fewer subjects than
-        folds have, is left out.
+        Attributes other than ``patient`` and the site are probed among patients. A label that all have, or that fewer
+        subjects than folds have, is left out.
 
         Returns:
-            Rows with ``space``, ``label``, ``volumes``, ``accuracy`` and ``chance``, the share of the commonest value.
+            Rows with ``space``, ``label``, ``volumes``, ``accuracy`` and ``chance``, the share of the commonest value;
+            that of the site with ``leakage`` (:func:`monai_cl.metrics.domain_leakage`).
         """
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name, values in self.labels.items():
-            sick = [name == PATIENT or one == "1" for one in self.labels[PATIENT]]
+            sick = [name in (PATIENT, self.domain) or one == "1" for one in self.labels[PATIENT]]
             kept = np.array([bool(value) and is_patient for value, is_patient in zip(values, sick, strict=True)])
             result, number = np.unique(np.array(values)[kept], return_inverse=True)
             subjects = np.unique(np.array(self.common.subjects)[kept], return_inverse=True)[1]
@@ -61,14 +64,13 @@ class TwoSpaces:
                 continue
             chance = float(np.bincount(number).max() / len(number))
             for space in ("common", "salient"):
-                accuracy = cross_validated_probe_accuracy(
-                    torch.from_numpy(getattr(self, space).vectors[kept]),
-                    torch.from_numpy(number), groups=torch.from_numpy(subjects), folds=min(folds, 2 * fewest),
-                )  # fmt: skip
-                rows.append(
-                    {"space": space, "label": name, "volumes": len(number), "accuracy": float(accuracy)}
-                    | {"chance": chance}
-                )
+                x, y, groups = map(torch.from_numpy, (getattr(self, space).vectors[kept], number, subjects))
+                over = min(folds, 2 * fewest)
+                accuracy = float(cross_validated_probe_accuracy(x, y, groups=groups, folds=over))
+                row = {"space": space, "label": name, "volumes": len(number), "accuracy": accuracy, "chance": chance}
+                if name == self.domain:
+                    row["leakage"] = float(domain_leakage(x, y, groups=groups, folds=over))
+                rows.append(row)
         return rows
 
     def write(self, folder: str | Path, *, folds: int = 4) -> list[dict[str, Any]]:
@@ -78,7 +80,8 @@ class TwoSpaces:
         self.salient.write(folder / "salient")
         rows = self.probes(folds=folds)
         with atomic_write(folder / "probes.csv") as temporary, open(temporary, "w", newline="") as file:
-            table = csv.DictWriter(file, ["space", "label", "volumes", "accuracy", "chance"], lineterminator="\n")
+            columns = ["space", "label", "volumes", "accuracy", "chance", "leakage"]
+            table = csv.DictWriter(file, columns if self.domain else columns[:-1], lineterminator="\n")
             table.writeheader()
             table.writerows(rows)
         return rows
@@ -111,6 +114,7 @@ def embed_spaces(
     draws: int = 2,
     batch_size: int = 8,
     attributes: Sequence[str] = (),
+    domain: str | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> TwoSpaces:
@@ -123,6 +127,7 @@ def embed_spaces(
         draws: How often views are drawn of each volume.
         batch_size: Volumes at a time.
         attributes: Fields of the datalist to keep.
+        domain: Field of the datalist with the site or scanner, whose leakage is measured.
         seed: Seed of the views.
         device: Where the method runs.
 
@@ -142,8 +147,10 @@ def embed_spaces(
         rows = torch.cat(parts).float().mean(1).unflatten(0, (draws, len(items))).mean(0)
         return Embeddings(rows.cpu().numpy(), cases, subjects, (WHOLE,) * len(items), pictures)
 
-    labels = {name: tuple(_text(item.get(name)) for item in items) for name in (PATIENT, *attributes)}
-    return TwoSpaces(embeddings([one.common for one in result]), embeddings([one.salient for one in result]), labels)
+    fields = dict.fromkeys((PATIENT, *attributes, *([] if domain is None else [domain])))
+    labels = {name: tuple(_text(item.get(name)) for item in items) for name in fields}
+    common, salient = (embeddings([getattr(one, name) for one in result]) for name in ("common", "salient"))
+    return TwoSpaces(common, salient, labels, domain)
 
 
 def _middle(image: Tensor) -> NDArray[np.float32]:

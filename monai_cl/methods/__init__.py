@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         SequenceContrastTerm as SequenceContrastTerm,
     )
     from monai_cl.methods.distillation_term import AlignedDistillationTerm as AlignedDistillationTerm
+    from monai_cl.methods.domain_term import CrossDomainTerm as CrossDomainTerm
     from monai_cl.methods.extraction import FeatureExtractor as FeatureExtractor, Maps as Maps
     from monai_cl.methods.global_local_contrast import GlobalLocalContrast as GlobalLocalContrast
     from monai_cl.methods.image_terms import InstanceTerm as InstanceTerm, PartitionTerm as PartitionTerm
