@@ -150,10 +150,8 @@ class RandNonlinearIntensityd(RandomizableTransform, MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
+        self.change = RandNonlinearIntensity(prob, layers=layers, width=width, kernel_sizes=kernel_sizes)
         RandomizableTransform.__init__(self, prob)
-        self.change = RandNonlinearIntensity(1.0, layers=layers, width=width, kernel_sizes=kernel_sizes)
-        if not 0 <= prob <= 1:
-            raise ValueError(f"prob must be between 0 and 1, got {prob!r}")
 
     def set_random_state(
         self, seed: int | None = None, state: np.random.RandomState | None = None
@@ -167,12 +165,8 @@ class RandNonlinearIntensityd(RandomizableTransform, MapTransform):
         """Change the images under all keys."""
         d = dict(data)
         keys = list(self.key_iterator(d))
-        self.randomize(None)
-        if not keys or not self._do_transform:
-            for key in keys:
-                d[key] = convert_to_tensor(d[key], track_meta=get_track_meta())
-            return d
-        self.change.randomize(d[keys[0]].ndim - 1)
+        if keys:
+            self.change.randomize(d[keys[0]].ndim - 1)
         for key in keys:
             d[key] = self.change(d[key], randomize=False)
         return d
