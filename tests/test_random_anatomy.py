@@ -201,6 +201,37 @@ def test_solids_within_reach_of_a_displacement_are_painted_whole() -> None:
         assert (found != expected).float().mean() < 2e-3  # rounding on surfaces
 
 
+@pytest.mark.parametrize("exponent", [0.8, 1.0, 1.3, 2.0, 4.0, 60.0])
+def test_a_solid_is_painted_as_far_as_it_reaches_whatever_its_exponent_and_bend(exponent: float) -> None:
+    ranges = AnatomyShapes(
+        noise=0.0,
+        envelope=0.0,
+        solids=(3, 3),
+        exponent=(exponent, exponent),
+        radius=(0.4, 0.5),
+        tubes=0.7,
+        stretched=0.0,
+    )
+    anatomy = RandomAnatomy((26, 26, 26), shapes=ranges)
+    for seed in range(2):
+        draw = anatomy.set_random_state(seed=seed).randomize()
+        steps = (np.arange(anatomy.box[0]) - (anatomy.box[0] - 1) / 2) / anatomy.unit
+        places = (
+            np.stack(np.meshgrid(steps, steps, steps, indexing="ij"))
+            + smooth_fields(draw.shapes.warp, anatomy.box).numpy()
+        )
+        expected = np.ones(anatomy.box, dtype=np.uint8)
+        for solid in draw.shapes.solids:  # at all places of the map
+            q = np.einsum("ij,jxyz->ixyz", solid.axes, places - solid.centre[:, None, None, None])
+            q /= solid.radii[:, None, None, None]
+            q[1] += solid.bend * (q[0] ** 2 - 0.5) * solid.radii[0] / solid.radii[1]
+            distance = (np.abs(q) ** exponent).sum(0)
+            for label, radius in zip(solid.labels, (1.0, *solid.inner), strict=True):
+                expected[distance < radius**exponent] = label
+        assert (expected > 1).sum() > 50
+        assert (anatomy.label_map(draw).numpy() != expected).mean() < 2e-4  # rounding on surfaces
+
+
 def test_an_image_without_changes_is_the_intensity_of_its_labels() -> None:
     look = PLAIN.draw(np.random.default_rng(0), draw_tissues(np.random.default_rng(0), 4), 2)
     label = torch.tensor([[0, 1], [2, 3]])

@@ -17,6 +17,8 @@ _MOST_LABELS = 255
 _THIN = (0.12, 0.3)  # radius of a tube across, to that along it
 _INNER = (0.4, 0.85)  # radius of an inner region, to that of its shape
 _RIM = (0.05, 0.16)  # thickness of the rim of an envelope, to its radius
+_STEEP = 50.0  # exponent from which on a norm is taken for the greatest value, times the most that it may exceed it by
+_FEW = 4096  # places of which all powers are taken at once
 _UNEVEN = 0.4  # standard deviation of what is added to a whole field of noise, so that regions differ in size
 
 
@@ -244,9 +246,11 @@ def _rim_label(shapes: Shapes) -> int:
 
 def _box(solid: Solid, axes: Sequence[Tensor], furthest: Tensor) -> tuple[slice, ...] | None:
     """Part of the box that a solid may reach, or ``None``; displaced places lie within ``furthest`` of their own."""
-    half = solid.radii.copy()
-    half[1] += abs(solid.bend) * solid.radii[0]
-    reach = np.abs(solid.axes.T) @ half  # of a box with these half edges, along the axes of the map
+    # support of a ball of the norm with this exponent is the dual norm; a bend shifts by up to half of its size
+    edges = np.abs(solid.axes * solid.radii[:, None])
+    dual = solid.exponent / (solid.exponent - 1) if solid.exponent > 1 else math.inf
+    reach = (edges**dual).sum(0) ** (1 / dual) if dual < _STEEP else edges.max(0) * len(edges) ** (1 / dual)
+    reach += 0.5 * abs(solid.bend) * solid.radii[0] * np.abs(solid.axes[1])
     slices = []
     for axis, centre, r, more in zip(axes, solid.centre, reach, furthest, strict=True):
         inside = ((axis - float(centre)).abs() <= float(r) + more).nonzero()
@@ -257,12 +261,17 @@ def _box(solid: Solid, axes: Sequence[Tensor], furthest: Tensor) -> tuple[slice,
 
 
 def _distance(solid: Solid, places: Tensor) -> Tensor:
-    """Sum of powers of places (nd, *S) in a solid: below 1 inside."""
+    """Sum of powers of places (nd, *S) in a solid: below 1 inside, above it perhaps infinite."""
     dims = len(places)
     scaled = torch.from_numpy(solid.axes / solid.radii[:, None]).float()
     offset = scaled @ torch.from_numpy(solid.centre).float()
     q = (scaled @ places.reshape(dims, -1)) - offset[:, None]
     if solid.bend:
         q[1] += (q[0].square() - 0.5) * (solid.bend * float(solid.radii[0] / solid.radii[1]))
-    powers = q.square() if solid.exponent == 2 else q.abs().clamp_(max=8.0).pow_(solid.exponent)
-    return powers.sum(0).reshape(places.shape[1:])
+    q.abs_()
+    if q.shape[1] < _FEW:
+        return q.clamp_(max=8.0).pow_(solid.exponent).sum(0).reshape(places.shape[1:])
+    near = (q.amax(0) < 1).nonzero()[:, 0]  # powers cost most, and most places of a box need none
+    result = torch.full(q.shape[1:], math.inf)
+    result[near] = q[:, near].pow_(solid.exponent).sum(0)
+    return result.reshape(places.shape[1:])
