@@ -88,6 +88,27 @@ def test_vectors_are_written_and_the_page_names_cases_alike(tmp_path: Path) -> N
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_the_picture_of_a_region_is_the_slice_with_most_of_it() -> None:
+    image, label = torch.rand(1, 8, 8, 6), torch.zeros(1, 8, 8, 6)
+    label[:, 2:5, 2:5, 1], label[:, 3, 3, 2:5] = 1, 1
+    torch.manual_seed(0)
+    net = SegResNet(3, 8, blocks_down=(1, 1), blocks_up=(1,), out_channels=2).eval()
+    found = embed(net, [{"image": image, "label": label, "case": "a"}], (8, 8, 6), regions=True)
+    for picture, place in zip(found.pictures, (3, 1), strict=True):
+        plane = image[0, ..., place].numpy()
+        np.testing.assert_allclose(picture, (plane - plane.min()) / np.ptp(plane), rtol=1e-5, atol=1e-6)
+
+
+def test_a_page_of_many_volumes_has_pictures_of_some_and_names_all(tmp_path: Path) -> None:
+    cases = tuple(f"v{number:03d}" for number in range(230))
+    vectors = np.random.default_rng(0).normal(size=(230, 3)).astype(np.float32)
+    found = Embeddings(vectors, cases, cases, (0,) * 230, (np.zeros((4, 4), np.float32),) * 230)
+    page = write_nearest_page(found, tmp_path / "nearest.html").read_text()
+    assert "Pictures of 77 of them; the table has all." in page
+    assert page.count("this one") == 77
+    assert all(case in page for case in cases)
+
+
 def test_the_nearest_are_of_other_patients_and_of_the_same_region() -> None:
     vectors = np.array([[0, 0], [0, 0.1], [0, 0.2], [1, 1], [0, 0]], dtype=np.float32)
     found = Embeddings(vectors, tuple("abcde"), ("p", "p", "q", "r", "s"), (0, 0, 0, 0, 1))

@@ -36,7 +36,7 @@ class Embeddings:
         cases: Name of the volume of each.
         subjects: Its patient.
         regions: Label of the region; 0 is the whole volume.
-        pictures: Middle slice of each, values in [0, 1].
+        pictures: Middle slice of each volume, the slice with most of each region; values in [0, 1].
     """
 
     vectors: NDArray[np.float32]
@@ -62,11 +62,15 @@ class Embeddings:
             ):
                 table.writerow([case, subject, region, *(f"{value:.6g}" for value in vector)])
 
-    def similarity(self) -> NDArray[np.float64]:
-        """Cosine between standardised vectors (N, N), so that shared offsets and scales of levels do not count."""
+    def standardised(self) -> NDArray[np.float64]:
+        """Vectors (N, D) of length 1, without the offsets and scales that all share; their products are cosines."""
         values = self.vectors.astype(np.float64)
         values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
-        values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+        return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
+
+    def similarity(self) -> NDArray[np.float64]:
+        """Cosine between standardised vectors (N, N)."""
+        values = self.standardised()
         return np.asarray(values @ values.T)
 
 
@@ -140,8 +144,8 @@ def embed(
         if regions and "label" in item:
             label = torch.as_tensor(item["label"])
             masks |= {int(one): (label == one).float() for one in label.unique().tolist() if int(one) > 0}
-        picture = _middle(image)
         for region, vector in _vectors(network, image, masks, window, device).items():
+            picture = _slice(image, None if region == WHOLE else masks[region])
             rows.append((vector, case, str(item.get("subject", case)), region, picture))
     if not rows:
         raise ValueError("at least one volume is needed to embed, got none")
@@ -202,8 +206,13 @@ def _cut(volume: Tensor, corner: Sequence[int], window: Sequence[int]) -> Tensor
     return F.pad(part, [edge for one in reversed(missing) for edge in (0, one)])
 
 
-def _middle(image: Tensor) -> NDArray[np.float32]:
-    plane = image[0] if image.ndim == 3 else image[0, ..., image.shape[-1] // 2]
+def _slice(image: Tensor, mask: Tensor | None) -> NDArray[np.float32]:
+    """Middle slice of an image (C, *S) along its last axis, or the one with most of a mask (1, *S)."""
+    if image.ndim == 3:
+        plane = image[0]
+    else:
+        place = image.shape[-1] // 2 if mask is None else int(mask.sum((0, 1, 2)).argmax())
+        plane = image[0, ..., place]
     low, high = float(plane.min()), float(plane.max())
     return np.asarray(((plane - low) / max(high - low, _TINY)).cpu().numpy(), dtype=np.float32)
 

@@ -20,6 +20,7 @@ from monai_cl.report.tables import Table
 
 _NEAREST = 4
 _EDGE = 160  # pixels of a picture
+_MOST = 100  # rows of pictures, so that the page of a large study opens
 
 
 def write_nearest_page(found: Embeddings, out: str | Path, *, title: str = "Nearest cases") -> Path:
@@ -33,14 +34,16 @@ def write_nearest_page(found: Embeddings, out: str | Path, *, title: str = "Near
     Returns:
         Its path.
     """
-    similarity = found.similarity()
-    groups = [Group(_named(found, index), _tiles(found, index, similarity[index])) for index in range(len(found.cases))]
+    values, number = found.standardised(), len(found.cases)
+    shown = range(0, number, -(-number // _MOST))
+    groups = [Group(_named(found, index), _tiles(found, index, values @ values[index])) for index in shown]
     environment = page_environment()
     page = environment.get_template("nearest.html.j2").render(
         title=title,
         summary=f"{len(found.cases)} vectors of {found.vectors.shape[1]} numbers, of {len(set(found.subjects))} "
-        "patients; cosine of standardised features. It shows what the network takes as similar, rightly or not.",
-        table=_table(found, similarity),
+        "patients; cosine of standardised features. It shows what the network takes as similar, rightly or not."
+        + (f" Pictures of {len(shown)} of them; the table has all." if len(shown) < number else ""),
+        table=_table(found, values),
         groups=groups,
         style=Markup(environment.get_template("report.css").render()),
     )
@@ -66,7 +69,7 @@ def _tiles(found: Embeddings, index: int, row: NDArray[np.float64]) -> tuple[Til
     return tuple(
         Tile(
             source=_picture(found.pictures[place]) if found.pictures else "",
-            alt=f"Middle slice of {found.cases[place]}",
+            alt=f"Slice of {_named(found, place)}",
             title="this one" if place == index else f"cosine {row[place]:.2f}",
             geometry="" if found.regions[place] == WHOLE else f"region {found.regions[place]}",
             subject="",
@@ -77,11 +80,12 @@ def _tiles(found: Embeddings, index: int, row: NDArray[np.float64]) -> tuple[Til
     )
 
 
-def _table(found: Embeddings, similarity: NDArray[np.float64]) -> Table:
+def _table(found: Embeddings, values: NDArray[np.float64]) -> Table:
     rows = []
     for index in range(len(found.cases)):
-        near = nearest(found, index, similarity[index])
-        neighbours: Sequence[str] = [f"{found.cases[other]} ({similarity[index, other]:.2f})" for other in near]
+        row = values @ values[index]
+        near = nearest(found, index, row)
+        neighbours: Sequence[str] = [f"{found.cases[other]} ({row[other]:.2f})" for other in near]
         rows.append((_named(found, index), ", ".join(neighbours) or "no other patient"))
     return Table("Nearest cases of other patients, with the cosine", ("case", "nearest"), tuple(rows))
 
