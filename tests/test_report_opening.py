@@ -95,6 +95,8 @@ def test_below_five_seeds_it_is_a_hint() -> None:
 
 def test_where_nothing_helped_it_says_so() -> None:
     assert headline(curve(difference(-0.01, 0.02))).startswith("No gain was shown: the most was that of dense contrast")
+    wide, narrow = difference(-0.05, 0.03, budget=2), difference(-0.03, 0.001, budget=4)
+    assert "-1.0 [-5.0, +3.0]" in headline(curve(wide, narrow))
     assert headline(curve(difference(-0.03, -0.01))).startswith("Nothing helped, every arm lost: least did dense")
     assert headline(curve(difference(-0.03, -0.01, seeds=3))).startswith("Nothing helped, every arm lost")
     assert headline(curve()) == ""

@@ -14,9 +14,9 @@ def headline(curve: Curve) -> str:
     """Sentence on the arm that helped most, by how much, with its interval; or that none did.
 
     At equal compute where an arm was compared so, else at equal steps. A gain goes before a hint, and of those the one
-    whose interval begins highest is reported, with the number of comparisons it is the best of. Where the reference was
-    not trained until more steps change nothing, a second sentence has what twice the steps gave it. Empty if no
-    comparison was made.
+    whose interval begins highest is reported, without either the largest difference, with the number of comparisons it
+    is the best of. Where the reference was not trained until more steps change nothing, a second sentence has what
+    twice the steps gave it. Empty if no comparison was made.
     """
     result = [(arm, each) for arm in curve.arms for each in _comparisons(curve, arm)]
     result = [(arm, each) for arm, each in result if not math.isnan(each.estimate)]
@@ -24,7 +24,8 @@ def headline(curve: Curve) -> str:
         return ""
     words = {kind: [pair for pair in result if short(pair[1].verdict) == kind] for kind in ("gain", "hint")}
     chosen = words["gain"] or words["hint"] or result
-    arm, best = max(chosen, key=lambda pair: pair[1].estimate if math.isnan(pair[1].low) else pair[1].low)
+    shown = bool(words["gain"] or words["hint"])
+    arm, best = max(chosen, key=lambda pair: pair[1].low if shown else pair[1].estimate)
     measured = _measured(curve, arm, best)
     above = len(words["gain"]) + len(words["hint"])
     among = f"the best of {len(result)} comparisons, {above} of which have intervals above 0" if result[1:] else ""
