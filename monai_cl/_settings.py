@@ -29,6 +29,7 @@ MAY_BE_NULL: Mapping[str, type] = {
     "group_key": str,
     "ignore_index": int,
     "labels": int,
+    "leakage_of": str,
     "match_threshold": float,
     "match_weights": str,
     "min_matched": float,
