@@ -145,7 +145,7 @@ def embed(
             label = torch.as_tensor(item["label"])
             masks |= {int(one): (label == one).float() for one in label.unique().tolist() if int(one) > 0}
         for region, vector in _vectors(network, image, masks, window, device).items():
-            picture = _slice(image, None if region == WHOLE else masks[region])
+            picture = slice_picture(image, None if region == WHOLE else masks[region])
             rows.append((vector, case, str(item.get("subject", case)), region, picture))
     if not rows:
         raise ValueError("at least one volume is needed to embed, got none")
@@ -206,13 +206,13 @@ def _cut(volume: Tensor, corner: Sequence[int], window: Sequence[int]) -> Tensor
     return F.pad(part, [edge for one in reversed(missing) for edge in (0, one)])
 
 
-def _slice(image: Tensor, mask: Tensor | None) -> NDArray[np.float32]:
-    """Middle slice of an image (C, *S) along its last axis, or the one with most of a mask (1, *S)."""
+def slice_picture(image: Tensor, mask: Tensor | None = None) -> NDArray[np.float32]:
+    """Middle slice of an image (C, *S) along its last axis, or the one with most of a mask (1, *S), from 0 to 1."""
     if image.ndim == 3:
-        plane = image[0]
+        plane = image[0].float()
     else:
         place = image.shape[-1] // 2 if mask is None else int(mask.sum((0, 1, 2)).argmax())
-        plane = image[0, ..., place]
+        plane = image[0, ..., place].float()
     low, high = float(plane.min()), float(plane.max())
     return np.asarray(((plane - low) / max(high - low, _TINY)).cpu().numpy(), dtype=np.float32)
 

@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Randomizable
-from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_cl import weights
 from monai_cl._files import atomic_write
 from monai_cl.data import ViewDataset, fixed_batches
-from monai_cl.engine.embedding import WHOLE, Embeddings
+from monai_cl.engine.embedding import WHOLE, Embeddings, slice_picture
 from monai_cl.engine.trainer import to_device
 from monai_cl.methods import Method
 from monai_cl.methods.two_spaces import in_two_spaces
-from monai_cl.metrics import cross_validated_probe_accuracy, domain_leakage
+from monai_cl.metrics import cross_validated_probe_accuracy
 
 PATIENT = "patient"
 
@@ -69,7 +68,7 @@ class TwoSpaces:
                 accuracy = float(cross_validated_probe_accuracy(x, y, groups=groups, folds=over))
                 row = {"space": space, "label": name, "volumes": len(number), "accuracy": accuracy, "chance": chance}
                 if name == self.domain:
-                    row["leakage"] = float(domain_leakage(x, y, groups=groups, folds=over))
+                    row["leakage"] = (accuracy - chance) / (1 - chance)  # as domain_leakage, whose probe this was
                 rows.append(row)
         return rows
 
@@ -141,7 +140,7 @@ def embed_spaces(
     items = [volumes[index] for index in range(len(volumes))]
     cases = tuple(str(item["case"]) for item in items)
     subjects = tuple(str(item.get("subject", case)) for item, case in zip(items, cases, strict=True))
-    pictures = tuple(_middle(torch.as_tensor(item["image"])) for item in items)
+    pictures = tuple(slice_picture(torch.as_tensor(item["image"])) for item in items)
 
     def embeddings(parts: list[Tensor]) -> Embeddings:
         rows = torch.cat(parts).float().mean(1).unflatten(0, (draws, len(items))).mean(0)
@@ -151,12 +150,6 @@ def embed_spaces(
     labels = {name: tuple(_text(item.get(name)) for item in items) for name in fields}
     common, salient = (embeddings([getattr(one, name) for one in result]) for name in ("common", "salient"))
     return TwoSpaces(common, salient, labels, domain)
-
-
-def _middle(image: Tensor) -> NDArray[np.float32]:
-    plane = image[0].float() if image.ndim == 3 else image[0, ..., image.shape[-1] // 2].float()
-    low, high = float(plane.min()), float(plane.max())
-    return np.asarray(((plane - low) / max(high - low, 1e-8)).cpu().numpy(), dtype=np.float32)
 
 
 def _text(value: Any) -> str:

@@ -315,6 +315,13 @@ class Curve:
         """Paired differences of an arm to the reference (equal steps, equal compute) or its twin, by budget."""
         return self._estimates("difference", arm, comparison, metric, label)
 
+    def unconverged(self, found: Interval) -> Convergence | None:
+        """Check of the reference of a difference at equal steps, where more steps would change it or may; else none."""
+        if found.comparison != STEPS:
+            return None
+        checks = (each for each in self.convergence if (each.arm, each.budget) == (found.reference, found.budget))
+        return next((each for each in checks if each.converged is not True), None)
+
     def _estimates(self, *wanted: str) -> list[Interval]:
         result = [e for e in self.estimates if (e.kind, e.arm, e.comparison, e.metric, e.label) == wanted]
         return sorted(result, key=lambda estimate: estimate.budget)

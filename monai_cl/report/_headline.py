@@ -63,10 +63,7 @@ def _measured(curve: Curve, arm: CurveArm, found: Interval) -> str:
 
 def _longer(curve: Curve, found: Interval) -> str:
     """Sentence on a reference that twice the steps changed, or may have; empty at equal compute."""
-    if found.comparison != STEPS:
-        return ""
-    checks = (each for each in curve.convergence if (each.arm, each.budget) == (found.reference, found.budget))
-    check = next((each for each in checks if each.converged is not True), None)
+    check = curve.unconverged(found)
     if check is None:
         return ""
     other = curve.arm(found.reference).title

@@ -55,12 +55,9 @@ def caveats(curve: Curve, found: Estimate) -> Iterator[str]:
     """
     yield found.verdict
     yield from found.notes
-    if found.comparison != STEPS:
-        return
-    for check in curve.convergence:
-        if check.arm == found.reference and check.budget == found.budget and check.converged is not True:
-            word = "not converged" if check.converged is False else "perhaps not converged"
-            yield f"{check.arm} is {word}: a part may be faster convergence"
+    if check := curve.unconverged(found):
+        word = "not converged" if check.converged is False else "perhaps not converged"
+        yield f"{check.arm} is {word}: a part may be faster convergence"
 
 
 __all__ = ["caveats", "differences_table", "show_curve"]
