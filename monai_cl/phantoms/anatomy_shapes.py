@@ -18,7 +18,6 @@ _THIN = (0.12, 0.3)  # radius of a tube across, to that along it
 _INNER = (0.4, 0.85)  # radius of an inner region, to that of its shape
 _RIM = (0.05, 0.16)  # thickness of the rim of an envelope, to its radius
 _STEEP = 50.0  # exponent from which on a norm is taken for the greatest value, times the most that it may exceed it by
-_FEW = 4096  # places of which all powers are taken at once
 _UNEVEN = 0.4  # standard deviation of what is added to a whole field of noise, so that regions differ in size
 
 
@@ -269,8 +268,6 @@ def _distance(solid: Solid, places: Tensor) -> Tensor:
     if solid.bend:
         q[1] += (q[0].square() - 0.5) * (solid.bend * float(solid.radii[0] / solid.radii[1]))
     q.abs_()
-    if q.shape[1] < _FEW:
-        return q.clamp_(max=8.0).pow_(solid.exponent).sum(0).reshape(places.shape[1:])
     near = (q.amax(0) < 1).nonzero()[:, 0]  # powers cost most, and most places of a box need none
     result = torch.full(q.shape[1:], math.inf)
     result[near] = q[:, near].pow_(solid.exponent).sum(0)
