@@ -256,13 +256,13 @@ def test_values_that_are_not_finite_are_a_fault(own: Path) -> None:
 
 
 KILLED = """
-import sys, time
+import os, sys, time
 from monai_cl.data.cache import write_cache
 from monai_cl.data.cache.job import Job
 inner = Job.__getitem__
 def slow(self, index):
     if index >= 3:
-        print("halfway", flush=True)
+        os.write(1, b"halfway\\n")  # both workers come here: a print without a buffer is two writes, and mixes
         time.sleep(20)
     return inner(self, index)
 Job.__getitem__ = slow
