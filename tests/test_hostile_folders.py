@@ -22,6 +22,7 @@ from monai_cl.report.study_page import write_study_page
 from monai_cl.transforms import LoadVolume
 
 OUTSIDE = "outside the scanned folder"
+SECOND_NAME = "second name by a link"
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="links and pipes of POSIX")
 
 
@@ -61,21 +62,70 @@ def test_a_sibling_whose_name_begins_alike_is_outside(data: Path, tmp_path: Path
     assert scanned(data).reasons == {OUTSIDE: 1}
 
 
-def test_links_that_stay_inside_are_fine(data: Path, tmp_path: Path) -> None:
+def images(result: ScanResult) -> set[str]:
+    return {str(item["image"]) for items in result.sections.values() for item in items}
+
+
+def test_each_file_counts_once_whatever_links_lead_to_it(data: Path, tmp_path: Path) -> None:
     volume(data / "store/b_002.nii.gz")
-    (data / "b_003.nii.gz").symlink_to("store/b_002.nii.gz")
+    (data / "a_003.nii.gz").symlink_to("store/b_002.nii.gz")
+    (data / "chain_004.nii.gz").symlink_to("a_003.nii.gz")
     (data / "loop").symlink_to(".")
+    (data / "store/up").symlink_to("..")
+    (data / "again").symlink_to("store")  # comes first, so that its files have this name
     (tmp_path / "by_link").symlink_to(data)
     for folder in (data, tmp_path / "by_link"):
         result = scanned(folder)
-        assert result.reasons == {}
-        assert sum(result.counts.values()) == 3
+        assert images(result) == {"again/b_002.nii.gz", "good_001.nii.gz"}
+        assert result.reasons == {SECOND_NAME: 5}
+        second = {entry.paths[0] for entry in result.left_out}
+        assert second == {"a_003.nii.gz", "chain_004.nii.gz", "loop", "again/up", "store"}
+    text = result.exclusions.read_text()
+    assert "the same file as again/b_002.nii.gz, which is listed" in text
 
 
-def test_a_link_from_one_given_folder_to_another_is_fine(data: Path, tmp_path: Path) -> None:
+def test_a_link_from_one_given_folder_to_another_is_its_second_name(data: Path, tmp_path: Path) -> None:
     volume(tmp_path / "more/c_001.nii.gz")
     (data / "c_002.nii.gz").symlink_to(tmp_path / "more/c_001.nii.gz")
-    assert scan([data, tmp_path / "more"], tmp_path / "out/study.json").reasons == {}
+    result = scan([data, tmp_path / "more", data], tmp_path / "out/study.json", hide_names=False)
+    assert images(result) == {"data/good_001.nii.gz", "more/c_001.nii.gz"}
+    assert result.reasons == {SECOND_NAME: 1}
+
+
+def test_a_second_name_is_hidden_as_any_other(data: Path, tmp_path: Path) -> None:
+    (data / "Smith.nii.gz").symlink_to("good_001.nii.gz")
+    result = scan(data, tmp_path / "out/study.json")
+    assert result.reasons == {SECOND_NAME: 1}
+    written = result.exclusions.read_text() + result.datalist.read_text()
+    assert "Smith" not in written
+    assert "good" not in written
+
+
+def test_links_into_a_hidden_folder_are_names_like_any_other(data: Path) -> None:
+    volume(data / ".git/annex/objects/MD5E-s9--1.nii.gz")
+    for name in ("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"):  # one content, as DataLad keeps it
+        (data / name).symlink_to(".git/annex/objects/MD5E-s9--1.nii.gz")
+    result = scanned(data)
+    assert images(result) == {"good_001.nii.gz", "sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"}
+    assert result.reasons == {}
+
+
+def test_names_by_links_count_where_a_dataset_json_lists_them_or_a_label_belongs_to_them(data: Path) -> None:
+    for name in ("a_002", "a_003", "b_002", "b_003"):
+        volume(data / f"raw/{name}.nii.gz")
+    for folder in ("listed", "study/imagesTr", "study/labelsTr"):
+        (data / folder).mkdir(parents=True)
+    (data / "listed/one.nii.gz").symlink_to("../raw/a_002.nii.gz")
+    (data / "listed/truth.nii.gz").symlink_to("../raw/a_003.nii.gz")
+    entry = {"image": "one.nii.gz", "label": "truth.nii.gz"}
+    (data / "listed/dataset.json").write_text(json.dumps({"training": [entry]}))
+    (data / "study/imagesTr/b.nii.gz").symlink_to("../../raw/b_002.nii.gz")
+    (data / "study/labelsTr/b.nii.gz").symlink_to("../../raw/b_003.nii.gz")
+    result = scanned(data)
+    assert images(result) == {"good_001.nii.gz", "listed/one.nii.gz", "study/imagesTr/b.nii.gz"}
+    labels = {item["label"] for item in result.sections["training"] if "label" in item}
+    assert labels == {"listed/truth.nii.gz", "study/labelsTr/b.nii.gz"}
+    assert result.reasons == {SECOND_NAME: 4}
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "b.nii", "c.dcm", "d.mha", "e.nrrd", "IM0001", "dataset.json"])

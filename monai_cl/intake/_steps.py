@@ -24,6 +24,7 @@ from monai_cl.intake.bids import bids_claims, with_sessions
 from monai_cl.intake.decathlon import (
     Claim,
     declared_claims,
+    each_file_once,
     layout_claims,
     listed_sections,
     read_dataset_json,
@@ -130,6 +131,7 @@ class Steps:
                 by_name.append(path)
         of_bids, others = bids_claims(by_name, self._files.grids, self._folder, self._findings)
         paired = with_sessions(of_bids + layout_claims(others, self._findings, self._files.unusable))
+        claims, paired = each_file_once(claims, paired, self._files.grids, self._folder, self._findings)
         return claims + without_masks(paired, self._files.grids, self._folder, self._findings, workers=self._workers)
 
     def look(self) -> None:

@@ -3,7 +3,7 @@
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from monai_cl._files import read_json
 from monai_cl.datalist import first_image
 from monai_cl.intake._findings import Findings
-from monai_cl.intake._walk import OUTSIDE
+from monai_cl.intake._walk import OUTSIDE, SECOND_NAME, real_paths
 from monai_cl.io.suffixes import stem
 
 DATASET_JSON = "dataset.json"
@@ -194,6 +194,41 @@ def layout_claims(paths: Iterable[str], findings: Findings, unusable: Iterable[s
             detail = f"no usable image named {key[1]!r} belongs to it: absent, left out, or named otherwise"
             findings.leave_out([path], "label without image", detail, mentions=[f"{key[0]}/{key[1]}"])
     return claims
+
+
+def each_file_once(
+    declared: Sequence[Claim], paired: Sequence[Claim], grids: Container[str], folder: Path, findings: Findings
+) -> tuple[list[Claim], list[Claim]]:
+    """Leave out images that links make the same file as another image or a label.
+
+    Of several names counts the first in a ``dataset.json``, else that of an image with a label, else the one that is no
+    link. Links into hidden folders, which are not scanned by themselves, are names like any other: so DataLad keeps
+    files.
+
+    Args:
+        declared: Claims of each ``dataset.json``.
+        paired: Claims by name.
+        grids: Usable files.
+        folder: The scanned folder.
+        findings: Receives the other names, each with the label that belongs to it.
+
+    Returns:
+        The claims that remain of both.
+    """
+    real = real_paths(folder)
+    ranked = [*declared, *sorted(paired, key=lambda one: (one.label is None, (folder / str(one.image)).is_symlink()))]
+    ranked = [claim for claim in ranked if isinstance(claim.image, str) and claim.image in grids]
+    names = {real(claim.label): claim.label for claim in reversed(ranked) if claim.label}
+    second = set()
+    for claim in ranked:
+        image = str(claim.image)
+        first = names.setdefault(real(image), image)
+        if first != image:
+            second.add(image)
+            files = [image, claim.label] if claim.label else [image]
+            findings.leave_out(files, SECOND_NAME, f"the same file as {first}, which is listed", mentions=[first])
+    declared, paired = ([claim for claim in claims if claim.image not in second] for claims in (declared, paired))
+    return declared, paired
 
 
 def _role(path: str) -> tuple[str, tuple[str, str], str]:

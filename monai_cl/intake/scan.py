@@ -48,7 +48,8 @@ def scan(
     """Write a datalist of the usable volumes below some folders, and a table of what was left out.
 
     Args:
-        folders: Folder or folders to look through, with their subfolders; hidden files are passed over.
+        folders: Folder or folders to look through, with their subfolders; hidden files are passed over, and a file
+            that has further names by links is listed once.
         out: The ``.json`` file to write; its folder is created.
         name: Name of the data set; by default that of its ``dataset.json``, else that of the folder.
         keep_derived: Whether to keep DICOM series whose ImageType is ``DERIVED``, and secondary captures with the
