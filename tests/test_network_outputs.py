@@ -15,7 +15,7 @@ from monai.utils import set_determinism
 from torch import nn
 
 from monai_cl import bundles
-from monai_cl.engine import VoxelLoss, random_state
+from monai_cl.engine import VoxelLoss, pretraining, random_state
 from monai_cl.methods import GlobalLocalContrast, MaskedReconstruction, SequenceContrast, VolumeContrast, VoxelPosition
 from monai_cl.networks import check_segmenter, segmenter
 
@@ -246,3 +246,22 @@ def test_channels_last_changes_the_layout_and_no_value(dims: int) -> None:
     assert all(kernel.is_contiguous(memory_format=layout) for kernel in kernels)
     assert all(torch.equal(t, state[name]) for name, t in network.state_dict().items())
     torch.testing.assert_close(network(image), before)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_pretraining_lays_out_kernels_and_learns_the_same(dims: int) -> None:
+    methods = []
+    for last in (False, True):
+        set_determinism(seed=0)
+        method = MaskedReconstruction(nets.UNet(dims, 1, 1, (4, 8), (2,)), block_size=2)
+        batch = {"image": torch.rand(2, 1, *[8] * dims)}
+        sgd = torch.optim.SGD(method.parameters(), 0.1)  # not Adam, which makes much of rounding
+        pretraining(method, [batch] * 2, max_epochs=1, epoch_length=2, optimizer=sgd, channels_last=last).run()
+        methods.append(method)
+    set_determinism(seed=None)
+    layout = torch.channels_last if dims == 2 else torch.channels_last_3d
+    kernels = [p for p in methods[1].parameters() if p.ndim == dims + 2]
+    assert kernels
+    assert all(kernel.is_contiguous(memory_format=layout) for kernel in kernels)
+    for one, other in zip(methods[0].parameters(), methods[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -18,6 +18,7 @@ from monai_cl.engine.tied_copies import TiedCopies
 from monai_cl.engine.trainer import PretrainTrainer
 from monai_cl.engine.voxel_loss import VoxelLoss
 from monai_cl.methods import Method
+from monai_cl.networks import lay_channels_last
 
 
 def pretraining(
@@ -32,6 +33,7 @@ def pretraining(
     scheduler: LRScheduler | None = None,
     inferer: Inferer | None = None,
     precision: str = "auto",
+    channels_last: bool = False,
     max_grad_norm: float | None = 1.0,
     train_handlers: Sequence[Any] = (),
 ) -> PretrainTrainer:
@@ -48,6 +50,8 @@ def pretraining(
         scheduler: Its schedule; :func:`monai_cl.engine.warmup_cosine` over the run when left out.
         inferer: Runs the method on a batch.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        channels_last: Whether channels are the innermost axis of kernels in memory, see
+            :func:`monai_cl.networks.lay_channels_last`.
         max_grad_norm: Gradients are scaled down to this norm; ``None`` leaves them.
         train_handlers: Handlers, as :class:`monai_cl.engine.PretrainHandlers` and others after it.
     """
@@ -55,6 +59,8 @@ def pretraining(
     if device.type == "cpu":
         keep_freed_memory()
     method = method.to(device)
+    if channels_last:
+        lay_channels_last(method)
     optimizer = adamw(method, learning_rate) if optimizer is None else optimizer  # the wrapper has the same parameters
     return PretrainTrainer(
         device,

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
         cosine_momentum as cosine_momentum,
         scheduled_momentum as scheduled_momentum,
     )
-    from monai_cl.networks.outputs import check_segmenter as check_segmenter, segmenter as segmenter
+    from monai_cl.networks.outputs import (
+        check_segmenter as check_segmenter,
+        lay_channels_last as lay_channels_last,
+        segmenter as segmenter,
+    )
     from monai_cl.networks.plain_decoder import PlainDecoder as PlainDecoder
     from monai_cl.networks.stu_net import STUNet as STUNet
 

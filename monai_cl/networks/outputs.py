@@ -36,10 +36,25 @@ def segmenter(network: nn.Module, *, channels_last: bool = False) -> nn.Module:
         network.register_forward_hook(_main_first)
         network.is_segmenter = True  # type: ignore[assignment]
     if channels_last:
-        dims = {tensor.ndim for tensor in network.parameters()}
-        layout = torch.channels_last_3d if 5 in dims else torch.channels_last
-        network.to(memory_format=layout)  # type: ignore[call-overload]
+        lay_channels_last(network)
     return network
+
+
+def lay_channels_last(module: nn.Module) -> None:
+    """Make channels the innermost axis in memory of every kernel, of two or three spatial axes; values stay.
+
+    On a CPU convolutions of UNet and DynUNet are faster this way, group normalisation is slower.
+
+    Example:
+        >>> layer = nn.Conv2d(2, 3, 3)
+        >>> lay_channels_last(layer)
+        >>> layer.weight.is_contiguous(memory_format=torch.channels_last)
+        True
+    """
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes, of which two are channels
+    for tensor in module.parameters():
+        if tensor.ndim in layouts:
+            tensor.data = tensor.data.contiguous(memory_format=layouts[tensor.ndim])
 
 
 def _main_first(network: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
