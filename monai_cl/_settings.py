@@ -37,6 +37,7 @@ MAY_BE_NULL: Mapping[str, type] = {
     "sections": str,
     "sequence_names": dict,
     "sequences": list,
+    "simulated_sequences": list,
     "source_weights": dict,
     "spacing": float,
     "templates": str,

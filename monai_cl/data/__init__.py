@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         cut_slab as cut_slab,
         items_of_rank as items_of_rank,
     )
+    from monai_cl.data.map_series import maps_apart as maps_apart, study_maps as study_maps
     from monai_cl.data.map_study import (
         common_fractions as common_fractions,
         common_maps as common_maps,

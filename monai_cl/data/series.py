@@ -9,6 +9,7 @@ from typing import Any
 
 from monai_cl.data.loading.mixed import unlabelled_rest
 from monai_cl.data.loading.probing import split_for_probe
+from monai_cl.data.map_series import maps_apart, without_maps
 from monai_cl.datalist import first_image, load_datalist, read_datalist, section_names
 from monai_cl.io.suffixes import stem
 from monai_cl.privacy.plain import is_plain_text
@@ -223,6 +224,7 @@ def split_studies(
     dataset_dir: str | os.PathLike[str] | None = None,
     count: int = 8,
     seed: int = 0,
+    maps: bool = False,
 ) -> dict[str, list[Item]]:
     """Studies to pretrain on, and those of ``count`` images to probe with; see :func:`split_for_probe`.
 
@@ -234,15 +236,22 @@ def split_studies(
         dataset_dir: Folder that relative paths start from.
         count: Most images to probe with; 0 for none.
         seed: Seed of the choice.
+        maps: Whether quantitative maps are to simulate sequences (:func:`~monai_cl.data.maps_apart`), those of the
+            studies to probe with being dropped; they are series as all others if not.
 
     Returns:
         Lists ``"train"`` and ``"probe"`` of items as from :func:`study_items`.
+
+    Raises:
+        ValueError: As :func:`monai_cl.datalist.load_datalist`, :func:`study_items` and ``maps_apart``.
     """
     split = split_for_probe(
         Path(datalist), sections, probe_section,
         dataset_dir=None if dataset_dir is None else Path(dataset_dir), count=count, seed=seed,
     )  # fmt: skip
     result = {name: study_items(items, table=table) for name, items in split.items()}
+    if maps:
+        result = {"train": maps_apart(result["train"]), "probe": without_maps(maps_apart(result["probe"]))}
     say_sequences(result["train"])
     return result
 

@@ -79,10 +79,12 @@ def without_hidden(text: str, item: Mapping[str, Any]) -> str:
 
 
 def _leaves(values: list[Any]) -> Iterator[Any]:
-    """Values of lists within lists: a series is a list of files, a study one of series."""
+    """Values of lists within lists: a series is a list of files, a study one of series and of maps by name."""
     for value in values:
         if isinstance(value, list):
             yield from _leaves(value)
+        elif isinstance(value, dict):
+            yield from _leaves([*value.values()])
         else:
             yield value
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_cl.qmri import Protocol, draw_t2, mix
@@ -19,6 +20,7 @@ _UNITS = {
     "t1": _SECONDS, "t2": _SECONDS, "t2_star": _SECONDS, "mtsat": (0.1, "a fraction", "divide p.u. by 100"),
 }  # fmt: skip
 _SAMPLE = 1 << 16  # voxels that a median is taken of
+_COARSE = 1 << 15  # voxels, about, of a subject that a change of intensities is taken from
 
 
 def simulated(
@@ -74,6 +76,19 @@ def simulated(
         return protocol.combine(*images)
     coils = degrade(images, after, spacing)
     return uniform_of_coils(*coils) if isinstance(protocol, Mp2rage) else root_sum_of_squares(*coils)
+
+
+def coarse(maps: MetaTensor) -> MetaTensor:
+    """Maps (M, *S) of a subject in large steps, with voxels enough for percentiles of its images."""
+    step = max(int((maps[0].numel() / _COARSE) ** (1 / (maps.ndim - 1))), 1)
+    window = (slice(None), *(slice(None, None, step) for _ in maps.shape[1:]))
+    return MetaTensor(maps.as_tensor()[window].float(), affine=scanner_axes(maps))
+
+
+def scanner_axes(maps: MetaTensor) -> Tensor:
+    """Affine along the axes of the array: the size of a voxel alone."""
+    spacing = [*maps.pixdim.tolist(), 1.0, 1.0][:3]
+    return torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
 
 
 def _mixed(

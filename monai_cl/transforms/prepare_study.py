@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, ResampleToMatch
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
+from monai_cl.io.maps.kinds import suffix_of
+from monai_cl.qmri import from_weighted_rates, to_weighted_rates
 from monai_cl.recipes import Intensities
 from monai_cl.transforms.load import LoadVolume
-from monai_cl.transforms.sample_series import SEQUENCES
+from monai_cl.transforms.map_values import load_maps
+from monai_cl.transforms.sample_series import MAPS, SEQUENCES
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +37,13 @@ class PrepareStudy(Compose):
             zeros. All series in their own order when left out.
         templates: Template of each sequence by name, (\*T), whose centre is laid on that of the prepared volume.
         without: Channels that are filled as if they had not been measured, to see what their absence costs.
+        maps: Quantitative maps that sequences are simulated from, of ``pd``, ``t1``, ``t2``, ``t2_star``, ``mtsat``;
+            they are brought onto the grid as rates weighted by density (:func:`monai_cl.qmri.to_weighted_rates`).
+        units: Units of maps by suffix, where sidecars have none (:func:`monai_cl.data.load_maps`).
 
     Returns:
-        Items with ``image`` (N, \*S), ``sequences`` (the names of its channels) and, with ``channels``, ``present``
-        (N,), true where a channel was measured.
+        Items with ``image`` (N, \*S), ``sequences`` (the names of its channels); with ``channels``, ``present`` (N,),
+        true where a channel was measured; and ``maps`` (M, \*S) of a study that has some, if they are asked for.
 
     Raises:
         ValueError: If a series cannot be read, or a study has none of the channels.
@@ -49,6 +56,8 @@ class PrepareStudy(Compose):
         channels: Sequence[str] | None = None,
         templates: Mapping[str, Tensor] | None = None,
         without: Sequence[str] = (),
+        maps: Sequence[str] = (),
+        units: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(recipe.transforms)
         self.recipe = getattr(recipe, "recipe", None)
@@ -57,6 +66,7 @@ class PrepareStudy(Compose):
         if unknown := [name for name in without if name not in (self.channels or ())]:
             raise ValueError(f"without must name some of the channels {list(self.channels or ())}, got {unknown}")
         self.without = tuple(without)
+        self.maps, self.units = tuple(maps), None if units is None else dict(units)
         self._load, self._intensities = LoadVolume(), Intensities(recipe)
         self._onto = ResampleToMatch(mode="bilinear", padding_mode="zeros")
 
@@ -84,7 +94,16 @@ class PrepareStudy(Compose):
             series.append(self._intensities(image))
             kept.append(name)
         _say(str(input_.get("case", "a study")), names[0], resampled, apart)
-        return {**item, **self._stacked(series, kept)}
+        prepared = {**item, **self._stacked(series, kept)}
+        return prepared if MAPS not in input_ or not self.maps else {**prepared, MAPS: self._maps(input_[MAPS], first)}
+
+    def _maps(self, files: Mapping[str, Any], first: Tensor) -> MetaTensor:
+        """Maps (M, *S) of a study on the grid of its first series."""
+        chosen = {suffix: unit for suffix, unit in (self.units or {}).items() if suffix_of(suffix) in files}
+        maps: MetaTensor = convert_to_tensor(load_maps(files, maps=self.maps, units=chosen), track_meta=True)
+        rates = MetaTensor(to_weighted_rates(maps.as_tensor(), self.maps)).copy_meta_from(maps)
+        there: MetaTensor = self._onto(rates, first)
+        return MetaTensor(from_weighted_rates(there.as_tensor(), self.maps), affine=there.affine)
 
     def _wanted(self, files: Sequence[Any], names: Sequence[str]) -> tuple[list[Any], list[str]]:
         """First series of each wanted name; the order stays, since the first one has the label."""

@@ -11,6 +11,7 @@ from monai.utils import TransformBackends
 from torch import Tensor
 
 SEQUENCES = "sequences"  # key of the names of a study's series
+MAPS = "maps"  # key of its quantitative maps
 
 
 class SampleSeriesd(Randomizable, MapTransform):

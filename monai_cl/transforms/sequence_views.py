@@ -12,6 +12,7 @@ from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
 from monai_cl.qmri import Protocol, from_weighted_rates, to_weighted_rates
+from monai_cl.transforms._mr_image import coarse, scanner_axes
 from monai_cl.transforms.intensity_change import IntensityChange
 from monai_cl.transforms.mr_contrast import RandMRContrast
 from monai_cl.transforms.views import RandViews
@@ -20,7 +21,6 @@ Sharing = Literal["none", "protocol"]
 _ATTEMPTS = 64  # to place a crop on signal
 _SIGNAL = 0.05  # of the largest density in a view; below is air
 _SEEDS = 2**32
-_COARSE = 1 << 15  # voxels, about, of the subject that a change of intensities is taken from
 
 
 def usual_geometry(
@@ -171,9 +171,9 @@ class RandSequenceViews(Randomizable, Transform):
         maps = convert_to_tensor(img, track_meta=True)
         window = (slice(None), *(slice(a, a + n) for a, n in zip(record["start"], self.source_size, strict=True)))
         crop = MetaTensor(to_weighted_rates(maps.as_tensor()[window].float(), self.contrast.maps))
-        crop.affine = axes = _scanner_axes(maps)
+        crop.affine = axes = scanner_axes(maps)
         posed = self.poses.apply(crop, record["poses"])
-        whole = self._coarse(maps, axes)
+        whole = coarse(maps)
         if tuple(posed["views"].shape[2:]) != self.crop_size:
             raise ValueError(
                 f"geometry must end with views of crop_size {self.crop_size}, got {tuple(posed['views'].shape[2:])}"
@@ -220,13 +220,6 @@ class RandSequenceViews(Randomizable, Transform):
         done: Tensor = convert_to_tensor(self.corruption(image), track_meta=False)
         return done
 
-    def _coarse(self, maps: MetaTensor, axes: Tensor) -> MetaTensor:
-        """The subject in large steps, with voxels enough for percentiles."""
-        step = max(int((maps[0].numel() / _COARSE) ** (1 / (maps.ndim - 1))), 1)
-        window = (slice(None), *(slice(None, None, step) for _ in maps.shape[1:]))
-        sparse = maps.as_tensor()[window]
-        return MetaTensor(sparse.float(), affine=axes)
-
     def _change(self, whole: MetaTensor, record: Mapping[str, Any]) -> IntensityChange | None:
         """Change of the intensities of the whole subject."""
         if self.intensities is None:
@@ -256,12 +249,6 @@ class RandSequenceViews(Randomizable, Transform):
         """Proton density, or the amount of tissue if its properties are drawn."""
         names = self.contrast.maps
         return maps[names.index("pd")] if "pd" in names else maps[len(names) :].sum(0)
-
-
-def _scanner_axes(maps: MetaTensor) -> Tensor:
-    """Affine along the axes of the array: the size of a voxel alone."""
-    spacing = [*maps.pixdim.tolist(), 1.0, 1.0][:3]
-    return torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
 
 
 class RandSequenceViewsd(Randomizable, MapTransform):

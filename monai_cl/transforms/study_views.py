@@ -1,18 +1,23 @@
 """Crops of a study whose sequences vary: one series to restore, another of the same patient, and the place."""
 
+import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Transform
 from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
 from monai_cl._words import suggestion
+from monai_cl.qmri import Family, Protocol
+from monai_cl.transforms._mr_image import coarse, scanner_axes
+from monai_cl.transforms.intensity_change import IntensityChange
 from monai_cl.transforms.mr_contrast import RandMRContrast
-from monai_cl.transforms.sample_series import SEQUENCES, SampleSeriesd
+from monai_cl.transforms.sample_series import MAPS, SEQUENCES, SampleSeriesd
 
 
 class RandStudyViews(Randomizable, Transform):
@@ -28,9 +33,11 @@ class RandStudyViews(Randomizable, Transform):
         template_size: Size of the templates in voxels. The centre of a prepared volume lies on their centre: ``place``
             is the first voxel of the crop in the template, which may lie beyond it.
         k: Series that are drawn of a study.
-        simulate: Simulates a sequence from quantitative maps, which is then a donor in the place of a measured one.
+        simulate: Simulates a sequence from quantitative maps, which is then a donor in the place of a measured one. Of
+            its families those of the target's own weighting (``t1w_mprage`` for ``T1w``) are left out.
         simulated: Probability of that, for studies that have maps.
-        intensities: Array transform that brings a simulated image to the intensities of the others.
+        intensities: Array transform that brings a simulated image to the intensities of the others. Those are of whole
+            volumes: it is applied to a coarse image of the whole study, and the crop is changed as that was.
 
     Returns:
         A dictionary: ``target`` and ``donor`` (1, \*crop_size), ``has_donor``, ``sequence`` (the number of the target's
@@ -89,9 +96,9 @@ class RandStudyViews(Randomizable, Transform):
             int(self.R.randint(side - crop + 1)) if side > crop else -((crop - side) // 2)
             for side, crop in zip(size, self.crop_size, strict=True)
         ]
-        contrast = None
-        if self.simulate is not None and has_maps and self.R.random_sample() < self.simulated:
-            contrast = dict(self.simulate.randomize(self.crop_size))
+        contrast, simulate = None, self._simulator(names[target]) if has_maps else None
+        if simulate is not None and self.R.random_sample() < self.simulated:
+            contrast = dict(simulate.randomize(self.crop_size))
         return {"target": target, "donor": donor, "start": start, "contrast": contrast}
 
     def __call__(self, img: Tensor | np.ndarray, names: Sequence[str], maps: Tensor | None = None) -> dict[str, Tensor]:
@@ -129,6 +136,14 @@ class RandStudyViews(Randomizable, Transform):
             "place": torch.tensor([start + (whole - side) // 2 for start, side, whole in pairs]),
         }
 
+    def _simulator(self, target: str) -> RandMRContrast | None:
+        """Simulator of sequences of another weighting than that of a target, with the same source of randomness."""
+        if self.simulate is None:
+            return None
+        result = copy.copy(self.simulate)
+        result.sequences = tuple(one for one in result.sequences if _weighting(one) != _spelt(target))
+        return result if result.sequences else None
+
     def _number(self, name: str) -> int:
         if name not in self.sequences:
             hint = suggestion(name, list(self.sequences), form="did you mean {!r}? ")
@@ -149,11 +164,25 @@ class RandStudyViews(Randomizable, Transform):
     def _simulated(self, maps: Tensor, record: Mapping[str, Any]) -> Tensor:
         if self.simulate is None:
             raise ValueError("simulate must be given for a record with a simulated donor, it is None")
-        tensor: Tensor = convert_to_tensor(maps, track_meta=False)
-        made: Tensor = self.simulate.apply(self._cut(tensor, record["start"]), record["contrast"])
-        image: Tensor = made if self.intensities is None else self.intensities(made)
-        plain: Tensor = convert_to_tensor(image, track_meta=False)
-        return plain.float()
+        whole = convert_to_tensor(maps, track_meta=True)
+        crop = MetaTensor(self._cut(whole.as_tensor(), record["start"]), affine=scanner_axes(whole))
+        image: Tensor = convert_to_tensor(self.simulate.apply(crop, record["contrast"]), track_meta=False)
+        if self.intensities is not None:
+            clean = {**record["contrast"], "artefacts": {}}
+            before = convert_to_tensor(self.simulate.apply(coarse(whole), clean), track_meta=False)
+            after = convert_to_tensor(self.intensities(before), track_meta=False)
+            image = IntensityChange.between(before, after)(image)
+        return image.float()
+
+
+def _weighting(sequence: Family | Protocol) -> str:
+    name = sequence.family if isinstance(sequence, Protocol) else sequence.name
+    return _spelt(name.partition("_")[0])
+
+
+def _spelt(name: str) -> str:
+    """One spelling of a weighting: ``t1w`` and ``T1w`` and ``T1``, or ``t2sw`` and ``T2starw``."""
+    return name.casefold().replace("star", "s").removesuffix("w")
 
 
 class RandStudyViewsd(Randomizable, MapTransform):
@@ -180,7 +209,7 @@ class RandStudyViewsd(Randomizable, MapTransform):
         template_size: Sequence[int],
         *,
         names_key: str = SEQUENCES,
-        maps_key: str = "maps",
+        maps_key: str = MAPS,
         allow_missing_keys: bool = False,
         **options: Any,
     ) -> None:
