@@ -1,12 +1,11 @@
 """Heads with spots on one side, labelled healthy or patient alone: ``pytest -m slow``.
 
 Kinds of disease that no label names come apart in the salient space, and the autoencoder shows the spots. The set-up is
-that of section 2 of ``tutorials/09_hospital_studies.ipynb``.
+that of sections 2 and 6 of ``tutorials/09_hospital_studies.ipynb``.
 """
 
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,27 +19,20 @@ from monai_cl.engine.separation import separate
 from monai_cl.engine.spaces import embed_spaces
 from monai_cl.losses import SepVAELoss
 from monai_cl.methods import CasesAndControls, Method, SeparateVAETerm
+from monai_cl.phantoms import spotted_head
 from monai_cl.transforms import RandViewsd
 
 SIDE, TRAINED, TESTED = 24, 240, 120
-GRID = np.stack(np.meshgrid(*[np.linspace(-1, 1, SIDE)] * 2, indexing="ij"))
+SIDES: tuple[Literal["left", "right"] | None, ...] = (None, "left", None, "right")
 
 
 def head(number: int) -> dict[str, Any]:
-    """Healthy, or with spots on the left or the right, in turn; of random shape and texture."""
-    rng, kind = np.random.default_rng([5, number]), ("healthy", "left", "healthy", "right")[number % 4]
-    shape = np.hypot(*(GRID / rng.uniform(0.7, 0.9, (2, 1, 1))))
-    waves = [np.cos((GRID * rng.uniform(-5, 5, (2, 1, 1))).sum(0)) for _ in range(3)]
-    image, spots = 0.6 + 0.3 * (shape < 0.75) + 0.1 * sum(waves), np.zeros(shape.shape, dtype=bool)
-    for _ in range(rng.integers(3, 6) if kind != "healthy" else 0):
-        spot = np.array([rng.uniform(0.2, 0.5) * (1 if kind == "right" else -1), rng.uniform(-0.4, 0.4)])
-        spots |= np.hypot(*(GRID - spot[:, None, None])) < rng.uniform(0.1, 0.16)
-    image[spots] = 1.8
-    image = (image - image[shape < 1].mean()) / image[shape < 1].std() * (shape < 1)
+    """Healthy, or with spots on the left or the right, in turn."""
+    side = SIDES[number % 4]
+    image, spots = spotted_head((5, number), side, size=SIDE)
     return {
-        "image": torch.tensor(image[None], dtype=torch.float32), "patient": int(kind != "healthy"),
-        "side": None if kind == "healthy" else kind, "case": f"head {number}", "subject": str(number),
-        "spots": torch.tensor(spots),
+        "image": image, "spots": spots[0], "patient": int(side is not None), "side": side, "case": f"head {number}",
+        "subject": str(number),
     }  # fmt: skip
 
 

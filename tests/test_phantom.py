@@ -15,6 +15,7 @@ from monai_cl.phantoms import (
     brain_subject,
     cardiac_mr_phantom,
     chest_ct_phantom,
+    spotted_head,
     template as phantom_template,
     write_brain_dataset,
 )
@@ -364,3 +365,27 @@ def test_centred_affine_puts_the_middle_at_zero():
     torch.testing.assert_close(
         affine @ torch.tensor([2.0, 1.5, 1.0, 1.0]).double(), torch.tensor([0.0, 0, 0, 1]).double()
     )
+
+
+@pytest.mark.parametrize("side", [None, "left", "right"])
+def test_heads_have_bright_spots_on_the_side_that_is_asked_for_and_else_none(side):
+    for seed in range(12):
+        image, spots = spotted_head((1, seed), side, size=32)
+        assert image.shape == spots.shape == (1, 32, 32)
+        assert [bool(spots[0, :16].any()), bool(spots[0, 16:].any())] == [side == "left", side == "right"]
+        head = image != 0
+        assert not head[0, 0].any()
+        assert float(image[head].mean()) == pytest.approx(0, abs=1e-5)
+        assert float(image[head].std(correction=0)) == pytest.approx(1, abs=1e-5)
+        if side is not None:
+            assert image[spots].unique().numel() == 1
+            assert float(image[spots].min()) > float(image[~spots].max())
+            assert torch.equal(spotted_head((1, seed), side, size=32)[0], image)
+    assert not torch.equal(spotted_head(1, side)[0], spotted_head(2, side)[0])
+
+
+def test_a_head_that_cannot_be_drawn_is_refused():
+    with pytest.raises(ValueError, match="side must be 'left', 'right' or None, got 'both'"):
+        spotted_head(0, "both")
+    with pytest.raises(ValueError, match="size must be at least 8 pixels, got 4"):
+        spotted_head(0, size=4)

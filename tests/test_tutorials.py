@@ -34,6 +34,11 @@ SHORTER = {
     "02_volume_contrast": {"STEPS, BATCH = 80, 4": "STEPS, BATCH = 12, 4"},
     "06_few_labels": {'"finetune_epoch_length": 20': '"finetune_epoch_length": 3'},
     "08_your_own_method": {'"--epoch_length", "20"': '"--epoch_length", "2", "--on_collapse", "warn"'},
+    "09_hospital_studies": {
+        "STEPS = 250": "STEPS = 20",
+        "STEPS, vectors = 100": "STEPS, vectors = 10",
+        "STEPS = 150": "STEPS = 10",
+    },
 }
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""Synthetic patients: brains with quantitative maps, hearts, chests, abdomens, and anatomies of random shapes."""
+"""Synthetic patients: brains with maps, hearts, chests, abdomens, slices of heads with spots, and random shapes."""
 
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from monai_cl.phantoms.anatomy_shapes import AnatomyShapes as AnatomyShapes
     from monai_cl.phantoms.bids import save_subject as save_subject, write_brain_maps as write_brain_maps
     from monai_cl.phantoms.brain import BrainSubject as BrainSubject, brain_subject as brain_subject
+    from monai_cl.phantoms.head_slice import spotted_head as spotted_head
     from monai_cl.phantoms.maps import BrainMaps as BrainMaps, brain_maps as brain_maps
     from monai_cl.phantoms.random_anatomy import (
         Anatomies as Anatomies,
