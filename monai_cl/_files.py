@@ -53,6 +53,24 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8 by :func:`atomic_write`."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any, *, indent: int = 1, **options: Any) -> None:
+    """Write a JSON file by :func:`atomic_write`.
+
+    Args:
+        path: The file.
+        content: Its content.
+        indent: Spaces of a level.
+        **options: Further options of :func:`json.dumps`.
+    """
+    write_text(path, json.dumps(content, indent=indent, **options) + "\n")
+
+
 def remove_leftovers(path: str | Path) -> None:
     """Remove what processes that were killed while they wrote to ``path`` have left beside it.
 

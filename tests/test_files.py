@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monai_cl import _files
-from monai_cl._files import atomic_write, remove_leftovers
+from monai_cl._files import atomic_write, remove_leftovers, write_json
 
 KILLED = """
 import os, signal, sys
@@ -61,3 +61,13 @@ def test_files_of_the_living_and_of_other_machines_are_left_alone(
     assert (tmp_path / "a.json").read_text() == "one"
     remove_leftovers(tmp_path / "a.json")
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", ".gitignore"}
+
+
+def test_json_is_written_in_utf_8_and_replaces_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("before")
+    write_json(tmp_path / "a.json", {"b": [1], "a": "ä"}, indent=2, ensure_ascii=False)
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "b": [\n    1\n  ],\n  "a": "ä"\n}\n'.encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"), allow_nan=False)
+    assert (tmp_path / "a.json").read_text().startswith("{")

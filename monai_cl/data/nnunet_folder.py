@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from monai.transforms import Compose, Orientationd
 from numpy.typing import NDArray
 
-from monai_cl._files import atomic_write
+from monai_cl._files import atomic_write, write_json
 from monai_cl.datalist import load_datalist, read_datalist, section_names
 from monai_cl.transforms.load import LoadVolumed
 
@@ -73,9 +72,9 @@ def write_nnunet_folder(
     writer = _Writer(folder, ignore_index)
     cases = {part: [writer.write(item, _PARTS[part]) for item in items] for part, items in listed.items()}
     writer.relabel(_classes(content, writer.seen, ignore_index))
-    _write_json(folder / "dataset.json", _description(content, writer, cases, modality, ignore_index))
+    write_json(folder / "dataset.json", _description(content, writer, cases, modality, ignore_index))
     if cases["validation"]:
-        _write_json(folder / "splits_final.json", [{"train": cases["training"], "val": cases["validation"]}])
+        write_json(folder / "splits_final.json", [{"train": cases["training"], "val": cases["validation"]}])
     logger.info("wrote %d cases to %s", sum(map(len, cases.values())), folder.name)
     return folder
 
@@ -181,8 +180,3 @@ def _save(values: NDArray[Any], affine: Any, path: Path) -> None:
     image.header.set_xyzt_units("mm")
     with atomic_write(path) as temporary:
         nibabel.save(image, temporary)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,6 @@
 """Templates of sequences as NIfTI files, to look at and to stand in for a sequence that is missing."""
 
 import gzip
-import json
 import logging
 import os
 import re
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_cl._files import atomic_write, read_json
+from monai_cl._files import atomic_write, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +44,7 @@ def write_templates(templates: Mapping[str, Tensor], folder: str | os.PathLike[s
         with atomic_write(root / files[name]) as temporary:
             data = nib.Nifti1Image(values.numpy().astype(np.float32), affine).to_bytes()
             Path(temporary).write_bytes(gzip.compress(data, mtime=0))  # the same templates, the same bytes
-    with atomic_write(root / INDEX) as temporary:
-        content = {"templates": files, "spacing": [float(step) for step in spacing]}
-        Path(temporary).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(root / INDEX, {"templates": files, "spacing": [float(step) for step in spacing]})
     return root / INDEX
 
 

@@ -1,6 +1,5 @@
 """Results of an evaluation on disk: volumes small enough to keep, for a report to show slice by slice, and tables."""
 
-import json
 import math
 import os
 import tempfile
@@ -15,7 +14,7 @@ from monai.handlers import MetricsSaver
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_cl._files import atomic_write, read_json
+from monai_cl._files import atomic_write, read_json, write_json
 from monai_cl.engine.prediction_picture import foreground_dice
 
 INDEX = "cases.json"
@@ -105,8 +104,7 @@ class SaveCases:
             "cases": [asdict(case) for case in kept],
         }
         content |= {"evaluated": len(self._cases), "undefined": undefined}
-        with atomic_write(self.folder / INDEX) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(self.folder / INDEX, content)
 
 
 def read_cases(folder: str | Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from monai_cl._files import atomic_write
+from monai_cl._files import write_json
 from monai_cl.engine.planning import FlightPlan, plan_run
 from monai_cl.engine.planning.flight_plan import duration
 from monai_cl.evaluation._cells import GIVEN, HANDED, LONG, PRETRAIN, TRIAL, Cell
@@ -79,8 +78,7 @@ class CurvePlan:
 
     def write(self, path: str | Path) -> None:
         """Write the plan as JSON."""
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_json(path, asdict(self))
 
 
 def plan_curve(

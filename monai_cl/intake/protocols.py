@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_cl._files import atomic_write, read_yaml
+from monai_cl._files import read_yaml, write_json
 from monai_cl._words import suggestion
 
 SECTIONS = ("training", "tuning", "validation")
@@ -93,8 +92,7 @@ def write_split(name: str, folder: str | Path, out: str | Path) -> dict[str, int
     }
     labels = {"0": "background"} | {str(i): title for i, title in enumerate(record["classes"], start=1)}
     content = {"name": record["title"], "reference": record["source"], "labels": labels, "hide_names": False}
-    with atomic_write(Path(out)) as temporary:
-        Path(temporary).write_text(json.dumps(content | sections, indent=1) + "\n", "utf-8")
+    write_json(out, content | sections)
     return {section: len(items) for section, items in sections.items()}
 
 

@@ -1,6 +1,5 @@
 """Phantoms with quantitative maps as files: a BIDS derivative dataset with units in the sidecars."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_cl._files import atomic_write
-from monai_cl._locks import alone_in, is_empty
+from monai_cl._files import write_json, write_text
+from monai_cl.phantoms.dataset_folder import DOI, empty_folder
 from monai_cl.phantoms.maps import MAP_LABELS, BrainMaps, brain_maps
 from monai_cl.phantoms.volume import write_nifti
 from monai_cl.qmri.maps import MAP_NAMES
@@ -61,18 +60,15 @@ def write_brain_maps(
     """
     if subjects < 1:
         raise ValueError(f"subjects must be at least 1, got {subjects!r}")
-    root = Path(folder)
     options: dict[str, Any] = {"spacing": spacing, "field_strength": field_strength, "head": head, "lesions": lesions}
-    with alone_in(root, instead="another folder"):
-        if not is_empty(root):
-            raise FileExistsError(f"the maps need an absent or empty folder, {root} holds files; choose another")
+    with empty_folder(folder, "the maps") as root:
         for number in range(subjects):
             save_subject(brain_maps((seed, number), **options), root, f"{number + 1:03d}")
             if progress is not None:
                 progress(number + 1, subjects)
         rows = ["index\tname\tabbreviation", *(f"{k}\t{name}\t{_BIDS_LABELS[name]}" for k, name in MAP_LABELS.items())]
-        _write_text(root / "dseg.tsv", "\n".join(rows) + "\n")
-        _write_json(root / "dataset_description.json", _description(seed, options))
+        write_text(root / "dseg.tsv", "\n".join(rows) + "\n")
+        write_json(root / "dataset_description.json", _description(seed, options), indent=2)
     return root
 
 
@@ -99,7 +95,7 @@ def save_subject(subject: BrainMaps, folder: str | Path, name: str) -> dict[str,
         path = files[suffix] = anat / f"sub-{name}_{suffix}.nii.gz"
         write_nifti(path, values, subject.affine)
         sidecar = {"Units": _UNITS[suffix], "MagneticFieldStrength": subject.field_strength}
-        _write_json(path.with_name(f"sub-{name}_{suffix}.json"), sidecar)
+        write_json(path.with_name(f"sub-{name}_{suffix}.json"), sidecar, indent=2)
     for tissue, share in zip(subject.tissues, subject.fractions, strict=True):
         write_nifti(anat / f"sub-{name}_label-{_BIDS_LABELS[tissue]}_probseg.nii.gz", share, subject.affine)
     write_nifti(anat / f"sub-{name}_dseg.nii.gz", subject.label[0], subject.affine)
@@ -119,14 +115,5 @@ def _description(seed: int, options: dict[str, Any]) -> dict[str, Any]:
         "BIDSVersion": "1.9.0",
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "monai_cl.data.write_brain_maps", "Parameters": {"seed": seed, **options}}],
-        "SourceDatasets": [{"DOI": "doi:10.1016/j.neuroimage.2010.07.033"}],
+        "SourceDatasets": [{"DOI": DOI}],
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    _write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")

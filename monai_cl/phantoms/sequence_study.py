@@ -1,24 +1,23 @@
 """Synthetic studies of several MR sequences, some of which are missing, of healthy and of patients with lesions."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from monai_cl._files import atomic_write
-from monai_cl._locks import alone_in, is_empty
+from monai_cl._files import write_json
 from monai_cl._words import suggestion
 from monai_cl.phantoms.brain import scanned
+from monai_cl.phantoms.dataset_folder import SECTIONS, empty_folder, header, numbers_of_subjects
 from monai_cl.phantoms.maps import MAP_LABELS, BrainMaps, brain_maps
 from monai_cl.phantoms.volume import write_nifti
 from monai_cl.qmri import draw_protocol
 
 SEQUENCES = {"T1w": "t1w_mprage", "T2w": "t2w_fse", "FLAIR": "flair", "PDw": "pdw_fse"}  # family of protocols of each
 HEALTHY, PATIENT = "healthy", "patient"
-SECTIONS = ("training", "validation", "unlabelled")
 OTHERS = "validation_series"  # further series of the test subjects, which no training may see
 _TISSUES = 4  # labels of the brain; fat and muscle above them are background
 
@@ -90,13 +89,10 @@ def write_sequence_study(
         >>> write_sequence_study("studies", sequences=["T1w", "FLAIR"], spacing=6.0)  # doctest: +SKIP
         PosixPath('studies/datalist.json')
     """
-    counts = dict(zip(SECTIONS, (labelled, test, unlabelled), strict=True))
-    _check(sequences, missing, patients, counts)
+    _check(sequences, missing, patients)
+    counts = numbers_of_subjects(labelled=labelled, test=test, unlabelled=unlabelled)
     load = (lesions + 1) // 2, lesions
-    root = Path(folder)
-    with alone_in(root, instead="another folder"):
-        if not is_empty(root):
-            raise FileExistsError(f"the study needs an absent or empty folder, {root} holds files; choose another")
+    with empty_folder(folder, "the studies") as root:
         sections: dict[str, list[dict[str, str]]] = {name: [] for name in (*SECTIONS, OTHERS)}
         subjects = list(_subjects(sequences, missing, patients if lesions else 0.0, counts, seed))
         for number, subject in enumerate(subjects, start=1):
@@ -108,13 +104,12 @@ def write_sequence_study(
                 sections[section].append(entry)
             if progress is not None:
                 progress(number, len(subjects))
-        content = _description(spacing, seed, lesions) | {name: listed for name, listed in sections.items() if listed}
-        with atomic_write(root / "datalist.json") as temporary:
-            Path(temporary).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        filled = {name: listed for name, listed in sections.items() if listed}
+        write_json(root / "datalist.json", _header(spacing, seed, lesions) | filled, indent=2)
     return root / "datalist.json"
 
 
-def _check(sequences: Sequence[str], missing: float, patients: float, counts: dict[str, int]) -> None:
+def _check(sequences: Sequence[str], missing: float, patients: float) -> None:
     for name in sequences:
         if name not in SEQUENCES:
             hint = suggestion(name, SEQUENCES, form="; did you mean {!r}?")
@@ -125,8 +120,6 @@ def _check(sequences: Sequence[str], missing: float, patients: float, counts: di
         raise ValueError(f"missing must be a probability from 0 to below 1, got {missing}")
     if not 0 <= patients <= 1:
         raise ValueError(f"patients must be a share from 0 to 1, got {patients}")
-    if min(counts.values()) < 0 or sum(counts.values()) == 0:
-        raise ValueError(f"the numbers of subjects must not be negative and not all 0, got {counts}")
 
 
 def _subjects(
@@ -190,16 +183,7 @@ def _save(path: Path, volume: Tensor, affine: Tensor) -> None:
     write_nifti(path, volume, affine)
 
 
-def _description(spacing: float, seed: int, lesions: int) -> dict[str, object]:
-    named = {
-        str(value): name.replace("_", " ") for value, name in MAP_LABELS.items() if value < _TISSUES + bool(lesions)
-    }
-    return {
-        "name": "brain phantoms in several sequences",
-        "description": f"Synthetic brains at {spacing:g} mm, seed {seed}; no patient data.",
-        "reference": "ICBM152 2009a symmetric tissue maps, doi:10.1016/j.neuroimage.2010.07.033",
-        "tensorImageSize": "3D",
-        "modality": {"0": "MR"},
-        "labels": {"0": "background"} | named,
-        "hide_names": False,  # these brains are nobody's
-    }
+def _header(spacing: float, seed: int, lesions: int) -> dict[str, Any]:
+    named = {value: name.replace("_", " ") for value, name in MAP_LABELS.items() if value < _TISSUES + bool(lesions)}
+    description = f"Synthetic brains at {spacing:g} mm, seed {seed}"
+    return header("brain phantoms in several sequences", description, modality="MR", labels=named)

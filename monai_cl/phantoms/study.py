@@ -1,15 +1,11 @@
 """Phantoms: synthetic scans with labels for the demo, the previews and the tests. No patient is in them."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from monai_cl._files import atomic_write
-from monai_cl._locks import alone_in, is_empty
+from monai_cl._files import write_json
 from monai_cl.phantoms.brain import LABELS, BrainSubject, brain_subject
-
-# Sections of the datalist in the order of the subject numbers.
-_SECTIONS = ("training", "validation", "unlabelled")
+from monai_cl.phantoms.dataset_folder import empty_folder, header, numbers_of_subjects
 
 
 def write_brain_dataset(
@@ -46,15 +42,8 @@ def write_brain_dataset(
         FileExistsError: If the folder holds something already.
         ModuleNotFoundError: If nilearn is not installed.
     """
-    counts = {"training": labelled, "validation": test, "unlabelled": unlabelled}
-    if min(counts.values()) < 0 or sum(counts.values()) == 0:
-        raise ValueError(f"the numbers of subjects must not be negative and not all 0, got {counts}")
-    root = Path(folder)
-    with alone_in(root, instead="another folder"):
-        if not is_empty(root):
-            raise FileExistsError(
-                f"the brain dataset needs an absent or empty folder, {root} holds files; choose another"
-            )
+    counts = numbers_of_subjects(labelled=labelled, test=test, unlabelled=unlabelled)
+    with empty_folder(folder, "the brain phantoms") as root:
         return _write(root, counts, spacing, seed, progress)
 
 
@@ -63,18 +52,18 @@ def _write(
 ) -> Path:
     sections: dict[str, list[dict[str, str]]] = {}
     written = 0
-    for section_number, section in enumerate(_SECTIONS):
+    for section_number, (section, count) in enumerate(counts.items()):
         sections[section] = []
-        for place in range(counts[section]):
+        for place in range(count):
             subject = brain_subject((seed, section_number, place), spacing=spacing)
             written += 1
             sections[section].append(_write_subject(root, f"brain_{written:03d}", subject, section != "unlabelled"))
             if progress is not None:
                 progress(written, sum(counts.values()))
-    datalist = root / "dataset.json"
-    with atomic_write(datalist) as temporary:
-        Path(temporary).write_text(json.dumps(_description(spacing, seed) | sections, indent=2) + "\n", "utf-8")
-    return datalist
+    description = f"Synthetic T1-weighted brains without skull at {spacing:g} mm, seed {seed}"
+    head = header("brain phantoms", description, modality="MR T1w", labels=LABELS)
+    write_json(root / "dataset.json", head | sections, indent=2)
+    return root / "dataset.json"
 
 
 def _write_subject(root: Path, name: str, subject: BrainSubject, with_label: bool) -> dict[str, str]:
@@ -85,15 +74,3 @@ def _write_subject(root: Path, name: str, subject: BrainSubject, with_label: boo
         (root / path).parent.mkdir(parents=True, exist_ok=True)
     subject.save(root / entry["image"], root / entry["label"] if with_label else None)
     return entry | {"subject": name}
-
-
-def _description(spacing: float, seed: int) -> dict[str, object]:
-    return {
-        "name": "brain phantoms",
-        "description": f"Synthetic T1-weighted brains without skull at {spacing:g} mm, seed {seed}; no patient data.",
-        "reference": "ICBM152 2009a symmetric tissue maps, doi:10.1016/j.neuroimage.2010.07.033",
-        "tensorImageSize": "3D",
-        "modality": {"0": "MR T1w"},
-        "labels": {"0": "background"} | {str(value): name for value, name in LABELS.items()},
-        "hide_names": False,  # these brains are nobody's
-    }

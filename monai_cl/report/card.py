@@ -8,7 +8,6 @@ for facts of ``configs/metadata.json``. The results stand in ``docs/records/*.js
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,7 +17,7 @@ from typing import Any
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from monai_cl._files import atomic_write, read_json
+from monai_cl._files import atomic_write, read_json, write_json
 from monai_cl.engine.machine import hardware, versions
 from monai_cl.evaluation import load_curve
 from monai_cl.report._facts import data_tables, receipts
@@ -95,8 +94,7 @@ def record_results(
         "tables": [to_json(table) for table in record.tables],
         "notes": list(record.notes),
     }
-    with atomic_write(target) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(target, content, allow_nan=False)
     return record
 
 

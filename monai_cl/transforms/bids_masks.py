@@ -1,6 +1,5 @@
 """Masks as derivatives of BIDS: a data set that a validator accepts, with the names of the classes."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from monai.data import MetaTensor, NibabelWriter
 
-from monai_cl._files import atomic_write
+from monai_cl._files import write_json, write_text
 from monai_cl.io.bids_names import bids_name
 
 BIDS_VERSION = "1.10.0"
@@ -64,24 +63,22 @@ class BidsMasks:
         """Write what describes the data set."""
         output_dir.mkdir(parents=True, exist_ok=True)
         made_by = {"Name": "monai_cl", "Description": f"{self.name} {self.version}; not for diagnosis"}
-        _write(
-            output_dir / "dataset_description.json",
-            {
-                "Name": f"Masks of {self.name}",
-                "BIDSVersion": BIDS_VERSION,
-                "DatasetType": "derivative",
-                "GeneratedBy": [made_by],
-            },
-        )
-        _write_text(output_dir / "README.md", f"Masks made by {self.name} {self.version}. Not for diagnosis.\n")
+        description = {
+            "Name": f"Masks of {self.name}",
+            "BIDSVersion": BIDS_VERSION,
+            "DatasetType": "derivative",
+            "GeneratedBy": [made_by],
+        }
+        write_json(output_dir / "dataset_description.json", description, indent=2)
+        write_text(output_dir / "README.md", f"Masks made by {self.name} {self.version}. Not for diagnosis.\n")
 
     def write(self, mask: MetaTensor, source: Any, path: Path) -> None:
         """Write a mask, after its names of classes and its sidecar."""
         target = path.with_name(re.sub(r"^\.[0-9a-f]{16}\.", "", path.name))
         base = target.name[: -len(self.extension)]
         rows = ["index\tname", "0\tbackground", *(f"{label}\t{name}" for label, name in sorted(self.classes.items()))]
-        _write_text(target.with_name(f"{base}.tsv"), "\n".join(rows) + "\n")
-        _write(target.with_name(f"{base}.json"), {"Manual": False, "Description": f"Made by {self.name}"})
+        write_text(target.with_name(f"{base}.tsv"), "\n".join(rows) + "\n")
+        write_json(target.with_name(f"{base}.json"), {"Manual": False, "Description": f"Made by {self.name}"}, indent=2)
         writer = NibabelWriter(output_dtype=np.uint8)
         writer.set_data_array(mask)
         writer.set_metadata(mask.meta, resample=False)
@@ -91,12 +88,3 @@ class BidsMasks:
 def _label(text: str) -> str:
     """A label of BIDS: letters and digits."""
     return re.sub(r"[^A-Za-z0-9]", "", text) or "x"
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    _write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

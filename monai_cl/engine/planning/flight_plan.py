@@ -1,6 +1,5 @@
 """The outcome of a dry run, as numbers, as a table and as JSON."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from monai_cl._files import atomic_write
+from monai_cl._files import write_json
 from monai_cl.engine.planning.advice import Advice
 
 
@@ -66,8 +65,7 @@ class FlightPlan:
 
     def write(self, path: str | Path) -> None:
         """Write the plan as JSON."""
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_json(path, self.to_dict())
 
     def table(self) -> Table:
         """Table for a terminal."""
