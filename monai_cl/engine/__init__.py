@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from monai_cl.engine.history import History as History, read_history as read_history
     from monai_cl.engine.mixup import MixupBatch as MixupBatch
     from monai_cl.engine.optimisation import adamw as adamw, warmup_cosine as warmup_cosine
+    from monai_cl.engine.parts_loss import PartsLoss as PartsLoss
     from monai_cl.engine.postprocessing import (
         FlipInferer as FlipInferer,
         LargestComponents as LargestComponents,
@@ -43,11 +44,8 @@ if TYPE_CHECKING:
     from monai_cl.engine.run_record import RunRecord as RunRecord, read_run_record as read_run_record
     from monai_cl.engine.run_settings import RunSettings as RunSettings
     from monai_cl.engine.save_cases import SaveCases as SaveCases, SaveMetrics as SaveMetrics
-    from monai_cl.engine.selftraining import (
-        PartsLoss as PartsLoss,
-        SelfTrainer as SelfTrainer,
-        SelfTraining as SelfTraining,
-    )
+    from monai_cl.engine.selftrainer import SelfTrainer as SelfTrainer
+    from monai_cl.engine.selftraining import SelfTraining as SelfTraining
     from monai_cl.engine.selftraining_contrast import ClassContrast as ClassContrast, class_contrast as class_contrast
     from monai_cl.engine.step_time import StepTime as StepTime
     from monai_cl.engine.stop import GracefulStop as GracefulStop

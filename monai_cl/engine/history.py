@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 
 from monai_cl._files import atomic_write
 from monai_cl.engine.progress import scalars
-from monai_cl.engine.selftraining import SelfTrainer
+from monai_cl.engine.selftrainer import SelfTrainer
 from monai_cl.engine.trainer import PretrainTrainer
 
 

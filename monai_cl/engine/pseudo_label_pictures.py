@@ -11,7 +11,7 @@ from ignite.engine import Events
 from torch import Tensor
 
 from monai_cl._files import atomic_write
-from monai_cl.engine.selftraining import SelfTrainer
+from monai_cl.engine.selftrainer import SelfTrainer
 from monai_cl.transforms.pseudo_labels import Pseudo
 
 _MOST_PIXELS = 256  # of an edge; larger slices are thinned out

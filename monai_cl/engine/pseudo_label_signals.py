@@ -16,7 +16,7 @@ from monai_cl.engine.class_shares import shares_in_patches
 from monai_cl.engine.distributed import rank, world_size
 from monai_cl.engine.health import HIGH_LEARNING_RATE
 from monai_cl.engine.history import read_history, write_history
-from monai_cl.engine.selftraining import SelfTrainer
+from monai_cl.engine.selftrainer import SelfTrainer
 
 logger = logging.getLogger(__name__)
 
