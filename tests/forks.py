@@ -7,7 +7,6 @@ code, last words and handlers of exit that a new interpreter would have, and end
 import atexit
 import multiprocessing
 import os
-import runpy
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from monai_cl.evaluation._launch import Forks
+from monai_cl.evaluation._launch import Forks, run_step
 
 SECONDS = 600.0  # a limit for what hangs, not for what is slow
 
@@ -30,7 +29,7 @@ class Fork:
     """``python -m MODULE ...`` in a fork, its output appended to a file; used as a :class:`subprocess.Popen`."""
 
     def __init__(self, arguments: Sequence[str], log: Path, folder: Path, environment: Mapping[str, str]) -> None:
-        given = (list(arguments[1:]), str(log), str(folder), dict(environment))
+        given = (list(arguments), str(log), str(folder), dict(environment))
         self._process = _server().Process(target=_run_module, args=given)
         with pytest.MonkeyPatch.context() as patch:  # the server reads it once, for all forks
             patch.setenv("OMP_NUM_THREADS", "1")
@@ -90,23 +89,10 @@ def _server() -> ForkServerContext:
 
 
 def _run_module(arguments: list[str], log: str, folder: str, environment: dict[str, str]) -> None:
-    with open(log, "ab", buffering=0) as file:
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)
-    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))
     os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    sys.argv[1:] = arguments[1:]
     sys.path.insert(0, folder)
     try:
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-    except SystemExit:
-        raise
-    except BaseException:
-        sys.excepthook(*sys.exc_info())  # as the interpreter does
-        raise SystemExit(1) from None
+        run_step(arguments, log, environment)
     finally:
         atexit._run_exitfuncs()
         sys.stderr.flush()

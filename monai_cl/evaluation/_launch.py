@@ -58,6 +58,8 @@ class Processes:
         with self._lock:
             if self.stopped:
                 return -1
+            with open(log, "ab", buffering=0) as file:
+                file.write(f"$ {in_words(arguments)}\n".encode())
             step = self._start(arguments, log, environment)
             self._running.add(step)
         try:
@@ -75,7 +77,6 @@ class Processes:
 
     def _start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> Any:
         with open(log, "ab", buffering=0) as file:
-            file.write(_heading(arguments))
             return subprocess.Popen(command(arguments), stdout=file, stderr=subprocess.STDOUT, env=dict(environment))
 
     def _wait(self, step: Any) -> int:
@@ -123,7 +124,6 @@ def _environ(values: Mapping[str, str]) -> Iterator[None]:
 def run_step(arguments: Sequence[str], log: str, environment: Mapping[str, str]) -> None:
     """Run ``python`` with these arguments in this process, its output appended to a log."""
     with open(log, "ab", buffering=0) as file:
-        file.write(_heading(arguments))
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))
@@ -159,10 +159,6 @@ def quickest() -> Processes:
     import torch
 
     return Forks() if sys.platform == "linux" and not torch.cuda.is_available() else Processes()
-
-
-def _heading(arguments: Sequence[str]) -> bytes:
-    return f"$ {in_words(arguments)}\n".encode()
 
 
 def environment(processes: int, slot: int, threads: int | None = None) -> dict[str, str]:
