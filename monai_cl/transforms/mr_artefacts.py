@@ -10,7 +10,7 @@ scanner samples a box; ``RandSimulateLowResolution`` picks nearest voxels, where
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,7 +162,7 @@ def smooth_field(record: Mapping[str, Any], like: Tensor) -> Tensor:
     for weight, order in zip(record["waves"], orders, strict=True):
         term = torch.full((1,) * like.ndim, float(weight), dtype=torch.float64)
         for axis, k in enumerate(order):
-            term = term * waves[axis][k].reshape([-1 if a == axis else 1 for a in range(like.ndim)])
+            term = term * _along(axis, waves[axis][k], like.ndim)
         total += term
     largest = total.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
     field: Tensor = (total / largest * record["largest"]).to(like)
@@ -240,36 +240,47 @@ def _thick_slices(image: Tensor, axis: int, voxels: float) -> Tensor:
 
 
 def _through_k_space(image: Tensor, record: Mapping[str, Any], spacing: Sequence[float]) -> Tensor:
-    axes = tuple(range(image.ndim))
     k_space = torch.fft.fftn(image)
     frequencies = [torch.fft.fftfreq(n, dtype=torch.float64) for n in image.shape]  # cycles a voxel
-
-    def along(axis: int, values: Tensor) -> Tensor:
-        return values.to(k_space).reshape([-1 if a == axis else 1 for a in axes])
-
     if "motion" in record:
-        motion = record["motion"]
-        time = frequencies[motion["axis"]] + 0.5  # lines one after another, from one edge of k-space to the other
-        moments = torch.tensor(motion["moments"], dtype=torch.float64)
-        interval = torch.bucketize(time, moments)
-        shifts = torch.tensor(motion["shifts"], dtype=torch.float64)
-        centre = int(torch.bucketize(torch.tensor(0.5, dtype=torch.float64), moments))
-        shifts = (shifts - shifts[centre]) / torch.tensor(list(spacing)[: image.ndim], dtype=torch.float64)
-        turns = torch.zeros((1,) * image.ndim, dtype=torch.float64)
-        for axis in axes:
-            shift = shifts[interval, axis].reshape([-1 if a == motion["axis"] else 1 for a in axes])
-            turns = turns + shift * frequencies[axis].reshape([-1 if a == axis else 1 for a in axes])
+        turns = _turns(record["motion"], frequencies, spacing)
         k_space = k_space * torch.polar(torch.ones_like(turns), -2 * math.pi * turns).to(k_space)
     if "ghost" in record:
         axis, share = record["ghost"]["axis"], record["ghost"]["share"]
         odd = torch.arange(image.shape[axis]) % 2 == 1  # every other line is weaker
-        k_space = k_space * along(axis, torch.where(odd, 1 - 2 * share, 1.0).double())
-    for axis in axes:
-        position = frequencies[axis].abs() * 2  # 1 at the edge of k-space
-        if "resolution" in record and record["resolution"][axis] < 1:
-            kept = record["resolution"][axis]
-            k_space = k_space * along(axis, torch.cos(math.pi / 2 * (position / kept).clamp_max(1)).square())
-        if "gibbs" in record and record["gibbs"][axis] < 1:
-            k_space = k_space * along(axis, (position <= record["gibbs"][axis]).double())
+        weaker = torch.where(odd, 1 - 2 * share, 1.0).double()
+        k_space = k_space * _along(axis, weaker.to(k_space), image.ndim)
+    for axis, frequency in enumerate(frequencies):
+        position = frequency.abs() * 2  # 1 at the edge of k-space
+        for window in _windows(record, axis, position):
+            k_space = k_space * _along(axis, window.to(k_space), image.ndim)
     image_space: Tensor = torch.fft.ifftn(k_space)
     return image_space
+
+
+def _turns(motion: Mapping[str, Any], frequencies: Sequence[Tensor], spacing: Sequence[float]) -> Tensor:
+    """Phase in turns that shifts between lines give each point of k-space; none in the central interval."""
+    dim, lines = len(frequencies), motion["axis"]
+    time = frequencies[lines] + 0.5  # lines one after another, from one edge of k-space to the other
+    moments = torch.tensor(motion["moments"], dtype=torch.float64)
+    interval = torch.bucketize(time, moments)
+    shifts = torch.tensor(motion["shifts"], dtype=torch.float64)
+    centre = int(torch.bucketize(torch.tensor(0.5, dtype=torch.float64), moments))
+    shifts = (shifts - shifts[centre]) / torch.tensor(list(spacing)[:dim], dtype=torch.float64)  # voxels
+    turns = torch.zeros((1,) * dim, dtype=torch.float64)
+    for axis, frequency in enumerate(frequencies):
+        turns = turns + _along(lines, shifts[interval, axis], dim) * _along(axis, frequency, dim)
+    return turns
+
+
+def _windows(record: Mapping[str, Any], axis: int, position: Tensor) -> Iterator[Tensor]:
+    """Weights of the lines along an axis: a lower resolution fades out to its edge, truncation cuts there."""
+    if "resolution" in record and record["resolution"][axis] < 1:
+        yield torch.cos(math.pi / 2 * (position / record["resolution"][axis]).clamp_max(1)).square()
+    if "gibbs" in record and record["gibbs"][axis] < 1:
+        yield (position <= record["gibbs"][axis]).double()
+
+
+def _along(axis: int, values: Tensor, dim: int) -> Tensor:
+    """Values along one of several axes, which broadcast along the others."""
+    return values.reshape([-1 if a == axis else 1 for a in range(dim)])
