@@ -127,47 +127,57 @@ def role_of(work: Work, cell: Cell) -> str:
 def _notes(
     work: Work, arms: Sequence[CurveArm], scores: Sequence[Score], convergence: Sequence[Convergence]
 ) -> list[str]:
-    config = work.plan.config
-    excluded = len(work.plan.excluded)
-    result = [f"{left_out(excluded)} of every score and interval, as the file asks for (evaluation.exclude)"] * bool(
-        excluded
-    )
+    return [
+        *_of_scores(work, scores),
+        *_of_steps(work, convergence),
+        *_of_compute(work, arms),
+        *(f"{arm.title}: {arm.note}" for arm in arms if arm.note),
+    ]
+
+
+def _of_scores(work: Work, scores: Sequence[Score]) -> Iterator[str]:
+    """Notes on cases and classes that count otherwise than the rest, or not at all."""
+    if excluded := len(work.plan.excluded):
+        yield f"{left_out(excluded)} of every score and interval, as the file asks for (evaluation.exclude)"
     empty = {(score.case, score.label) for score in scores if math.isnan(score.dice)}
     if empty:
         everything = len({(score.case, score.label) for score in scores})
-        result.append(
+        yield (
             f"{len(empty)} of {everything} pairs of case and class have an empty truth: their scores are undefined and "
             "left out"
         )
-    missed = Counter(score.arm for score in scores if score.missed)
-    result += [
-        f"{arm}: a class was missed altogether {count} times, its distances count as the volume's diagonal"
-        for arm, count in missed.items()
-    ]
+    for arm, count in Counter(score.arm for score in scores if score.missed).items():
+        yield f"{arm}: a class was missed altogether {count} times, its distances count as the volume's diagonal"
+
+
+def _of_steps(work: Work, convergence: Sequence[Convergence]) -> Iterator[str]:
+    """Notes on arms whose number of steps, or other settings, may not be those that suit them."""
+    config = work.plan.config
     if config.convergence is None:
-        result.append(f"whether {config.reference} was trained long enough was not tried (convergence: false)")
-    result += [
-        f"{_convergence(each)} ({each.reason}): part of a gain at equal steps may be faster convergence"
-        for each in convergence
-        if each.converged is not True
-    ]
+        yield f"whether {config.reference} was trained long enough was not tried (convergence: false)"
+    for each in convergence:
+        if each.converged is not True:
+            yield f"{_convergence(each)} ({each.reason}): part of a gain at equal steps may be faster convergence"
     for name in _chosen(work):
-        result += [f"{name}: {remark}" for remark in at_an_end(work.choices.trials(name))]
+        yield from (f"{name}: {remark}" for remark in at_an_end(work.choices.trials(name)))
     steps = {work.epochs(cell) * work.plan.epoch_length for cell in work.plan.cells if _counts_steps(work, cell)}
     if len(steps) > 1:
-        result.append(
+        yield (
             "steps were among what was tried, and the arms are fine-tuned for "
             f"{' or '.join(map(str, sorted(steps)))}: a difference at equal steps is one of recipes"
         )
+
+
+def _of_compute(work: Work, arms: Sequence[CurveArm]) -> Iterator[str]:
+    """Notes on arms that are not compared with a reference of the same compute."""
+    config = work.plan.config
     compared = {arm.gets for arm in arms if arm.role == HANDED}
     for arm in config.arms.values():
         if arm.name == config.reference or not arm.takes_time or arm.name in compared or arm.is_shared:
             continue
         known = arm.pretraining is not None or arm.pretraining_seconds is not None or arm.from_scratch
         why = "was switched off or failed" if known else "needs pretraining_seconds, which the file does not state"
-        result.append(f"{arm.name}: the comparison at equal compute {why}")
-    result += [f"{arm.title}: {arm.note}" for arm in arms if arm.note]
-    return result
+        yield f"{arm.name}: the comparison at equal compute {why}"
 
 
 def _counts_steps(work: Work, cell: Cell) -> bool:
