@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from monai_cl.engine.drawing import COLOURS
 from monai_cl.engine.save_cases import SavedCase
+from monai_cl.report._page import script, script_hash
 from monai_cl.report._safety import inside
 
 SCRIPT = Path(__file__).with_name("vendor") / "niivue-0.69.0.umd.js.gz"
@@ -126,9 +129,17 @@ def fitting(sets: Sequence[VolumeSet], most: int = MOST_BYTES) -> tuple[list[Vol
     return kept, len(sets) - len(kept)
 
 
-def script() -> str:
+def niivue() -> str:
     """Program of niivue."""
     return gzip.decompress(SCRIPT.read_bytes()).decode("utf-8")
+
+
+def volume_viewer() -> dict[str, Markup]:
+    """Programs that show volumes, and what the page must allow them: data of its own, nothing from elsewhere."""
+    program, own = Markup(niivue()), script("volumes.js")
+    hashes = " ".join(f"'sha256-{script_hash(text)}'" for text in (program, own))
+    policy = Markup(f" {hashes} 'wasm-unsafe-eval'; worker-src blob:; connect-src data: blob:")
+    return {"policy": policy, "program": program, "script": own, "colours": Markup(json.dumps(list(COLOURS)))}
 
 
 def _encoded(values: NDArray[np.uint8], spacing: Sequence[float], start: Sequence[int] = (0, 0, 0)) -> Markup:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,11 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from zipfile import BadZipFile
 
-from markupsafe import Markup
 from rich.console import Console
 from rich.progress import track
 
-from monai_cl._files import atomic_write
 from monai_cl.engine.drawing import COLOURS
 from monai_cl.engine.save_cases import INDEX, read_cases
 from monai_cl.evaluation import Curve, load_curve
@@ -31,7 +27,7 @@ from monai_cl.report._headline import headline
 from monai_cl.report._invariance import invariance_tables
 from monai_cl.report._label_curve import curve_details, curve_tables, curve_warnings
 from monai_cl.report._neighbours import draw_neighbours
-from monai_cl.report._page import page_environment
+from monai_cl.report._page import rendered, script, script_hash, write_page
 from monai_cl.report._privacy import CaseNames
 from monai_cl.report._pseudo_labels import pseudo_label_picture
 from monai_cl.report._results import case_table, result_tables
@@ -39,7 +35,7 @@ from monai_cl.report._safety import inside, own_picture
 from monai_cl.report._slices import Viewer, viewer as slices_of
 from monai_cl.report._sources import NotAvailableError, PreparedVolume, Sources
 from monai_cl.report._views import draw_correspondences, two_views
-from monai_cl.report._volumes import VolumeSet, case_volumes, fitting, script as niivue_script
+from monai_cl.report._volumes import VolumeSet, case_volumes, fitting, volume_viewer
 from monai_cl.report.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -146,11 +142,7 @@ def write_report(
     sections = [section for section in sections if not section.empty]
     sections += [Section("absent", "Not in this report", points=absent)] if absent else []
     heading = title or next((str(bundle.metadata.get("name")) for bundle in result.bundles), "Report")
-    target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(target) as temporary:
-        temporary.write_text(_render(heading, sections, date or _today()), encoding="utf-8", errors="backslashreplace")
-    return target
+    return write_page(out, _render(heading, sections, date or _today()))
 
 
 def _made(name: str, title: str, make: Callable[[], Iterable[Section]]) -> list[Section]:
@@ -354,39 +346,18 @@ def _of_card(bundle: Path) -> list[str]:
 
 
 def _render(title: str, sections: Sequence[Section], date: str) -> str:
-    environment = page_environment()
-    loader = environment.loader
-    script = loader.get_source(environment, "slices.js")[0].strip() if loader else ""
-    digest = _digest(script)
-    page = environment.get_template("report.html.j2")
-    style = Markup(environment.get_template("report.css").render())
-    return page.render(
+    slices = script("slices.js")
+    return rendered(
+        "report.html.j2",
         title=title,
         sections=sections,
         date=date,
         version=version("monai_cl"),
         leads=_leads(sections),
-        style=style,
-        script=Markup(script),
-        script_hash=digest,
-        viewer=_volume_viewer() if any(section.volumes for section in sections) else None,
+        script=slices,
+        script_hash=script_hash(slices),
+        viewer=volume_viewer() if any(section.volumes for section in sections) else None,
     )
-
-
-def _volume_viewer() -> dict[str, Markup]:
-    """Programs that show volumes, and what the page must allow them: data of its own, nothing from elsewhere."""
-    environment = page_environment()
-    loader = environment.loader
-    own = loader.get_source(environment, "volumes.js")[0].strip() if loader else ""
-    program = niivue_script()
-    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (program, own))
-    policy = f" {hashes} 'wasm-unsafe-eval'; worker-src blob:; connect-src data: blob:"
-    colours = json.dumps(list(COLOURS))
-    return {"policy": Markup(policy), "program": Markup(program), "script": Markup(own), "colours": Markup(colours)}
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def _leads(sections: Sequence[Section]) -> list[str]:

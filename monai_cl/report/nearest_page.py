@@ -8,13 +8,11 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from monai_cl._files import atomic_write
 from monai_cl.engine.embedding import WHOLE, Embeddings
-from monai_cl.report._page import page_environment
+from monai_cl.report._page import rendered, write_page
 from monai_cl.report.study_page import Group, Tile
 from monai_cl.report.tables import Table
 
@@ -37,21 +35,16 @@ def write_nearest_page(found: Embeddings, out: str | Path, *, title: str = "Near
     values, number = found.standardised(), len(found.cases)
     shown = range(0, number, -(-number // _MOST))
     groups = [Group(_named(found, index), _tiles(found, index, values @ values[index])) for index in shown]
-    environment = page_environment()
-    page = environment.get_template("nearest.html.j2").render(
+    page = rendered(
+        "nearest.html.j2",
         title=title,
         summary=f"{len(found.cases)} vectors of {found.vectors.shape[1]} numbers, of {len(set(found.subjects))} "
         "patients; cosine of standardised features. It shows what the network takes as similar, rightly or not."
         + (f" Pictures of {len(shown)} of them; the table has all." if len(shown) < number else ""),
         table=_table(found, values),
         groups=groups,
-        style=Markup(environment.get_template("report.css").render()),
     )
-    target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(target) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-    return target
+    return write_page(out, page)
 
 
 def nearest(found: Embeddings, index: int, row: NDArray[np.float64]) -> list[int]:

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from monai_cl._files import atomic_write
 from monai_cl.intake.scan import ScanResult
-from monai_cl.report._page import page_environment
+from monai_cl.report._page import rendered, write_page
 from monai_cl.report.tables import Cell, Table
 
 _MOST_PATHS = 3  # examples a reason
@@ -52,20 +49,16 @@ def write_study_page(result: ScanResult, out: str | Path) -> Path:
         Its path.
     """
     target = Path(out)
-    environment = page_environment()
-    page = environment.get_template("study.html.j2").render(
+    page = rendered(
+        "study.html.j2",
         title="Study" if target.stem == "study" else f"Study {target.stem}",
         summary=_summary(result),
         kept=_kept(result),
         left_out=_left_out(result),
         notes=_notes(result),
         groups=_groups(result),
-        style=Markup(environment.get_template("report.css").render()),
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(target) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-    return target
+    return write_page(target, page)
 
 
 def _items(result: ScanResult) -> list[dict[str, Any]]:
