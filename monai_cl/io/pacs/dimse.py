@@ -56,32 +56,12 @@ class DimseStore:
         return patiently(lambda: self._put(dataset), server=self.name, retries=self.retries, timeout=self.timeout)
 
     def _put(self, dataset: Any) -> str:
+        link, refused = self._associate(dataset)
         try:
-            from pynetdicom import AE, evt
-            from pynetdicom.pdu import A_ASSOCIATE_RJ
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError(INSTALL) from None
-        parts = urlsplit(self.url)
-        entity = AE(ae_title=self.title)
-        entity.connection_timeout = entity.acse_timeout = self.timeout
-        entity.dimse_timeout = entity.network_timeout = self.timeout
-        syntax = dataset.file_meta.TransferSyntaxUID
-        entity.add_requested_context(dataset.SOPClassUID, syntax)
-        secure = (context(), str(parts.hostname)) if parts.scheme == "dimses" else None
-        # A server may refuse and close before pynetdicom looks at the connection, which then calls it never made.
-        answers: list[type] = []
-        link = entity.associate(
-            parts.hostname,
-            parts.port,
-            ae_title=parts.username,
-            tls_args=secure,
-            evt_handlers=[(evt.EVT_PDU_RECV, lambda event: answers.append(type(event.pdu)))],
-        )
-        try:
-            if link.is_rejected or A_ASSOCIATE_RJ in answers:
+            if refused:
                 raise PacsError(
                     f"{self.name} refuses the connection: does it know our AE title {self.title} (--title), and is "
-                    f"{parts.username} its own?",
+                    f"{urlsplit(self.url).username} its own?",
                     stops=True,
                 )
             if not link.is_established:
@@ -96,6 +76,29 @@ class DimseStore:
             raise TimeoutError
         code = int(status.Status)
         return "" if code == 0 or code & 0xF000 == 0xB000 else reason_of(code, self.name)
+
+    def _associate(self, dataset: Any) -> tuple[Any, bool]:
+        """Association for an object in its encoding, which need not be established, and whether the server refused."""
+        try:
+            from pynetdicom import AE, evt
+            from pynetdicom.pdu import A_ASSOCIATE_RJ
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(INSTALL) from None
+        parts = urlsplit(self.url)
+        entity = AE(ae_title=self.title)
+        entity.connection_timeout = entity.acse_timeout = self.timeout
+        entity.dimse_timeout = entity.network_timeout = self.timeout
+        entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+        # A server may refuse and close before pynetdicom looks at the connection, which then calls it never made.
+        answers: list[type] = []
+        link = entity.associate(
+            parts.hostname,
+            parts.port,
+            ae_title=parts.username,
+            tls_args=(context(), str(parts.hostname)) if parts.scheme == "dimses" else None,
+            evt_handlers=[(evt.EVT_PDU_RECV, lambda event: answers.append(type(event.pdu)))],
+        )
+        return link, link.is_rejected or A_ASSOCIATE_RJ in answers
 
     def _raise_reason(self) -> NoReturn:
         """Raise why no association came about, which pynetdicom writes to its log alone."""
