@@ -50,6 +50,8 @@ def test_an_arm_starts_from_what_is_shipped_and_its_record_says_which(
     assert starts == {"none", "shipped"}
     assert (curve.arm("box").role, curve.arm("box").runs) == ("pretrained", ("shipped",))
     assert [round(d.estimate, 6) for d in curve.differences("box")] == [0.1, 0.1, 0.1]
+    expected = "box: the comparison at equal compute is that at equal steps, for the weights came with the package"
+    assert expected in curve.notes
 
     ship(tmp_path / "bundle", boxed(), step=2)  # another file of that name
     with pytest.raises(OtherSettingsError, match=r"fine-tuning with other settings \(pretrained: "):

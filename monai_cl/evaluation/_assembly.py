@@ -177,6 +177,8 @@ def _of_compute(work: Work, arms: Sequence[CurveArm]) -> Iterator[str]:
             continue
         known = arm.pretraining is not None or arm.pretraining_seconds is not None or arm.from_scratch
         why = "was switched off or failed" if known else "needs pretraining_seconds, which the file does not state"
+        if not known and arm.is_shipped:
+            why = "is that at equal steps, for the weights came with the package"
         yield f"{arm.name}: the comparison at equal compute {why}"
 
 

@@ -47,7 +47,7 @@ def header(name: str, description: str, *, modality: str, labels: Mapping[int, s
 
     Args:
         name: Name of the data set.
-        description: What the images are, without the end of the sentence.
+        description: Kind of the images, without the end of the sentence.
         modality: Modality of all images.
         labels: Names of the classes above background.
     """

@@ -274,7 +274,7 @@ def _turns(motion: Mapping[str, Any], frequencies: Sequence[Tensor], spacing: Se
 
 
 def _windows(record: Mapping[str, Any], axis: int, position: Tensor) -> Iterator[Tensor]:
-    """Weights of the lines along an axis: a lower resolution fades out to its edge, truncation cuts there."""
+    """Weights of the lines along an axis: a lower resolution fades out to its edge, truncation cuts at it."""
     if "resolution" in record and record["resolution"][axis] < 1:
         yield torch.cos(math.pi / 2 * (position / record["resolution"][axis]).clamp_max(1)).square()
     if "gibbs" in record and record["gibbs"][axis] < 1:
