@@ -110,6 +110,17 @@ def test_links_into_a_hidden_folder_are_names_like_any_other(data: Path) -> None
     assert result.reasons == {}
 
 
+def test_an_image_of_several_files_is_no_obstacle_to_links(data: Path) -> None:
+    for number in range(2):
+        volume(data / f"c_{number:04d}.nii.gz")
+    (data / "second.nii.gz").symlink_to("good_001.nii.gz")
+    listed = [{"image": ["c_0000.nii.gz", "c_0001.nii.gz"]}, {"image": "good_001.nii.gz"}, {"image": "second.nii.gz"}]
+    (data / "dataset.json").write_text(json.dumps({"training": listed}))
+    result = scanned(data)
+    assert "good_001.nii.gz" in images(result)
+    assert result.reasons[SECOND_NAME] == 1
+
+
 def test_names_by_links_count_where_a_dataset_json_lists_them_or_a_label_belongs_to_them(data: Path) -> None:
     for name in ("a_002", "a_003", "b_002", "b_003"):
         volume(data / f"raw/{name}.nii.gz")

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from monai_cl.networks import ModalityTemplates, PlainDecoder
+from monai_cl.networks import ModalityTemplates, PlainDecoder, lay_channels_last
 
 
 def filled(size: tuple[int, ...] = (7, 6, 5), *, rule: str = "gradient", **options: bool) -> ModalityTemplates:
@@ -170,3 +170,12 @@ def test_what_cannot_be_a_template_is_refused(arguments: tuple, message: str) ->
 def test_the_plain_decoder_reaches_the_size_of_the_image(stride: tuple[int, ...]) -> None:
     decoder = PlainDecoder(3, 32, stride, 2)
     assert decoder(torch.rand(1, 32, 2, 2, 2)).shape == (1, 2, *(2 * s for s in stride))
+
+
+def test_templates_keep_their_layout_beside_kernels_with_channels_last() -> None:
+    templates, crops = ModalityTemplates(["a", "b"], (4, 5, 6)), torch.rand(1, 1, 4, 5, 6)
+    both = torch.nn.ModuleList([templates, torch.nn.Conv2d(2, 3, 3)])
+    lay_channels_last(both)
+    assert both[1].weight.is_contiguous(memory_format=torch.channels_last)
+    templates.observe(crops, torch.tensor([1]), torch.zeros(1, 3, dtype=torch.int64))
+    assert torch.equal(templates.values[1], crops[0, 0])

@@ -77,6 +77,21 @@ def test_studies_that_cannot_be_simulated_from_are_refused() -> None:
         data.maps_apart([{"case": "a", "image": [["1.dcm", "2.dcm"], "3"], "sequences": ["PDmap", "T1w"]}])
 
 
+def test_images_to_probe_with_that_are_maps_alone_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of six subjects a tenth of the images is held out, the first by name of one subject."""
+    names = ["MTsat", "PDmap", "R1map", "R2starmap", "T1w"]
+    listed = [{"image": f"s{n}_{name}.nii", "subject": f"s {n}", "sequence": name} for n in range(6) for name in names]
+    for item in listed:
+        (tmp_path / item["image"]).touch()
+    (tmp_path / "list.json").write_text(json.dumps({"training": listed}))
+    split = data.split_studies(tmp_path / "list.json", "training", "validation", dataset_dir=tmp_path, maps=True)
+    assert (len(split["train"]), split["probe"]) == (5, [])
+    assert "left out 1 of 1 studies to probe with: maps alone" in caplog.text
+    assert "no study has two sequences" not in caplog.text  # maps give others
+
+
 def test_hidden_names_of_maps_stay_hidden_in_errors() -> None:
     item = {"image": ["a"], "maps": {"PDmap": HiddenPath("/scans/smith/a.nii", "hidden-0123456789ab/a.nii")}}
     assert without_hidden("cannot read /scans/smith/a.nii", item) == "cannot read hidden-0123456789ab/a.nii"

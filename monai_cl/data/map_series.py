@@ -72,8 +72,16 @@ def study_maps(studies: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def without_maps(studies: Sequence[Item]) -> list[Item]:
-    """Studies as from :func:`maps_apart` without their maps."""
-    return [_without_maps(study) for study in studies]
+    """Studies without their quantitative maps; those of maps alone are left out, and the log counts them.
+
+    Args:
+        studies: Items as from :func:`monai_cl.data.study_items`.
+    """
+    split = [_without_maps(_apart(study)) for study in studies]
+    result = [study for study in split if study["image"]]
+    if len(result) < len(split):
+        logger.warning("left out %d of %d studies to probe with: maps alone", len(split) - len(result), len(split))
+    return result
 
 
 def _apart(study: Item) -> Item:

@@ -13,7 +13,7 @@ from monai_cl.data.map_series import maps_apart, without_maps
 from monai_cl.datalist import first_image, load_datalist, read_datalist, section_names
 from monai_cl.io.suffixes import stem
 from monai_cl.privacy.plain import is_plain_text
-from monai_cl.transforms.sample_series import SEQUENCES
+from monai_cl.transforms.sample_series import MAPS, SEQUENCES
 from monai_cl.weights import read_contract
 
 logger = logging.getLogger(__name__)
@@ -171,7 +171,8 @@ def study_sequences(*lists: Iterable[Mapping[str, Any]]) -> list[str]:
 def say_sequences(studies: Sequence[Mapping[str, Any]]) -> None:
     """Log the number of studies with each sequence, with one alone and with one twice.
 
-    Where no study has two sequences, no series can be restored from another one, and the log warns.
+    Where no study has two sequences, or maps to simulate one from, no series can be restored from another one, and the
+    log warns.
     """
     names = study_sequences(studies)
     counts = [f"{name} {sum(name in study[SEQUENCES] for study in studies)}" for name in names]
@@ -181,7 +182,7 @@ def say_sequences(studies: Sequence[Mapping[str, Any]]) -> None:
         "%d studies have the sequences %s; %d of them have one sequence alone, %d have one twice or more",
         len(studies), ", ".join(counts), alone, twice,
     )  # fmt: skip
-    if studies and alone == len(studies):
+    if studies and alone == len(studies) and not any(MAPS in study for study in studies):
         logger.warning(
             "no study has two sequences: templates alone stand in for hidden blocks; if series of one patient are "
             "listed apart, give their images one `subject`, and their sequences names (`sequence_names`)"
@@ -237,7 +238,7 @@ def split_studies(
         count: Most images to probe with; 0 for none.
         seed: Seed of the choice.
         maps: Whether quantitative maps are to simulate sequences (:func:`~monai_cl.data.maps_apart`), those of the
-            studies to probe with being dropped; they are series as all others if not.
+            studies to probe with being dropped, and studies of maps alone; they are series as all others if not.
 
     Returns:
         Lists ``"train"`` and ``"probe"`` of items as from :func:`study_items`.
@@ -251,7 +252,7 @@ def split_studies(
     )  # fmt: skip
     result = {name: study_items(items, table=table) for name, items in split.items()}
     if maps:
-        result = {"train": maps_apart(result["train"]), "probe": without_maps(maps_apart(result["probe"]))}
+        result = {"train": maps_apart(result["train"]), "probe": without_maps(result["probe"])}
     say_sequences(result["train"])
     return result
 

@@ -219,7 +219,7 @@ def each_file_once(
     ranked = [*declared, *sorted(paired, key=lambda one: (one.label is None, (folder / str(one.image)).is_symlink()))]
     ranked = [claim for claim in ranked if isinstance(claim.image, str) and claim.image in grids]
     names = {real(claim.label): claim.label for claim in reversed(ranked) if claim.label}
-    second = set()
+    second: set[str] = set()  # no lists of files, which are series of DICOM
     for claim in ranked:
         image = str(claim.image)
         first = names.setdefault(real(image), image)
@@ -227,8 +227,11 @@ def each_file_once(
             second.add(image)
             files = [image, claim.label] if claim.label else [image]
             findings.leave_out(files, SECOND_NAME, f"the same file as {first}, which is listed", mentions=[first])
-    declared, paired = ([claim for claim in claims if claim.image not in second] for claims in (declared, paired))
-    return declared, paired
+    remaining = [
+        [claim for claim in claims if not isinstance(claim.image, str) or claim.image not in second]
+        for claims in (declared, paired)
+    ]
+    return remaining[0], remaining[1]
 
 
 def _role(path: str) -> tuple[str, tuple[str, str], str]:

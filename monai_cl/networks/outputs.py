@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from monai.networks.nets import BasicUNetPlusPlus
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 _REMEDY = "take a network that returns one map of its input's size, or a list of maps for deep supervision"
 
@@ -41,9 +42,10 @@ def segmenter(network: nn.Module, *, channels_last: bool = False) -> nn.Module:
 
 
 def lay_channels_last(module: nn.Module) -> None:
-    """Make channels the innermost axis in memory of every kernel, of two or three spatial axes; values stay.
+    """Make channels the innermost axis in memory of every kernel of a convolution in two or three axes; values stay.
 
-    On a CPU convolutions of UNet and DynUNet are faster this way, group normalisation is slower.
+    Other parameters with as many axes, such as templates of sequences, keep their layout. On a CPU convolutions of UNet
+    and DynUNet are faster this way, group normalisation is slower.
 
     Example:
         >>> layer = nn.Conv2d(2, 3, 3)
@@ -52,9 +54,10 @@ def lay_channels_last(module: nn.Module) -> None:
         True
     """
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes, of which two are channels
-    for tensor in module.parameters():
-        if tensor.ndim in layouts:
-            tensor.data = tensor.data.contiguous(memory_format=layouts[tensor.ndim])
+    for layer in module.modules():
+        for tensor in layer.parameters() if isinstance(layer, _ConvNd) else ():
+            if tensor.ndim in layouts:
+                tensor.data = tensor.data.contiguous(memory_format=layouts[tensor.ndim])
 
 
 def _main_first(network: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
