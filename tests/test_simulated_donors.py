@@ -302,3 +302,15 @@ def test_maps_of_another_grid_come_onto_that_of_the_series_by_density(tmp_path: 
     assert ((pd > 0) & (pd < 69)).any()
     tissue = t1[pd > 0.01]
     torch.testing.assert_close(tissue, torch.full_like(tissue, 0.85))
+
+
+def test_maps_apart_from_the_series_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    affine, values = np.diag([2.0, 2.0, 2.0, 1.0]), np.ones((8, 8, 8), np.float32)
+    for name, value in (("PDmap", 70.0), ("T1map", 0.85)):
+        nib.save(nib.Nifti1Image(value * values, affine), tmp_path / f"{name}.nii.gz")
+    affine[:3, 3] = 500
+    nib.save(nib.Nifti1Image(values * np.arange(1, 9, dtype=np.float32), affine), tmp_path / "T1w.nii.gz")
+    maps = {name: str(tmp_path / f"{name}.nii.gz") for name in ("PDmap", "T1map")}
+    item = {"case": "a", "image": [str(tmp_path / "T1w.nii.gz")], "sequences": ["T1w"], "maps": maps}
+    assert "maps" not in PrepareStudy(recipes.load("small_mr", spacing=None), maps=("pd", "t1"))(item)
+    assert "a: left out the maps, which have no voxel in common with the first series, T1w" in caplog.text

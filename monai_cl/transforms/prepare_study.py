@@ -43,7 +43,7 @@ class PrepareStudy(Compose):
 
     Returns:
         Items with ``image`` (N, \*S), ``sequences`` (the names of its channels); with ``channels``, ``present`` (N,),
-        true where a channel was measured; and ``maps`` (M, \*S) of a study that has some, if they are asked for.
+        true where a channel was measured; and ``maps`` (M, \*S) of a study that has some on its series, if asked for.
 
     Raises:
         ValueError: If a series cannot be read, or a study has none of the channels.
@@ -95,7 +95,16 @@ class PrepareStudy(Compose):
             kept.append(name)
         _say(str(input_.get("case", "a study")), names[0], resampled, apart)
         prepared = {**item, **self._stacked(series, kept)}
-        return prepared if MAPS not in input_ or not self.maps else {**prepared, MAPS: self._maps(input_[MAPS], first)}
+        if MAPS not in input_ or not self.maps:
+            return prepared
+        maps = self._maps(input_[MAPS], first)
+        if bool((maps != 0).any()):
+            return {**prepared, MAPS: maps}
+        logger.warning(
+            "%s: left out the maps, which have no voxel in common with the first series, %s",
+            input_.get("case", "a study"), names[0],
+        )  # fmt: skip
+        return {key: value for key, value in prepared.items() if key != MAPS}
 
     def _maps(self, files: Mapping[str, Any], first: Tensor) -> MetaTensor:
         """Maps (M, *S) of a study on the grid of its first series."""
