@@ -43,7 +43,7 @@ def maps_apart(studies: Sequence[Item]) -> list[Item]:
             "left out the maps of %d of %d studies, such as %s: simulation needs those of proton density (PDmap) and "
             "T1 (T1map or R1map)", len(short), len(result), short[0].get("case"),
         )  # fmt: skip
-    return [_without_maps(study) if study in short else study for study in result]
+    return [study if MAPS not in study or _simulates(study) else _without_maps(study) for study in result]
 
 
 def study_maps(studies: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
