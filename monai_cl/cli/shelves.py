@@ -46,9 +46,7 @@ def bundles(context: typer.Context) -> None:
 
 
 def _shipped(bundle: Path) -> list[str]:
-    """Weights that come with a bundle; torch is loaded only where a file is to be read."""
-    if not any(bundle.glob("models/shipped/*.safetensors")):
-        return []
+    """Weights that come with a bundle."""
     from monai_cl.weights import shipped_weights
 
     return [str(one) for one in shipped_weights() if one.path.is_relative_to(bundle.resolve())]

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from monai_cl._lazy import face
 
 if TYPE_CHECKING:
-    from monai_cl.weights._files import read_contract as read_contract, save_network as save_network
+    from monai_cl.weights._contract import read_contract as read_contract
+    from monai_cl.weights._files import save_network as save_network
     from monai_cl.weights._finite import (
         NonFiniteWeightsError as NonFiniteWeightsError,
         require_finite as require_finite,

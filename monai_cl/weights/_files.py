@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_cl._files import atomic_write, read_json
+from monai_cl._files import atomic_write
 from monai_cl.weights._finite import require_finite
-from monai_cl.weights._origin import NOTE, as_contract
-from monai_cl.weights._reading import safetensors_notes
+from monai_cl.weights._origin import as_contract
 from monai_cl.weights._receipt import receipt_of
 
 
@@ -38,17 +37,3 @@ def with_origins(network: nn.Module, contract: Mapping[str, Any] | None) -> dict
     """Contract of a network with the origins of the weights that it began from, if it began from any."""
     receipt = receipt_of(network)
     return {**(contract or {}), **({} if receipt is None else as_contract(receipt.origins))}
-
-
-def read_contract(path: str | Path) -> dict[str, Any]:
-    """Contract that :func:`save_network` stored beside a file of weights, or one of safetensors holds inside.
-
-    Empty if none exists.
-    """
-    beside = Path(path).with_suffix(".json")
-    if beside.exists():
-        content = read_json(beside)
-        return content if isinstance(content, dict) else {}
-    text = safetensors_notes(Path(path)).get(NOTE)
-    inside = {} if text is None else json.loads(text)
-    return inside.get("contract", {}) if isinstance(inside, dict) else {}

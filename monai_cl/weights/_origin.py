@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from monai_cl.weights._contract import NOTE
 from monai_cl.weights.families.key_map import KeyMap
 
-NOTE = "monai_cl"  # entry of a file of ours for other programs
 LISTS = ("apa_citations", "bibtex_citations")  # entries of a citation of nnssl, of which nnU-Net prints one
 
 

@@ -1,6 +1,5 @@
 """Reading of files of weights: as data alone, with words for what is none."""
 
-import json
 import re
 import warnings
 import zipfile
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from monai_cl.weights._safetensors import first_bytes, is_safetensors, whole_size
 
 # numbers of NumPy, as logs of trainings have them beside the weights; versions 1 and 2 name one function differently
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -23,7 +24,6 @@ _ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors")
 _LISTED = 4
 _LFS = b"version https://git-lfs"
 _HEAD = 512
-_LONGEST_HEADER = 100_000_000  # as of the format
 
 
 def read_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -68,31 +68,11 @@ def require_file(path: Path) -> None:
         )
 
 
-def is_safetensors(path: Path) -> bool:
-    """Return whether a file begins as safetensors: the length of a header, and the header."""
-    head = _head(path, 9)
-    return len(head) == 9 and head[8:] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
-
-
-def safetensors_notes(path: Path) -> dict[str, str]:
-    """Texts that a file of safetensors holds beside its tensors; none of one that is cut short or another file."""
-    if not path.is_file() or not is_safetensors(path):
-        return {}
-    notes = _header(path).get("__metadata__", {})
-    return {str(key): str(value) for key, value in notes.items()} if isinstance(notes, dict) else {}
-
-
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in a file of safetensors, whose values are not read; none of a file of another kind."""
-    header = _header(path) if is_safetensors(path) else {}
-    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-
-
 def _safetensors(path: Path) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if (wanted := _whole_size(path)) > (size := path.stat().st_size):
+    if (wanted := whole_size(path)) > (size := path.stat().st_size):
         raise ValueError(f"{path} is cut short: it has {size} of {wanted} bytes; download or copy it again")
     try:
         content: dict[str, Any] = load_file(path)
@@ -101,32 +81,9 @@ def _safetensors(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _whole_size(path: Path) -> int:
-    """Bytes that a file of safetensors must have by its header; 0 where the header cannot be read."""
-    ends = [entry["data_offsets"][1] for entry in _header(path).values() if "data_offsets" in entry]
-    return 8 + int.from_bytes(_head(path, 8), "little") + max(ends, default=0)
-
-
-def _header(path: Path) -> dict[str, Any]:
-    length = int.from_bytes(_head(path, 8), "little")
-    text = _head(path, 8 + length)[8:]
-    if len(text) < length:  # cut off inside the header
-        return {}
-    try:
-        header = json.loads(text)
-    except ValueError:
-        return {}
-    return header if isinstance(header, dict) else {}
-
-
-def _head(path: Path, size: int) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(size)
-
-
 def _refuse_text(path: Path) -> None:
     """Name what is often downloaded in place of weights: nothing, a pointer, a page that asks for a login."""
-    head = _head(path, _HEAD)
+    head = first_bytes(path, _HEAD)
     if not head:
         raise ValueError(f"{path} is empty; download or copy it again")
     if head.startswith(_LFS):

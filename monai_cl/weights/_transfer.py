@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from monai_cl.weights._channels import inflatable, inflate
 from monai_cl.weights._choice import Chosen, choose
 from monai_cl.weights._compare import compare, refuse_integers, require_enough, target
-from monai_cl.weights._files import read_contract
+from monai_cl.weights._contract import read_contract
 from monai_cl.weights._finite import require_finite
 from monai_cl.weights._names import by_one_name, tensors_of
 from monai_cl.weights._origin import origins_in, origins_of

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from monai_cl._files import atomic_write
 from monai_cl.networks import encoder_features, input_channels
+from monai_cl.weights._contract import NOTE
 from monai_cl.weights._files import with_origins
 from monai_cl.weights._finite import require_finite
 from monai_cl.weights._names import tensors_of
-from monai_cl.weights._origin import NOTE
 from monai_cl.weights._receipt import receipt_of
 
 KINDS = (".onnx", ".pt2")

@@ -14,8 +14,9 @@ from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
 from monai_cl._files import atomic_write
+from monai_cl.weights._contract import NOTE
 from monai_cl.weights._finite import require_finite
-from monai_cl.weights._origin import LISTS, NOTE, Origin, as_contract
+from monai_cl.weights._origin import LISTS, Origin, as_contract
 from monai_cl.weights._preparation import preparation_of
 from monai_cl.weights._receipt import receipt_of
 

@@ -6,19 +6,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from monai_cl import bundles
 from monai_cl._files import atomic_write
-from monai_cl.weights._channels import inflatable
-from monai_cl.weights._files import read_contract
-from monai_cl.weights._finite import require_finite
-from monai_cl.weights._names import tensors_of
-from monai_cl.weights._origin import NOTE
-from monai_cl.weights._reading import tensor_shapes
+from monai_cl.weights._contract import NOTE, read_contract
+from monai_cl.weights._safetensors import tensor_shapes
+
+if TYPE_CHECKING:  # what ships is listed without torch
+    from torch import Tensor, nn
 
 FOLDER = Path("models") / "shipped"  # in a bundle
 ENDING = ".safetensors"
@@ -62,6 +58,11 @@ class Shipped:
             network: The network.
             inflate_channels: Whether the first convolutions may have other input channels.
         """
+        import torch
+
+        from monai_cl.weights._channels import inflatable
+        from monai_cl.weights._names import tensors_of
+
         own, _ = tensors_of(network)
         result = {name: torch.empty(shape, device="meta") for name, shape in self.shapes.items()}
         inflated = inflatable(network, own, result) if inflate_channels else {}
@@ -110,6 +111,9 @@ def save_shipped(network: nn.Module, path: str | Path, *, touched: Iterable[str]
         ValueError: If nothing is left, or the file would be larger than 25 MB.
     """
     from safetensors.torch import save
+
+    from monai_cl.weights._finite import require_finite
+    from monai_cl.weights._names import tensors_of
 
     own, others = tensors_of(network)
     changed = {_layer(others.get(name, name)) for name in touched}
