@@ -1,9 +1,11 @@
 """The change of intensities that one image underwent, for another image."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 _PAIRS = 8192  # of intensities, at least, that a change is read off
@@ -38,6 +40,25 @@ class IntensityChange(NamedTuple):
         at = torch.cat([torch.arange(0, len(x), max(len(x) // _PAIRS, 1)), ends])
         at = at[x[at].argsort()]
         return cls(x[at].numpy(), y[at].numpy(), nothing)
+
+    @classmethod
+    def of_subject(
+        cls,
+        scan: Callable[[Tensor, Mapping[str, Any]], Tensor],
+        maps: Tensor,
+        record: Mapping[str, Any],
+        intensities: Callable[[Tensor], Tensor],
+    ) -> "IntensityChange":
+        """The change of a simulated scan of a whole subject, without its artefacts, for the scan of a part.
+
+        Args:
+            scan: Simulates the image of maps by a record, as ``RandMRContrast.apply``.
+            maps: Maps of the whole subject (M, *S).
+            record: Record of the scan.
+            intensities: Array transform that changes the image.
+        """
+        before = convert_to_tensor(scan(maps, {**record, "artefacts": {}}), track_meta=False)
+        return cls.between(before, convert_to_tensor(intensities(before), track_meta=False))
 
     def __call__(self, image: Tensor) -> Tensor:
         """``image``, of any shape, changed alike: linear between values that were seen, beyond them as at the ends."""

@@ -224,8 +224,7 @@ class RandSequenceViews(Randomizable, Transform):
         """Change of the intensities of the whole subject."""
         if self.intensities is None:
             return None
-        before = convert_to_tensor(self.contrast.apply(whole, {**record, "artefacts": {}}), track_meta=False)
-        return IntensityChange.between(before, convert_to_tensor(self.intensities(before), track_meta=False))
+        return IntensityChange.of_subject(self.contrast.apply, whole, record, self.intensities)
 
     def _image(self, maps: MetaTensor, record: Mapping[str, Any], change: IntensityChange | None) -> Tensor:
         """Scan of the maps of a view, with its intensities changed."""

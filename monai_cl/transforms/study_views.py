@@ -168,10 +168,10 @@ class RandStudyViews(Randomizable, Transform):
         crop = MetaTensor(self._cut(whole.as_tensor(), record["start"]), affine=scanner_axes(whole))
         image: Tensor = convert_to_tensor(self.simulate.apply(crop, record["contrast"]), track_meta=False)
         if self.intensities is not None:
-            clean = {**record["contrast"], "artefacts": {}}
-            before = convert_to_tensor(self.simulate.apply(coarse(whole), clean), track_meta=False)
-            after = convert_to_tensor(self.intensities(before), track_meta=False)
-            image = IntensityChange.between(before, after)(image)
+            change = IntensityChange.of_subject(
+                self.simulate.apply, coarse(whole), record["contrast"], self.intensities
+            )
+            image = change(image)
         return image.float()
 
 
