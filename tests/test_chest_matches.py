@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dense_encoder import learn_places
 from monai.data import MetaTensor
 from monai.networks.nets import SegResNet
 from monai.transforms import Compose, RandAffined, RandScaleIntensityd, RandSpatialCropd
 from torch import Tensor
 
-from monai_cl.data import AffineRegistration, BodyBoxes, EmbeddingMatches, ViewDataset, view_loader
+from monai_cl.data import AffineRegistration, BodyBoxes, EmbeddingMatches
 from monai_cl.data.pairs.anatomy import anatomy_of
-from monai_cl.engine import adamw
-from monai_cl.methods import DenseTerm, Method
 from monai_cl.phantoms import chest_ct_phantom
 from monai_cl.phantoms.deformation import exponentiate, sample, voxel_grid
 from monai_cl.phantoms.volume import smooth_noise
@@ -83,14 +82,7 @@ def pretrained(network: SegResNet, steps: int) -> SegResNet:
     crop = RandSpatialCropd("image", (44, 44, 34), random_size=False)
     views = Compose([crop, RandViewsd("image", changed, unit="mm")])
     volumes = [patients(seed)[0][1] for seed in range(10, 16)]
-    term = DenseTerm(on="encoder", stride=4, embedding=32, exclusion_radius=3 * SPACING, num_anchors=128)
-    method = Method(network, {"dense": term})
-    optimizer = adamw(method, 2e-3)
-    dataset = ViewDataset(volumes, views, keys=("image", "coords", "valid"))  # type: ignore[arg-type]
-    for batch in view_loader(dataset, len(volumes), batch_size=2, steps=steps):
-        optimizer.zero_grad()
-        method(batch)["loss"].backward()
-        optimizer.step()
+    learn_places(network, volumes, views, exclusion_radius=3 * SPACING, steps=steps)
     return network
 
 

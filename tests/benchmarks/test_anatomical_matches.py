@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from dense_encoder import learn_places
 from monai.networks.nets import SegResNet
 from monai.transforms import Compose, RandAdjustContrastd, RandAffined, RandScaleIntensityd, RandSpatialCropd
 from stopwatch import best_of
@@ -26,14 +27,10 @@ from monai_cl.data import (
     BodyBoxes,
     EmbeddingMatches,
     PreparedDataset,
-    ViewDataset,
     load_datalist,
     match_points,
-    view_loader,
 )
 from monai_cl.data.pairs.anatomy import anatomy_of
-from monai_cl.engine import adamw
-from monai_cl.methods import DenseTerm, Method
 from monai_cl.transforms import RandViewsd
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "la"
@@ -71,16 +68,7 @@ def pretrained(steps: int) -> SegResNet:
                      RandScaleIntensityd("image", prob=0.8, factors=0.3)])  # fmt: skip
     crop = RandSpatialCropd("image", (48, 48, 36), random_size=False)
     views = Compose([crop, RandViewsd("image", chain, unit="mm")])
-    volumes = prepared("training", labelled=False)
-    dataset = ViewDataset(volumes, views, keys=("image", "coords", "valid"))
-    method = Method(
-        network, {"dense": DenseTerm(on="encoder", stride=4, embedding=32, exclusion_radius=8.0, num_anchors=128)}
-    )
-    optimizer = adamw(method, 2e-3)
-    for batch in view_loader(dataset, len(volumes), batch_size=2, steps=steps):
-        optimizer.zero_grad()
-        method(batch)["loss"].backward()
-        optimizer.step()
+    learn_places(network, prepared("training", labelled=False), views, exclusion_radius=8.0, steps=steps)
     return network
 
 
