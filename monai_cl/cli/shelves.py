@@ -36,20 +36,16 @@ def preview(
 def bundles(context: typer.Context) -> None:
     """List the bundles, and the weights that come with them."""
     from monai_cl import bundles as shelf
+    from monai_cl.weights import shipped_weights
 
     if context.invoked_subcommand is None:
         table = Table("bundle", "folder", "shipped weights")
+        every = shipped_weights()
         for name in shelf.names():
-            inside = _shipped(shelf.path(name))
-            table.add_row(name, str(shelf.path(name)), "\n".join(inside) or "none")
+            bundle = shelf.path(name)
+            inside = [str(one) for one in every if one.path.is_relative_to(bundle.resolve())]
+            table.add_row(name, str(bundle), "\n".join(inside) or "none")
         console.print(table)
-
-
-def _shipped(bundle: Path) -> list[str]:
-    """Weights that come with a bundle."""
-    from monai_cl.weights import shipped_weights
-
-    return [str(one) for one in shipped_weights() if one.path.is_relative_to(bundle.resolve())]
 
 
 def copy(

@@ -37,13 +37,13 @@ def maps_apart(studies: Sequence[Item]) -> list[Item]:
         raise ValueError(f"studies need a series beside their maps, got {len(studies)} studies of maps alone")
     if len(result) < len(split):
         logger.warning("left out %d of %d studies: they have maps and no series", len(split) - len(result), len(split))
-    short = [study for study in result if MAPS in study and not _simulates(study)]
+    short = [study for study in result if _falls_short(study)]
     if short:
         logger.warning(
             "left out the maps of %d of %d studies, such as %s: simulation needs those of proton density (PDmap) and "
             "T1 (T1map or R1map)", len(short), len(result), short[0].get("case"),
         )  # fmt: skip
-    return [study if MAPS not in study or _simulates(study) else _without_maps(study) for study in result]
+    return [_without_maps(study) if _falls_short(study) else study for study in result]
 
 
 def study_maps(studies: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -105,8 +105,9 @@ def _channels(study: Mapping[str, Any]) -> set[str]:
     return {KINDS[suffix].name for suffix in study[MAPS]}
 
 
-def _simulates(study: Mapping[str, Any]) -> bool:
-    return {"pd", "t1"} <= _channels(study)
+def _falls_short(study: Mapping[str, Any]) -> bool:
+    """Return whether a study has maps, but not those that a simulation needs."""
+    return MAPS in study and not {"pd", "t1"} <= _channels(study)
 
 
 def _without_maps(study: Item) -> Item:

@@ -175,10 +175,12 @@ def _of_compute(work: Work, arms: Sequence[CurveArm]) -> Iterator[str]:
     for arm in config.arms.values():
         if arm.name == config.reference or not arm.takes_time or arm.name in compared or arm.is_shared:
             continue
-        known = arm.pretraining is not None or arm.pretraining_seconds is not None or arm.from_scratch
-        why = "was switched off or failed" if known else "needs pretraining_seconds, which the file does not state"
-        if not known and arm.is_shipped:
+        if arm.pretraining is not None or arm.pretraining_seconds is not None or arm.from_scratch:
+            why = "was switched off or failed"
+        elif arm.is_shipped:
             why = "is that at equal steps, for the weights came with the package"
+        else:
+            why = "needs pretraining_seconds, which the file does not state"
         yield f"{arm.name}: the comparison at equal compute {why}"
 
 
