@@ -1,6 +1,5 @@
 """``run.json``: what a run was made from, written beside its results."""
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence, Sized
@@ -13,7 +12,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from monai_cl import recipes
-from monai_cl._files import atomic_write, read_json
+from monai_cl._files import read_json, write_json
 from monai_cl.data import digest
 from monai_cl.datalist import read_datalist, subjects_by_case
 from monai_cl.engine.machine import hardware, versions
@@ -126,9 +125,7 @@ class RunRecord:
 
     def _write(self, engine: Engine) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.path) as temporary:
-            text = json.dumps(self._content, indent=1, default=str)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(self.path, self._content, default=str)
 
 
 def read_run_record(folder: str | Path) -> dict[str, Any]:

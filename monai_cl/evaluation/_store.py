@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from monai_cl._files import atomic_write, remove_leftovers
+from monai_cl import _files
+from monai_cl._files import remove_leftovers
 from monai_cl._locks import OccupiedError, claim_file, release
 from monai_cl.evaluation._cells import Cell
 
@@ -98,9 +99,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write an object, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    _files.write_json(path, content, sort_keys=True, allow_nan=False)
 
 
 def _start(record: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
@@ -25,7 +24,7 @@ from monai.transforms import (
 from scipy import stats
 from torch import Tensor, nn
 
-from monai_cl._files import atomic_write
+from monai_cl._files import write_json, write_text
 from monai_cl.evaluation.invariance_tables import NEAR_MM, table, table_by_sequences
 from monai_cl.metrics import correspondence_errors, mind_ssc
 from monai_cl.networks import network_features, resized
@@ -257,9 +256,8 @@ def write_invariance(results: Sequence[Invariance], folder: str | Path, *, setti
     root.mkdir(parents=True, exist_ok=True)
     content = {"settings": dict(settings), "resampled": "patients", "results": [asdict(r) for r in results]}
     tables = f"{table(results)}\n\n{table_by_sequences(results)}"
-    for name, text in ((INVARIANCE_FILE, json.dumps(content, indent=2)), ("invariance.md", tables)):
-        with atomic_write(root / name) as temporary:
-            Path(temporary).write_text(text + "\n", encoding="utf-8")
+    write_json(root / INVARIANCE_FILE, content, indent=2)
+    write_text(root / "invariance.md", tables + "\n")
     return root / "invariance.md"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from monai_cl._files import atomic_write, read_json, write_json
+from monai_cl._files import read_json, write_json, write_text
 from monai_cl.engine.machine import hardware, versions
 from monai_cl.evaluation import load_curve
 from monai_cl.report._facts import data_tables, receipts
@@ -135,8 +135,7 @@ def render_card(bundle: str | Path) -> str:
 def write_card(bundle: str | Path) -> Path:
     """Write the model card of a bundle."""
     text, target = render_card(bundle), Path(bundle) / CARD
-    with atomic_write(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(target, text)
     return target
 
 

@@ -1,6 +1,5 @@
 """Files of weights and the contracts beside them."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_cl._files import atomic_write
+from monai_cl._files import atomic_write, write_json
 from monai_cl.weights._finite import require_finite
 from monai_cl.weights._origin import as_contract
 from monai_cl.weights._receipt import receipt_of
@@ -26,8 +25,7 @@ def save_network(network: nn.Module, path: str | Path, *, contract: Mapping[str,
     require_finite(state, f"the network for {path}")
     contract = with_origins(network, contract)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path.with_suffix(".json")) as temporary:
-        Path(temporary).write_text(json.dumps(contract, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(path.with_suffix(".json"), contract, sort_keys=True)
     # an open file: given a path, torch.save puts the temporary name into the file, and no two were alike
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         torch.save({name: t.detach().cpu() for name, t in state.items()}, file)
