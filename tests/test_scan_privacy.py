@@ -1,5 +1,7 @@
 """Planted identities, in tags, file names and folder names, come out nowhere."""
 
+import copy
+import csv
 import json
 import logging
 import os
@@ -20,9 +22,12 @@ from typer.testing import CliRunner
 from monai_cl.cli import app
 from monai_cl.data import PreparedDataset, TooManyFaultsError, load_datalist, scan
 from monai_cl.intake._concealment import Concealer
+from monai_cl.intake._findings import LeftOut
+from monai_cl.intake._naming import ScanNames
 from monai_cl.io.dicom import Person
 from monai_cl.privacy.hidden_paths import Finder, alias_of
 from monai_cl.privacy.pseudonyms import Key, find_or_make_key, new_key, read_key
+from monai_cl.privacy.quoting import Quoting
 from monai_cl.transforms.load import LoadVolume, LoadVolumed
 
 WHO = {
@@ -287,6 +292,69 @@ def test_names_that_are_no_text_are_hidden_and_found_again(tmp_path):
     result = scan(tmp_path / "data", tmp_path / "out/study.json")
     (item,) = load_datalist(result.datalist, "unlabelled", dataset_dir=tmp_path / "data")
     assert LoadVolume()(item["image"]).shape[-1] == 6
+
+
+# The words of messages
+
+
+def details(result) -> dict[str, str]:
+    with result.exclusions.open(newline="") as stream:
+        return {row["reason"]: row["detail"] for row in csv.DictReader(stream)}
+
+
+def test_folders_that_are_called_like_words_of_a_message_leave_the_message_whole(tmp_path):
+    data = tmp_path / "data"
+    write_series(data / "theirs")
+    (data / "this").symlink_to("theirs")
+    write_series(tmp_path / "leads")
+    (data / "leads").symlink_to(tmp_path / "leads")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4)), np.eye(4)), data / "needed.nii")
+    (data / "empty").mkdir()
+    (data / "empty" / "again.nii").touch()
+    written = details(scan(data, tmp_path / "out/study.json"))
+    assert written["outside the scanned folder"] == "a link leads there; scan the folder that it leads to"
+    assert written["second name by a link"] == "this folder is scanned under its other name"
+    assert written["2-D"] == "4 x 4 voxels, a volume is needed"
+    assert written["zero bytes"] == "the file is empty; copy it again"
+
+
+def test_a_file_is_hidden_where_a_message_quotes_it_and_not_where_its_name_is_a_word_of_it(tmp_path):
+    files = write_series(tmp_path / "data/header", PatientName="Early^Copy")
+    write_series(tmp_path / "data/good")
+    files[0].write_bytes(files[0].read_bytes()[:-20])
+    os.rename(files[0], tmp_path / "data/header/truncated")
+    hidden = details(scan(tmp_path / "data", tmp_path / "out/study.json"))["cut short"]
+    message = "the pixel data of {} ends early (truncated); copy the file again"
+    assert re.fullmatch(re.escape(message).replace(r"\{\}", "file-[0-9a-f]{16}"), hidden)
+    shown = details(scan(tmp_path / "data", tmp_path / "out/study.json", hide_names=False))["cut short"]
+    assert shown == message.format("truncated")
+
+
+def test_a_value_of_a_header_in_a_message_is_hidden_where_it_is_a_name(tmp_path):
+    write_series(tmp_path / "data/good")
+    write_series(tmp_path / "data/s", ImageType=["DERIVED", "SMITH"], PatientName="Smith^Scan")
+    hidden = details(scan(tmp_path / "data", tmp_path / "out/study.json"))["derived image"]
+    assert hidden.startswith("ImageType is [hidden]: computed from other images")
+    assert hidden.endswith("; scan with --keep-derived to keep it")
+
+
+def test_a_message_of_unknown_make_is_a_quote_as_a_whole():
+    names = ScanNames(new_key(), True, concealer(names=("Smith^John",)))
+    text = "mueller/a1.dcm of Smith"
+    (entry,) = names.left_out([LeftOut(("mueller/a1.dcm",), "cut short", text)])
+    assert re.fullmatch(r"file-[0-9a-f]{16} of \[hidden\]", entry.detail)
+
+
+def test_messages_within_a_message_keep_their_own_words():
+    inner = Quoting("{} lacks a place", "smith.dcm")
+    message = Quoting("{}; the same image as {}", inner, "smith/b")
+    assert message == "smith.dcm lacks a place; the same image as smith/b"
+    assert message.quotes == ("smith.dcm", "smith/b")
+    for again in (copy.deepcopy(message), pickle.loads(pickle.dumps(message))):
+        assert again.with_quotes(str.upper) == "SMITH.DCM lacks a place; the same image as SMITH/B"
+    assert Quoting("a pair of {}").with_quotes(str.upper) == "a pair of {}"
+    with pytest.raises(ValueError, match="with 1 places needs as many quotes, got 2"):
+        Quoting("{}", "a", "b")
 
 
 # The key

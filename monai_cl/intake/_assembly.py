@@ -16,6 +16,7 @@ from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.grid import Grid, check_same_grid, on_one_grid
 from monai_cl.io.suffixes import stem
 from monai_cl.privacy.pseudonyms import Key
+from monai_cl.privacy.quoting import Quoting
 
 _ABSENT = "named in dataset.json but absent"
 _NOT_ONE = "named in dataset.json but not one usable series"
@@ -131,11 +132,13 @@ def _report_image(claim: Claim, known: Known, findings: Findings) -> None:
         if image in refused:  # a series: it has its own line
             pass
         elif any(path.startswith(f"{image}/") for path in (*refused, *(one.first for one in known.series))):
-            findings.leave_out([image], _NOT_ONE, "list the files of one series, or give each a folder of its own")
+            advice = Quoting("list the files of one series, or give each a folder of its own")
+            findings.leave_out([image], _NOT_ONE, advice)
         else:
-            findings.leave_out([image], _ABSENT, "no such NIfTI file or DICOM series; check its name, or copy it again")
+            advice = Quoting("no such NIfTI file or DICOM series; check its name, or copy it again")
+            findings.leave_out([image], _ABSENT, advice)
     if claim.label in known.grids:
-        detail = f"its image {image} is absent or left out"
+        detail = Quoting("its image {} is absent or left out", image)
         findings.leave_out([str(claim.label)], _ORPHAN, detail, mentions=[image])
 
 
@@ -148,14 +151,15 @@ def _usable_label(claim: Claim, grid: Grid, known: Known, findings: Findings) ->
         try:
             check_same_grid(grid, known.grids[claim.label])
         except UnusableImageError as error:
-            findings.leave_out([claim.label], error.reason, f"{error.detail}; its image is {image}", mentions=[image])
+            detail = Quoting("{}; its image is {}", error.detail, image)
+            findings.leave_out([claim.label], error.reason, detail, mentions=[image])
         else:
             return claim.label
     if claim.label in known.grids or claim.label in known.unusable:
         findings.note(_REFUSED, image)
     else:
         findings.note(_UNLABELLED, image)
-        findings.leave_out([claim.label], _ABSENT, f"the label of {image}; copy it again", mentions=[image])
+        findings.leave_out([claim.label], _ABSENT, Quoting("the label of {}; copy it again", image), mentions=[image])
     return None
 
 

@@ -16,7 +16,8 @@ class LeftOut:
     Args:
         paths: Its files, or its directory, relative to the scanned folder.
         reason: Short category.
-        detail: Description of the fault and its remedy.
+        detail: Description of the fault and its remedy; a :class:`~monai_cl.privacy.quoting.Quoting`, so that names
+            are hidden in its quotes alone.
         mentions: Further paths that ``detail`` may quote.
         series: Name of the DICOM series it is, or is part of; empty for other files.
         files: Number of its files, where ``paths`` is a directory.

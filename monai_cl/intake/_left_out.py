@@ -6,6 +6,7 @@ from pathlib import Path
 
 from monai_cl._files import atomic_write
 from monai_cl.intake._findings import LeftOut
+from monai_cl.privacy.quoting import Quoting
 
 COLUMNS = ("series", "path", "files", "reason", "detail")
 
@@ -37,8 +38,8 @@ def _joined(entries: Sequence[LeftOut]) -> LeftOut:
     paths = tuple(path for entry in entries for path in entry.paths)
     files = sum(entry.count for entry in entries)
     more = files - first.count
-    alike = f"{more} more file{'s'[: more > 1]} of this series alike"
-    detail = f"{first.detail}; {alike}" if first.detail else alike
+    alike = Quoting(f"{more} more file{'s'[: more > 1]} of this series alike")
+    detail = Quoting("{}; {}", first.detail, alike) if first.detail else alike
     return LeftOut(paths, first.reason, detail, first.mentions, first.series, files)
 
 

@@ -16,6 +16,7 @@ from monai_cl.intake._findings import Findings
 from monai_cl.intake.decathlon import Claim, layout_folder, same_person
 from monai_cl.io.grid import Grid, on_one_grid
 from monai_cl.io.suffixes import is_nifti, stem
+from monai_cl.privacy.quoting import Quoting
 
 REASON = "mask among images"
 NAMED_AS_MASK = "named as a mask, but with the values of an image"
@@ -159,17 +160,17 @@ def _are_labels(values: NDArray[Any]) -> bool:
     return alike >= _ALIKE * pairs
 
 
-def _detail(suspect: _Suspect, claims: Sequence[Claim]) -> str:
+def _detail(suspect: _Suspect, claims: Sequence[Claim]) -> Quoting:
     """Explanation of a suspected mask: its image, and the way to use it as a label."""
     result = "few whole values in regions"
     if suspect.image is None:
-        return f"{result}, and no image of its name on its grid; to train on it, name both in a dataset.json"
+        return Quoting(f"{result}, and no image of its name on its grid; to train on it, name both in a dataset.json")
     label = next((claim.label for claim in claims if claim.image == suspect.image), None)
     if label:
-        return f"{result}, on the voxels of {suspect.image}, which has another label"
+        return Quoting(f"{result}, on the voxels of {{}}, which has another label", suspect.image)
     # no path is made up here: it would hold parts of names that nobody looks for
     if layout_folder(posixpath.dirname(suspect.image)):
         advice = "move it to the folder of labels beside that of images, under the name of the image without channel"
     else:
         advice = "name it as that image with _seg behind"
-    return f"{result}, on the voxels of {suspect.image}; to train on it, {advice}"
+    return Quoting(f"{result}, on the voxels of {{}}; to train on it, {advice}", suspect.image)

@@ -24,6 +24,7 @@ from monai_cl.io.itk import read_itk, read_itk_header
 from monai_cl.io.nifti import closing_stream, open_nifti
 from monai_cl.io.streams import InflatedFile, read_exactly
 from monai_cl.io.suffixes import is_itk, is_nifti
+from monai_cl.privacy.quoting import Quoting
 
 Sides = tuple[float, float]
 THUMBNAIL = 96  # pixels of the longer side
@@ -92,7 +93,7 @@ def look_at(folder: Path, findings: Findings, *, workers: int | None, console: C
             findings.leave_out(
                 [first_image(item["image"])],
                 "undecodable pixel data",
-                "the middle slice cannot be decoded; copy the file again",
+                Quoting("the middle slice cannot be decoded; copy the file again"),
             )
     result = {}
     for item in items:

@@ -13,6 +13,7 @@ from monai_cl.privacy.hand_made import class_names, plain_fields, section_name
 from monai_cl.privacy.naming import PlainNames, without_parts
 from monai_cl.privacy.plain import PSEUDONYM, is_plain_path, is_plain_text, is_plain_value
 from monai_cl.privacy.pseudonyms import Key
+from monai_cl.privacy.quoting import Quoting
 
 HideNames = bool | Literal["strict"]
 _KINDS = {"CT": "ct", "MR": "mr"}
@@ -100,7 +101,7 @@ class ScanNames:
         if self._hide is True and len(paths) > 1:  # one id for the files of a series
             paths = (self._plain.token("file", one.paths),)
         series = f"series-{self._plain.key.digest('series', one.series)}" if one.series else ""
-        detail = self._text(one.detail, (*one.paths, *one.mentions))
+        detail = self._detail(one.detail, (*one.paths, *one.mentions))
         return LeftOut(paths, one.reason, detail, series=series, files=one.count)
 
     def _item(self, item: Item) -> Item:
@@ -125,10 +126,11 @@ class ScanNames:
             return subject
         return self._plain.key.subject(f"name:{subject}")
 
-    def _text(self, text: str, paths: Iterable[str]) -> str:
-        """A text that may quote these paths, in whole or in part."""
-        if not self._hide:
-            return text
+    def _detail(self, detail: str, paths: Sequence[str]) -> str:
+        """A detail with nothing of these paths or of a person in its quotes; one of unknown make is all a quote."""
+        return Quoting("{}", detail).with_quotes(lambda quote: self._quote(quote, paths)) if self._hide else detail
+
+    def _quote(self, text: str, paths: Iterable[str]) -> str:
         for path in paths:
             if any(part in text for part in (stem(path), *path.split("/")) if part not in ("", ".", "..")):
                 text = without_parts(text, path, self.path(path))

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from monai_cl.intake._findings import Findings
 from monai_cl.io.dicom import SliceHeader, check_pixels, check_single_image
 from monai_cl.io.errors import UnusableImageError
+from monai_cl.privacy.quoting import Quoting
 
 _CACHE_KB = 16_000
 
@@ -88,9 +89,9 @@ class SliceStore:
         """Leave out a second file of an image, for its own fault if it has one, else as a copy."""
         path, fault = header.path.as_posix(), _fault(header)
         if fault is None:
-            reason, detail = "copy of another file", f"same image as {original}"
+            reason, detail = "copy of another file", Quoting("same image as {}", original)
         else:
-            reason, detail = fault.reason, f"{fault.detail}; the same image as {original}"
+            reason, detail = fault.reason, Quoting("{}; the same image as {}", fault.detail, original)
         self._findings.leave_out([path], reason, detail, mentions=[path, original], series=series_name(header))
 
 

@@ -34,6 +34,7 @@ from monai_cl.intake.dicom import Series, find_series
 from monai_cl.intake.scan_result import ScanResult
 from monai_cl.privacy.hand_made import KEPT_NAMES
 from monai_cl.privacy.pseudonyms import Key, find_or_make_key
+from monai_cl.privacy.quoting import Quoting
 from monai_cl.privacy.table import IdTable
 
 _SECTIONS = ("training", "validation", "test", "unlabelled")
@@ -97,7 +98,7 @@ class Steps:
         self._findings.merge(dicom)
 
     def _leave_out(self, path: str, reason: str, detail: str) -> None:
-        self._findings.leave_out([path], reason, detail)
+        self._findings.leave_out([path], reason, Quoting(detail))
 
     def _read_listings(self) -> None:
         listings = {path: self._names.listing(path) for path in self._files.listings}

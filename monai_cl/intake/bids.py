@@ -12,6 +12,7 @@ from monai_cl.intake.decathlon import LABEL_SUFFIXES, Claim
 from monai_cl.io.bids_names import BidsName, bids_name
 from monai_cl.io.grid import Grid, on_one_grid
 from monai_cl.io.suffixes import stem
+from monai_cl.privacy.quoting import Quoting
 
 _MASKS = ("dseg", "mask")
 _SHARES = "probseg"
@@ -44,7 +45,7 @@ def bids_claims(
             continue
         if name.suffix == _SHARES:
             settled.add(path)
-            findings.leave_out([path], "share of a tissue, no image", "a `probseg` of BIDS")
+            findings.leave_out([path], "share of a tissue, no image", Quoting("a `probseg` of BIDS"))
             continue
         result = _images_of(path, name, images, grids, folder)
         if not result:
@@ -52,10 +53,10 @@ def bids_claims(
         settled.add(path)
         if len(result) > 1:
             detail = f"{len(result)} images lie on its grid; name its own as `Sources` in the JSON beside the mask"
-            findings.leave_out([path], "label of several images", detail, mentions=result[:1])
+            findings.leave_out([path], "label of several images", Quoting(detail), mentions=result[:1])
         elif result[0] in labels:
             detail = "another mask of the same image comes first; keep the one that is to be learned"
-            findings.leave_out([path], "second mask of an image", detail, mentions=result)
+            findings.leave_out([path], "second mask of an image", Quoting(detail), mentions=result)
         else:
             labels[result[0]] = path
     claims = [Claim("training", image, label) for image, label in labels.items()]

@@ -13,6 +13,7 @@ from monai_cl.datalist import first_image
 from monai_cl.intake._findings import Findings
 from monai_cl.intake._walk import OUTSIDE, SECOND_NAME, real_paths
 from monai_cl.io.suffixes import stem
+from monai_cl.privacy.quoting import Quoting
 
 DATASET_JSON = "dataset.json"
 LABEL_SUFFIXES = ("_seg", "_label", "_labels", "_mask", "_dseg")
@@ -136,13 +137,14 @@ def _declared_claim(root: str, section: str, entry: Any, folder: Path, findings:
     image, label = entry.get("image"), entry.get("label")
     named = image if isinstance(image, list) else [image]
     if not named or not all(isinstance(path, str) for path in (*named, "" if label is None else label)):
-        findings.leave_out([f"{root}/{DATASET_JSON}"], "invalid entry in dataset.json", f"in section {section!r}")
+        detail = Quoting("in section '{}'", section)
+        findings.leave_out([f"{root}/{DATASET_JSON}"], "invalid entry in dataset.json", detail)
         return None
     images = [_inside(root, path, folder) for path in named]
     label = _inside(root, label, folder) if label is not None else None
     outside = [path for path in (*images, label or "") if path.startswith("..") or path.startswith("/")]
     if outside:
-        findings.leave_out([posixpath.basename(outside[0])], OUTSIDE, "scan the folder above it")
+        findings.leave_out([posixpath.basename(outside[0])], OUTSIDE, Quoting("scan the folder above it"))
         return None
     fields = {key: value for key, value in entry.items() if key not in _OWN_FIELDS}
     if "subject" in fields and root != ".":  # number 1 of one data set is not number 1 of the next
@@ -191,8 +193,9 @@ def layout_claims(paths: Iterable[str], findings: Findings, unusable: Iterable[s
             claims.append(Claim(section, path, labels.get(match, refused.get(match)) if match else None))
     for key, path in labels.items():
         if key not in used:
-            detail = f"no usable image named {key[1]!r} belongs to it: absent, left out, or named otherwise"
-            findings.leave_out([path], "label without image", detail, mentions=[f"{key[0]}/{key[1]}"])
+            detail = "no usable image named '{}' belongs to it: absent, left out, or named otherwise"
+            mentions = [f"{key[0]}/{key[1]}"]
+            findings.leave_out([path], "label without image", Quoting(detail, key[1]), mentions=mentions)
     return claims
 
 
@@ -226,7 +229,8 @@ def each_file_once(
         if first != image:
             second.add(image)
             files = [image, claim.label] if claim.label else [image]
-            findings.leave_out(files, SECOND_NAME, f"the same file as {first}, which is listed", mentions=[first])
+            detail = Quoting("the same file as {}, which is listed", first)
+            findings.leave_out(files, SECOND_NAME, detail, mentions=[first])
     remaining = [
         [claim for claim in claims if not isinstance(claim.image, str) or claim.image not in second]
         for claims in (declared, paired)

@@ -9,6 +9,7 @@ from monai_cl.intake.description import Description, describe
 from monai_cl.io.dicom import SliceHeader, check_one_grid, check_pixels, stack, stacks_of, tilt
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.grid import Grid, check_spacing
+from monai_cl.privacy.quoting import Quoting
 
 MODALITIES = ("CT", "MR")
 MIN_SLICES = 3
@@ -93,7 +94,7 @@ def _leave_out(
     files: Sequence[SliceHeader], image: str | list[str], error: UnusableImageError, findings: Findings
 ) -> None:
     paths = [image] if isinstance(image, str) else image
-    mentions = {header.path.as_posix() for header in files if header.path.name in error.detail}
+    mentions = {header.path.as_posix() for header in files if header.path.name in error.detail.quotes}
     count = len({header.path for header in files})
     name = series_name(files[0])
     findings.leave_out(paths, error.reason, error.detail, sorted(mentions), series=name, files=count)
@@ -101,7 +102,7 @@ def _leave_out(
 
 def _stacked(files: list[SliceHeader], keep_tilted: bool, wanted: bool, findings: Findings) -> Series | None:
     """The volume of series of one slice each, where they are one and it is wanted; else they are left out as one."""
-    many = f"{len(files)} series of one slice each, of one study and alike in all else"
+    many = Quoting(f"{len(files)} series of one slice each, of one study and alike in all else")
     try:
         series = _volume(files, [header.path.as_posix() for header in files], keep_tilted)
         shape, step = series.grid.shape, series.grid.spacing[2]
@@ -111,7 +112,7 @@ def _stacked(files: list[SliceHeader], keep_tilted: bool, wanted: bool, findings
             "; scan with --stack-series to keep it",
         )
     except UnusableImageError as fault:
-        error = UnusableImageError(ONE_SERIES_A_SLICE, f"{many}, are no volume either: {fault}")
+        error = UnusableImageError(ONE_SERIES_A_SLICE, Quoting("{}, are no volume either: {}", many, fault.message))
     else:
         if wanted:
             findings.note(f"stacked from {ONE_SERIES_A_SLICE}", series.first)
@@ -177,13 +178,13 @@ def _check_kind(files: Sequence[SliceHeader], keep_derived: bool) -> None:
     """Check that a series is an acquired CT or MR stack."""
     first = files[0]
     if all(any(word in kind for kind in header.image_type for word in _LOCALISERS) for header in files):
-        raise UnusableImageError("localiser", f"ImageType is {_image_type(first)}")
+        raise UnusableImageError("localiser", Quoting("ImageType is {}", _image_type(first)))
     check_pixels(files)
     captured = first.sop_class.startswith(_SECONDARY_CAPTURE)
     if captured:
         _check_capture(files)
     if first.modality not in MODALITIES:
-        raise UnusableImageError("modality is not CT or MR", f"modality is {first.modality or 'missing'}")
+        raise UnusableImageError("modality is not CT or MR", Quoting("modality is {}", first.modality or "missing"))
     _check_frame_kinds(files)
     check_one_grid(files)
     if any(header.burned_in for header in files):
@@ -196,36 +197,36 @@ def _check_capture(files: Sequence[SliceHeader]) -> None:
     """Check that files of the class of secondary captures are grey slices of a known place, as computed maps are."""
     for header in files:
         if header.samples != 1 or not header.photometric.startswith("MONOCHROME"):
-            lacking = "is in colour"
+            lacking = "{} is in colour"
         elif (len(header.position), len(header.orientation), len(header.pixel_spacing)) != (3, 6, 2):
-            lacking = "has no position, orientation or pixel spacing"
+            lacking = "{} has no position, orientation or pixel spacing"
         else:
             continue
         raise UnusableImageError(
             "secondary capture",
-            f"a picture of a screen or a paper, not a slice of a scan: {header.path.name} {lacking}",
+            Quoting(f"a picture of a screen or a paper, not a slice of a scan: {lacking}", header.path.name),
         )
 
 
 def _derived(first: SliceHeader, captured: bool) -> UnusableImageError:
     """The error about a series that was computed from another one."""
     secondary = captured or first.image_type[1:2] == ("SECONDARY",)
-    kind = f"ImageType is {_image_type(first) or 'missing'}"
+    kind = "ImageType is {}"
     if captured:
         kind = f"stored as a secondary capture, though with the geometry and grey values of a series; {kind}"
-    return UnusableImageError(
-        "derived secondary image" if secondary else "derived image",
-        f"{kind}: computed from other images, perhaps of another region or person; scan with --keep-derived to keep it",
+    detail = (
+        f"{kind}: computed from other images, perhaps of another region or person; scan with --keep-derived to keep it"
     )
+    reason = "derived secondary image" if secondary else "derived image"
+    return UnusableImageError(reason, Quoting(detail, _image_type(first) or "missing"))
 
 
 def _check_frame_kinds(files: Sequence[SliceHeader]) -> None:
     """Refuse a multi-frame file with several pictures of one place, such as a magnitude image and a field map."""
     kinds = sorted({header.kind for header in files})
     if len(kinds) > 1:
-        raise UnusableImageError(
-            "4-D", f"frames of {len(kinds)} kinds in one file ({'; '.join(kinds)}); export each as a series of its own"
-        )
+        detail = "frames of {} kinds in one file ({}); export each as a series of its own"
+        raise UnusableImageError("4-D", Quoting(detail, len(kinds), "; ".join(kinds)))
 
 
 def _image_type(header: SliceHeader) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from monai_cl.privacy.quoting import Quoting
+
 if TYPE_CHECKING:  # slices of DICOM are refused with it
     from monai_cl.io.dicom.slices import Person
 
@@ -13,12 +15,14 @@ class UnusableImageError(ValueError):
 
     Args:
         reason: Short category, the same for every input of that kind.
-        detail: Value received, and the remedy.
+        detail: Value received, and the remedy; names of files and texts of headers in it are to be quotes of a
+            :class:`~monai_cl.privacy.quoting.Quoting`.
         person: Words of the header that name a person, where it could be read.
     """
 
     def __init__(self, reason: str, detail: str = "", person: Person | None = None) -> None:
         self.reason = reason
-        self.detail = detail
+        self.detail = detail if isinstance(detail, Quoting) else Quoting(detail)
         self.person = person
-        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.message = Quoting("{}: {}", Quoting(reason), self.detail) if detail else Quoting(reason)
+        super().__init__(self.message)

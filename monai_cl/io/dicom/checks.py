@@ -8,6 +8,7 @@ from monai_cl.io.dicom.slices import ENHANCED, NO_PICTURES, SliceHeader
 from monai_cl.io.dicom.tags import DEFLATED, EXPLICIT
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.memory import check_memory
+from monai_cl.privacy.quoting import Quoting
 
 _LARGEST_SLICE = 1 << 26  # pixels: 8192 x 8192
 _SLICES = ENHANCED | {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"}
@@ -29,41 +30,37 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
     headers = list(headers)
     if len(tables := sorted({header.value_table or "none" for header in headers})) > 1:
         listed = ", ".join(tables)
-        raise UnusableImageError("mixed units", f"one series holds images with Modality LUTs of {listed}; split it")
+        detail = "one series holds images with Modality LUTs of {}; split it"
+        raise UnusableImageError("mixed units", Quoting(detail, listed))
     _check_size(headers)
     for header in headers:
         name = header.path.name
         if header.pixels == "cut short":
-            raise UnusableImageError(
-                "cut short", f"the pixel data of {name} ends early (truncated); copy the file again"
-            )
+            detail = "the pixel data of {} ends early (truncated); copy the file again"
+            raise UnusableImageError("cut short", Quoting(detail, name))
         if header.pixels == OTHER_SIZE:
-            raise UnusableImageError(
-                "unreadable",
-                f"the compressed picture of {name} is of another size than its header states; export it again",
-            )
+            detail = "the compressed picture of {} is of another size than its header states; export it again"
+            raise UnusableImageError("unreadable", Quoting(detail, name))
         if header.by_pydicom and (remedy := _remedy(header.transfer_syntax)):
             from pydicom.uid import UID
 
             kind = UID(header.transfer_syntax).name
-            raise UnusableImageError("unsupported compression", f"{name} is stored as {kind}; {remedy}")
+            raise UnusableImageError("unsupported compression", Quoting("{} is stored as {}; {}", name, kind, remedy))
 
 
 def _check_size(headers: Sequence[SliceHeader]) -> None:
     """Check sizes that compressed data can claim without being as long."""
     for header in headers:
         if header.rows * header.columns > _LARGEST_SLICE:
-            raise UnusableImageError(
-                "implausible size",
-                f"{header.path.name} announces {header.columns} x {header.rows} pixels, slices have "
-                f"{_LARGEST_SLICE} at most; repair the header",
-            )
+            detail = "{} announces {} x {} pixels, slices have {} at most; repair the header"
+            values = header.path.name, header.columns, header.rows, _LARGEST_SLICE
+            raise UnusableImageError("implausible size", Quoting(detail, *values))
     if headers:
         check_memory((headers[0].columns, headers[0].rows, len(headers)))
 
 
 @cache
-def _remedy(syntax: str) -> str:
+def _remedy(syntax: str) -> Quoting:
     """Remedy for a transfer syntax that the packages installed here do not decode; empty where they do."""
     from pydicom.pixels import get_decoder
 
@@ -72,5 +69,5 @@ def _remedy(syntax: str) -> str:
     try:
         known = get_decoder(syntax)
     except NotImplementedError:  # videos, images whose pixels are on a server
-        return "no package that monai_cl reads with decodes it, export it uncompressed"
-    return "" if known.is_available else "pip install 'monai_cl[dicom]', or decompress it first"
+        return Quoting("no package that monai_cl reads with decodes it, export it uncompressed")
+    return Quoting("" if known.is_available else "pip install 'monai_cl[dicom]', or decompress it first")

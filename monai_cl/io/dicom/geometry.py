@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from monai_cl.io.dicom.slices import SliceHeader
 from monai_cl.io.errors import UnusableImageError
+from monai_cl.privacy.quoting import Quoting
 
 Values = tuple[float, ...]
 
@@ -64,17 +65,14 @@ def check_one_grid(headers: Sequence[SliceHeader]) -> tuple[Values, Values]:
         raise UnusableImageError("mixed image sizes", f"one series holds images of {listed}; split it")
     for header in headers:
         if header.samples != 1:
-            raise UnusableImageError(
-                "colour image", f"{header.path.name} has {header.samples} samples per pixel, only grey images are read"
-            )
+            detail = "{} has {} samples per pixel, only grey images are read"
+            raise UnusableImageError("colour image", Quoting(detail, header.path.name, header.samples))
         if header.photometric == "PALETTE COLOR":
-            raise UnusableImageError(
-                "colour image", f"{header.path.name} holds numbers of a palette, only grey images are read"
-            )
+            detail = "{} holds numbers of a palette, only grey images are read"
+            raise UnusableImageError("colour image", Quoting(detail, header.path.name))
         if (len(header.position), len(header.orientation), len(header.pixel_spacing)) != (3, 6, 2):
-            raise UnusableImageError(
-                "no geometry tags", f"{header.path.name} lacks a valid image position, orientation or pixel spacing"
-            )
+            detail = "{} lacks a valid image position, orientation or pixel spacing"
+            raise UnusableImageError("no geometry tags", Quoting(detail, header.path.name))
     orientation = _agreed("orientations", [header.orientation for header in headers], noise=1e-4, rounding=5e-3)
     spacings = [header.pixel_spacing for header in headers]
     size = max(map(max, spacings))
@@ -82,10 +80,8 @@ def check_one_grid(headers: Sequence[SliceHeader]) -> tuple[Values, Values]:
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     lengths = np.array([np.linalg.norm(row), np.linalg.norm(column), 1 + abs(row @ column)])
     if np.abs(lengths - 1).max() > 1e-2 or min(spacing) <= 0:
-        name = headers[0].path.name
-        raise UnusableImageError(
-            "invalid geometry tags", f"{name} has directions that are not orthonormal or a spacing <= 0"
-        )
+        detail = "{} has directions that are not orthonormal or a spacing <= 0"
+        raise UnusableImageError("invalid geometry tags", Quoting(detail, headers[0].path.name))
     return orientation, spacing
 
 

@@ -17,6 +17,7 @@ from monai_cl.io.dicom.slices import NO_PICTURES, Person, SliceHeader
 from monai_cl.io.dicom.tags import Tags, read_tags, starts_with_data_set
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.threads import without_warnings
+from monai_cl.privacy.quoting import Quoting
 
 _SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY = 0x00080016, 0x00080018, 0x00080008, 0x00080060
 _CHARSET, _NAME, _ID, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00100030
@@ -223,9 +224,8 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
     except UnusableImageError:
         raise
     except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values
-        raise UnusableImageError(
-            "unreadable", f"frames of {header.path.name} cannot be separated ({type(error).__name__})", header.person
-        ) from None
+        detail = Quoting("frames of {} cannot be separated ({})", header.path.name, type(error).__name__)
+        raise UnusableImageError("unreadable", detail, header.person) from None
 
 
 def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
