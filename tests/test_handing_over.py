@@ -48,6 +48,16 @@ def test_export_writes_what_the_ending_says(pretrained: Path, tmp_path: Path) ->
         )
 
 
+@pytest.mark.parametrize("word", ["none", "auto", "shipped"])
+def test_export_takes_a_file_and_no_word_for_a_start(word: str, tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    with pytest.raises(FileNotFoundError, match=f"no file of weights at {word}"):
+        CliRunner().invoke(
+            cli.app, ["export", config(), *SETTINGS, "--weights", word, "--out", str(out)], catch_exceptions=False
+        )
+    assert not out.exists()
+
+
 def test_embed_writes_vectors_and_a_page(pretrained: Path, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     scans.mkdir()

@@ -134,6 +134,10 @@ def test_auto_takes_what_the_only_overlay_wrote_and_asks_among_several(root: Pat
 def test_what_was_named_is_taken_or_refused(root: Path) -> None:
     with pytest.raises(ValueError, match=r"none fit this DynUNet; known are: .*tiny \(DynUNet, 2-D"):
         weights.start_from(unet(filters=[3, 5, 9]), "shipped", bundle_root=root)
+    with pytest.raises(ValueError, match=r"tiny fits but for its input channels: inflate_channels: true takes it$"):
+        weights.start_from(unet(in_channels=4), "shipped", bundle_root=root)
+    with pytest.raises(ValueError, match=r"or none for scratch$"):
+        weights.start_from(unet(spatial_dims=3), "shipped", bundle_root=root)
     with pytest.raises(FileNotFoundError, match="no file of weights at"):
         weights.start_from(unet(), root / "models/pretrained.pt", bundle_root=root)
     with pytest.raises(ValueError, match="begins with none, shipped or a file of weights, got 'auto'"):

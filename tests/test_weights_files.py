@@ -12,7 +12,14 @@ from monai.networks.nets import DynUNet
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from monai_cl.weights import NonFiniteWeightsError, WeightsMismatchError, load_network, start_from, transfer
+from monai_cl.weights import (
+    NonFiniteWeightsError,
+    WeightsMismatchError,
+    load_network,
+    save_network,
+    start_from,
+    transfer,
+)
 
 
 class Small(nn.Module):
@@ -119,6 +126,14 @@ def test_a_folder_is_answered_with_the_files_in_it(tmp_path: Path) -> None:
     for begin in (transfer, start_from):
         with pytest.raises(FileNotFoundError, match=r"must be a file, got the folder .*; it holds model\.safetensors"):
             begin(Small(), tmp_path)
+
+
+def test_a_contract_cut_short_is_named(tmp_path: Path) -> None:
+    save_network(Small(), tmp_path / "w.pt", contract={"recipe": "small_mr"})
+    beside = tmp_path / "w.json"
+    beside.write_text(beside.read_text()[:9])
+    with pytest.raises(ValueError, match=r"the contract beside .*w\.pt, w\.json, must be JSON: .*; copy it again"):
+        transfer(Small(), tmp_path / "w.pt")
 
 
 def test_a_file_of_the_same_names_is_answered_with_what_differs(tmp_path: Path) -> None:

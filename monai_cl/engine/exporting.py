@@ -26,6 +26,7 @@ def export_run(files: Sequence[str | Path], file: str | Path, out: str | Path, *
         **overrides: As on the command line of ``monai.bundle run``.
 
     Raises:
+        FileNotFoundError: If the file of weights does not exist.
         ValueError: If the ending is another, or the configuration lacks the network or what is needed for it.
         WeightsMismatchError: If the weights do not fit.
     """
@@ -38,6 +39,7 @@ def export_run(files: Sequence[str | Path], file: str | Path, out: str | Path, *
     needed = ("network_def",) if suffix == ".safetensors" else ("network_def", "roi_size")
     if missing := [name for name in needed if name not in parser]:
         raise ValueError(f"a bundle's inference.yaml or train.yaml is needed, the files lack {', '.join(missing)}")
+    weights.require_file(file)  # not the words that settings take for a start, such as none: nothing would be filled
     network = parser.get_parsed_content("network_def")
     contract = weights.read_contract(file)
     recipe = contract.get("recipe") or (parser.get_parsed_content("recipe") if "recipe" in parser else None)

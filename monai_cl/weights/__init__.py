@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         require_finite as require_finite,
     )
     from monai_cl.weights._origin import Origin as Origin
+    from monai_cl.weights._reading import require_file as require_file
     from monai_cl.weights._receipt import (
         ContractMismatchError as ContractMismatchError,
         Receipt as Receipt,

@@ -51,12 +51,13 @@ def read_checkpoint(checkpoint: str | Path | Mapping[str, Any]) -> Mapping[str, 
     return content
 
 
-def require_file(path: Path) -> None:
+def require_file(file: str | Path) -> None:
     """Refuse a path without a file, and a folder, as hubs of weights download one.
 
     Raises:
         FileNotFoundError: If no such file exists.
     """
+    path = Path(file)
     if path.is_dir():
         inside = sorted(p.name for p in path.iterdir() if p.suffix in _ENDINGS)
         raise FileNotFoundError(

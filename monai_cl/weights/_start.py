@@ -183,7 +183,9 @@ def _say_scratch(network: nn.Module, start: Start, bundle_root: str | Path | Non
 
 def _none_fit(network: nn.Module, every: tuple[Shipped, ...]) -> str:
     known = ", ".join(map(str, every)) or "none come with this version"
+    spread = next((one.name for one in every if one.fits(network, inflate_channels=True)), None)
+    but = "" if spread is None else f"; {spread} fits but for its input channels: inflate_channels: true takes it"
     return (
         f"shipped weights must be of the network in use, none fit this {type(network).__name__}; known are: {known}. "
-        "Take one of these networks, a file of weights, or none for scratch"
+        f"Take one of these networks, a file of weights, or none for scratch{but}"
     )
