@@ -18,6 +18,7 @@ from monai_cl.data.loading.sampling import ViewDataset, view_loader
 from monai_cl.engine import (
     Checkpoint,
     CheckpointMismatchError,
+    FiniteLoss,
     FinitePredictions,
     GracefulStop,
     History,
@@ -467,6 +468,14 @@ def test_no_mask_is_made_of_an_output_that_is_not_finite(bad: float) -> None:
         evaluator([1.0, bad, 2.0], lambda item: seen.append(item["case"]) or item).run()
     assert seen == ["c0"]
     evaluator([1.0, 2.0], lambda item: item).run()
+
+
+def test_a_loss_that_is_not_finite_names_labelled_and_unlabelled_volumes() -> None:
+    engine = Engine(lambda engine, batch: {"loss": torch.tensor(math.nan)})
+    FiniteLoss().attach(engine)
+    batch = {"image": torch.ones(2), "case": ["a", "b"], "unlabelled_case": ["u", "a"]}
+    with pytest.raises(NonFiniteLossError, match=r"step 1: the loss must be finite, got nan\..*batch: a, b, u\. Look"):
+        engine.run([batch])
 
 
 def test_warm_up_then_cosine_to_zero() -> None:

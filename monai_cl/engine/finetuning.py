@@ -29,11 +29,18 @@ class FiniteLoss:
         batch = engine.state.batch
         loss = scalars(engine.state.output).get("loss", 0.0)
         if loss - loss != 0:  # true for NaN and both infinities only
-            cases = [str(item.get("case", "?")) for item in batch] if isinstance(batch, list) else ["?"]
             raise NonFiniteLossError(
                 f"step {engine.state.iteration}: the loss must be finite, got {loss}. Volumes of this batch: "
-                f"{', '.join(cases)}. Look at them, or lower the learning rate"
+                f"{', '.join(_cases(batch))}. Look at them, or lower the learning rate"
             )
+
+
+def _cases(batch: Any) -> list[str]:
+    """Names of the volumes of a batch: of a list of items, or of a dictionary of tensors as self-training has."""
+    if isinstance(batch, dict):
+        named = [batch[key] for key in ("case", "unlabelled_case") if key in batch]
+        return list(dict.fromkeys(str(case) for cases in named for case in cases)) or ["?"]
+    return [str(item.get("case", "?")) for item in batch] if isinstance(batch, list) else ["?"]
 
 
 class FinitePredictions:

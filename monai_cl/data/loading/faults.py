@@ -1,8 +1,12 @@
 """Volumes that cannot be read: counted, named, left out up to a limit."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
+import torch
 
 from monai_cl.datalist import FILE_KEYS
 from monai_cl.privacy.hidden_paths import without_hidden
@@ -62,9 +66,10 @@ class Faults:
 
 
 def require_voxels(item: Any) -> None:
-    """Raise ``ValueError`` if the image or the label of an item has no voxel.
+    """Raise ``ValueError`` if the image or the label of an item has no voxel, or one that is NaN or infinite.
 
-    A recipe that crops to the body leaves nothing of a scan without one; MONAI only warns of it.
+    A recipe that crops to the body leaves nothing of a scan without one; MONAI only warns of it. One NaN makes that of
+    the loss and of every weight.
     """
     for key in FILE_KEYS if isinstance(item, Mapping) else ():
         shape = tuple(getattr(item.get(key), "shape", ()))
@@ -73,6 +78,21 @@ def require_voxels(item: Any) -> None:
                 f"{key} must have a voxel after preparation, got shape {shape}: the recipe found nothing in it that "
                 "is not background; leave the file out or use another recipe"
             )
+        if bad := _not_finite(item.get(key)):
+            raise ValueError(
+                f"{key} must hold finite values, {bad} of {math.prod(shape)} prepared values are not finite: set them "
+                "to the value of air in the file, or leave the file out"
+            )
+
+
+def _not_finite(volume: Any) -> int:
+    """Number of values that are NaN or infinite."""
+    if not isinstance(volume, torch.Tensor | np.ndarray):
+        return 0
+    values = torch.from_numpy(np.ascontiguousarray(volume)) if isinstance(volume, np.ndarray) else volume
+    if bool(values.sum().isfinite()):  # quick, and true of nearly all volumes; a sum may overflow all the same
+        return 0
+    return int(values.numel() - values.isfinite().sum())
 
 
 def unreadable(error: BaseException) -> str | None:

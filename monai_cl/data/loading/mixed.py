@@ -87,8 +87,9 @@ class Steps(Sampler[int]):
 
 
 class MixedBatches(Dataset[dict[str, Any]]):
-    """A batch of a step: ``image`` and ``label`` of labelled volumes, ``unlabelled`` images of others, ``case``.
+    """A batch of a step: ``image`` and ``label`` of labelled volumes, ``unlabelled`` images of others, and names.
 
+    ``case`` names the labelled volumes, ``unlabelled_case`` the others.
     Where ``alter_unlabelled`` adds ``changed``, an image at the same places, it becomes ``unlabelled_changed``.
 
     Volumes come in turn, in another order at each turn, and are altered anew each time. A process takes its share of
@@ -141,7 +142,7 @@ class MixedBatches(Dataset[dict[str, Any]]):
     def __getitem__(self, step: int) -> dict[str, Any]:
         known = self._patches(self.labelled, 0, step, ("image", "label"))
         others = self._patches(self.unlabelled, 1, step, ("image",))
-        batch = {**known, "unlabelled": others["image"]}
+        batch = {**known, "unlabelled": others["image"], "unlabelled_case": others["case"]}
         return {**batch, "unlabelled_changed": others["changed"]} if "changed" in others else batch
 
     def _patches(self, source: Any, kind: int, step: int, keys: Sequence[str]) -> dict[str, Any]:
