@@ -131,6 +131,20 @@ def test_labelled_volumes_in_the_unlabelled_list_are_used_once_and_it_is_said(
     assert "2 volumes with labels are also in the unlabelled list: each is used once, with its label" in caplog.text
 
 
+def test_held_out_patients_in_the_unlabelled_list_are_named(own_study: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = json.loads((own_study / "datalist.json").read_text())
+    known = load_datalist(own_study / "datalist.json", labelled=True)
+    unlabelled_rest(own_study / "datalist.json", known)
+    assert "self-training sees images of" not in caplog.text
+    held_out = content["validation"][0]
+    unnamed = {"image": held_out["image"]}  # as one writes it by hand, without the patient
+    for item, said in ((held_out, "subject "), (unnamed, f"{held_out['image']} is the same voxels as ")):
+        caplog.clear()
+        edit(own_study, unlabelled=[*content["unlabelled"], item])
+        unlabelled_rest(own_study / "datalist.json", known)
+        assert f"self-training sees images of validation, without labels ({said}" in caplog.text
+
+
 def test_wrong_labels_planted_in_the_unlabelled_list_change_nothing(own_study: Path, tmp_path: Path) -> None:
     ends = []
     for planted in (False, True):

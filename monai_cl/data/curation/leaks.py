@@ -72,6 +72,18 @@ def _near(ours: Sequence[Item], theirs: Sequence[Item], mark: str) -> list[tuple
     return [(left[i], right[j]) for i, j, _ in result]
 
 
+def leaks_within(content: Mapping[str, Any], sections: Sequence[str], held_out: Sequence[str]) -> list[Leak]:
+    """Find what sections of one datalist share: as :func:`find_leaks`, and images that both list.
+
+    An entry written by hand may state no patient, where that of the other section does.
+    """
+    ours, theirs = ([item for name in names for item in items_of(content, name)] for names in (sections, held_out))
+    leaks = find_leaks(ours, theirs)
+    known, listed = {leak.first for leak in leaks}, {os.path.normpath(_name(one)) for one in theirs}
+    both = [_name(one) for one in ours if os.path.normpath(_name(one)) in listed and subject_of(one) not in known]
+    return leaks + [Leak("content", image, image) for image in dict.fromkeys(both) if image not in known]
+
+
 def check_pretraining(
     datalist: str | os.PathLike[str], sections: str | Sequence[str], *, held_out: Sequence[str] = HELD_OUT
 ) -> None:
@@ -91,8 +103,7 @@ def check_pretraining(
     for name in [name for name in chosen if name in held_out]:
         logger.warning("pretraining reads the section %s, which no result can be measured on afterwards", name)
     kept_back = [name for name in section_names(content) if name in held_out and name not in chosen]
-    ours = [item for name in chosen for item in items_of(content, name)]
-    leaks = find_leaks(ours, [item for name in kept_back for item in items_of(content, name)])
+    leaks = leaks_within(content, chosen, kept_back)
     if leaks:
         raise ValueError(leak_text(leaks, "+".join(chosen), "+".join(kept_back)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from monai_cl.data.curation.leaks import HELD_OUT, leaks_within
 from monai_cl.data.loading.alike import check_alike
 from monai_cl.data.loading.sampling import collate_views
 from monai_cl.datalist import load_datalist, read_datalist
@@ -35,6 +36,8 @@ def unlabelled_rest(
 ) -> list[dict[str, Any]]:
     """Items of ``training`` and ``unlabelled`` that are not trained on with their labels; none of them has a label.
 
+    Patients or pictures that are held out as well are named in a warning: the network has seen their images.
+
     Args:
         datalist: The JSON file, or the folder of a cache.
         labelled: Items that are trained on with their labels.
@@ -43,12 +46,13 @@ def unlabelled_rest(
     Raises:
         ValueError: If nothing is left.
     """
+    content = read_datalist(datalist)
     known = {_image(item) for item in labelled}
     items = load_datalist(datalist, "training+unlabelled", dataset_dir=dataset_dir, labelled=False)
     rest = [item for item in items if _image(item) not in known]
     listed = (
         {_image(item) for item in load_datalist(datalist, "unlabelled", dataset_dir=dataset_dir, labelled=False)}
-        if read_datalist(datalist).get("unlabelled")
+        if content.get("unlabelled")
         else set()
     )
     if known & listed:
@@ -61,7 +65,18 @@ def unlabelled_rest(
             f"self-training needs volumes beside the {len(known)} labelled ones, {datalist} has none in training or "
             "unlabelled; add unlabelled volumes, take fewer labels, or leave selftrain.yaml out"
         )
+    _warn_of_held_out(content)
     return without_labels(rest)
+
+
+def _warn_of_held_out(content: Mapping[str, Any]) -> None:
+    for name in HELD_OUT:
+        if leaks := leaks_within(content, ("training", "unlabelled"), (name,)):
+            logger.warning(
+                "self-training sees images of %s, without labels (%s): Dice on them is not that on new "
+                "patients; take them out of one side: `monai-cl curate STUDY --on-leak drop` does",
+                name, "; ".join(map(str, leaks[:5])) + (f" and {len(leaks) - 5} more" if leaks[5:] else ""),
+            )  # fmt: skip
 
 
 def _image(item: dict[str, Any]) -> str:
