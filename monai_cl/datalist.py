@@ -99,7 +99,10 @@ def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list
     pool = [dict(item) for item in items]
     if not 1 <= n <= len(pool):
         patients = len({subject_of(item) for item in pool})
-        raise ValueError(f"n must be between 1 and {len(pool)} ({len(pool)} items of {patients} subjects), got {n}")
+        raise ValueError(
+            f"the number of labelled volumes (labels of a bundle, here n) must be between 1 and {len(pool)} "
+            f"({len(pool)} items of {patients} subjects), got {n}"
+        )
     return sorted(pool, key=lambda item: (_place(item), _draw(drawn_by(item), seed), _image_key(item)))[:n]
 
 

@@ -176,7 +176,10 @@ def test_seeds_draw_different_patients():
 
 @pytest.mark.parametrize("n", [0, -1, len(POOL) + 1])
 def test_few_labels_refuse_more_than_there_are(n):
-    with pytest.raises(ValueError, match=rf"n must be between 1 and 24 \(24 items of 12 subjects\), got {n}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"\(labels of a bundle, here n\) must be between 1 and 24 \(24 items of 12 subjects\), got {n}",
+    ):
         few_labels(POOL, n, seed=0)
 
 

@@ -111,7 +111,7 @@ def test_nan_is_refused_or_not_counted(tmp_path, caplog, by) -> None:
     check_labels(dataset, out_channels=3, ignore_index=255)
     assert "of the voxels are ignored, in 1 of 1 volumes" in caplog.text
     assert "no volume of 1 holds class 2: none is learned of it in training" in caplog.text
-    assert "take more volumes (--labels), or another draw of them (--seed)" in caplog.text
+    assert "take more volumes (--labels), or another draw of them (--seed); or, if no class is above 1" in caplog.text
 
 
 @pytest.mark.parametrize("by", [prepared, cached])

@@ -129,12 +129,15 @@ def _check_counted(counts: Mapping[str, Mapping[int, int]], classes: set[int]) -
         logger.info(
             "%.3g %% of the voxels are ignored, in %d of %d volumes", 100 * share, sum(map(bool, ignored)), len(counts)
         )
-    absent = classes - {value for result in counts.values() for value in result}
+    held = {value for result in counts.values() for value in result} & classes
+    absent = classes - held
     if absent:
+        top = max(held, default=0)
+        fewer = f"; or, if no class is above {top}, `--out_channels {top + 1}`" if top and max(absent) > top else ""
         logger.warning(
             "no volume of %d holds class %s: none is learned of it in training, nothing measured in validation; take "
-            "more volumes (--labels), or another draw of them (--seed)",
-            len(counts), ", ".join(map(str, sorted(absent))),
+            "more volumes (--labels), or another draw of them (--seed)%s",
+            len(counts), ", ".join(map(str, sorted(absent))), fewer,
         )  # fmt: skip
 
 
