@@ -151,6 +151,19 @@ def test_patients_kept_apart_are_evaluated_on_and_seen_by_nothing_else(
     assert {Path(given["datalist"]) for given in launch.given} == {apart}
 
 
+def test_a_curve_that_is_refused_leaves_the_list_of_an_earlier_one(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    settings = {"dataset_dir": str(study), "datalist": str(study / "datalist.json"), "recipe": "small_mr"}
+    given = {"settings": {**settings, "out_channels": 3}, "budgets": [1]}
+    measure(config(**given, evaluation={"resamples": 100, "hold_out": 1}), Pretend())
+    before = (tmp_path / "out" / "datalist.json").read_bytes()
+    for budgets, answer in (([1], "holds a .* with other settings"), ([9], "budgets must be at most")):
+        with pytest.raises(ValueError, match=answer):
+            measure(config(**{**given, "budgets": budgets}, evaluation={"resamples": 100, "hold_out": 2}), Pretend())
+        assert (tmp_path / "out" / "datalist.json").read_bytes() == before
+
+
 def test_patients_of_a_cache_are_kept_apart_too(config: Callable[..., Path], study: Path, tmp_path: Path) -> None:
     cache = write_cache(study / "datalist.json", tmp_path / "cache", recipe="small_mr", processes=0).folder
     settings = {"dataset_dir": str(study), "datalist": str(cache), "recipe": "small_mr", "out_channels": 3}

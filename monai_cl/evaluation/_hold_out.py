@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from monai_cl._files import atomic_write
 from monai_cl.datalist import datalist_file, is_cache, read_datalist, subject_of
 from monai_cl.evaluation._config import CurveConfig
 from monai_cl.evaluation._leave_out import group_left_out
@@ -22,7 +23,8 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
     """The config with a datalist in which ``hold_out`` patients, or a group, have left training for another section.
 
     They are in no other section then, so neither pretraining nor fine-tuning sees them. Which patients follows from
-    their names alone, and those of the evaluation come first: with and without tuning they are the same.
+    their names alone, and those of the evaluation come first: with and without tuning they are the same. A curve that
+    is refused leaves the list of an earlier one in the folder as it was.
 
     Args:
         config: The curve.
@@ -57,13 +59,20 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         notes.append(f"{len(apart)} patients of training ({volumes} volumes) were kept apart for {section}")
     with tempfile.TemporaryDirectory() as temporary:
         path = config.output / DATALIST
+        earlier = path.read_bytes() if path.is_file() else None
         if not _lists_the_same(path, content):
             path = path if write else Path(temporary) / DATALIST
             write_json(path, content)
         # paths of a cache start from its folder, wherever the list of them lies
         start = {"dataset_dir": str(datalist_file(source).parent)} if is_cache(source) else {}
         settings = {**config.settings, "datalist": str(path), **start}
-        yield config.model_copy(update={"settings": settings}), tuple(notes)
+        try:
+            yield config.model_copy(update={"settings": settings}), tuple(notes)
+        except (ValueError, OSError):
+            if earlier is not None:
+                with atomic_write(config.output / DATALIST) as whole:
+                    whole.write_bytes(earlier)
+            raise
 
 
 def _lists_the_same(path: Path, content: dict[str, Any]) -> bool:
