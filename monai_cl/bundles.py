@@ -9,6 +9,7 @@ on the command line, it hides the reason of an error behind its own, and two run
 import importlib.metadata
 import os
 import sys
+import signal
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ _claims: list[Path | None] = []
 # what MONAI raises around an error of a config expression, a component, a transform
 _WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")
 
+_codes: list[int] = []  # with which this process is to end
 
 def names() -> list[str]:
     """Names of the bundles that come with the package, sorted."""
@@ -199,12 +201,23 @@ def claim(folder: str | Path, *files: str | Path) -> None:
 
 
 def release() -> None:
-    """Give back all that :func:`claim` has taken."""
+    """Give back all that :func:`claim` has taken; of a run that was :func:`stopped`, end the process with its code."""
     while _claims:
         free(_claims.pop())
 
 
 def plain_errors() -> None:
+    if _codes:
+        raise SystemExit(_codes.pop())
+
+
+def stopped(code: int = 128 + signal.SIGTERM) -> None:
+    """Let this run end with an exit code, since it stopped before its end: what comes after it must not begin.
+
+    In a process that is not ``python -m monai.bundle`` nothing is done.
+    """
+    if is_bundle_process(sys.argv):
+        _codes.append(code)
     """Print ``error: <message>`` after the traceback when a bundle stops.
 
     MONAI wraps whatever an expression of a config raises, so that the last line of a traceback is its own ``Failed to

@@ -14,6 +14,7 @@ from monai.engines import SupervisedEvaluator
 from monai.networks.nets import SegResNet
 from torch import Tensor, nn
 
+from monai_cl import bundles
 from monai_cl.data.loading.sampling import ViewDataset, view_loader
 from monai_cl.engine import (
     Checkpoint,
@@ -230,11 +231,17 @@ def test_the_teacher_in_a_checkpoint_is_the_running_mean_of_the_student_after_ea
     assert any(not torch.equal(saved["teacher.module." + n], method.state_dict()[n]) for n in moving)
 
 
-def test_sigterm_saves_the_very_step_and_ends_the_run(tmp_path: Path, uninterrupted: Path) -> None:
+def test_sigterm_saves_the_very_step_and_ends_the_run(
+    tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[bool] = []
+    monkeypatch.setattr(bundles, "stopped", lambda: codes.append(True))
     build(tmp_path, At(6, lambda engine: os.kill(os.getpid(), signal.SIGTERM))).run()
     assert state(tmp_path)["step"] in (6, 7)  # the signal may be seen a step later
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert codes == [True]
     build(tmp_path).run()
+    assert codes == [True]
     assert identical(state(tmp_path), state(uninterrupted))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ignite.engine import Events
 
+from monai_cl import bundles
 from monai_cl.data.loading.faults import Faults, TooManyFaultsError
 from monai_cl.engine.checkpoint import Checkpoint
 from monai_cl.engine.distributed import any_process, gather_objects
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class GracefulStop:
-    """Handler of SIGTERM: finish the step, write a complete checkpoint, and end the run.
+    """Handler of SIGTERM: finish the step, write a complete checkpoint, and end the run, in a bundle with code 143.
 
     The same command then goes on from there. With several processes all of them stop at the same step, whichever
     was signalled. The run also stops, with an error, when more volumes than allowed have become unreadable in its
@@ -63,6 +64,7 @@ class GracefulStop:
                 self.checkpoint.path,
             )
             engine.terminate()
+            bundles.stopped()
 
     def _refuse(self, engine: PretrainTrainer, faults: Faults | None) -> None:
         """Raise in every process if any has too many faults; the checkpoint is written by now."""
