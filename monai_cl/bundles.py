@@ -7,9 +7,10 @@ on the command line, it hides the reason of an error behind its own, and two run
 """
 
 import importlib.metadata
+import linecache
 import os
-import sys
 import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,11 +40,13 @@ _SEARCH = (
     Path(__file__).parent.parent / "bundles",  # in a checkout
 )
 _COPIED = ("configs", "docs", "models/shipped", "LICENSE")
+_FOR_USERS = (ValueError, OSError, ImportError, RuntimeError)  # as on the command line of `monai-cl`
+_TRACEBACK = "MONAI_CL_TRACEBACK"
 _claims: list[Path | None] = []
+_codes: list[int] = []  # with which this process is to end
 # what MONAI raises around an error of a config expression, a component, a transform
 _WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")
 
-_codes: list[int] = []  # with which this process is to end
 
 def names() -> list[str]:
     """Names of the bundles that come with the package, sorted."""
@@ -204,9 +207,6 @@ def release() -> None:
     """Give back all that :func:`claim` has taken; of a run that was :func:`stopped`, end the process with its code."""
     while _claims:
         free(_claims.pop())
-
-
-def plain_errors() -> None:
     if _codes:
         raise SystemExit(_codes.pop())
 
@@ -218,11 +218,16 @@ def stopped(code: int = 128 + signal.SIGTERM) -> None:
     """
     if is_bundle_process(sys.argv):
         _codes.append(code)
-    """Print ``error: <message>`` after the traceback when a bundle stops.
+
+
+def plain_errors() -> None:
+    """Print ``error: <message>`` when a bundle stops, after the traceback where that helps.
 
     MONAI wraps whatever an expression of a config raises, so that the last line of a traceback is its own ``Failed to
     evaluate ...``. Installs a ``sys.excepthook`` that looks behind those wrappers, and ends the run with a line and
-    nothing half written on SIGTERM or Ctrl-C. In a process that is not ``python -m monai.bundle`` nothing is done.
+    nothing half written on SIGTERM or Ctrl-C. What this package raises in words for its user comes without the sixty
+    lines of a traceback, unless the environment has ``MONAI_CL_TRACEBACK=1``; all else comes with it. In a process that
+    is not ``python -m monai.bundle`` nothing is done.
     """
     if not is_bundle_process(sys.argv) or getattr(sys.excepthook, "plain", False):
         return
@@ -230,7 +235,8 @@ def stopped(code: int = 128 + signal.SIGTERM) -> None:
     usual = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        usual(kind, error, traceback)
+        if not _is_answer(_cause(error)) or os.environ.get(_TRACEBACK, "0") != "0":
+            usual(kind, error, traceback)
         if isinstance(error, Exception):
             # the last word to the user, as it is: neither wrapped nor read as markup
             Console(stderr=True, highlight=False, markup=False).print(f"\nerror: {_reason(error)}", soft_wrap=True)
@@ -239,10 +245,28 @@ def stopped(code: int = 128 + signal.SIGTERM) -> None:
     sys.excepthook = hook
 
 
-def _reason(error: BaseException) -> str:
-    """Message of what MONAI wrapped; with its type where the message is a mere word, as that of a ``KeyError``."""
+def _cause(error: BaseException) -> BaseException:
+    """The error that MONAI wrapped."""
     while error.__cause__ is not None and type(error) is RuntimeError and str(error).startswith(_WRAPPERS):
         error = error.__cause__
+    return error
+
+
+def _is_answer(error: BaseException) -> bool:
+    """Return whether a ``raise`` of this package made the error, in words for the user."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None or not isinstance(error, _FOR_USERS):
+        return False
+    file = frame.tb_frame.f_code.co_filename
+    line = linecache.getline(file, frame.tb_lineno).lstrip()  # Python itself raises elsewhere, as in int("a")
+    return Path(file).is_relative_to(Path(__file__).parent) and line.startswith("raise")
+
+
+def _reason(error: BaseException) -> str:
+    """Message of what MONAI wrapped; with its type where the message is a mere word, as that of a ``KeyError``."""
+    error = _cause(error)
     text = in_words(error) if isinstance(error, Exception) else str(error)
     return text if " " in text else f"{type(error).__name__}: {text}" if text else type(error).__name__
 

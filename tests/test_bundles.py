@@ -294,6 +294,47 @@ def test_the_last_line_is_what_monai_wrapped(hook, capsys, error, said, wrappers
     assert capsys.readouterr().err == f"traceback\n\nerror: {said}\n"
 
 
+def raised(call):
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def test_a_run_that_stopped_before_its_end_ends_its_process_with_a_code(monkeypatch):
+    bundles.stopped()  # elsewhere than in a bundle's process
+    bundles.release()
+    monkeypatch.setattr(sys, "argv", [PROGRAM, "run"])
+    bundles.stopped()
+    with pytest.raises(SystemExit, match=r"^143$"):
+        bundles.release()
+    bundles.release()
+
+
+def test_what_the_package_says_to_its_user_comes_without_a_traceback(hook, capsys, monkeypatch):
+    answer = raised(lambda: bundles.path("volume_contrst"))
+    hook(wrapped(answer, "Failed to evaluate x"))
+    said = capsys.readouterr().err
+    assert said.startswith("\nerror: unknown bundle 'volume_contrst', did you mean 'volume_contrast'")
+    monkeypatch.setenv("MONAI_CL_TRACEBACK", "1")
+    hook(answer)
+    assert capsys.readouterr().err == f"traceback\n{said}"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: int("a"),  # raised by Python
+        lambda: bundles.split_command(None),  # a mistake in a call, no answer to a user
+        lambda: bundles.claim("\0"),  # raised by Python in a file of the package
+    ],
+)
+def test_all_else_comes_with_its_traceback(hook, capsys, call):
+    hook(raised(call))
+    assert capsys.readouterr().err.startswith("traceback\n\nerror: ")
+
+
 def test_a_wrapper_around_nothing_is_the_reason(hook, capsys):
     hook(RuntimeError("Failed to evaluate x"))
     assert capsys.readouterr().err.endswith("error: Failed to evaluate x\n")
