@@ -77,19 +77,49 @@ def test_studies_that_cannot_be_simulated_from_are_refused() -> None:
         data.maps_apart([{"case": "a", "image": [["1.dcm", "2.dcm"], "3"], "sequences": ["PDmap", "T1w"]}])
 
 
-def test_images_to_probe_with_that_are_maps_alone_are_left_out(
+def split_with_maps(folder: Path, count: int = 8, **subjects: int) -> dict[str, list[dict[str, Any]]]:
+    """Sections of so many subjects, each with four maps and, but for the section ``maps``, an image sorted last."""
+    content = {
+        section: [
+            {"image": f"{section}{n}_{name}.nii", "subject": f"{section} {n}", "sequence": name}
+            for n in range(number)
+            for name in ("MTsat", "PDmap", "R1map", "R2starmap", *(["T1w"] if section != "maps" else []))
+        ]
+        for section, number in subjects.items()
+    }
+    for item in (item for items in content.values() for item in items):
+        (folder / item["image"]).touch()
+    (folder / "list.json").write_text(json.dumps(content))
+    probe = next((section for section in content if section != "training"), "validation")
+    return data.split_studies(folder / "list.json", "training", probe, dataset_dir=folder, count=count, maps=True)
+
+
+def test_maps_are_not_counted_among_the_images_to_probe_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    split = split_with_maps(tmp_path, training=20)  # 20 images, of which a tenth is held out, beside 80 maps
+    assert [study["sequences"] for study in split["probe"]] == [["T1w"], ["T1w"]]
+    assert len(split["train"]) == 18
+    assert all(len(study["maps"]) == 4 for study in split["train"])
+    assert "no study has two sequences" not in caplog.text  # maps give others
+
+
+def test_nobody_is_held_out_where_a_tenth_of_the_images_is_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of six subjects a tenth of the images is held out, the first by name of one subject."""
-    names = ["MTsat", "PDmap", "R1map", "R2starmap", "T1w"]
-    listed = [{"image": f"s{n}_{name}.nii", "subject": f"s {n}", "sequence": name} for n in range(6) for name in names]
-    for item in listed:
-        (tmp_path / item["image"]).touch()
-    (tmp_path / "list.json").write_text(json.dumps({"training": listed}))
-    split = data.split_studies(tmp_path / "list.json", "training", "validation", dataset_dir=tmp_path, maps=True)
-    assert (len(split["train"]), split["probe"]) == (5, [])
-    assert "left out 1 of 1 studies to probe with: maps alone" in caplog.text
-    assert "no study has two sequences" not in caplog.text  # maps give others
+    with caplog.at_level(logging.INFO):
+        split = split_with_maps(tmp_path, training=6)
+    assert (len(split["train"]), split["probe"]) == (6, [])
+    assert "too few volumes to probe with: only 6" in caplog.text
+
+
+def test_a_section_to_probe_on_gives_as_many_images_as_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = split_with_maps(tmp_path, count=2, training=3, validation=3)
+    assert [study["sequences"] for study in split["probe"]] == [["T1w"], ["T1w"]]
+    with caplog.at_level(logging.INFO):
+        split = split_with_maps(tmp_path, training=3, maps=3)
+    assert (len(split["train"]), split["probe"]) == (3, [])
+    assert "no volume to probe with in section 'maps'" in caplog.text
 
 
 def test_hidden_names_of_maps_stay_hidden_in_errors() -> None:

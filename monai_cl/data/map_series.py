@@ -71,19 +71,6 @@ def study_maps(studies: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return result
 
 
-def without_maps(studies: Sequence[Item]) -> list[Item]:
-    """Studies without their quantitative maps; those of maps alone are left out, and the log counts them.
-
-    Args:
-        studies: Items as from :func:`monai_cl.data.study_items`.
-    """
-    split = [_without_maps(_apart(study)) for study in studies]
-    result = [study for study in split if study["image"]]
-    if len(result) < len(split):
-        logger.warning("left out %d of %d studies to probe with: maps alone", len(split) - len(result), len(split))
-    return result
-
-
 def _apart(study: Item) -> Item:
     files = {name: study["image"][place] for place, name in enumerate(study[SEQUENCES]) if name in KINDS}
     kept = [place for place, name in enumerate(study[SEQUENCES]) if name not in KINDS]

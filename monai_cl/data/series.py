@@ -9,8 +9,9 @@ from typing import Any
 
 from monai_cl.data.loading.mixed import unlabelled_rest
 from monai_cl.data.loading.probing import split_for_probe
-from monai_cl.data.map_series import maps_apart, without_maps
+from monai_cl.data.map_series import maps_apart
 from monai_cl.datalist import first_image, load_datalist, read_datalist, section_names
+from monai_cl.io.maps.kinds import KINDS
 from monai_cl.io.suffixes import stem
 from monai_cl.privacy.plain import is_plain_text
 from monai_cl.transforms.sample_series import MAPS, SEQUENCES
@@ -237,8 +238,8 @@ def split_studies(
         dataset_dir: Folder that relative paths start from.
         count: Most images to probe with; 0 for none.
         seed: Seed of the choice.
-        maps: Whether quantitative maps are to simulate sequences (:func:`~monai_cl.data.maps_apart`), those of the
-            studies to probe with being dropped, and studies of maps alone; they are series as all others if not.
+        maps: Whether quantitative maps are to simulate sequences (:func:`~monai_cl.data.maps_apart`): then they are
+            neither counted among the images to probe with nor taken; they are series as all others if not.
 
     Returns:
         Lists ``"train"`` and ``"probe"`` of items as from :func:`study_items`.
@@ -249,10 +250,11 @@ def split_studies(
     split = split_for_probe(
         Path(datalist), sections, probe_section,
         dataset_dir=None if dataset_dir is None else Path(dataset_dir), count=count, seed=seed,
+        is_volume=(lambda item: sequence_name(item, table) not in KINDS) if maps else None,
     )  # fmt: skip
     result = {name: study_items(items, table=table) for name, items in split.items()}
     if maps:
-        result = {"train": maps_apart(result["train"]), "probe": without_maps(result["probe"])}
+        result["train"] = maps_apart(result["train"])
     say_sequences(result["train"])
     return result
 

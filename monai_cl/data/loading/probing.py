@@ -28,11 +28,13 @@ def split_for_probe(
     dataset_dir: str | Path | None = None,
     count: int = 8,
     seed: int = 0,
+    is_volume: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Items to pretrain on and ``count`` items to probe with, labels taken away from both.
 
     The probe's come from ``probe_section``; where that is absent or empty, whole patients are held out from
     ``sections``, up to a tenth of the volumes. With too few volumes the probe is left out, and the log reports it.
+    Items that are no volumes, such as quantitative maps, are neither counted nor probed with.
 
     Args:
         datalist: The JSON file.
@@ -41,6 +43,7 @@ def split_for_probe(
         dataset_dir: Folder that relative paths start from.
         count: Most items to probe with; 0 for none.
         seed: Seed of the choice.
+        is_volume: Returns whether an item is a volume; ``None`` takes all for volumes.
 
     Returns:
         Lists ``"train"`` and ``"probe"``.
@@ -50,12 +53,17 @@ def split_for_probe(
         return {"train": items, "probe": []}
     if read_datalist(datalist).get(probe_section):
         others = load_datalist(datalist, probe_section, dataset_dir=dataset_dir, labelled=False)
-        return {"train": items, "probe": few_labels(others, min(count, len(others)), seed=seed)}
-    count = min(count, int(HELD_OUT_SHARE * len(items)))
+        volumes = list(filter(is_volume, others))  # all of them by ``None``
+        if not volumes:
+            logger.info("no volume to probe with in section %r", probe_section)
+            return {"train": items, "probe": []}
+        return {"train": items, "probe": few_labels(volumes, min(count, len(volumes)), seed=seed)}
+    volumes = list(filter(is_volume, items))  # all of them by ``None``
+    count = min(count, int(HELD_OUT_SHARE * len(volumes)))
     if count < 1:
-        logger.info("too few volumes to probe with: only %d, and no section %r", len(items), probe_section)
+        logger.info("too few volumes to probe with: only %d, and no section %r", len(volumes), probe_section)
         return {"train": items, "probe": []}
-    probe = few_labels(items, count, seed=seed)
+    probe = few_labels(volumes, count, seed=seed)
     patients = {subject_of(item) for item in probe}
     return {"train": [item for item in items if subject_of(item) not in patients], "probe": probe}
 
