@@ -21,6 +21,7 @@ from monai_cl.engine.trainer import to_device
 from monai_cl.methods import Method
 from monai_cl.methods.two_spaces import in_two_spaces
 from monai_cl.metrics import cross_validated_probe_accuracy
+from monai_cl.metrics.domain_leakage import share_above_chance
 
 PATIENT = "patient"
 
@@ -68,7 +69,7 @@ class TwoSpaces:
                 accuracy = float(cross_validated_probe_accuracy(x, y, groups=groups, folds=over))
                 row = {"space": space, "label": name, "volumes": len(number), "accuracy": accuracy, "chance": chance}
                 if name == self.domain:
-                    row["leakage"] = (accuracy - chance) / (1 - chance)  # as domain_leakage, whose probe this was
+                    row["leakage"] = share_above_chance(accuracy, chance)  # as domain_leakage, whose probe this was
                 rows.append(row)
         return rows
 

@@ -1,10 +1,14 @@
 """Leakage of the domain: accuracy of predicting the site or scanner of an image from its embedding."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from monai_cl.metrics._base import as_numbers, as_rows, full_precision
 from monai_cl.metrics.linear_probe import LinearProbeMetric, cross_validated_probe_accuracy
+
+Number = TypeVar("Number", float, Tensor)
 
 
 @full_precision
@@ -49,6 +53,20 @@ def domain_leakage(
         raise ValueError(f"domains must be of at least two kinds, got {known.unique().tolist()}; add another site")
     chance = float(counts.max()) / len(known)
     accuracy = cross_validated_probe_accuracy(rows, known, groups=groups, folds=folds, max_iter=max_iter)
+    return share_above_chance(accuracy, chance)
+
+
+def share_above_chance(accuracy: Number, chance: float) -> Number:
+    """Accuracy of a probe scaled from chance, 0, to a perfect one, 1.
+
+    Args:
+        accuracy: Share of samples that are predicted rightly.
+        chance: Share of the most frequent value, below 1.
+
+    Example:
+        >>> share_above_chance(0.75, 0.5)
+        0.5
+    """
     return (accuracy - chance) / (1 - chance)
 
 
