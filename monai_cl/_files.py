@@ -142,15 +142,28 @@ def read_yaml(path: str | Path, what: str) -> Any:
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no regular file or no YAML.
+        ValueError: If it is no regular file or no YAML, or a key of it comes twice.
     """
     import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Loader that refuses a key that comes twice, of which YAML takes the last without a word."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            keys = [key for key in scalars if key.tag != "tag:yaml.org,2002:merge"]
+            for place, key in enumerate(keys):
+                if key.value in [earlier.value for earlier in keys[:place]]:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key.value!r} comes twice, keep one of them", key.start_mark
+                    )
+            return super().construct_mapping(node, deep)
 
     source = Path(path)
     if source.exists() and not source.is_file():  # opening a pipe would wait for ever
         raise ValueError(f"{what} must be a file, {source} is none")
     try:
-        return yaml.safe_load(source.read_text(encoding="utf-8"))
+        return yaml.load(source.read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{what} must be valid YAML, {source} is not: {' '.join(str(error).split())}") from error
 

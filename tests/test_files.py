@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monai_cl import _files
-from monai_cl._files import atomic_write, remove_leftovers, write_json
+from monai_cl._files import atomic_write, read_yaml, remove_leftovers, write_json
 
 KILLED = """
 import os, signal, sys
@@ -71,3 +71,16 @@ def test_json_is_written_in_utf_8_and_replaces_what_was_there(tmp_path: Path) ->
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", float("nan"), allow_nan=False)
     assert (tmp_path / "a.json").read_text().startswith("{")
+
+
+def test_a_key_that_comes_twice_in_a_yaml_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("seeds: [0, 1]\narms: {a: 1}\nseeds: [5]\n")
+    with pytest.raises(ValueError, match=r"must be valid YAML, .*key 'seeds' comes twice, keep one of them.* line 3"):
+        read_yaml(path, "the file of a curve")
+    path.write_text("one: &a {x: 1}\ntwo: {<<: *a, y: 2}\nthree: {x: 3, y: [1, {x: 2}]}\n")
+    assert read_yaml(path, "a file") == {
+        "one": {"x": 1},
+        "two": {"x": 1, "y": 2},
+        "three": {"x": 3, "y": [1, {"x": 2}]},
+    }
