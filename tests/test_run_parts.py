@@ -53,6 +53,13 @@ def test_each_option_of_the_augmentation_has_an_effect(name: str) -> None:
     assert differences(usual, other)
 
 
+def test_an_epoch_without_a_batch_is_refused_by_the_name_of_its_setting() -> None:
+    with pytest.raises(ValueError, match="finetune_epoch_length must be at least 1, got 0"):
+        labelled_loader([{"n": 0}], lambda item: item, batch_size=2, batches=0)
+    with pytest.raises(ValueError, match="finetune_batch_size must be at least 1, got 0"):
+        labelled_loader([{"n": 0}], lambda item: item, batch_size=0, batches=1)
+
+
 def test_labelled_volumes_come_in_turn_whatever_their_number() -> None:
     loader = labelled_loader([{"n": n} for n in range(3)], lambda item: item, batch_size=2, batches=3, seed=0)
     drawn = [int(n) for batch in loader for n in batch["n"]]

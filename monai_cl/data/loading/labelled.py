@@ -26,7 +26,13 @@ def labelled_loader(
         batches: Batches an epoch.
         seed: Seed of the order.
         num_workers: Worker processes.
+
+    Raises:
+        ValueError: If a batch, or an epoch, would be empty.
     """
+    for name, number in (("finetune_batch_size", batch_size), ("finetune_epoch_length", batches)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number!r}")
     altered = Dataset(volumes, augmentation)
     order = RandomSampler(altered, num_samples=batch_size * batches, generator=torch.Generator().manual_seed(seed))
     return DataLoader(altered, batch_size=batch_size, sampler=order, num_workers=num_workers)
