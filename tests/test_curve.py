@@ -295,6 +295,26 @@ def test_other_settings_are_named_and_not_mixed(config: Callable[..., Path], edi
         measure(path)
 
 
+def test_the_folder_of_a_curve_on_other_volumes_is_refused(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    arms = {"scratch": {"pretrained": "none"}}
+    measure(config(arms=arms), Pretend())
+    before = {file: file.read_bytes() for file in (tmp_path / "out").glob("*.*")}
+    content = json.loads((study / "datalist.json").read_text())
+    content["training"][-1]["subject"] = "another"
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    settings = {**yaml.safe_load(config().read_text())["settings"], "datalist": str(tmp_path / "list.json")}
+    launch = Pretend()
+    with pytest.raises(ValueError, match=r"holds a curve of \d+ fine-tunings on other volumes than those of training"):
+        measure(
+            config(arms=arms, settings=settings, seeds=[7, 8]), launch
+        )  # none of its runs has the name of one there
+    assert not launch.given
+    assert before
+    assert before == {file: file.read_bytes() for file in (tmp_path / "out").glob("*.*")}
+
+
 def test_another_output_folder_takes_other_settings(config: Callable[..., Path], tmp_path: Path) -> None:
     path = config()
     measure(path)
@@ -726,6 +746,7 @@ def test_a_mistake_in_the_file_is_answered(config: Callable[..., Path], changes:
             r"unknown: --grids, did you mean 'grid'",
         ),
         (lambda c: c["settings"].update(out_channels=2), r"out_channels must be 3 for the labels"),
+        (lambda c: c["settings"].update(finetune_epochs=0), r"finetune_epoch_length must be at least 1, got 0 and "),
         (
             lambda c: c["arms"]["contrast"]["pretrained"].update(settings={"init_filters": 16}),
             r"arm 'contrast' pretrains another network than it fine-tunes: at least 90 %",

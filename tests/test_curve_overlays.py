@@ -125,6 +125,22 @@ def test_other_unlabelled_volumes_make_a_self_training_another_one(
         measure(config(**short(arms=arms, settings=settings)), Slower())
 
 
+def test_self_training_with_nothing_unlabelled_is_refused_before_anything_runs(
+    config: Callable[..., Path], study: Path, tmp_path: Path
+) -> None:
+    content = json.loads((study / "datalist.json").read_text())
+    del content["unlabelled"]
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    settings = {**yaml.safe_load(config().read_text())["settings"], "datalist": str(tmp_path / "list.json")}
+    arms = {name: ARMS[name] for name in ("scratch", "selftrain")}
+    launch = Slower()
+    with pytest.raises(
+        ValueError, match=r"arm 'selftrain' needs volumes beside the labelled ones, got budgets up to 4"
+    ):
+        measure(config(**short(arms=arms, settings=settings, budgets=[1, "all"])), launch)
+    assert not launch.given
+
+
 def test_patients_of_the_evaluation_among_the_unlabelled_are_named(
     config: Callable[..., Path], study: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,9 @@ from monai_cl.datalist import load_datalist, read_datalist, shared_subjects
 from monai_cl.evaluation._arms import SHARED, SHIPPED, Arm
 from monai_cl.evaluation._cells import PRETRAIN
 from monai_cl.evaluation._plan import Plan
+from monai_cl.evaluation._settings import FORMAT
 from monai_cl.evaluation._steps import Step
+from monai_cl.evaluation._store import RECORD, read_json
 from monai_cl.evaluation._work import Work
 
 
@@ -39,7 +41,9 @@ def check(work: Work) -> tuple[str, ...]:
     notes = _check_patients(work.plan)
     for arm in work.plan.config.arms.values():
         notes = (*notes, *_check_weights(work.plan, arm))
-    return (*notes, *_check_finished(work))
+    notes = (*notes, *_check_finished(work))
+    _check_folder(work)
+    return notes
 
 
 def _check_settings(plan: Plan) -> None:
@@ -142,6 +146,12 @@ def _check_patients(plan: Plan) -> tuple[str, ...]:
             continue
         listed = [key for key in ("training", "unlabelled") if read_datalist(datalist).get(key)]
         seen = load_datalist(datalist, "+".join(listed), dataset_dir=folder, labelled=False)
+        if len(seen) <= max(plan.budgets):
+            raise ValueError(
+                f"arm {name!r} needs volumes beside the labelled ones, got budgets up to {max(plan.budgets)} and "
+                f"{len(seen)} volumes in {' and '.join(listed)} of {datalist}; add unlabelled volumes, or take fewer "
+                "labels"
+            )
         if shared := shared_subjects(seen, held_out):
             notes.append(
                 f"the fine-tuning of {name} sees images of {len(shared)} patients of {section}, without labels"
@@ -194,6 +204,19 @@ def _check_weights(plan: Plan, arm: Arm) -> tuple[str, ...]:
         except weights.WeightsMismatchError as error:
             raise ValueError(f"arm {arm.name!r} pretrains another network than it fine-tunes: {error}") from error
     return tuple(notes)
+
+
+def _check_folder(work: Work) -> None:
+    """Refuse the folder of a curve on other volumes: no run would be shared, and its summary written over."""
+    records = (read_json(file) or {} for file in work.store.root.glob(f"cells/**/{RECORD}"))
+    tuned = [each for each in records if each.get("format", 1) >= FORMAT and each["role"] != PRETRAIN]
+    if tuned and not {work.plan.trained_on, work.plan.trained_on_more} & {
+        each["settings"]["datalist"] for each in tuned
+    }:
+        raise OtherSettingsError(
+            f"{work.store.root} holds a curve of {len(tuned)} fine-tunings on other volumes than those of training, "
+            "whose summary would be written over; give another output folder (--out)"
+        )
 
 
 def _check_finished(work: Work) -> list[str]:

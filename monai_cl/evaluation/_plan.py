@@ -177,6 +177,12 @@ def make_plan(config: CurveConfig) -> Plan:
     evaluated = Cases.of(config.evaluation, datalist, folder)
     budgets, notes = _budgets(config, len(labelled))
     names = class_names(datalist)
+    epochs, epoch_length = (int(train.value(f"finetune_{key}", common)) for key in ("epochs", "epoch_length"))
+    if min(epochs, epoch_length) < 1:
+        raise ValueError(
+            f"finetune_epochs and finetune_epoch_length must be at least 1, got {epochs} and {epoch_length}; without a "
+            "step nothing is measured"
+        )
     channels = int(train.value("out_channels", common))
     return Plan(
         config=config,
@@ -193,8 +199,8 @@ def make_plan(config: CurveConfig) -> Plan:
         datalist=digest(datalist),
         trained_on=digest_sections(datalist, "training"),
         trained_on_more=digest_sections(datalist, ["training", "unlabelled"]),
-        epochs=int(train.value("finetune_epochs", common)),
-        epoch_length=int(train.value("finetune_epoch_length", common)),
+        epochs=epochs,
+        epoch_length=epoch_length,
         cells=tuple(cells_of(config, budgets, len(labelled))),
         notes=notes,
     )
