@@ -80,6 +80,16 @@ def test_the_checkpoint_of_another_network_changes_nothing() -> None:
     assert all(torch.equal(before[k], v) for k, v in target.state_dict().items())
 
 
+def test_a_floor_of_nothing_still_asks_for_a_tensor() -> None:
+    source, target = networks()
+    before = [tensor.clone() for tensor in target.state_dict().values()]
+    with pytest.raises(WeightsMismatchError, match="some tensor of SegResNet must be in the checkpoint, none of its 2"):
+        transfer(target, nn.Linear(3, 3).state_dict(), min_matched=0.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, target.state_dict().values(), strict=True))
+    first = {"convInit.conv.weight": source.state_dict()["convInit.conv.weight"]}
+    assert transfer(target, first, min_matched=0.0).matched == ("convInit.conv.weight",)
+
+
 def test_the_floor_is_a_share_of_parameters() -> None:
     source, target = networks()
     encoder = {k: v for k, v in source.state_dict().items() if k.startswith(("convInit", "down"))}

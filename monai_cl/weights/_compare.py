@@ -65,7 +65,7 @@ def require_enough(
     found: Mapping[str, Tensor],
     other_channels: Mapping[str, int],
 ) -> None:
-    """Raise unless the floor is reached, and not only by leaving out convolutions of other input channels."""
+    """Raise unless the floor is reached, by some tensor, not only by leaving out convolutions of other channels."""
     name = type(network).__name__
     if key_map is None:
         floor, share = PLAIN_FLOOR if min_matched is None else min_matched, receipt.share
@@ -81,6 +81,12 @@ def require_enough(
         raise WeightsMismatchError(
             f"the input channels of {name} must be the checkpoint's, got other ones in {', '.join(other_channels)}; "
             f"use inflate_channels=True to make the network's from them, or a network of as many channels\n{receipt}",
+            receipt,
+        )
+    if enough and not receipt.matched:  # a floor of 0 asks for a part of the network, not for none of it
+        raise WeightsMismatchError(
+            f"some tensor of {name} must be in the checkpoint, none of its {len(found)} is; take another file, or none "
+            f"for scratch{hint}\n{receipt}",
             receipt,
         )
     if not enough:
