@@ -295,7 +295,9 @@ def test_the_wrong_map_finds_too_little() -> None:
 
 
 def test_an_unknown_map_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"key_map must be 'auto', None or one of \('voco_v2', 'voco_10k'.*got 'voco'"):
+    with pytest.raises(
+        ValueError, match=r"key_map must be 'auto', None or one of \('voco_v2', .*got 'voco', did you mean 'voco"
+    ):
         transfer(swin(2), {}, key_map="voco")
 
 

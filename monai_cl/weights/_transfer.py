@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from monai_cl._words import suggestion
 from monai_cl.weights._channels import inflatable, inflate
 from monai_cl.weights._choice import Chosen, choose
 from monai_cl.weights._compare import compare, refuse_integers, require_enough, target
@@ -197,7 +198,8 @@ def _check_options(min_matched: float | None, key_map: str | None, contract: str
     if min_matched is not None and not 0 <= min_matched <= 1:
         raise ValueError(f"min_matched must be between 0 and 1, got {min_matched!r}")
     if not _is_none(key_map) and key_map not in ("auto", *PUBLISHED):
-        raise ValueError(f"key_map must be 'auto', None or one of {tuple(PUBLISHED)}, got {key_map!r}")
+        close = suggestion(key_map, PUBLISHED)
+        raise ValueError(f"key_map must be 'auto', None or one of {tuple(PUBLISHED)}, got {key_map!r}{close}")
     if contract not in _CONTRACTS:
         raise ValueError(f"contract must be one of {_CONTRACTS}, got {contract!r}")
 
