@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from dicom_series import write_series
 from rich.console import Console
+from typer.testing import CliRunner
 
 from monai_cl._files import read_json
+from monai_cl.cli import app
 from monai_cl.data import load_datalist, scan
 from monai_cl.data.cache.job import source_files
 from monai_cl.datalist import read_datalist
@@ -99,6 +101,56 @@ def test_a_second_name_is_hidden_as_any_other(data: Path, tmp_path: Path) -> Non
     written = result.exclusions.read_text() + result.datalist.read_text()
     assert "Smith" not in written
     assert "good" not in written
+
+
+def link(place: Path, *files: Path) -> None:
+    """Make a folder of links to files, as what sorts an export by patients does."""
+    place.mkdir(exist_ok=True)
+    for file in files:
+        (place / f"link_{file.name}").symlink_to(os.path.relpath(file, place))
+
+
+IN_ORDER = [f"raw/{name}x" for name in ("011", "048", "085", "021", "058", "095")]
+LINKED = {  # what is linked, the images that are listed, and what is left out
+    "its folder": (lambda data, files: (data / "links").symlink_to("raw"), ["links"], {SECOND_NAME: 1}),
+    "its files": (lambda data, files: link(data / "links", *files), ["raw"], {SECOND_NAME: 1}),
+    "one of its files": (lambda data, files: link(data / "links", files[2]), ["raw"], {SECOND_NAME: 1}),
+    "a file beside it": (lambda data, files: link(data / "raw", files[2]), [IN_ORDER], {SECOND_NAME: 1}),
+    "another in a hidden folder": (
+        lambda data, files: link(data / "links", *write_series(data / ".git/annex")), ["links", "raw"], {}
+    ),
+    "another outside": (
+        lambda data, files: link(data / "links", *write_series(data.parent / "elsewhere")), ["raw"], {OUTSIDE: 6}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LINKED)
+def test_a_series_is_listed_once_and_read_whatever_links_lead_to(case: str, tmp_path: Path) -> None:
+    data, (build, listed, left_out) = tmp_path / "data", LINKED[case]
+    build(data, write_series(data / "raw"))  # sorted behind the links
+    for option in ("--hide-names", "--no-hide-names"):
+        out = tmp_path / option / "study.json"
+        command = ["scan", str(data), "--out", str(out), option, "--no-pictures"]
+        assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+        assert read_json(out)["left_out"] == left_out
+        items = load_datalist(out, "unlabelled", dataset_dir=data)
+        assert len(items) == len(listed)
+        for item in items:
+            assert LoadVolume()(item["image"])[0, 0, 0].tolist() == [0, 100, 200, 300, 400, 500]  # slice by slice
+    assert [item["image"] for item in read_json(out)["unlabelled"]] == listed
+
+
+def test_a_link_to_a_slice_that_cannot_be_read_is_left_out_as_its_file(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "data/raw")
+    files[0].write_bytes(files[0].read_bytes()[:-20])
+    link(tmp_path / "data/links", *files)
+    write_series(tmp_path / "data/good")
+    result = scanned(tmp_path / "data")
+    assert images(result) == {"good"}
+    assert result.reasons == {"cut short": 1, SECOND_NAME: 1}  # a row of the series for each
+    (cut,) = [entry for entry in result.left_out if entry.reason == "cut short"]
+    assert cut.paths == ("links/link_011x", "raw")
 
 
 def test_links_into_a_hidden_folder_are_names_like_any_other(data: Path) -> None:

@@ -120,7 +120,8 @@ def _inspect(folder: Path, path: str) -> _Found:
         if source.stat().st_size == 0:
             return UnusableImageError("zero bytes", "the file is empty; copy it again") if as_dicom else None
         if is_dicom(source):
-            return [replace(header, path=Path(path)) for header in read_slice_headers(source)]
+            by_link = source.is_symlink()
+            return [replace(header, path=Path(path), by_link=by_link) for header in read_slice_headers(source)]
     except UnusableImageError as error:
         return error
     except PermissionError:

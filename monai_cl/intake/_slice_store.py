@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 from monai_cl.intake._findings import Findings
+from monai_cl.intake._walk import SECOND_NAME
 from monai_cl.io.dicom import SliceHeader, check_pixels, check_single_image
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.privacy.quoting import Quoting
@@ -30,7 +31,7 @@ class SliceStore:
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("CREATE TABLE slices (series BLOB, headers BLOB)")
-        self._db.execute("CREATE TABLE unreadable (headers BLOB)")
+        self._db.execute("CREATE TABLE later (turn INTEGER, headers BLOB)")
         self._db.execute("CREATE TABLE images (mark BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID")
         self._db.execute("CREATE TABLE folders (folder BLOB PRIMARY KEY, files INTEGER) WITHOUT ROWID")
         self._db.execute("BEGIN")
@@ -48,10 +49,11 @@ class SliceStore:
         except UnusableImageError as error:
             self._findings.leave_out([first.path.as_posix()], error.reason, error.detail, series=series_name(first))
             return
-        if _fault(first) is None:
+        turn = 2 * (_fault(first) is not None) + first.by_link
+        if turn:  # the file that a link leads to, or a copy that can be read, may follow
+            self._db.execute("INSERT INTO later VALUES (?, ?)", (turn, _slim(headers)))
+        else:
             self._keep(headers)
-        else:  # a copy that can be read may follow
-            self._db.execute("INSERT INTO unreadable VALUES (?)", (_slim(headers),))
 
     def count_file(self, path: str) -> None:
         """Count a file of a series, or one that looks like DICOM and could not be read, in its folder."""
@@ -67,7 +69,7 @@ class SliceStore:
 
     def series(self) -> Iterator[list[SliceHeader]]:
         """The slices of each series, in the order in which the series were met."""
-        for (blob,) in self._db.execute("SELECT headers FROM unreadable ORDER BY rowid"):
+        for (blob,) in self._db.execute("SELECT headers FROM later ORDER BY turn, rowid"):
             self._keep(pickle.loads(blob))  # of our own making, never from a file
         self._db.execute("CREATE INDEX by_series ON slices (series)")
         order = self._db.execute("SELECT series FROM slices GROUP BY series ORDER BY min(rowid)").fetchall()
@@ -86,10 +88,11 @@ class SliceStore:
         self._db.execute("INSERT INTO slices VALUES (?, ?)", (_series_of(first), _slim(headers)))
 
     def _leave_out(self, header: SliceHeader, original: str) -> None:
-        """Leave out a second file of an image, for its own fault if it has one, else as a copy."""
+        """Leave out a second file of an image, for its own fault if it has one, else as a link or a copy."""
         path, fault = header.path.as_posix(), _fault(header)
         if fault is None:
-            reason, detail = "copy of another file", Quoting("same image as {}", original)
+            reason = SECOND_NAME if header.by_link else "copy of another file"
+            detail = Quoting("same image as {}", original)
         else:
             reason, detail = fault.reason, Quoting("{}; the same image as {}", fault.detail, original)
         self._findings.leave_out([path], reason, detail, mentions=[path, original], series=series_name(header))

@@ -63,6 +63,7 @@ class SliceHeader:
     photometric: str = ""
     value_table: str = ""
     padding: tuple[float, float] | None = None
+    by_link: bool = False
 
     @property
     def multi_frame(self) -> bool:
