@@ -145,23 +145,9 @@ def usual_augmentation(
     """
     usual = _options(strength, options)
     sides, keys = len(roi_size), _BOTH if labelled else ("image",)
-    pose = RandAffined(
-        keys,
-        prob=affine_prob,
-        rotate_range=[np.deg2rad(usual["rotation"])] * (1 if sides == 2 else 3),
-        scale_range=[usual["scale"]] * sides,
-        translate_range=[translation * side for side in roi_size],
-        mode=["bilinear", "nearest"][: len(keys)],
-        padding_mode="border",
-    )
-    cropped: Any = RandSpatialCropd(keys, roi_size, random_size=False)
-    if labelled:
-        cropped = RandCropByClassesd(
-            keys, label_key="label", spatial_size=roi_size, num_classes=num_classes, num_samples=1, warn=False,
-            ignore_index=ignore_index,
-        )  # fmt: skip
-    padded = SpatialPadd(keys, roi_size)
-    looks = _looks(sides, usual)
+    pose = _pose(roi_size, usual, keys, prob=affine_prob, translation=translation)
+    cropped = _crop(roi_size, num_classes, keys, ignore_index=ignore_index)
+    padded, looks = SpatialPadd(keys, roi_size), _looks(sides, usual)
     # a lazy pair is one resampling: what turns into a crop comes from the volume around it, not from its border;
     # an outer Compose that is not lazy=None would take that from it
     turned = Compose([cropped, pose], lazy=True)
@@ -213,6 +199,32 @@ def _options(strength: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise TypeError(f"options must be of {', '.join(_STRENGTHS[strength])}, got {', '.join(unknown)}")
     return {**_STRENGTHS[strength], **options}
+
+
+def _pose(
+    roi_size: Sequence[int], usual: Mapping[str, Any], keys: Sequence[str], *, prob: float, translation: float
+) -> RandAffined:
+    """Another pose of a crop."""
+    sides = len(roi_size)
+    return RandAffined(
+        keys,
+        prob=prob,
+        rotate_range=[np.deg2rad(usual["rotation"])] * (1 if sides == 2 else 3),
+        scale_range=[usual["scale"]] * sides,
+        translate_range=[translation * side for side in roi_size],
+        mode=["bilinear", "nearest"][: len(keys)],
+        padding_mode="border",
+    )
+
+
+def _crop(roi_size: Sequence[int], num_classes: int, keys: Sequence[str], *, ignore_index: int | None) -> Any:
+    """A crop around a class, or of images without label anywhere."""
+    if "label" not in keys:
+        return RandSpatialCropd(keys, roi_size, random_size=False)
+    return RandCropByClassesd(
+        keys, label_key="label", spatial_size=roi_size, num_classes=num_classes, num_samples=1, warn=False,
+        ignore_index=ignore_index,
+    )  # fmt: skip
 
 
 def _looks(sides: int, usual: Mapping[str, Any], key: str = "image") -> list[Any]:
