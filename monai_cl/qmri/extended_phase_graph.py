@@ -7,7 +7,7 @@ $$E_k = e^{-k\tau/T_1} \sum_{j=1}^{k} b_j\, y^j, \qquad y = e^{-\tau (1/T_2 - 1/
 
 whose coefficients depend on the refocusing angle alone: $b_{k-n}$ is the sum of the pathways with $n$ intervals along
 the field. The graph is run once per angle on *pathways* instead of once per voxel on amplitudes. The absolute
-coefficients sum to about 2 at most, so float32 keeps its digits. A long polynomial has a shorter one within 1e-5 of it
+coefficients sum to about 2 at most, so float32 keeps its digits. A long polynomial has a shorter one within 1e-6 of it
 on [0, 1]. The coefficients in turn are polynomials in the cosine of the refocusing angle, which serves maps of the
 transmit field.
 """
@@ -25,7 +25,7 @@ from monai_cl.qmri._relaxation import RADIANS, faded, fading, is_number, plus, s
 from monai_cl.qmri.constraints import check_refocusing_train
 
 MOST_ANGLES = 4096  # refocusing angles up to which each has coefficients; beyond, the series in the cosine
-TOLERANCE = 1e-5  # of what the polynomial is a share of, here the magnetisation in equilibrium
+TOLERANCE = 1e-6  # of the magnetisation in equilibrium: a signal of a fiftieth of it still has four digits
 
 
 def echo_amplitudes(
@@ -113,7 +113,7 @@ class EchoReadout:
             echo: Number of the echo, counted from 1.
             refocusing_angle: Angle of the refocusing pulses in degrees.
             b1: Transmit field relative to nominal.
-            exact: Keep all terms of a polynomial; otherwise those that matter more than 1e-5.
+            exact: Keep all terms of a polynomial; otherwise those that matter more than 1e-6.
         """
         if is_number(refocusing_angle, 180) and is_number(b1, 1):
             return EchoReadout(_single_pathway, (), (echo_spacing, echo), _prepare_single)

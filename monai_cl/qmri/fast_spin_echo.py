@@ -43,7 +43,7 @@ def fast_spin_echo(
     (FLAIR, STIR) or two (DIR) $M_z$ is that of :func:`~monai_cl.qmri.inversion.inversion_recovery` or
     :func:`~monai_cl.qmri.inversion.double_inversion_recovery`.
 
-    In float32 terms of the amplitude's polynomial that matter less than 1e-5 are left out; float64 maps give all.
+    In float32 terms of the amplitude's polynomial that matter less than 1e-6 are left out; float64 maps give all.
 
     The train is taken to leave no longitudinal magnetisation. Against a simulation that carries it over, with
     refocusing angles of 120 degrees and more, this costs less than 1 % of $\rho$ in brain tissue with transmit fields
