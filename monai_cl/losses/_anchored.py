@@ -18,7 +18,8 @@ class AnchoredLoss(PlainLoss):
 
     Attributes:
         skipped: Number of anchors of this process that the last call left out, since they had no positives or nothing
-            to be contrasted with; a 0-dim tensor. None before the first call.
+            to be contrasted with; a 0-dim tensor. None before the first call. They count in no mean: an anchor without
+            negatives costs 0, and the mean would fall with the number of such anchors.
     """
 
     skipped: Tensor | None

@@ -22,7 +22,8 @@ class LocalRegionContrastiveLoss(RegionLoss):
             \sum_{n \in N(r)} (e^{s(f_v[r], f_1[n])} + e^{s(f_v[r], f_2[n])})}\right], \quad w \ne v
 
     The windows lie at {0, 1/2, 1} and at {1/4, 3/4} of the room in each axis: 13 in two dimensions, 35 in three.
-    Negatives are the nearest others that share no voxel; below a map size of 5 windows fewer of them may exist.
+    Negatives are the nearest others that share no voxel; below a map size of 5 windows fewer of them may exist. A
+    region without any is skipped as an anchor, counted in ``skipped`` and left out of the mean.
     The two views must show the same place at the same index. No map leaves its process: the loss is one of each image.
 
     Args:

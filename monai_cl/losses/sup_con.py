@@ -91,7 +91,8 @@ class PositionalContrastiveLoss(_MarkedLoss):
 
     Positives of :math:`a` are :math:`P(a) = \{p \ne a : |x_p - x_a| < \delta\}`; the value is that of
     :class:`SupConLoss`, with all other rows in the denominator. ``denominator="far"`` holds only what is farther in
-    it, and the positive itself: positives then do not push each other away.
+    it, and the positive itself: positives then do not push each other away. A row that has nothing farther is skipped
+    as an anchor, as one without positives is: neither counts in the mean.
 
     Args:
         threshold: The distance :math:`\delta`, as a share of the whole length.

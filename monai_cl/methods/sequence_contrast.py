@@ -20,7 +20,8 @@ class SequenceContrast(Method):
 
     with :math:`p_v` the projected, pooled features of the encoder for view :math:`v`, :math:`q_v` projected features
     of voxels and :math:`r_v` the target :math:`t_v` of view :math:`v` as restored from the features of the decoder, by
-    one linear map in each voxel. A weight of 0 switches a term off, and with it what only that term needs. Takes the
+    one linear map in each voxel. The published loss adds the errors of both views, which is ``reconstruction_weight=2``
+    here, where their mean is taken. A weight of 0 switches a term off, and with it what only that term needs. Takes the
     views of :class:`monai_cl.transforms.RandSequenceViewsd`: each view has its own geometry, and the source
     coordinates of its voxels match those that show the same place.
 

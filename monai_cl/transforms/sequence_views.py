@@ -35,6 +35,9 @@ def usual_geometry(
 ) -> Compose:
     """A random pose: flips, rotation, stretch, shear and a shift, cut to the size of a view.
 
+    The published chain also bends the anatomy and mirrors it along every axis, and takes its angles for radians. Here
+    angles are degrees; for a bend give a chain of your own to :class:`RandSequenceViews`, such as ``Rand3DElastic``.
+
     Args:
         crop_size: Edge lengths of a view in voxels.
         rotation: Largest angle about each axis in degrees.

@@ -28,8 +28,9 @@ class VolumeContrastCrops(Randomizable, Transform):
     A canvas of ``grid * base_size`` voxels is placed at random in the volume (a shorter volume is padded with
     ``background``, never resized). The canvas is tiled by the bases; the crops are drawn uniformly, both ends of the
     range included. Views may be mirrored, turned by right angles and changed in intensity one by one: none of it
-    changes the share of a crop inside a base. Draws (:meth:`randomize`) are apart from arithmetic (:meth:`apply`), so
-    a recorded :class:`CropPlan` replays exactly.
+    changes the share of a crop inside a base. Other turns and deformations of a single view would, and are not offered;
+    of the whole volume, before this transform, they do no harm. Draws (:meth:`randomize`) are apart from arithmetic
+    (:meth:`apply`), so a recorded :class:`CropPlan` replays exactly.
 
     Args:
         grid: Number of bases along each axis, any number of axes from 1 to 3.
