@@ -58,6 +58,19 @@ def test_export_takes_a_file_and_no_word_for_a_start(word: str, tmp_path: Path) 
     assert not out.exists()
 
 
+def test_export_names_what_is_not_from_the_file(
+    pretrained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for classes, drawn in (("2", 0), ("5", 2)):
+        caplog.clear()
+        settings = [*SETTINGS[:-1], classes, "--weights", str(pretrained), "--out", str(tmp_path / "w.safetensors")]
+        done = CliRunner().invoke(cli.app, ["export", config(), *settings], catch_exceptions=False)
+        assert done.exit_code == 0
+        said = [text for text in caplog.messages if "written as they were drawn at random" in text]
+        assert len(said) == bool(drawn)
+        assert not drawn or (said[0].startswith("2 of ") and "conv_final.2.conv.weight" in said[0])
+
+
 def test_embed_writes_vectors_and_a_page(pretrained: Path, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     scans.mkdir()

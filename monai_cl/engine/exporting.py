@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from monai.bundle import ConfigParser
 from monai_cl import weights
 from monai_cl._overrides import lay
 from monai_cl.weights.export import KINDS
+
+logger = logging.getLogger(__name__)
 
 ENDINGS = (".safetensors", ".pth", *KINDS)
 
@@ -43,7 +46,9 @@ def export_run(files: Sequence[str | Path], file: str | Path, out: str | Path, *
     network = parser.get_parsed_content("network_def")
     contract = weights.read_contract(file)
     recipe = contract.get("recipe") or (parser.get_parsed_content("recipe") if "recipe" in parser else None)
-    weights.start_from(network, file, recipe=recipe, recipe_options=contract.get("recipe_options"))
+    receipt = weights.start_from(network, file, recipe=recipe, recipe_options=contract.get("recipe_options"))
+    if receipt is not None and suffix not in KINDS:  # of an encoder alone the floor of the transfer is enough
+        _warn_of_drawn(receipt, file)
     if suffix == ".safetensors":
         weights.save_safetensors(network, out, contract=contract)
     elif suffix == ".pth":
@@ -53,3 +58,15 @@ def export_run(files: Sequence[str | Path], file: str | Path, out: str | Path, *
         )  # fmt: skip
     else:
         weights.save_encoder(network, out, size=parser.get_parsed_content("roi_size"))
+
+
+def _warn_of_drawn(receipt: weights.Receipt, file: str | Path) -> None:
+    """Name the tensors of an exported network that are not those of the file."""
+    drawn = [*receipt.missing, *(name for name, *_ in receipt.wrong_shape)]
+    if drawn:
+        listed = ", ".join(drawn[:4]) + (", ..." if drawn[4:] else "")
+        logger.warning(
+            "%d of %d tensors of the network are not in %s, or have another size, and are written as they were drawn "
+            "at random (%s): train them before use, or give the settings that the file was written with",
+            len(drawn), len(drawn) + len(receipt.matched), file, listed,
+        )  # fmt: skip
