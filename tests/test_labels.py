@@ -18,6 +18,7 @@ from monai_cl.data import PreparedDataset, check_labels, check_study, class_name
 from monai_cl.data.loading.faults import TooManyFaultsError
 from monai_cl.engine import MixupBatch, VoxelLoss, without_ignored
 from monai_cl.transforms import LoadVolumed, RandCropByClassesd
+from monai_cl.transforms._labels import whole_labels
 
 AFFINE = np.diag([-1.5, -1.5, 1.5, 1.0])
 AFFINE[:3, 3] = 30, 20, -10
@@ -337,3 +338,14 @@ def test_without_such_voxels_crops_are_those_of_monai() -> None:
     theirs.set_random_state(3)
     for one, other in zip(ours({"label": label}), theirs({"label": label}), strict=True):
         assert torch.equal(one["label"], other["label"])
+
+
+@pytest.mark.parametrize("value", [0.95, 1.05, 6.95, 254.95, -0.95])
+def test_a_label_exactly_at_the_bound_is_rounded_in_every_precision(value: float) -> None:
+    for dtype in (torch.float32, torch.float64):
+        assert whole_labels(torch.tensor([0.0, value], dtype=dtype))[0].tolist() == [0.0, round(value)]
+
+
+def test_a_label_beyond_the_bound_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"1 of 2 voxels are more than 0.05 from one \(0.949\)"):
+        whole_labels(torch.tensor([0.0, 0.949]))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 NEAR = 0.05  # as far as a value may lie from a whole number: what resampling and old tools leave
+_ROUNDING = 1e-6  # of a value: 0.95 in single precision lies further from 1 than 0.05
 SAID = 1e-4  # rounding by more than this is worth a line
 NOT_FINITE = -32768  # stands for NaN and infinities, which no integer type holds
 _LARGEST = 32767  # of int16, which recipes turn labels into
@@ -31,8 +32,9 @@ def whole_labels(values: Tensor) -> tuple[Tensor, float]:
     rounded = known.round()
     distance = (known - rounded).abs()
     furthest = float(distance.max()) if values.numel() else 0.0
-    if furthest > NEAR:
-        wrong = known[distance > NEAR]
+    far = distance > NEAR + _ROUNDING * rounded.abs()
+    if far.any():
+        wrong = known[far]
         raise ValueError(
             f"labels must be whole numbers, {len(wrong)} of {values.numel()} voxels are more than {NEAR:g} from one "
             f"({_listed(wrong)}); resample labels by nearest neighbour, or store classes and not probabilities"
