@@ -8,7 +8,8 @@ from itertools import product
 from typing import Any
 
 from monai_cl.evaluation._arms import Arm, Budget
-from monai_cl.evaluation._config import COMPUTE, LONGER, CurveConfig
+from monai_cl.evaluation._config import CurveConfig
+from monai_cl.evaluation._controls import COMPUTE, LONGER
 from monai_cl.evaluation.records import HANDED, LONG, PAIRED, TRIAL
 
 PRETRAIN, GIVEN = "pretraining", "given"

@@ -17,111 +17,18 @@ from monai_cl.evaluation._arms import (
     Bundle,
     Flag,
     Names,
-    Place,
     Pretraining,
     Published,
     Seeds,
     Settings,
     Text,
 )
-from monai_cl.evaluation._keys import Keys, Where, load, must, read_keys
+from monai_cl.evaluation._controls import COMPUTE, LONGER, EqualCompute, Longer, costly, switch
+from monai_cl.evaluation._evaluation_keys import Evaluation
+from monai_cl.evaluation._keys import Keys, Where, load, read_keys
 from monai_cl.evaluation._tuning import Tune
 
-LONGER = "_2x"  # ends the name of the arm with twice the steps
-COMPUTE = "_plus_"  # joins the reference and the arm whose pretraining time it gets
 _WHAT, _HINT = "the file of a curve", "; the tutorials hold one to start from, curve_hippocampus.yaml"
-
-
-class LeaveOut(Keys):
-    """A group of volumes that is evaluated on and left out of training, such as a site.
-
-    Attributes:
-        by: Field of the datalist's entries.
-        value: The group; a curve for each leaves out one after the other.
-    """
-
-    by: Text
-    value: Annotated[str | int, must("be a text or a whole number")]
-
-
-class Evaluation(Keys):
-    """Cases that count, and the making of intervals.
-
-    Attributes:
-        section: Section of the datalist.
-        confidence: Confidence level of intervals.
-        resamples: Bootstrap resamples.
-        hold_out: Number of patients of ``training`` that are moved to the section.
-        leave_out: A group of volumes, such as a site, that makes the section instead and that nothing is trained on.
-        datalist: Another datalist that has the section; that of the settings when left out.
-        dataset_dir: Folder its paths start from; that of the settings when left out.
-        exclude: Cases or patients whose scores do not count, such as a duplicate; runs are the same with and without.
-        variants: Further evaluations of every network, such as with flips: values of ids of evaluate.yaml, by name.
-    """
-
-    section: Text = "validation"
-    confidence: Annotated[float, Field(strict=True, ge=0.5, le=0.999), must("be a number from 0.5 to 0.999")] = 0.95
-    resamples: Annotated[int, Field(strict=True, ge=100), must("be an integer of at least 100")] = 10_000
-    hold_out: Annotated[int, Field(strict=True, ge=0), must("be a number of patients from 0")] = 0
-    leave_out: LeaveOut | None = None
-    datalist: Place = None
-    dataset_dir: Place = None
-    exclude: Names = ()
-    variants: dict[str, Settings] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _named(self) -> Evaluation:
-        wrong = [name for name, settings in self.variants.items() if not NAME.fullmatch(name) or not settings]
-        if wrong:
-            raise ValueError(
-                "evaluation.variants must have names of letters, digits, '_', '-' and '.', each with settings, got "
-                f"{wrong[0]!r}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Evaluation:
-        if self.hold_out and self.datalist:
-            raise ValueError(
-                "must keep patients of training apart (hold_out) or name another datalist, not both, got hold_out "
-                f"{self.hold_out} and {self.datalist}; take one of them out"
-            )
-        if self.leave_out and (self.hold_out or self.datalist):
-            raise ValueError(
-                "must leave out a group (leave_out), keep patients of training apart (hold_out) or name another "
-                "datalist, not several of them; take the others out"
-            )
-        return self
-
-
-class EqualCompute(Keys):
-    """The reference once more, given the time that an arm takes beyond it in steps: at which budgets, of which arms.
-
-    That is the time of its pretraining and, where it has overlays, what its fine-tuning takes longer.
-    """
-
-    budgets: Budgets = ()
-    arms: Names | None = None
-
-
-class Longer(Keys):
-    """The reference once more with twice the steps: at which budgets, and which gain is too small to matter."""
-
-    budgets: Budgets = ()
-    tolerance: Annotated[float, Field(strict=True, ge=0, le=1), must("be a number from 0 to 1")] = 0.005
-
-
-def _switch(section: type[Keys]) -> BeforeValidator:
-    """Let a section be switched off by ``false``."""
-
-    def read(value: Any) -> Any:
-        if value is False:
-            return None
-        if value is not None and value is not True and not isinstance(value, dict | Keys):
-            raise ValueError(f"must be false or hold the keys {', '.join(section.known())}, got {value!r}")
-        return value if isinstance(value, dict | Keys) else {}
-
-    return BeforeValidator(read)
 
 
 class CurveConfig(Keys):
@@ -153,8 +60,8 @@ class CurveConfig(Keys):
     reference: Text = ""
     evaluation: Evaluation = Field(default_factory=Evaluation)
     tune: Tune | None = None
-    equal_compute: Annotated[EqualCompute | None, _switch(EqualCompute)] = Field(default_factory=EqualCompute)
-    convergence: Annotated[Longer | None, _switch(Longer)] = Field(default_factory=Longer)
+    equal_compute: Annotated[EqualCompute | None, switch(EqualCompute)] = Field(default_factory=EqualCompute)
+    convergence: Annotated[Longer | None, switch(Longer)] = Field(default_factory=Longer)
     keep_models: Flag = True
     output: Annotated[Path, BeforeValidator(str)]
     _source: Path = PrivateAttr(Path())
@@ -196,7 +103,7 @@ class CurveConfig(Keys):
         if self.equal_compute is not None:
             self.equal_compute.budgets = self._among("equal_compute", self.equal_compute.budgets or self.budgets)
             known = [name for name, arm in self.arms.items() if name != self.reference and arm.takes_time]
-            self.equal_compute.arms = _costly(self.equal_compute.arms, known)
+            self.equal_compute.arms = costly(self.equal_compute.arms, known)
         if self.convergence is not None:
             ends = (self.budgets[0], self.budgets[-1])
             self.convergence.budgets = self._among("convergence", self.convergence.budgets or ends)
@@ -308,14 +215,6 @@ def _reference(value: str | None, scratch: Sequence[str]) -> str:
     return value
 
 
-def _costly(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    for name in names or ():
-        if name not in known:
-            valid = f"{suggestion(name, known)} (valid: {', '.join(known)})"
-            raise ValueError(f"equal_compute.arms must be pretrained arms, or have overlays, got {name!r}{valid}")
-    return tuple(known if names is None else names)
-
-
 def _named(place: Where) -> str:
     """Words for a place in the file, without numbers of entries."""
     parts = [part for part in place if isinstance(part, str)]
@@ -365,11 +264,8 @@ def keys_in_words() -> str:
 
 
 __all__ = [
-    "COMPUTE",
-    "LONGER",
     "Arm",
     "CurveConfig",
-    "Evaluation",
     "Pretraining",
     "is_curve",
     "keys_in_words",

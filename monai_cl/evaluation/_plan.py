@@ -15,7 +15,8 @@ from monai_cl.datalist import load_datalist, read_datalist, split_sections, subj
 from monai_cl.engine.patients import patients_of
 from monai_cl.evaluation._arms import Budget
 from monai_cl.evaluation._cells import GIVEN, HANDED, LONG, TRIAL, Cell, cells_of
-from monai_cl.evaluation._config import CurveConfig, Evaluation
+from monai_cl.evaluation._config import CurveConfig
+from monai_cl.evaluation._evaluation_keys import Evaluation
 from monai_cl.evaluation._steps import Step
 from monai_cl.evaluation._tuning import Tune
 from monai_cl.evaluation.records import left_out, of_patients
