@@ -211,10 +211,7 @@ def unread_setting(config: dict[str, Any]) -> None:
 
 
 def wider_network(config: dict[str, Any]) -> None:
-    if "filters" in config:
-        config["filters"] = [2 * n for n in config["filters"]]
-    else:
-        config["init_filters"] *= 2
+    config["init_filters"] *= 2
 
 
 CASES: tuple[tuple[Check, str, Spoil, str], ...] = (

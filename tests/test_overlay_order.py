@@ -75,6 +75,24 @@ def test_what_the_order_permits_is_a_whole_configuration(name: str, stems: tuple
 SIZES = ("image_size", "crop_size")
 
 
+@pytest.mark.parametrize("step", ["pretrain", "train", "inference"])
+@pytest.mark.parametrize(
+    ("last", "filters"),
+    [
+        ((), [16, 32, 64, 128, 128, 128]),
+        (("small",), [8, 16, 32, 64, 64, 64]),
+        (("volumes",), [16, 32, 64, 128]),
+        (("small", "volumes"), [8, 16, 32, 64]),
+    ],
+)
+def test_small_halves_the_channels_of_slices_and_volumes_alike(
+    step: str, last: tuple[str, ...], filters: list[int]
+) -> None:
+    parser = laid("global_local_contrast", (step, *last))
+    parser.parse()
+    assert parser.get_parsed_content("filters") == filters
+
+
 @pytest.mark.parametrize(("name", "stems"), list(ordered()))
 def test_overlays_given_otherwise_mean_the_same_but_for_small_and_volumes(name: str, stems: tuple[str, ...]) -> None:
     expected = laid(name, stems).get()
