@@ -44,7 +44,7 @@ class Shipped:
     def __str__(self) -> str:
         kept = self.contract
         parts = [f"{kept.get('network', '?')}, {kept.get('spatial_dims', '?')}-D"]
-        parts += [f"{key} {kept[key]}" for key in _DISTINCT if key in kept]
+        parts += [f"{key} {_named(kept[key])}" for key in _DISTINCT if key in kept]
         return f"{self.name} ({', '.join(parts)})"
 
     def fits(self, network: nn.Module, *, inflate_channels: bool = False) -> bool:
@@ -140,6 +140,11 @@ def save_shipped(network: nn.Module, path: str | Path, *, touched: Iterable[str]
 
 def _read(path: Path) -> Shipped:
     return Shipped(path, tensor_shapes(path), read_contract(path))
+
+
+def _named(value: Any) -> Any:
+    """A normalisation that has options by its name alone; anything else as it is."""
+    return value[0].lower() if isinstance(value, list) and value and isinstance(value[0], str) else value
 
 
 def _layer(name: str) -> str:
