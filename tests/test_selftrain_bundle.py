@@ -145,6 +145,22 @@ def test_held_out_patients_in_the_unlabelled_list_are_named(own_study: Path, cap
         assert f"self-training sees images of validation, without labels ({said}" in caplog.text
 
 
+def test_an_unreadable_unlabelled_volume_is_left_out_up_to_a_limit_of_its_own(
+    own_study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = json.loads((own_study / "datalist.json").read_text())
+    (own_study / "cut.nii.gz").write_bytes((own_study / content["unlabelled"][0]["image"]).read_bytes()[:500])
+    cut = {"image": "cut.nii.gz", "subject": "cut"}
+    edit(own_study, unlabelled=[*content["unlabelled"], cut], hide_names=False)
+    root = bundles.copy("volume_contrast", tmp_path / "bundle")
+    reason = user_sees(root, "train", own_study, OVERLAY, **SHORT)  # more than one in twenty
+    assert "cut.nii.gz" in reason
+    run(root, "train", own_study, OVERLAY, **SHORT, max_unlabelled_faults=0.5)
+    assert "left out cut: ValueError: cannot read cut.nii.gz" in caplog.text
+    edit(own_study, training=[*content["training"][:1], {**content["training"][1], "image": "cut.nii.gz"}])
+    assert "cut.nii.gz" in user_sees(root, "train", own_study, OVERLAY, **SHORT, max_unlabelled_faults=1.0)
+
+
 def test_wrong_labels_planted_in_the_unlabelled_list_change_nothing(own_study: Path, tmp_path: Path) -> None:
     ends = []
     for planted in (False, True):

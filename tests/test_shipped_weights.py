@@ -131,6 +131,12 @@ def test_auto_takes_what_the_only_overlay_wrote_and_asks_among_several(root: Pat
     assert weights.choose_start(net, "auto", bundle_root=root).name == "pretrained.pt"
 
 
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_variable_of_a_shell_does_not_mean_scratch(root: Path, empty: str) -> None:
+    with pytest.raises(ValueError, match=r"must be none, shipped or a file, got an empty text; name one"):
+        weights.choose_start(unet(), empty, bundle_root=root)
+
+
 def test_what_was_named_is_taken_or_refused(root: Path) -> None:
     with pytest.raises(ValueError, match=r"none fit this DynUNet; known are: .*tiny \(DynUNet, 2-D"):
         weights.start_from(unet(filters=[3, 5, 9]), "shipped", bundle_root=root)

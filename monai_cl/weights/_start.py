@@ -75,12 +75,14 @@ def choose_start(
     Raises:
         FileNotFoundError: If no such file exists.
         ValueError: If no shipped weights belong to the network; names the networks that have some. Or if ``"auto"``
-            has several files of overlays to choose from.
+            has several files of overlays to choose from, or the text is empty.
     """
     if isinstance(pretrained, Mapping):  # of no file
         return Start("file", "file")
     asked = NONE if pretrained is None else str(pretrained)
-    if asked.lower() in (NONE, "null", ""):
+    if not asked.strip():  # an empty variable of a shell, say
+        raise ValueError("weights to begin with must be none, shipped or a file, got an empty text; name one")
+    if asked.lower() in (NONE, "null"):
         return Start(NONE, "scratch")
     if asked == AUTO and not auto:
         raise ValueError("a pretraining begins with none, shipped or a file of weights, got 'auto'; name one of them")
