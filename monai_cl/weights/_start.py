@@ -80,7 +80,7 @@ def choose_start(
     if isinstance(pretrained, Mapping):  # of no file
         return Start("file", "file")
     asked = NONE if pretrained is None else str(pretrained)
-    if not asked.strip():  # an empty variable of a shell, say
+    if not asked.strip():  # such as an empty variable of a shell
         raise ValueError("weights to begin with must be none, shipped or a file, got an empty text; name one")
     if asked.lower() in (NONE, "null"):
         return Start(NONE, "scratch")
