@@ -39,7 +39,7 @@ def _in_order(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
 
 def _different(numbers: tuple[int, ...]) -> tuple[int, ...]:
     if not numbers:
-        raise ValueError("must be whole numbers, got []")
+        raise ValueError("must be whole numbers from 0, got []")
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"must be different numbers, got {list(numbers)}")
     return numbers
@@ -133,8 +133,8 @@ Budgets = Annotated[
     AfterValidator(_in_order),
 ]
 Seeds = Annotated[
-    tuple[Annotated[int, Field(strict=True)], ...],
-    must("be whole numbers"),
+    tuple[Annotated[int, Field(strict=True, ge=0)], ...],
+    must("be whole numbers from 0"),
     BeforeValidator(_listed),
     AfterValidator(_different),
 ]
