@@ -707,7 +707,7 @@ def test_forks_of_a_warm_process_do_what_processes_do(tmp_path: Path) -> None:
         ({"arms": {"a": {}}}, r"arm 'a' must name what it is `pretrained` with"),
         ({"arms": {"a": {"pretrained": "x.pt"}}}, r"compared with one arm without pretraining .* pretraining: none"),
         ({"keep_models": "no"}, r"keep_models must be true or false, got 'no'"),
-        ({"keep_models": "no", "seeds": "a"}, r"seeds must be whole numbers from 0, got \['a'\]; keep_models must be true or"),
+        ({"keep_models": "no", "seeds": "a"}, r"seeds must be whole numbers from 0, got .*; keep_models must be"),
         ({"overlays": {"a": 1}}, r"overlays must be names or paths, got \[\{'a': 1\}\]"),
         ({"evaluation": {"confidence": 95}}, r"evaluation\.confidence must be a number from 0\.5 to 0\.999, got 95"),
         ({"evaluation": False}, r"evaluation must hold the keys section, .*exclude, variants, got False"),

@@ -103,7 +103,7 @@ def _start(value: Any) -> str:
         return "~published" if "published" in value or isinstance(value, Published) else "~runs"
     if value in ("auto", SHIPPED):
         return "~shipped"
-    return "~none" if value is None or str(value).lower() in ("none", "null", "") else "~files"
+    return "~none" if value is None or str(value).lower() in ("none", "null") else "~files"
 
 
 def _shipped(value: Any) -> Any:
