@@ -164,6 +164,23 @@ def test_a_curve_that_is_refused_leaves_the_list_of_an_earlier_one(
         assert (tmp_path / "out" / "datalist.json").read_bytes() == before
 
 
+def test_a_curve_that_fails_in_its_runs_keeps_their_list(
+    config: Callable[..., Path], study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    settings = {"dataset_dir": str(study), "datalist": str(study / "datalist.json"), "recipe": "small_mr"}
+    given = {"settings": {**settings, "out_channels": 3}, "budgets": [1]}
+    (tmp_path / "out").mkdir()
+    earlier = tmp_path / "out" / "datalist.json"
+    earlier.write_text('{"training": []}')
+    monkeypatch.setattr("monai_cl.evaluation.curve.assemble", full)
+    with pytest.raises(OSError, match="no space left"):
+        measure(config(**given, evaluation={"resamples": 100, "hold_out": 1}), Pretend())
+    assert '"validation"' in earlier.read_text()
+
+
 def test_patients_of_a_cache_are_kept_apart_too(config: Callable[..., Path], study: Path, tmp_path: Path) -> None:
     cache = write_cache(study / "datalist.json", tmp_path / "cache", recipe="small_mr", processes=0).folder
     settings = {"dataset_dir": str(study), "datalist": str(cache), "recipe": "small_mr", "out_channels": 3}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
     """The config with a datalist in which ``hold_out`` patients, or a group, have left training for another section.
 
     They are in no other section then, so neither pretraining nor fine-tuning sees them. Which patients follows from
-    their names alone, and those of the evaluation come first: with and without tuning they are the same. A curve that
-    is refused leaves the list of an earlier one in the folder as it was.
+    their names alone, and those of the evaluation come first: with and without tuning they are the same.
 
     Args:
         config: The curve.
@@ -59,20 +58,31 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         notes.append(f"{len(apart)} patients of training ({volumes} volumes) were kept apart for {section}")
     with tempfile.TemporaryDirectory() as temporary:
         path = config.output / DATALIST
-        earlier = path.read_bytes() if path.is_file() else None
         if not _lists_the_same(path, content):
             path = path if write else Path(temporary) / DATALIST
             write_json(path, content)
         # paths of a cache start from its folder, wherever the list of them lies
         start = {"dataset_dir": str(datalist_file(source).parent)} if is_cache(source) else {}
         settings = {**config.settings, "datalist": str(path), **start}
-        try:
-            yield config.model_copy(update={"settings": settings}), tuple(notes)
-        except (ValueError, OSError):
-            if earlier is not None:
-                with atomic_write(config.output / DATALIST) as whole:
-                    whole.write_bytes(earlier)
-            raise
+        yield config.model_copy(update={"settings": settings}), tuple(notes)
+
+
+@contextmanager
+def earlier_list(folder: Path) -> Iterator[ExitStack]:
+    """Put the list of an earlier curve back into a folder, unless the new one is accepted: ``pop_all`` of the stack.
+
+    Args:
+        folder: Output folder of the curve.
+    """
+    with ExitStack() as undo:
+        if (path := folder / DATALIST).is_file():
+            undo.callback(_write_whole, path, path.read_bytes())
+        yield undo
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _lists_the_same(path: Path, content: dict[str, Any]) -> bool:
@@ -128,4 +138,4 @@ def _draw(subject: str) -> str:
     return hashlib.sha256(f"kept apart:{subject}".encode()).hexdigest()
 
 
-__all__ = ["DATALIST", "kept_apart"]
+__all__ = ["DATALIST", "earlier_list", "kept_apart"]

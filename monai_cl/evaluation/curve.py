@@ -17,7 +17,7 @@ from monai_cl.evaluation._assembly import assemble, role_of
 from monai_cl.evaluation._cells import HANDED, PRETRAIN, TRIAL, Cell
 from monai_cl.evaluation._checks import check
 from monai_cl.evaluation._config import read_config
-from monai_cl.evaluation._hold_out import kept_apart
+from monai_cl.evaluation._hold_out import earlier_list, kept_apart
 from monai_cl.evaluation._launch import Launch, quickest, run_process
 from monai_cl.evaluation._plan import Plan, make_plan
 from monai_cl.evaluation._progress import Forecast, first_line, progress
@@ -122,22 +122,25 @@ def run_curve(
     began, console = time.monotonic(), console or Console()
     read = read_config(config)
     read = read if output is None else read.model_copy(update={"output": Path(output)})
-    with kept_apart(read, write=not dry_run) as (settled, decided):
+    with earlier_list(read.output) as undo, kept_apart(read, write=not dry_run) as (settled, decided):
         plan = make_plan(settled)
         plan = replace(plan, notes=(*decided, *plan.notes))
         work = Work(
             plan, Store(settled.output), launch or (run_process if executor else quickest()), processes, threads
         )
+        notes = (*plan.notes, *check(work))
+        undo.pop_all()  # not refused: from here on the list is that of runs
         own = ThreadPoolExecutor(processes) if executor is None else nullcontext(executor)
         with own as taker:
-            return _measure(work, taker, dry_run=dry_run, console=console, began=began)
+            return _measure(work, taker, notes, dry_run=dry_run, console=console, began=began)
 
 
-def _measure(work: Work, executor: Executor, *, dry_run: bool, console: Console, began: float) -> CurveResult:
-    """Check, run and put together what was planned."""
+def _measure(
+    work: Work, executor: Executor, notes: Sequence[str], *, dry_run: bool, console: Console, began: float
+) -> CurveResult:
+    """Run and put together what was planned and checked."""
     rank, pools = ranks()
     plan, store = work.plan, work.store
-    notes = (*plan.notes, *check(work))
     if rank == 0:
         _describe(work, console, commands=dry_run)
     if dry_run:
