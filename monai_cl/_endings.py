@@ -12,6 +12,7 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
+ANSWERS = (ValueError, OSError, ImportError, RuntimeError)  # errors whose message is for the user
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _TEMPORARY = re.compile(
     r"\.[0-9a-f]{16}\.(?=[^/]+$)|(?<=/)\.(?=[^/]+\.lock$)|\.lock$"

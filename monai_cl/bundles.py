@@ -20,7 +20,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
-from monai_cl._endings import in_words, listen
+from monai_cl._endings import ANSWERS, in_words, listen
 from monai_cl._files import read_yaml
 from monai_cl._locks import claim_file, claim_folder, release as free
 from monai_cl._overrides import (
@@ -40,7 +40,6 @@ _SEARCH = (
     Path(__file__).parent.parent / "bundles",  # in a checkout
 )
 _COPIED = ("configs", "docs", "models/shipped", "LICENSE")
-_FOR_USERS = (ValueError, OSError, ImportError, RuntimeError)  # as on the command line of `monai-cl`
 _TRACEBACK = "MONAI_CL_TRACEBACK"
 _claims: list[Path | None] = []
 _codes: list[int] = []  # with which this process is to end
@@ -257,7 +256,7 @@ def _is_answer(error: BaseException) -> bool:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    if frame is None or not isinstance(error, _FOR_USERS):
+    if frame is None or not isinstance(error, ANSWERS):
         return False
     file = frame.tb_frame.f_code.co_filename
     line = linecache.getline(file, frame.tb_lineno).lstrip()  # Python itself raises elsewhere, as in int("a")

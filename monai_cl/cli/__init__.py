@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from monai_cl._endings import code_after, in_words, listen
+from monai_cl._endings import ANSWERS, code_after, in_words, listen
 from monai_cl.cli import handing, pacs, runs, shelves, studies
 from monai_cl.cli._console import console
 
@@ -69,7 +69,7 @@ def main() -> None:
     except SystemExit as end:
         code = code_after(end)  # typer has made it 130, whatever the signal
         raise end if code is None else SystemExit(code) from None
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except ANSWERS as error:
         message = in_words(error)
         Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
