@@ -14,6 +14,7 @@ from monai_cl.datalist import first_image, items_of, read_datalist, section_name
 
 logger = logging.getLogger(__name__)
 HELD_OUT = ("validation", "test")
+ADVICE = "take them out of one side: `monai-cl curate STUDY --on-leak drop` does"
 Item = Mapping[str, Any]
 
 
@@ -110,11 +111,13 @@ def check_pretraining(
 
 def leak_text(leaks: Sequence[Leak], first: str, second: str) -> str:
     """The error about leaks between two lists."""
-    listed = "; ".join(map(str, leaks[:5])) + (f" and {len(leaks) - 5} more" if len(leaks) > 5 else "")
-    return (
-        f"{first} and {second} must share no patient and no picture, got {len(leaks)} ({listed}); take them out of "
-        "one side: `monai-cl curate STUDY --on-leak drop` does"
-    )
+    got = f"{len(leaks)} ({leaks_in_words(leaks)})"
+    return f"{first} and {second} must share no patient and no picture, got {got}; {ADVICE}"
+
+
+def leaks_in_words(leaks: Sequence[Leak]) -> str:
+    """The first few of some leaks in words, and the number of the others."""
+    return "; ".join(map(str, leaks[:5])) + (f" and {len(leaks) - 5} more" if leaks[5:] else "")
 
 
 def _marks(items: Sequence[Item], mark: str) -> list[Any]:

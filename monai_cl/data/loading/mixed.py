@@ -13,7 +13,7 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from monai_cl.data.curation.leaks import HELD_OUT, leaks_within
+from monai_cl.data.curation.leaks import ADVICE, HELD_OUT, leaks_in_words, leaks_within
 from monai_cl.data.loading.alike import check_alike
 from monai_cl.data.loading.sampling import collate_views
 from monai_cl.datalist import load_datalist, read_datalist
@@ -73,9 +73,8 @@ def _warn_of_held_out(content: Mapping[str, Any]) -> None:
     for name in HELD_OUT:
         if leaks := leaks_within(content, ("training", "unlabelled"), (name,)):
             logger.warning(
-                "self-training sees images of %s, without labels (%s): Dice on them is not that on new "
-                "patients; take them out of one side: `monai-cl curate STUDY --on-leak drop` does",
-                name, "; ".join(map(str, leaks[:5])) + (f" and {len(leaks) - 5} more" if leaks[5:] else ""),
+                "self-training sees images of %s, without labels (%s): Dice on them is not that on new patients; %s",
+                name, leaks_in_words(leaks), ADVICE,
             )  # fmt: skip
 
 
