@@ -151,12 +151,13 @@ def read_yaml(path: str | Path, what: str) -> Any:
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            keys = [key for key in scalars if key.tag != "tag:yaml.org,2002:merge"]
-            for place, key in enumerate(keys):
-                if key.value in [earlier.value for earlier in keys[:place]]:
+            known: set[str] = set()
+            for key in (key for key in scalars if key.tag != "tag:yaml.org,2002:merge"):
+                if key.value in known:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"key {key.value!r} comes twice, keep one of them", key.start_mark
                     )
+                known.add(key.value)
             return super().construct_mapping(node, deep)
 
     source = Path(path)
