@@ -14,8 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import write_volume
 from dicom_series import write_series, write_slice
+from monai.data import MetaTensor
 from typer.testing import CliRunner
 
 from monai_cl.cli import app
@@ -23,10 +25,11 @@ from monai_cl.data import MaskFiles, few_labels, find_images, load_datalist, sca
 from monai_cl.datalist import read_datalist
 from monai_cl.privacy.ids import make_token, tokens_in
 from monai_cl.privacy.lookup import UNKNOWN, look_up
-from monai_cl.privacy.mask_record import Note, note_mask, read_notes
+from monai_cl.privacy.mask_record import Note, hash_of, note_mask, read_notes
 from monai_cl.privacy.plain import is_plain, is_plain_path, is_plain_value
 from monai_cl.privacy.pseudonyms import Key, find_or_make_key
 from monai_cl.privacy.table import IdTable
+from monai_cl.transforms import SaveMask
 
 SUBJECTS = ("sub-01", "sub-02", "sub-03")
 NAMES = Path(__file__).parents[2] / "shared/cases/names.txt"
@@ -154,6 +157,14 @@ def test_a_run_given_again_notes_nothing_twice(alike: Path, tmp_path: Path, key:
     write_masks(items, tmp_path / "out")
     assert key.with_name("masks.csv").read_bytes() == before
     assert len(read_notes()) == 6
+
+
+def test_the_bytes_of_a_mask_are_noted_once_it_is_written(alike: Path, tmp_path: Path) -> None:
+    files = MaskFiles(find_images(alike), tmp_path / "out")
+    image = files.items[0]["image"]
+    SaveMask(files)(MetaTensor(torch.ones(1, 8, 8, 8), meta={"filename_or_obj": image}))
+    known = [note.sha256 for note in read_notes()]
+    assert known == ["", hash_of(files.filename(image))]  # `files` is alive
 
 
 def test_notes_of_version_0_1_0_go_on(tmp_path: Path, key: Path) -> None:

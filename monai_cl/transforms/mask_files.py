@@ -123,9 +123,17 @@ class MaskFiles(FolderLayoutBase):
             self._enter(Note(os.path.abspath(path), _real(subject)))
         return str(path)
 
+    def note_bytes(self) -> None:
+        """Note the bytes of the mask that was written last, by which it is known again under another name.
+
+        :class:`~monai_cl.transforms.SaveMask` calls it after each mask. Where another writer takes the names, the
+        bytes are noted with the next mask, or when this object goes.
+        """
+        _note_bytes(self._written)
+
     def _enter(self, note: Note) -> None:
         """Note a mask before it is written, and the bytes of the one before."""
-        _note_bytes(self._written)
+        self.note_bytes()
         if self._noted is None:
             self._noted = {known.mask: known for known in read_notes()}
         known = self._noted.get(note.mask)

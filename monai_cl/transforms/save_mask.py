@@ -61,6 +61,8 @@ class SaveMask(Transform):
                 self.writer.write(mask, source, temporary)
             except ValueError as error:
                 raise ValueError(f"cannot write the mask of {place}: {error}") from error
+        if isinstance(layout, MaskFiles):
+            layout.note_bytes()
         return mask
 
 
