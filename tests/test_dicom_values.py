@@ -101,6 +101,11 @@ def test_units_of_a_table_that_are_not_hounsfield_are_noted(tmp_path: Path) -> N
     assert any("gives other units (US) than Hounsfield" in note for note in result.notes)
 
 
+def test_a_name_in_the_place_of_units_is_not_shown(tmp_path: Path) -> None:
+    result = scanned(series(tmp_path / "data", with_table(table(np.arange(2048), kind="Doe^Jane")), **CT))
+    assert any("gives other units (no defined term) than Hounsfield" in note for note in result.notes)
+
+
 def test_a_table_goes_before_a_rescale_and_says_so(tmp_path: Path) -> None:
     folder = series(tmp_path / "data", with_table(table(np.arange(2048) * 2), **HU), **CT)
     assert np.array_equal(values(folder), 2 * PIXELS.astype(int))

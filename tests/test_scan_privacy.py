@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from conftest import write_volume
 from dicom_series import slice_dataset, write_series, write_slice
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -211,6 +212,19 @@ def concealer(**tags: tuple[str, ...]) -> Concealer:
     values = {name: tuple(text.encode() for text in tags.get(name, ())) for name in ("names", "ids", "dates")}
     found.learn(Person(**values, charset="ISO_IR 192"))
     return found
+
+
+def test_sections_that_share_a_subject_are_named_as_the_list_names_them(tmp_path):
+    data = tmp_path / "data"
+    for number in range(2):
+        write_volume(data / f"imagesTr/case_{number}.nii.gz", number)
+    entries = [{"image": f"imagesTr/case_{number}.nii.gz", "subject": "p1"} for number in range(2)]
+    (data / "dataset.json").write_text(json.dumps({"Mueller": entries[:1], "test": entries[1:]}))
+    result = scan(data, tmp_path / "list.json")
+    (name,) = json.loads((tmp_path / "list.json").read_text()).keys() & {key for key in result.counts if "-" in key}
+    assert list(result.notes) == [f"subject both in {name} and in test"]
+    shown = scan(data, tmp_path / "shown.json", hide_names=False)
+    assert list(shown.notes) == ["subject both in Mueller and in test"]
 
 
 @pytest.mark.parametrize(

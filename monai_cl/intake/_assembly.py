@@ -201,7 +201,7 @@ def _note_shared_subjects(findings: Findings) -> None:
     for one, other in combinations(sorted(findings.sections), 2):
         if {one, other} & {"validation", "test"}:
             for subject in shared_subjects(findings.sections[one], findings.sections[other]):
-                findings.note(f"subject both in {one} and in {other}", subject)
+                findings.note(Quoting("subject both in {} and in {}", one, other), subject)
 
 
 def _key(image: str | list[str]) -> str:

@@ -66,7 +66,7 @@ class ScanNames:
     def notes(self, findings: Findings) -> dict[str, list[str]]:
         """Notes with what they concern, and what was left aside itself."""
         notes = {
-            text: sorted(str(self._subject(one)) if text.startswith("subject ") else self.path(one) for one in paths)
+            self._note(text): sorted(self._subject_or_path(text, one) for one in paths)
             for text, paths in findings.notes.items()
         }
         notes |= {_LEFT_ASIDE.format(what): [what] * count for what, count in self._lost.items() if count}
@@ -118,6 +118,15 @@ class ScanNames:
             named["label"] = self.path(label) if self._hide == "strict" else label_id
         named["subject"] = self._subject(item["subject"])
         return named | plain_fields({key: one for key, one in item.items() if key not in _OWN}, self._lost)
+
+    def _note(self, text: str) -> str:
+        """A note whose quotes are sections, the names of which a foreign file may have given."""
+        if not self._hide or not isinstance(text, Quoting):
+            return text
+        return text.with_quotes(lambda quote: section_name(quote, self._plain))
+
+    def _subject_or_path(self, text: str, concerned: str) -> str:
+        return str(self._subject(concerned)) if text.startswith("subject ") else self.path(concerned)
 
     def _subject(self, subject: Any) -> Any:
         if not self._hide or PSEUDONYM.fullmatch(str(subject)):

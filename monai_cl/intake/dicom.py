@@ -7,6 +7,7 @@ from monai_cl.intake._findings import Findings
 from monai_cl.intake._slice_store import SliceStore, series_name
 from monai_cl.intake.description import Description, describe
 from monai_cl.io.dicom import SliceHeader, check_one_grid, check_pixels, stack, stacks_of, tilt
+from monai_cl.io.dicom.lookup import shown_units
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.grid import Grid, check_spacing
 from monai_cl.privacy.quoting import Quoting
@@ -166,7 +167,8 @@ def _remarks(files: Sequence[SliceHeader]) -> tuple[str, ...]:
     first = files[0]
     remarks = []
     if first.value_table and first.modality == "CT" and first.value_table != "HU":
-        remarks.append(f"CT with a Modality LUT that gives other units ({first.value_table[:8]}) than Hounsfield")
+        units = shown_units(first.value_table)
+        remarks.append(f"CT with a Modality LUT that gives other units ({units}) than Hounsfield")
     if first.value_table and any((header.slope, header.intercept) != (1, 0) for header in files):
         remarks.append("Modality LUT beside a rescale: the table is applied, the rescale is not")
     if any(header.padding for header in files):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from monai_cl.io.dicom.lookup import shown_units
 from monai_cl.io.dicom.pixels import OTHER_SIZE
 from monai_cl.io.dicom.slices import ENHANCED, NO_PICTURES, SliceHeader
 from monai_cl.io.dicom.tags import DEFLATED, EXPLICIT
@@ -29,7 +30,7 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
     """Refuse slices in several units, or with pixel data that is cut short, not decodable or larger than memory."""
     headers = list(headers)
     if len(tables := sorted({header.value_table or "none" for header in headers})) > 1:
-        listed = ", ".join(tables)
+        listed = ", ".join(shown_units(table) if table != "none" else table for table in tables)
         detail = "one series holds images with Modality LUTs of {}; split it"
         raise UnusableImageError("mixed units", Quoting(detail, listed))
     _check_size(headers)

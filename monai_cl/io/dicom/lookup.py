@@ -11,6 +11,7 @@ from monai_cl.io.threads import without_warnings
 
 MODALITY_LUT, LUT_DESCRIPTOR = 0x00283000, 0x00283002
 UNUSABLE = "lookup table that cannot be applied"
+_UNITS = ("OD", "HU", "US", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT")
 _NEEDED = ("ModalityLUTSequence", "PixelRepresentation", "BitsAllocated")
 
 
@@ -38,6 +39,16 @@ def type_of(dataset: Any) -> str:
     if not dataset.get("ModalityLUTSequence"):
         return ""
     return str(dataset.ModalityLUTSequence[0].get("ModalityLUTType", "") or "US").strip().upper()
+
+
+def shown_units(kind: str) -> str:
+    """Units of a table in messages: a defined term of DICOM PS3.3 C.11.1.1.2, since a name may stand in their place.
+
+    Example:
+        >>> shown_units("US"), shown_units("DOE^JANE")
+        ('US', 'no defined term')
+    """
+    return kind if kind in _UNITS else "no defined term"
 
 
 def apply_table(stored: NDArray[Any], dataset: Any) -> NDArray[np.float32]:
