@@ -15,7 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 from conftest import write_volume
-from dicom_series import slice_dataset, write_series, write_slice
+from dicom_series import multi_frame, slice_dataset, write_series, write_slice
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from typer.testing import CliRunner
@@ -26,6 +26,7 @@ from monai_cl.intake._concealment import Concealer
 from monai_cl.intake._findings import LeftOut
 from monai_cl.intake._naming import ScanNames
 from monai_cl.io.dicom import Person
+from monai_cl.io.threads import without_warnings_of_dicom
 from monai_cl.privacy.hidden_paths import Finder, alias_of
 from monai_cl.privacy.pseudonyms import Key, find_or_make_key, new_key, read_key
 from monai_cl.privacy.quoting import Quoting
@@ -350,6 +351,62 @@ def test_a_value_of_a_header_in_a_message_is_hidden_where_it_is_a_name(tmp_path)
     hidden = details(scan(tmp_path / "data", tmp_path / "out/study.json"))["derived image"]
     assert hidden.startswith("ImageType is [hidden]: computed from other images")
     assert hidden.endswith("; scan with --keep-derived to keep it")
+
+
+@pytest.mark.parametrize(
+    ("reason", "tags", "shown", "hidden"),
+    [
+        ("derived image", {"ImageType": ["DERIVED", "PRIMARY", "MUELLER"]}, "DERIVED\\PRIMARY\\", "MUELLER"),
+        ("localiser", {"ImageType": ["ORIGINAL", "LOCALIZER", "DOE JANE"]}, "ORIGINAL\\LOCALIZER\\", "DOE JANE"),
+        ("modality is not CT or MR", {"Modality": "MUELLER"}, "modality is ", "MUELLER"),
+        ("modality is not CT or MR", {"Modality": "PT"}, "modality is PT", ""),
+    ],
+)
+def test_free_text_of_headers_is_in_no_message(tmp_path, reason, tags, shown, hidden):
+    write_series(tmp_path / "data/good")
+    write_series(tmp_path / "data/s", **tags)  # no tag of a person says who MUELLER is
+    detail = details(scan(tmp_path / "data", tmp_path / "out/study.json"))[reason]
+    assert shown in detail
+    assert not any(name in detail for name in ("MUELLER", "DOE"))
+    assert detail.count("[hidden]") == len(hidden.split())
+    assert f"{shown}{hidden}" in details(scan(tmp_path / "data", tmp_path / "s.json", hide_names=False))[reason]
+
+
+def test_kinds_of_frames_and_encodings_are_terms_of_the_standard(tmp_path, caplog):
+    write_series(tmp_path / "data/good")
+    multi_frame(tmp_path / "data/kinds/f.dcm", [(1, 0)] * 6, kinds=["M", "MUELLER"] * 3)
+    odd = slice_dataset(0, "1.2.9")
+    odd.save_as(tmp_path / "data/odd.dcm", enforce_file_format=True)
+    content = (tmp_path / "data/odd.dcm").read_bytes()
+    uid = str(ExplicitVRLittleEndian).encode().ljust(20, b"\0")
+    assert content.count(uid) == 1
+    (tmp_path / "data/odd.dcm").write_bytes(content.replace(uid, b"1.2.MUELLER.19640305"))
+    found = details(scan(tmp_path / "data", tmp_path / "out/study.json"))
+    kinds = "ORIGINAL\\PRIMARY\\T1\\M; ORIGINAL\\PRIMARY\\T1\\[hidden]"
+    assert found["4-D"] == f"frames of 2 kinds in one file ({kinds}); export each as a series of its own"
+    assert "is stored as an unknown transfer syntax; " in found["unsupported compression"]
+    assert "MUELLER" not in everything_below(tmp_path / "out") + caplog.text
+
+
+def test_what_pydicom_logs_of_headers_is_hidden_until_the_outermost_reader_is_done(caplog):
+    with without_warnings_of_dicom():
+        with without_warnings_of_dicom():
+            logging.getLogger("pydicom").warning("inner")
+        logging.getLogger("pydicom").warning("outer")
+    logging.getLogger("pydicom").warning("later")
+    assert [record.message for record in caplog.records] == ["later"]
+
+
+def test_an_entry_that_names_no_image_is_reported_without_the_name_of_its_section(tmp_path):
+    write_volume(tmp_path / "data/imagesTr/case_0.nii.gz", 0)
+    entries = [{"image": "imagesTr/case_0.nii.gz"}, {"image": None}]
+    (tmp_path / "data/dataset.json").write_text(json.dumps({"Mueller": entries, "test": [{"image": 3}]}))
+    scan(tmp_path / "data", tmp_path / "out/study.json")
+    table = (tmp_path / "out/study.left_out.csv").read_text()
+    assert all(f"in section '{name}'" in table for name in ("[hidden]", "test"))
+    assert "Mueller" not in everything_below(tmp_path / "out")
+    shown = scan(tmp_path / "data", tmp_path / "s.json", hide_names=False)
+    assert {entry.detail for entry in shown.left_out} == {"in section 'Mueller'", "in section 'test'"}
 
 
 def test_a_message_of_unknown_make_is_a_quote_as_a_whole():

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from monai_cl.io.dicom import Person
+from monai_cl.io.threads import without_warnings_of_dicom
 from monai_cl.privacy._words import NEUTRAL_WORDS
 from monai_cl.privacy.ids import tokens_in
 from monai_cl.privacy.plain import SUFFIX
 
+HIDDEN = "[hidden]"
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
 
 
@@ -95,7 +97,7 @@ class Concealer:
     def text(self, text: str) -> str:
         """Text with every word about a person hidden; ids are kept, whatever their digits."""
         words = text.split(" ")
-        return " ".join("[hidden]" if not tokens_in(w) and self.knows(w.strip(".,;:()")) else w for w in words)
+        return " ".join(HIDDEN if not tokens_in(w) and self.knows(w.strip(".,;:()")) else w for w in words)
 
 
 def _plain(text: str) -> Iterator[str]:
@@ -123,8 +125,9 @@ def _decode(raw: bytes, charset: str) -> tuple[str, ...]:
     from pydicom.charset import convert_encodings, decode_bytes
 
     try:
-        encodings = convert_encodings(charset.split("\\") if charset else "ISO_IR 6")
-        text = str(decode_bytes(raw, encodings, {0x0A, 0x0D, 0x0C, 0x09, 0x5E, 0x3D, 0x5C}))
+        with without_warnings_of_dicom():
+            encodings = convert_encodings(charset.split("\\") if charset else "ISO_IR 6")
+            text = str(decode_bytes(raw, encodings, {0x0A, 0x0D, 0x0C, 0x09, 0x5E, 0x3D, 0x5C}))
     except Exception:  # unknown character sets and malformed escape sequences
         text = raw.decode("latin-1")
     try:

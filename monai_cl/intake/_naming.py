@@ -1,15 +1,17 @@
 """Names in the output of a scan: ids, plain names, or names as they are on disk."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from monai_cl.datalist import first_image
-from monai_cl.intake._concealment import Concealer
+from monai_cl.intake._concealment import HIDDEN, Concealer
 from monai_cl.intake._findings import Findings, Item, LeftOut
 from monai_cl.intake._left_out import one_a_series
 from monai_cl.io.suffixes import stem
 from monai_cl.privacy.hand_made import class_names, plain_fields, section_name
+from monai_cl.privacy.ids import is_token
 from monai_cl.privacy.naming import PlainNames, without_parts
 from monai_cl.privacy.plain import PSEUDONYM, is_plain_path, is_plain_text, is_plain_value
 from monai_cl.privacy.pseudonyms import Key
@@ -19,6 +21,15 @@ HideNames = bool | Literal["strict"]
 _KINDS = {"CT": "ct", "MR": "mr"}
 _OWN = ("image", "label", "subject")
 _LEFT_ASIDE = "{} that might name somebody, left out or replaced"
+_PARTS = re.compile(r"([\s\\/;,]+)")
+# what DICOM calls modalities and kinds of images, beside the plain words
+_TERMS = frozenset(
+    """
+    average composed cpr cr csa density diffusion dis2d dis3d dx ecg editor es fa ffe imaginary io ip ivus m_ffe m_se
+    magnitude mfsplit mg min missing nd nm norm number oct op opt ot projection pt px quantity real reformatted rendered
+    rf rg save sc screen sm subtract surview tracew water xc
+    """.split()  # noqa: SIM905 - a list of literals is harder to read
+)
 
 
 class ScanNames:
@@ -136,11 +147,17 @@ class ScanNames:
         return self._plain.key.subject(f"name:{subject}")
 
     def _detail(self, detail: str, paths: Sequence[str]) -> str:
-        """A detail with nothing of these paths or of a person in its quotes; one of unknown make is all a quote."""
+        """A detail with nothing of these paths and no free text in its quotes; one of unknown make is all a quote."""
         return Quoting("{}", detail).with_quotes(lambda quote: self._quote(quote, paths)) if self._hide else detail
 
     def _quote(self, text: str, paths: Iterable[str]) -> str:
         for path in paths:
             if any(part in text for part in (stem(path), *path.split("/")) if part not in ("", ".", "..")):
                 text = without_parts(text, path, self.path(path))
-        return self._concealer.text(text)
+        parts = _PARTS.split(self._concealer.text(text))
+        return "".join(part if number % 2 or _is_shown(part) else HIDDEN for number, part in enumerate(parts))
+
+
+def _is_shown(part: str) -> bool:
+    """Return whether a part of a quote is an id, a plain name or a term of DICOM: free text may name anybody."""
+    return part == HIDDEN or is_token(part) or part.casefold() in _TERMS or is_plain_text(part)

@@ -227,8 +227,8 @@ def _check_frame_kinds(files: Sequence[SliceHeader]) -> None:
     """Refuse a multi-frame file with several pictures of one place, such as a magnitude image and a field map."""
     kinds = sorted({header.kind for header in files})
     if len(kinds) > 1:
-        detail = "frames of {} kinds in one file ({}); export each as a series of its own"
-        raise UnusableImageError("4-D", Quoting(detail, len(kinds), "; ".join(kinds)))
+        detail = f"frames of {len(kinds)} kinds in one file ({{}}); export each as a series of its own"
+        raise UnusableImageError("4-D", Quoting(detail, "; ".join(kinds)))
 
 
 def _image_type(header: SliceHeader) -> str:

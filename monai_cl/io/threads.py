@@ -4,13 +4,18 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
 _filters = threading.RLock()
 _first_read = threading.Lock()
 _have_read: set[str] = set()
+
+
+def without_warnings_of_dicom() -> AbstractContextManager[None]:
+    """Hide what pydicom warns of and logs: it quotes malformed values of headers, which may name a person."""
+    return without_warnings(log="pydicom")
 
 
 @contextmanager
@@ -22,6 +27,8 @@ def without_warnings(message: str = "", *, log: str = "") -> Iterator[None]:
     with _filters, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=message)
         logger = logging.getLogger(log) if log else None
+        if logger and _refuse in logger.filters:  # the outer one of two ends it
+            logger = None
         if logger:
             logger.addFilter(_refuse)
         try:

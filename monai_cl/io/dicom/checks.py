@@ -9,6 +9,7 @@ from monai_cl.io.dicom.slices import ENHANCED, NO_PICTURES, SliceHeader
 from monai_cl.io.dicom.tags import DEFLATED, EXPLICIT
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.memory import check_memory
+from monai_cl.io.threads import without_warnings_of_dicom
 from monai_cl.privacy.quoting import Quoting
 
 _LARGEST_SLICE = 1 << 26  # pixels: 8192 x 8192
@@ -31,8 +32,7 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
     headers = list(headers)
     if len(tables := sorted({header.value_table or "none" for header in headers})) > 1:
         listed = ", ".join(shown_units(table) if table != "none" else table for table in tables)
-        detail = "one series holds images with Modality LUTs of {}; split it"
-        raise UnusableImageError("mixed units", Quoting(detail, listed))
+        raise UnusableImageError("mixed units", f"one series holds images with Modality LUTs of {listed}; split it")
     _check_size(headers)
     for header in headers:
         name = header.path.name
@@ -43,21 +43,27 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
             detail = "the compressed picture of {} is of another size than its header states; export it again"
             raise UnusableImageError("unreadable", Quoting(detail, name))
         if header.by_pydicom and (remedy := _remedy(header.transfer_syntax)):
-            from pydicom.uid import UID
-
-            kind = UID(header.transfer_syntax).name
-            raise UnusableImageError("unsupported compression", Quoting("{} is stored as {}; {}", name, kind, remedy))
+            detail = f"{{}} is stored as {_compression(header.transfer_syntax)}; {{}}"
+            raise UnusableImageError("unsupported compression", Quoting(detail, name, remedy))
 
 
 def _check_size(headers: Sequence[SliceHeader]) -> None:
     """Check sizes that compressed data can claim without being as long."""
     for header in headers:
         if header.rows * header.columns > _LARGEST_SLICE:
-            detail = "{} announces {} x {} pixels, slices have {} at most; repair the header"
-            values = header.path.name, header.columns, header.rows, _LARGEST_SLICE
-            raise UnusableImageError("implausible size", Quoting(detail, *values))
+            size = f"{header.columns} x {header.rows} pixels, slices have {_LARGEST_SLICE} at most"
+            raise UnusableImageError(
+                "implausible size", Quoting(f"{{}} announces {size}; repair the header", header.path.name)
+            )
     if headers:
         check_memory((headers[0].columns, headers[0].rows, len(headers)))
+
+
+def _compression(syntax: str) -> str:
+    """Name of a transfer syntax in messages: one of the standard's, since a text of any kind may stand in its place."""
+    from pydicom.uid import UID_dictionary
+
+    return UID_dictionary[syntax][0] if syntax in UID_dictionary else "an unknown transfer syntax"
 
 
 @cache
@@ -68,7 +74,8 @@ def _remedy(syntax: str) -> Quoting:
     if syntax == DEFLATED:
         syntax = EXPLICIT
     try:
-        known = get_decoder(syntax)
+        with without_warnings_of_dicom():
+            known = get_decoder(syntax)
     except NotImplementedError:  # videos, images whose pixels are on a server
         return Quoting("no package that monai_cl reads with decodes it, export it uncompressed")
     return Quoting("" if known.is_available else "pip install 'monai_cl[dicom]', or decompress it first")

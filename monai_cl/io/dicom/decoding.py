@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from monai_cl.io.dicom import decoder_process
 from monai_cl.io.dicom.lookup import apply_table, read_table
 from monai_cl.io.dicom.slices import SliceHeader
-from monai_cl.io.threads import read_with_itk, without_warnings
+from monai_cl.io.threads import read_with_itk, without_warnings_of_dicom
 
 logger = logging.getLogger(__name__)
 _PREFIX = "1.2.840.10008.1.2.4."
@@ -114,7 +114,7 @@ class InProcess:
         """Stored values by pydicom."""
         warn_of_gpu_decoder(header.transfer_syntax)
         try:
-            with without_warnings():
+            with without_warnings_of_dicom():
                 return decoder_process.stored_frames(str(header.path), index)
         except Exception:  # the texts of decoders may quote header values
             raise ValueError(f"cannot decode the pixel data of {header.path}; the file may be damaged") from None

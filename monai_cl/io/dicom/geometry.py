@@ -65,8 +65,8 @@ def check_one_grid(headers: Sequence[SliceHeader]) -> tuple[Values, Values]:
         raise UnusableImageError("mixed image sizes", f"one series holds images of {listed}; split it")
     for header in headers:
         if header.samples != 1:
-            detail = "{} has {} samples per pixel, only grey images are read"
-            raise UnusableImageError("colour image", Quoting(detail, header.path.name, header.samples))
+            detail = f"{{}} has {header.samples} samples per pixel, only grey images are read"
+            raise UnusableImageError("colour image", Quoting(detail, header.path.name))
         if header.photometric == "PALETTE COLOR":
             detail = "{} holds numbers of a palette, only grey images are read"
             raise UnusableImageError("colour image", Quoting(detail, header.path.name))

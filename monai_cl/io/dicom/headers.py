@@ -16,7 +16,7 @@ from monai_cl.io.dicom.pixels import BITS, COLUMNS, FRAMES, ROWS, SAMPLES, pixel
 from monai_cl.io.dicom.slices import NO_PICTURES, Person, SliceHeader
 from monai_cl.io.dicom.tags import Tags, read_tags, starts_with_data_set
 from monai_cl.io.errors import UnusableImageError
-from monai_cl.io.threads import without_warnings
+from monai_cl.io.threads import without_warnings_of_dicom
 from monai_cl.privacy.quoting import Quoting
 
 _SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY = 0x00080016, 0x00080018, 0x00080008, 0x00080060
@@ -158,7 +158,8 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
 
 def _with_table(header: SliceHeader) -> SliceHeader:
     """The header of a file whose values come from a table, which holds no negative ones."""
-    kind = type_of(read_table(header.path))
+    with without_warnings_of_dicom():
+        kind = type_of(read_table(header.path))
     return replace(header, value_table=kind, may_be_negative=False) if kind else header
 
 
@@ -216,7 +217,7 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
         detail = f"at least one frame is needed, the header announces {header.frames}; export it again"
         raise UnusableImageError("unreadable", detail, header.person)
     try:
-        with without_warnings():
+        with without_warnings_of_dicom():
             dataset = dcmread(header.path, stop_before_pixels=True, force=True, defer_size="1 MB")
             # frames that nothing describes are alike: the first one stands for all, however many are announced
             described = header.frames if dataset.get("PerFrameFunctionalGroupsSequence") else 1
@@ -224,7 +225,7 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
     except UnusableImageError:
         raise
     except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values
-        detail = Quoting("frames of {} cannot be separated ({})", header.path.name, type(error).__name__)
+        detail = Quoting(f"frames of {{}} cannot be separated ({type(error).__name__})", header.path.name)
         raise UnusableImageError("unreadable", detail, header.person) from None
 
 

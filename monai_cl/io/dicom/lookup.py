@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cl.io.errors import UnusableImageError
-from monai_cl.io.threads import without_warnings
+from monai_cl.io.threads import without_warnings_of_dicom
 
 MODALITY_LUT, LUT_DESCRIPTOR = 0x00283000, 0x00283002
 UNUSABLE = "lookup table that cannot be applied"
@@ -24,7 +24,7 @@ def read_table(path: str | os.PathLike[str]) -> Any:
     from pydicom import dcmread
 
     try:
-        with without_warnings():
+        with without_warnings_of_dicom():
             dataset: Any = dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(_NEEDED))
             apply_table(np.zeros((1, 1), dtype=np.int32), dataset)
     except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values

@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from monai_cl.io.threads import without_warnings_of_dicom
+
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -101,7 +103,8 @@ def read_tags(stream: BinaryIO, wanted: frozenset[int], *, inside: Mapping[int, 
     try:
         return _Walker(stream, wanted, inside).read()
     except NotPlainError:
-        return _by_pydicom(stream, wanted, inside)
+        with without_warnings_of_dicom():
+            return _by_pydicom(stream, wanted, inside)
 
 
 def syntax_as_read(dataset: Any) -> str:

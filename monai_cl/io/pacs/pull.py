@@ -14,7 +14,7 @@ from monai_cl.io.dicom.headers import read_slice_header
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.pacs.errors import PacsError
 from monai_cl.io.pacs.web import WebServer
-from monai_cl.io.threads import without_warnings
+from monai_cl.io.threads import without_warnings_of_dicom
 
 MISSING = "not_pulled.csv"
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -204,7 +204,7 @@ def _take(dataset: Any, target: Path, wanted: Iterable[str]) -> str:
     if instance not in wanted or not _UID.fullmatch(instance):
         return "the server gave another instance"
     try:
-        with atomic_write(target / f"{instance}.dcm") as temporary, without_warnings(log="pydicom"):
+        with atomic_write(target / f"{instance}.dcm") as temporary, without_warnings_of_dicom():
             dataset.save_as(temporary, enforce_file_format=True)
             if read_slice_header(temporary).pixels == "cut short":
                 raise UnusableImageError("cut short", "the pixels are cut short")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from monai_cl.io.dicom.headers import is_dicom
 from monai_cl.io.pacs.errors import PacsError
 from monai_cl.io.pacs.web import WebServer
-from monai_cl.io.threads import without_warnings
+from monai_cl.io.threads import without_warnings_of_dicom
 
 # PS3.18 table I.2-2, PS3.4 annex B
 _REASONS = {
@@ -112,7 +112,7 @@ class WebStore:
 
     def put(self, dataset: Any) -> str:
         """Store an object; gives the reason why not."""
-        with without_warnings(log="pydicom"):
+        with without_warnings_of_dicom():
             answer = self.server.store(dataset)
         failed = answer.get("FailedSOPSequence")
         return reason_of(int(failed[0].get("FailureReason", 0)), self.server.name) if failed else ""
@@ -188,7 +188,7 @@ def _read(path: Path) -> Any:
     from pydicom import dcmread
 
     try:
-        with without_warnings(log="pydicom"):
+        with without_warnings_of_dicom():
             dataset = dcmread(path)
             needed = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
             if not all(dataset.get(keyword) for keyword in needed):

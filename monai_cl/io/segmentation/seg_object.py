@@ -20,7 +20,7 @@ from monai_cl.io.dicom.slices import SliceHeader
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.lattice import by, check_same_lattice
 from monai_cl.io.segmentation.codes import Code, Segment
-from monai_cl.io.threads import without_warnings
+from monai_cl.io.threads import without_warnings, without_warnings_of_dicom
 
 KINDS = ("binary", "labelmap")
 INSTALL = "DICOM SEG needs highdicom: pip install 'monai_cl[dicom-seg]'"
@@ -185,7 +185,7 @@ def _object(
     step = abs(ordered[0].slice_step) or 1.0
     software = version("monai_cl")
     # pydicom complains of malformed headers and quotes them, highdicom logs identifiers
-    with without_warnings(log="pydicom"), without_warnings(log="highdicom.base"):
+    with without_warnings_of_dicom(), without_warnings(log="highdicom.base"):
         try:
             made = Segmentation(
                 source_images=[_stand_in(file, nameless=True) for file in files],
@@ -282,5 +282,5 @@ def _coded(code: Code) -> Any:
 
 def save(made: Any, path: str | os.PathLike[str]) -> None:
     """Write an object, whose headers may hold malformed values of its source."""
-    with without_warnings(log="pydicom"):
+    with without_warnings_of_dicom():
         made.save_as(Path(path), enforce_file_format=True)
