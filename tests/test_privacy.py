@@ -392,6 +392,33 @@ def test_what_a_list_says_of_patients_classes_and_sections_is_looked_through(
     assert load_datalist(tmp_path / "list.json", "Hans")[0]["subject"] == "Hans"
 
 
+@pytest.mark.parametrize("image", [["Mueller.nii", 3], {"Mueller": 1}, 19640305, [["Mueller.nii"]]])
+def test_what_stands_in_the_place_of_a_path_is_refused_without_its_names(tmp_path: Path, image: object) -> None:
+    entries = [{"image": image, "label": {"Mueller": 2}}, {"image": "case_1.nii"}]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
+    with pytest.raises(ValueError, match=r"each entry of 'training' in .* needs a path as 'image', got ") as error:
+        load_datalist(tmp_path / "list.json")
+    assert not any(word in str(error.value) for word in ("Mueller", "1964"))
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries, "hide_names": False}))
+    with pytest.raises(ValueError, match="Mueller"):
+        load_datalist(tmp_path / "list.json")
+
+
+def test_long_numbers_of_classes_and_foreign_keys_of_a_list_are_not_trusted(tmp_path: Path) -> None:
+    labels = {"0": "background", "3": "liver", "12175": "gyrus", "19640305": "liver", "123456": "spleen"}
+    curation = {"method": "every-n", "threshold": 6.0, "dropped": {"exact duplicate": 2, "picture is held out": 1}}
+    content = {"test": [{"image": "case_1.nii"}], "labels": labels, "curation": curation}
+    for name, value in (("key", "Mueller"), ("key", True), ("cache", "Mueller")):
+        (tmp_path / "list.json").write_text(json.dumps(content | {name: value, "remark": "Mueller"}))
+        found = read_datalist(tmp_path / "list.json")
+        assert found["labels"] == {"0": "background", "3": "liver", "12175": "gyrus"}
+        assert found["curation"] == curation
+        assert "Mueller" not in json.dumps(found)
+    for odd in ({"Mueller": 1}, {"method": "Mueller"}, {"dropped": {"Mueller": 2}}, ["Mueller"], 19640305):
+        (tmp_path / "list.json").write_text(json.dumps(content | {"curation": odd}))
+        assert "curation" not in read_datalist(tmp_path / "list.json")
+
+
 def test_draws_of_few_labels_do_not_depend_on_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [{"image": f"la_{n}.nii.gz", "subject": f"9DQYTIU00I{n}"} for n in range(12)]
     for entry in entries:

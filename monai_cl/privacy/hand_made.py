@@ -37,6 +37,12 @@ _SOURCE = re.compile(r"[a-z]+\d{0,3}")  # a data set or site by a word in small 
 _HEX = re.compile(r"[0-9a-f]{16,}")
 _RUNS = re.compile(r"(\d{1,4}(-\d{1,4})?,)*\d{1,4}(-\d{1,4})?")
 _OF_CURATE = "curation"
+_CURATED = {  # what `monai-cl curate` writes under it, beside numbers
+    *("method", "threshold", "dropped", "hash", "ssim", "mi", "embedding", "every-n", "unreadable", "exact duplicate"),
+    *("near duplicate", "part of another volume", "patient is held out", "picture is held out"),
+}
+_CLASS = re.compile(r"[0-9]{1,5}")  # number of a class; a longer one may be a date, or the number of a patient
+_FINGERPRINT = re.compile(r"[0-9a-f]{8}")
 # terms that go with the data into records and reports
 _LICENCE = re.compile(
     r"(CC0|CC[- ]BY([- ](NC|SA|ND))*|Apache|MIT|BSD|ODbL|ODC[- ]BY|PDDL|L?GPL|Public Domain)"
@@ -48,7 +54,8 @@ _logged: set[tuple[str, ...]] = set()
 
 def keeps_names(content: Mapping[str, Any]) -> bool:
     """Return whether names are kept: a scan or a cache made the list, or its owner asks for it in the list."""
-    return "key" in content or "cache" in content or content.get(KEPT_NAMES) is False
+    of_scan = bool(_FINGERPRINT.fullmatch(str(content.get("key"))))
+    return of_scan or isinstance(content.get("cache"), Mapping) or content.get(KEPT_NAMES) is False
 
 
 def without_names(content: Mapping[str, Any], is_section: Callable[[str, Any], bool]) -> dict[str, Any]:
@@ -77,7 +84,7 @@ def without_names(content: Mapping[str, Any], is_section: Callable[[str, Any], b
             hidden[section_name(name, names)] = [_entry(entry, names, lost) for entry in value]
         elif name == "labels" and isinstance(value, Mapping):
             hidden[name] = class_names(value, lost)
-        elif name == _OF_CURATE or _is_licence(name, value) or _is_plain_header(name, value):
+        elif (name == _OF_CURATE and _is_of_curate(value)) or _is_licence(name, value) or _is_plain_header(name, value):
             hidden[name] = value
         else:
             lost["texts"] += 1
@@ -97,7 +104,7 @@ def class_names(labels: Mapping[str, Any], lost: Counter[str]) -> dict[str, str]
     """Names of classes by number; ``class N`` where one might name somebody."""
     names = {}
     for number, name in labels.items():
-        if not str(number).isdigit():
+        if not _CLASS.fullmatch(str(number)):
             lost["class names"] += 1
             continue
         plain = is_plain_text(str(name))
@@ -125,13 +132,29 @@ def _entry(entry: Any, names: PlainNames, lost: Counter[str]) -> Any:
         value = entry.get(name)
         if isinstance(value, str) and value:
             hidden[name] = names.path(value)
-        elif isinstance(value, list) and all(isinstance(part, str) for part in value):
-            hidden[name] = [names.path(part) for part in value]
         elif name in entry:
-            hidden[name] = value
+            hidden[name] = _paths(value, names, lost)
     if entry.get("subject") is not None:
         hidden["subject"] = names.subject(entry["subject"])
     return hidden | plain_fields({k: v for k, v in entry.items() if k not in (*FILE_KEYS, "subject")}, lost)
+
+
+def _paths(value: Any, names: PlainNames, lost: Counter[str]) -> Any:
+    """Paths of a list as they may be shown; what stands in the place of one is refused later, by a message with it."""
+    if isinstance(value, list):
+        return [_paths(part, names, lost) for part in value]
+    if isinstance(value, str):
+        return names.path(value) if value else value
+    if is_plain_value(value):
+        return value
+    lost["field values"] += 1
+    return None
+
+
+def _is_of_curate(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(name in _CURATED and _is_of_curate(one) for name, one in value.items())
+    return value in _CURATED if isinstance(value, str) else isinstance(value, (int, float)) and is_plain_value(value)
 
 
 def _is_plain_header(name: str, value: Any) -> bool:
