@@ -21,7 +21,9 @@ from monai_cl import recipes
 from monai_cl.data import PreparedDataset, PreparedStream, TooManyFaultsError, load_datalist, write_cache
 from monai_cl.data.cache import arrays
 from monai_cl.data.cache.encoding import encode
+from monai_cl.data.cache.job import _without_paths
 from monai_cl.data.study import digest
+from monai_cl.privacy.hidden_paths import HiddenPath
 
 OPTIONS = {"spacing": 1.5}
 SECTIONS = ("training", "validation", "unlabelled")
@@ -407,3 +409,16 @@ def test_the_digest_of_a_cache_changes_with_what_it_holds(own: Path) -> None:
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, image.affine), path)
     cached(own)
     assert digest(folder) != first
+
+
+def test_reasons_name_neither_files_nor_folders_of_series() -> None:
+    image = [HiddenPath(f"/scans/Mueller/{name}.dcm", "sub-0123456789ab/mr-0123456789abcdef") for name in "ab"]
+    item = {"image": image, "case": "mr-0123456789abcdef"}
+    reason = _without_paths("cannot read the DICOM series at /scans/Mueller: a.dcm lacks a place\nMueller", item)
+    assert reason.startswith("cannot read the DICOM series at /scans/sub-0123456789ab/mr-0123456789abcdef: ")
+    assert reason.endswith("mr-0123456789abcdef lacks a place")
+    plain = {"image": HiddenPath("/scans/Mueller/la_003.nii", "la_003.nii"), "case": "la_003"}
+    assert (
+        _without_paths("/scans/Mueller/la_003.nii ends early, and /scans/Mueller/x", plain)
+        == "la_003 ends early, and x"
+    )

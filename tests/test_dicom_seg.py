@@ -19,8 +19,9 @@ from pydicom.sr._concepts_dict import concepts
 from pydicom.uid import generate_uid
 
 from monai_cl import bundles, weights
+from monai_cl.io.dicom.series import slices_below
 from monai_cl.io.segmentation.codes import TABLE, Code, segments_of
-from monai_cl.io.segmentation.seg_object import KINDS, Algorithm, save, segmentation_of
+from monai_cl.io.segmentation.seg_object import KINDS, Algorithm, _read, save, segmentation_of
 from monai_cl.transforms import LoadVolume, MaskFiles, SaveMask, mask_writer
 from monai_cl.transforms.mask_writers import class_names_of
 
@@ -231,6 +232,10 @@ def test_a_series_that_changed_is_refused(tmp_path: Path) -> None:
         segmentation_of(mask, volume.affine.numpy(), folder, **given)
     with pytest.raises(ValueError, match=r"the series has changed since its mask was made, a file cannot be read"):
         segmentation_of(mask, volume.affine.numpy(), [last], **given)
+    headers = slices_below(folder)
+    shutil.move(folder, tmp_path / "Mueller")
+    with pytest.raises(ValueError, match=r"^the series has changed since its mask was made: No such file or dir"):
+        _read(headers)
 
 
 @pytest.mark.parametrize(

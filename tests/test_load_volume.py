@@ -414,3 +414,16 @@ def test_a_volume_in_memory_keeps_its_metadata_and_a_label_becomes_whole() -> No
 def test_a_volume_in_memory_of_other_axes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must have 3 axes, or 4 with the channel first, got \(4, 5\)"):
         LoadVolumed("image")({"image": torch.zeros(4, 5)})
+
+
+def test_texts_of_readers_are_not_quoted(tmp_path, monkeypatch):
+    load, file = LoadVolume(), save_nifti(tmp_path / "a.nii.gz")
+
+    def fail(path):
+        raise RuntimeError("field descrip is Mueller^Jane 1964")
+
+    monkeypatch.setattr(load, "_load_image", fail)
+    with pytest.raises(ValueError, match=r"cannot read .*a\.nii\.gz: RuntimeError; the file may be damaged") as error:
+        load(file)
+    assert "Mueller" not in str(error.value)
+    assert error.value.__suppress_context__

@@ -78,3 +78,13 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     write_nnunet_folder(datalist, tmp_path / "raw", number=7, name="liver")
     with pytest.raises(FileExistsError, match="holds something already"):
         write_nnunet_folder(datalist, tmp_path / "raw", number=7, name="liver")
+
+
+def test_a_case_that_cannot_be_read_is_named_by_what_the_list_says(tmp_path: Path) -> None:
+    listing = study(tmp_path / "in")
+    (tmp_path / "in/image_000.nii.gz").write_bytes(b"")
+    (tmp_path / "in/image_000.nii.gz").rename(tmp_path / "in/Mueller.nii.gz")
+    listing.write_text(listing.read_text().replace("image_000", "Mueller"))
+    with pytest.raises(ValueError, match=r"^file_[0-9a-f]{16} cannot be read: .*the file is empty") as error:
+        write_nnunet_folder(listing, tmp_path / "raw", number=7, name="liver")
+    assert "Mueller" not in str(error.value)

@@ -14,7 +14,9 @@ from monai.transforms import Compose, Orientationd
 from numpy.typing import NDArray
 
 from monai_cl._files import atomic_write, write_json
+from monai_cl.data.loading.faults import reason_of
 from monai_cl.datalist import load_datalist, read_datalist, section_names
+from monai_cl.privacy.hidden_paths import without_hidden
 from monai_cl.transforms.load import LoadVolumed
 
 logger = logging.getLogger(__name__)
@@ -104,7 +106,10 @@ class _Writer:
             name += "_"
         self._names.add(name)
         wanted = {key: item[key] for key in ("image", "label") if item.get(key) and (key == "image" or part == "Tr")}
-        loaded = self._load(wanted)
+        try:
+            loaded = self._load(wanted)
+        except Exception as error:  # whatever a reader may throw at a broken file; its text names the file
+            raise ValueError(f"{name} cannot be read: {without_hidden(reason_of(error), item)}") from None
         image = np.asarray(loaded["image"])
         self.channels.add(len(image))
         if len(self.channels) > 1:

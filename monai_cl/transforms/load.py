@@ -135,7 +135,10 @@ class LoadVolume(Transform):
         except UnusableImageError as error:
             raise ValueError(f"cannot read {path}: {error}") from None
         except Exception as error:
-            raise ValueError(f"cannot read {path}: {_explain(error)}") from error
+            what = (
+                f"{type(error).__name__}; the file may be damaged, cut short, no image, or of a format without a reader"
+            )
+            raise ValueError(f"cannot read {path}: {what}") from None  # texts of readers may quote header values
         if image.dim() not in (3, 4) or image.shape[0] != 1:
             raise ValueError(
                 f"expected one 3-D volume, but {path} has shape {tuple(image.shape)} (channels or time points first); "
@@ -230,13 +233,6 @@ def _along(volume: torch.Tensor, first: torch.Tensor, *, must: bool) -> torch.Te
         name = str(volume.meta["filename_or_obj"])
         result = _volume(order.apply(volume.as_tensor()), order.affine(affine, shape), name)
     return result
-
-
-def _explain(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (
-        f"{type(error).__name__}: {text[0] if text else 'no message'}; the file may be damaged, cut short or no image"
-    )
 
 
 def _load_series(headers: list[SliceHeader], source: Path | None) -> torch.Tensor:

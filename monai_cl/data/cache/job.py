@@ -24,6 +24,7 @@ from monai_cl.data.loading.faults import reason_of, require_voxels
 from monai_cl.datalist import FILE_KEYS
 from monai_cl.io.itk import partners
 from monai_cl.io.streams import open_regular
+from monai_cl.privacy.hidden_paths import without_hidden
 
 _PERCENTILES = (0.5, 50.0, 99.5)
 _SAMPLE = 1_000_000  # voxels that percentiles are taken of
@@ -210,7 +211,7 @@ def _without_paths(text: str, item: Item) -> str:
         text = text.replace(path, str(item["case"]))
     for path in sorted({str(path) for path in named}, key=len, reverse=True):
         text = text.replace(Path(path).name, str(item["case"]))
-    return text.splitlines()[0]
+    return without_hidden(text, item).splitlines()[0]  # folders of series may be left
 
 
 def paths_of(item: Mapping[str, Any], key: str) -> list[Path]:

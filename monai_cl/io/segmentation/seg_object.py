@@ -164,9 +164,7 @@ def _read(ordered: Sequence[SliceHeader]) -> list[Any]:
         # all of the first, whose patient and study are copied; of the others the tags of place and identity
         return [read(paths[0]), *(read(path, specific_tags=list(_GEOMETRY)) for path in paths[1:])]
     except OSError as error:
-        raise ValueError(
-            f"the series in {paths[0].parent} has changed: {error.strerror}; make the mask again"
-        ) from None
+        raise ValueError(f"the series has changed since its mask was made: {error.strerror}; make it again") from None
 
 
 def _object(
