@@ -83,6 +83,10 @@ def give_no_unit(file: Path) -> None:
     file.with_suffix(".json").write_text('{"Units": "furlong"}')
 
 
+def give_a_name(file: Path) -> None:
+    file.with_suffix(".json").write_text('{"Units": "Mueller 19610417"}')
+
+
 def break_sidecar(file: Path) -> None:
     file.with_suffix(".json").write_text("{")
 
@@ -95,7 +99,7 @@ def turn(file: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.diag([2.0, 2, 2, 1])), file)
 
 
-@pytest.mark.parametrize("damage", [cut, give_no_unit, break_sidecar, contradict, turn])
+@pytest.mark.parametrize("damage", [cut, give_no_unit, give_a_name, break_sidecar, contradict, turn])
 def test_errors_about_a_folder_name_the_kind_and_nobody(folder: Path, damage: Callable[[Path], None]) -> None:
     damage(folder / FOLDERS[0] / f"{CASES[0]}_R1.nii")
     with pytest.raises(ValueError, match=r"hidden-[0-9a-f]{12}\.nii \(R1map\)") as caught:
@@ -104,6 +108,15 @@ def test_errors_about_a_folder_name_the_kind_and_nobody(folder: Path, damage: Ca
     with pytest.raises(ValueError, match=r"hidden-[0-9a-f]{12}\.nii \(R1map\)") as caught:
         LoadMapsd("image")(map_items(folder)[0])
     assert_silent(caught.value)
+
+
+def test_the_unit_of_proton_density_is_recorded_where_it_is_one(folder: Path) -> None:
+    place, case = folder / FOLDERS[0], CASES[0]
+    assert load_maps(place).meta["mr_maps"]["pd"]["units"] == "p.u."
+    give_a_name(place / f"{case}_PD.nii")
+    record = load_maps(place).meta["mr_maps"]
+    assert record["pd"]["units"] == "a text that is no unit"
+    assert_silent(json.dumps(record))
 
 
 def test_errors_of_finding_are_silent(folder: Path) -> None:

@@ -18,6 +18,7 @@ from monai_cl.io.maps.finding import find_maps
 from monai_cl.io.maps.kinds import FRACTION, KINDS, NAMES, suffix_of
 from monai_cl.io.maps.names import MapNames
 from monai_cl.privacy.hidden_paths import HiddenPath, has_alias, shown
+from monai_cl.privacy.plain import is_plain_text
 from monai_cl.qmri import limit_maps
 
 logger = logging.getLogger(__name__)
@@ -150,13 +151,15 @@ def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict
         unit, origin = stated_unit(Path(path), suffix, file), "sidecar"
     text = " ".join(unit.lower().split())
     if suffix == "PDmap":
-        return values, {"file": _recorded(path), "suffix": suffix, "units": unit or "arbitrary", "units_from": origin}
+        stated = _without_free_text(unit) if origin == "sidecar" else unit
+        return values, {"file": _recorded(path), "suffix": suffix, "units": stated or "arbitrary", "units_from": origin}
     if text in _UNSTATED:
         text, origin = (kind.default, "BIDS") if kind.default else (_by_median(file, suffix, values), "median")
     factor = kind.factor(text)
     if factor is None:
+        got = repr(unit) if origin == "given" or path.shown == str(path) else _without_free_text(unit)
         raise ValueError(
-            f"the unit of {file} must be one of {kind.usual_units} or a usual wording of them, got {unit!r}; correct "
+            f"the unit of {file} must be one of {kind.usual_units} or a usual wording of them, got {got}; correct "
             f"Units in its sidecar or give units={{'{suffix}': ...}}"
         )
     values = values * factor
@@ -167,6 +170,12 @@ def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict
     done = f"times {factor:.6g}" + (", then inverted" if kind.inverse else "")
     record = {"file": _recorded(path), "suffix": suffix, "units": text, "units_from": origin, "converted": done}
     return values, record
+
+
+def _without_free_text(unit: str) -> str:
+    """The unit of a sidecar in records and messages; a text that is none might name somebody."""
+    known = any(kind.factor(unit) is not None for kind in KINDS.values()) or unit.strip().lower() in _UNSTATED
+    return unit if known or is_plain_text(unit) else "a text that is no unit"
 
 
 def _median(values: Tensor, keep: Callable[[Tensor], Tensor]) -> float:
