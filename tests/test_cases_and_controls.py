@@ -59,10 +59,23 @@ def test_labels_that_are_unknown_are_refused_by_name(tmp_path: Path) -> None:
         weak_labels(ITEMS, patients=["Control"])
     table = tmp_path / "table.csv"
     table.write_text("name,cohort\na,healthy\n")
-    with pytest.raises(ValueError, match=r"must have a column case or subject, and a column cohort, got \['name', "):
+    with pytest.raises(ValueError, match=r"column cohort, named in its first line, got .*, 'cohort'; rename"):
         weak_labels(ITEMS, table=table)
     table.write_text("case,cohort\na,healthy\na,patient\n")
-    with pytest.raises(ValueError, match="has two labels for case a, healthy and patient; keep one"):
+    with pytest.raises(ValueError, match=r"two labels for one case, 'healthy' and 'patient' in rows 2 and 3; keep one"):
+        weak_labels(ITEMS, table=table)
+
+
+def test_texts_of_a_table_are_not_quoted(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("Mueller,19610417\na,healthy\n")  # no line of names
+    with pytest.raises(ValueError, match=r"got a text that might name somebody, a text .*put a line of names first"):
+        weak_labels(ITEMS, table=table)
+    table.write_text("case,cohort\nMueller,healthy\nb,patient\nMueller,Jane\n")
+    with pytest.raises(ValueError, match="one case, 'healthy' and a text that might name somebody in rows 2 and 4"):
+        weak_labels(ITEMS, table=table)
+    table.write_text("case,cohort\na,Mueller\n")
+    with pytest.raises(ValueError, match=r"got a text that might name somebody \(1, such as a\)"):
         weak_labels(ITEMS, table=table)
 
 

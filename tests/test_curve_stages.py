@@ -12,7 +12,9 @@ from test_curve import Pretend, config, curve_of, measure
 
 from monai_cl.data import load_datalist, shared_subjects, write_cache
 from monai_cl.evaluation._cells import PRETRAIN
-from monai_cl.evaluation._config import read_config
+from monai_cl.evaluation._config import CurveConfig, read_config
+from monai_cl.evaluation._evaluation_keys import Evaluation, LeaveOut
+from monai_cl.evaluation._hold_out import kept_apart
 from monai_cl.evaluation._plan import make_plan
 from monai_cl.evaluation._steps import Step
 
@@ -308,3 +310,28 @@ def test_the_examples_are_curves_whose_settings_are_known(name: str) -> None:
                 for each in (step, steps[1])
             ]
             assert shapes[0] == shapes[1]
+
+
+def test_groups_and_sections_of_a_list_made_by_hand_are_not_named(tmp_path: Path) -> None:
+    entries = [
+        {"image": f"case_{n}.nii", "label": f"seg_{n}.nii", "subject": n, "site": site}
+        for n, site in enumerate(("Mueller", "left", "Charite", "left"))
+    ]
+    content = {"training": entries[:3], "Dr Mueller": entries[3:], "validation": []}
+
+    def kept(value: str, **more: Any) -> list[dict[str, Any]]:
+        (tmp_path / "list.json").write_text(json.dumps(content | more))
+        leave_out = LeaveOut(by="site", value=value)
+        asked = CurveConfig.model_construct(
+            evaluation=Evaluation.model_construct(section="validation", hold_out=0, leave_out=leave_out),
+            tune=None, settings={"datalist": str(tmp_path / "list.json")}, output=tmp_path,
+        )  # fmt: skip
+        with kept_apart(asked, write=False) as (found, _):
+            return list(json.loads(Path(found.settings["datalist"]).read_text())["validation"])
+
+    with pytest.raises(ValueError, match=r"names site 'x', known are left \(2\) and 2 whose names might") as error:
+        kept("x")
+    assert "Mueller" not in str(error.value)
+    with pytest.raises(ValueError, match=r"known are Charite \(1\), Mueller \(1\), left \(2\); run a curve"):
+        kept("x", hide_names=False)
+    assert [item["image"] for item in kept("Mueller")] == ["case_0.nii"]

@@ -369,3 +369,9 @@ def test_two_patients_who_differ_make_a_wide_interval() -> None:
     names = ["a: x -> y", "a: y -> x", "b: x -> y", "b: y -> x"]
     found = _summary("one", errors, errors, names, draws, _tail(2))
     assert (found.near, found.near_interval) == (0.5, (0.0, 1.0))
+
+
+def test_patients_are_numbered_where_their_names_might_be_those_of_somebody() -> None:
+    from monai_cl.evaluation._invariance_config import _shown
+
+    assert list(_shown({"case 7": {}, "Mueller": {}, "1964-03-05": {}})) == ["case 7", "patient 2", "patient 3"]

@@ -3,12 +3,13 @@
 import csv
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_cl.data.domains import with_domains
 from monai_cl.datalist import subject_of
+from monai_cl.privacy.plain import is_plain_text
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def weak_labels(
     meanings = _meanings(healthy, patients)
     given = {} if table is None else _read(Path(table), key)
     labels = [given.get(str(one.get("case")), given.get(subject_of(one), one.get(key))) for one in items]
-    _refuse_unknown(items, labels, meanings, key)
+    _refuse_unknown(items, labels, meanings, key, show=_plainly if given else lambda label: repr(str(label)))
     labelled = [{**one, PATIENT: meanings[_bare(label)]} for one, label in zip(items, labels, strict=True)]
     counts = Counter(one[PATIENT] for one in labelled)
     if both and len(counts) < 2:
@@ -80,13 +81,17 @@ def _meanings(healthy: Sequence[str], patients: Sequence[str]) -> dict[str, int]
 
 
 def _refuse_unknown(
-    items: Sequence[Mapping[str, Any]], labels: Sequence[Any], meanings: Mapping[str, int], key: str
+    items: Sequence[Mapping[str, Any]],
+    labels: Sequence[Any],
+    meanings: Mapping[str, int],
+    key: str,
+    show: Callable[[Any], str],
 ) -> None:
     """Name the labels that are neither, and some volumes of each."""
     unknown: dict[str, list[str]] = {}
     for number, (one, label) in enumerate(zip(items, labels, strict=True)):
         if label is None or _bare(label) not in meanings:
-            name = "no label" if label is None or not _bare(label) else repr(str(label))
+            name = "no label" if label is None or not _bare(label) else show(label)
             unknown.setdefault(name, []).append(str(one.get("case", number)))
     if unknown:
         named = [f"{label} ({len(cases)}, such as {cases[0]})" for label, cases in sorted(unknown.items())]
@@ -102,12 +107,26 @@ def _read(path: Path, key: str) -> dict[str, str]:
     columns = list(rows[0]) if rows else []
     by = next((name for name in ("case", "subject") if name in columns), None)
     if by is None or key not in columns:
-        raise ValueError(f"{path} must have a column case or subject, and a column {key}, got {columns}; rename them")
+        got = ", ".join(map(_plainly, columns)) or "none"
+        raise ValueError(
+            f"{path} must have a column case or subject, and a column {key}, named in its first line, got {got}; "
+            "rename them, or put a line of names first"
+        )
     result: dict[str, str] = {}
-    for row in rows:
+    lines: dict[str, int] = {}
+    for line, row in enumerate(rows, start=2):
         if _bare(result.setdefault(row[by], row[key])) != _bare(row[key]):
-            raise ValueError(f"{path} has two labels for {by} {row[by]}, {result[row[by]]} and {row[key]}; keep one")
+            both = f"{_plainly(result[row[by]])} and {_plainly(row[key])}"
+            raise ValueError(
+                f"{path} has two labels for one {by}, {both} in rows {lines[row[by]]} and {line}; keep one"
+            )
+        lines.setdefault(row[by], line)
     return result
+
+
+def _plainly(text: Any) -> str:
+    """A text of a table in messages, as far as it names nobody: a table may lack its first line, or be another one."""
+    return repr(str(text)) if is_plain_text(str(text)) else "a text that might name somebody"
 
 
 def _bare(label: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl._files import atomic_write
-from monai_cl.datalist import datalist_file, is_cache, read_datalist, subject_of
+from monai_cl.datalist import datalist_file, is_cache, read_datalist, section_names, subject_of
 from monai_cl.evaluation._config import CurveConfig
 from monai_cl.evaluation._leave_out import group_left_out
 from monai_cl.evaluation._store import read_json, write_json
@@ -49,7 +49,8 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         raise ValueError(f"{keys} needs the datalist among the settings, to write another; add it")
     source = config.settings["datalist"]
     # who is kept apart follows from the names as they are, what is written hides those of a list made by hand
-    own, content, notes = read_datalist(source, hide_names=False), read_datalist(source), []
+    content, notes = read_datalist(source), []
+    own = _named_alike(read_datalist(source, hide_names=False), content)
     if group is not None:
         content, own, words = group_left_out(content, own, config.evaluation.section, by=group.by, value=group.value)
         notes.append(words)
@@ -65,6 +66,13 @@ def kept_apart(config: CurveConfig, *, write: bool) -> Iterator[tuple[CurveConfi
         start = {"dataset_dir": str(datalist_file(source).parent)} if is_cache(source) else {}
         settings = {**config.settings, "datalist": str(path), **start}
         yield config.model_copy(update={"settings": settings}), tuple(notes)
+
+
+def _named_alike(own: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of a list as it is, by their names in the hidden one, which has them in the same order."""
+    ours, theirs = section_names(own), section_names(content)
+    rest = {name: value for name, value in own.items() if name not in ours}
+    return rest | {name: own[raw] for raw, name in zip(ours, theirs, strict=True)}
 
 
 @contextmanager

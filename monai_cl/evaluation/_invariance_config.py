@@ -23,6 +23,7 @@ from monai_cl.evaluation.sequence_invariance import (
     shift_for,
     write_invariance,
 )
+from monai_cl.privacy.plain import is_plain_text
 from monai_cl.weights import transfer
 
 Files = Annotated[dict[str, str], must("name files or folders by sequence")]
@@ -86,16 +87,25 @@ def run_invariance(
     )
     folder = Path(output or read.output)
     with alone_in(folder):
+        listed = _shown(read.patients)
         patients = {
             name: load_sequences({s: _existing(path) for s, path in files.items()}, spacing=read.spacing)
-            for name, files in read.patients.items()
+            for name, files in listed.items()
         }
         shift = shift_for(read.window)
         drawn = {"points": read.points, "stride": read.stride, "seed": read.seed}
         results = measure_invariance(patients, _descriptors(read), shift=shift, progress=progress, **drawn)
         settings = read.model_dump(exclude={"patients", "output", "checkpoints"})
-        settings["sequences"] = {name: list(files) for name, files in read.patients.items()}
+        settings["sequences"] = {name: list(files) for name, files in listed.items()}
         return results, write_invariance(results, folder, settings=settings)
+
+
+def _shown(patients: dict[str, Files]) -> dict[str, Files]:
+    """Patients by the names that results may show: numbers take the place of those that might name somebody."""
+    return {
+        name if is_plain_text(name) else f"patient {number}": files
+        for number, (name, files) in enumerate(patients.items(), start=1)
+    }
 
 
 def _existing(path: str) -> Path:

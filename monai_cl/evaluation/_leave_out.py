@@ -22,7 +22,7 @@ def group_left_out(
 
     Args:
         content: The datalist.
-        own: The same with its names as they are.
+        own: The same with its names as they are, but for those of sections.
         section: The section.
         by: Field of the entries, such as ``site``.
         value: The group.
@@ -35,8 +35,8 @@ def group_left_out(
             is left to train on.
     """
     named = [name for name, listed in own.items() if isinstance(listed, list) and any(map(_is_item, listed))]
-    items = [item for name in named for item in own[name] if _is_item(item)]
-    _check(items, by, str(value))
+    items, shown = ([item for name in named for item in each[name] if _is_item(item)] for each in (own, content))
+    _check(items, shown, by, str(value))
     patients = {subject_of(item) for item in items if str(item[by]) == str(value)}
 
     def chosen(name: str, item: Any) -> bool:
@@ -66,7 +66,8 @@ def group_left_out(
     return result, found_own, words
 
 
-def _check(items: list[Mapping[str, Any]], by: str, value: str) -> None:
+def _check(items: list[Mapping[str, Any]], shown: list[Mapping[str, Any]], by: str, value: str) -> None:
+    """Check that each item has the field, and one of them the value; groups are listed as the hidden list has them."""
     without = [item for item in items if item.get(by) is None]
     if without:
         raise ValueError(
@@ -75,8 +76,11 @@ def _check(items: list[Mapping[str, Any]], by: str, value: str) -> None:
         )
     counts = Counter(str(item[by]) for item in items)
     if value not in counts:
-        known = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
-        hint = suggestion(value, counts, form="did you mean {!r}? ")
+        plain = {str(item[by]) for item, other in zip(items, shown, strict=True) if other.get(by) == item[by]}
+        known = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()) if name in plain)
+        if more := len(counts) - len(plain):
+            known += f"{' and ' * bool(known)}{more} whose names might be those of somebody"
+        hint = suggestion(value, plain, form="did you mean {!r}? ")
         raise ValueError(f"evaluation.leave_out names {by} {value!r}, {hint}known are {known}; run a curve for each")
 
 
