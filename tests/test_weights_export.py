@@ -1,6 +1,7 @@
 """Networks for other programs, read back by them."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -145,5 +146,11 @@ def test_an_encoder_becomes_a_program(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession((tmp_path / "e.onnx").read_bytes(), providers=["CPUExecutionProvider"])
     for mine, theirs in zip(session.run(None, {"image": image.numpy()}), wanted, strict=True):
         np.testing.assert_allclose(mine, theirs.numpy(), rtol=1e-4, atol=1e-5)
+    for file in tmp_path.iterdir():  # and no path of this machine is in it
+        parts = [file.read_bytes()]
+        if file.suffix == ".pt2":
+            with zipfile.ZipFile(file) as archive:
+                parts = [archive.read(name) for name in archive.namelist()]
+        assert not any(b".py" in part for part in parts), file.name
     with pytest.raises(ValueError, match=r"an encoder is written as one of \('\.onnx', '\.pt2'\), got '\.pt'"):
         save_encoder(network, tmp_path / "e.pt", size=(16, 16))

@@ -93,14 +93,24 @@ def _write(encoder: nn.Module, image: Tensor, path: Path) -> None:
     with atomic_write(path) as temporary:
         if path.suffix == ".pt2":
             with open(temporary, "wb") as file:
-                torch.export.save(torch.export.export(encoder, (image,)), file)
+                torch.export.save(_without_places(torch.export.export(encoder, (image,))), file)
             return
         try:
             import onnxscript  # noqa: F401 - the exporter asks for it with another message
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("writing ONNX needs onnx and onnxscript: pip install onnx onnxscript") from error
         outputs = [f"level_{number}" for number in range(len(encoder(image)))]
-        torch.onnx.export(
-            encoder, (image,), temporary, dynamo=True, external_data=False, verbose=False,
-            input_names=["image"], output_names=outputs,
-        )  # fmt: skip
+        program: Any = torch.onnx.export(
+            encoder, (image,), dynamo=True, verbose=False, input_names=["image"], output_names=outputs
+        )
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+        program.save(temporary, external_data=False)
+
+
+def _without_places(program: Any) -> Any:
+    """The program without the lines of code that its nodes are from, whose paths name folders of this machine."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
