@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,22 +148,25 @@ def shared_subjects(a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any
 
 
 def subject_of(item: Mapping[str, Any]) -> str:
-    """The patient of an item, as text: its ``"subject"``, else its image."""
+    """The patient of an item, as text: its ``"subject"``, else its image as the list has it."""
     subject = item.get("subject")
-    return _image_key(item) if subject is None else str(subject)
+    return "|".join(_paths(item.get("image"), _as_listed)) if subject is None else str(subject)
 
 
 def drawn_by(item: Mapping[str, Any]) -> str:
     """The patient of an item as the list has it, by whom draws go: they must not depend on the key. Never show it."""
     subject = item.get("subject")
-    return subject.behind if isinstance(subject, Pseudonym) else subject_of(item)
+    if subject is None:
+        return _image_key(item)
+    return subject.behind if isinstance(subject, Pseudonym) else str(subject)
 
 
 def _place(item: Mapping[str, Any]) -> float:
     """Place of an item that the list itself states; after all others where it states none."""
     order = item.get("order", math.inf)
     if isinstance(order, bool) or not isinstance(order, int | float) or math.isnan(order):
-        raise ValueError(f"order of an item must be a number, got {order!r} for {_image_key(item)}; correct the list")
+        name = item.get("case") or "|".join(_paths(item.get("image"), _as_listed))
+        raise ValueError(f"order of an item must be a number, got {order!r} for {name}; correct the list")
     return order
 
 
@@ -176,8 +179,12 @@ def _image_key(item: Mapping[str, Any]) -> str:
     return "|".join(_paths(item.get("image")))
 
 
-def _paths(value: Any) -> list[str]:
-    return [str(part) for part in value] if isinstance(value, (list, tuple)) else [str(value)]
+def _as_listed(part: Any) -> str:
+    return shown(part) if isinstance(part, str | os.PathLike) else str(part)
+
+
+def _paths(value: Any, text: Callable[[Any], str] = str) -> list[str]:
+    return [text(part) for part in value] if isinstance(value, (list, tuple)) else [text(value)]
 
 
 def is_cache(path: str | os.PathLike[str]) -> bool:

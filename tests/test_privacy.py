@@ -22,12 +22,12 @@ from typer.testing import CliRunner
 
 from monai_cl.cli import app
 from monai_cl.data import MaskFiles, few_labels, find_images, load_datalist, scan, scans_of
-from monai_cl.datalist import read_datalist
+from monai_cl.datalist import drawn_by, read_datalist, subject_of
 from monai_cl.privacy.ids import make_token, tokens_in
 from monai_cl.privacy.lookup import UNKNOWN, look_up
 from monai_cl.privacy.mask_record import Note, hash_of, note_mask, read_notes
 from monai_cl.privacy.plain import is_plain, is_plain_path, is_plain_value
-from monai_cl.privacy.pseudonyms import Key, find_or_make_key
+from monai_cl.privacy.pseudonyms import Key, find_or_make_key, read_key
 from monai_cl.privacy.table import IdTable
 from monai_cl.transforms import SaveMask
 
@@ -417,6 +417,21 @@ def test_long_numbers_of_classes_and_foreign_keys_of_a_list_are_not_trusted(tmp_
     for odd in ({"Mueller": 1}, {"method": "Mueller"}, {"dropped": {"Mueller": 2}}, ["Mueller"], 19640305):
         (tmp_path / "list.json").write_text(json.dumps(content | {"curation": odd}))
         assert "curation" not in read_datalist(tmp_path / "list.json")
+
+
+def test_a_patient_without_a_name_is_the_image_as_the_list_has_it(tmp_path: Path) -> None:
+    for name in ("Mueller.nii", "la_003.nii"):
+        (tmp_path / name).touch()
+    mixed = [{"image": ["Mueller.nii", "la_003.nii"]}, {"image": "la_003.nii"}]
+    (tmp_path / "list.json").write_text(json.dumps({"training": mixed}))
+    items = load_datalist(tmp_path / "list.json")
+    hidden = make_token(read_key(), "file", "Mueller.nii")
+    assert [subject_of(item) for item in items] == [f"{hidden}|la_003.nii", "la_003.nii"]
+    assert drawn_by(items[1]) == str(tmp_path / "la_003.nii")
+    with pytest.raises(ValueError, match=r"order of an item must be a number, got 'x' for file-") as error:
+        few_labels([{"image": items[0]["image"], "order": "x"}], 1, seed=0)
+    assert "Mueller" not in str(error.value)
+    assert subject_of({}) == "None"
 
 
 def test_draws_of_few_labels_do_not_depend_on_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

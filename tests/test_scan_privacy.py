@@ -298,6 +298,8 @@ def test_alias_keeps_the_suffix_and_tells_nothing_without_the_key(tmp_path):
     assert Finder(tmp_path, Key(b"0" * 32))(alias) == "Smith.nii.gz"
     with pytest.raises(FileNotFoundError, match="is not below the dataset folder under this key"):
         Finder(tmp_path, Key(b"1" * 32))(alias)
+    with pytest.raises(NotADirectoryError, match=rf"^{alias}/{alias} cannot be looked for: .*\(Not a directory\)$"):
+        Finder(tmp_path, Key(b"0" * 32))(f"{alias}/{alias}")
 
 
 def test_names_that_are_no_text_are_hidden_and_found_again(tmp_path):

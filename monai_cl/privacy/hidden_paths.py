@@ -116,11 +116,17 @@ class Finder:
 
         Raises:
             FileNotFoundError: If no name there has this hash.
+            OSError: If a folder on the way cannot be listed.
         """
         place = ""
         for part in path.split("/"):
             if _ALIAS.fullmatch(part):
-                result = self._listing(place).get(part)
+                try:
+                    result = self._listing(place).get(part)
+                except OSError as error:  # its text names folders
+                    raise type(error)(
+                        f"{path} cannot be looked for: a folder of it cannot be listed ({error.strerror})"
+                    ) from None
                 if result is None:
                     raise FileNotFoundError(
                         f"{path} is not below the dataset folder under this key: it moved, or has another key"
