@@ -1,6 +1,7 @@
 """Series from a server and objects back to it: a real Orthanc, and servers that misbehave."""
 
 import csv
+import io
 import json
 import logging
 import os
@@ -300,7 +301,7 @@ def listing(**values: str) -> dict[str, Any]:
     return {tags[name]: {"vr": "UI", "Value": [value]} for name, value in values.items()}
 
 
-def answers(instances: list[str], files: dict[str, bytes], announced: int = 0) -> Callable[[str], Any]:
+def answers(instances: list[str], files: dict[str, bytes], announced: int | str = 0) -> Callable[[str], Any]:
     """Answers of a server with one series: it lists these instances, and gives these files."""
 
     def answer(path: str) -> tuple[int, str, bytes]:
@@ -352,7 +353,7 @@ def test_half_a_study_is_counted_and_listed(odd: Misbehaving, originals: dict[st
     assert "3 could not be got, see not_pulled.csv" in found.summary()
     with pytest.warns(FutureWarning, match="`told` is now `summary`"):
         assert found.told() == found.summary()
-    odd.answer = answers(list(originals), originals)  # later the server has all
+    odd.answer = answers(list(originals), originals, announced="Mueller^Jane")  # later the server has all
     found = pull(WebServer(odd.url), tmp_path, filters=ALL)
     assert (found.got, found.there, found.complete) == (1, 3, True)
     assert not (tmp_path / MISSING).exists()
@@ -520,9 +521,14 @@ def test_damaged_files_are_counted_and_not_sent(odd: Misbehaving, originals: dic
     content = next(iter(originals.values()))
     (tmp_path / "cut.dcm").write_bytes(content[:-10])
     (tmp_path / "torn.dcm").write_bytes(content[:400])
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.NumberOfFrames = 1234567
+    dataset.save_as(tmp_path / "odd.dcm")
+    (tmp_path / "odd.dcm").write_bytes((tmp_path / "odd.dcm").read_bytes().replace(b"1234567 ", b"Mueller "))
     odd.answer = lambda _: (200, "application/dicom+json", b"[]")
     found = push(WebStore(WebServer(odd.url)), [tmp_path])
-    assert (found.stored, len(found.refused)) == (0, 2)
+    assert (found.stored, len(found.refused)) == (0, 3)
+    assert not any("Mueller" in one.reason for one in found.refused)
     assert odd.asked == []
     with pytest.raises(ValueError, match=r"no DICOM file in .*; write masks with --format dicom_seg"):
         push(WebStore(WebServer(odd.url)), [Path(__file__)])

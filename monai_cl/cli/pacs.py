@@ -89,7 +89,7 @@ def push(
     result = push_files(store, files, incomplete=incomplete)
     console.print(result.summary(), soft_wrap=True)
     for path, reason in result.refused[:20]:
-        console.print(f"{path.name}: {reason}", soft_wrap=True)
+        console.print(f"{path.name}: {reason}", soft_wrap=True, markup=False, highlight=False)
     _end(result.stopped, complete=result.complete)
 
 

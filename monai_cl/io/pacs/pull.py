@@ -142,7 +142,7 @@ def _pull_series(
         return
     wanted = _unique(instances)
     found.twice += len(instances) - len(wanted)
-    announced = int(listed.get("NumberOfSeriesRelatedInstances") or 0)
+    announced = _count(listed.get("NumberOfSeriesRelatedInstances"))
     for _ in range(announced - len(wanted)):
         found.missing.append(Missing(study, series, "", f"announced as one of {announced}, and not listed"))
     target = found.folder / study / series
@@ -217,6 +217,14 @@ def _miss(found: Pulled, missing: Missing, error: PacsError) -> None:
     found.missing.append(missing)
     if error.stops:
         raise error
+
+
+def _count(value: Any) -> int:
+    """A number of an answer, 0 for a text that is none, which an error would quote."""
+    try:
+        return int(value or 0)
+    except (TypeError, ValueError):
+        return 0
 
 
 def _unique(uids: Iterable[Any]) -> list[str]:

@@ -193,10 +193,10 @@ def _read(path: Path) -> Any:
             needed = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
             if not all(dataset.get(keyword) for keyword in needed):
                 raise ValueError("no identifiers")
-            len(dataset.get("PixelData") or b"")
+            whole = _is_whole(dataset)
     except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values
         raise ValueError(f"no whole DICOM file ({type(error).__name__})") from None
-    if not _is_whole(dataset):
+    if not whole:
         raise ValueError("the pixels are cut short; make or copy the file again")
     return dataset
 
