@@ -28,6 +28,7 @@ from monai_cl.intake._naming import ScanNames
 from monai_cl.io.dicom import Person
 from monai_cl.io.threads import without_warnings_of_dicom
 from monai_cl.privacy.hidden_paths import Finder, alias_of
+from monai_cl.privacy.lookup import look_up
 from monai_cl.privacy.pseudonyms import Key, find_or_make_key, new_key, read_key
 from monai_cl.privacy.quoting import Quoting
 from monai_cl.transforms.load import LoadVolume, LoadVolumed
@@ -169,6 +170,27 @@ def test_a_volume_that_breaks_after_the_scan_is_named_by_what_the_list_says(expo
     assert leaks(str(error.value) + caplog.text) == []
     assert re.search(r"mr-[0-9a-f]{16}: cut short", str(error.value))
     assert pickle.loads(pickle.dumps(items))[0]["image"] == items[0]["image"]
+
+
+def test_files_of_another_program_are_named_by_ids(tmp_path, caplog, monkeypatch):
+    names = [tmp_path / name for name in ("Mueller.nii.gz", "la_003.nii.gz")]
+    for name in names:
+        name.touch()
+    items = [{"image": str(name), "label": str(names[0])} for name in names]
+    load = LoadVolumed(["image", "label"])
+    with pytest.raises(
+        TooManyFaultsError, match=r"dir-[0-9a-f]{16}/la_003\.nii\.gz: ValueError: cannot read d"
+    ) as error:
+        PreparedDataset(items, load)
+    assert "the file is empty" in str(error.value)
+    assert "Mueller" not in str(error.value) + caplog.text
+    (file,) = set(re.findall(r"file-[0-9a-f]{16}", caplog.text))
+    assert look_up(file) == [(file, str(names[0]))]
+    with pytest.raises(TooManyFaultsError, match="a volume: "):
+        PreparedDataset([{"image": [1]}], load)
+    monkeypatch.setenv("MONAI_CL_KEY", str(names[0] / "key"))  # which cannot be made
+    with pytest.raises(TooManyFaultsError, match="a file: ValueError: cannot read a file: the file is empty"):
+        PreparedDataset(items[:1], load)
 
 
 def test_names_are_shown_on_request(export, tmp_path):

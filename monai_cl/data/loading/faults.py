@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 import torch
 
 from monai_cl.datalist import FILE_KEYS
-from monai_cl.privacy.hidden_paths import without_hidden
+from monai_cl.privacy.hidden_paths import HiddenPath, shown, without_hidden
+from monai_cl.privacy.naming import PlainNames
+from monai_cl.privacy.pseudonyms import find_or_make_key
+from monai_cl.privacy.table import IdTable
 from monai_cl.transforms.stored import UnreadableVolumeError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +51,8 @@ class Faults:
         try:
             return transform(dict(item))
         except Exception as error:  # whatever a reader may throw at a broken file
-            self.add(str(item.get("case", item.get("image"))), without_hidden(reason_of(error), item))
+            named = item if "case" in item else _named(item)
+            self.add(str(named["case"]), without_hidden(reason_of(error), named))
             return None
 
     @property
@@ -63,6 +68,31 @@ class Faults:
                 f"at most {100 * self.max_faults:g} % of the volumes may fail (max_faults), got {len(self.found)} of "
                 f"{self.total}; mend or remove these files, or allow more:\n{listed}"
             )
+
+
+def _named(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item of another program, which lists files as they are, with what may be shown of their paths."""
+    names = PlainNames(find_or_make_key)
+    try:
+        named = _shown_by(names.path, item)
+        IdTable().add(names.files)
+    except (OSError, ValueError):  # without a key; the fault itself is what matters here
+        named = _shown_by(lambda _: "a file", item)
+    return named
+
+
+def _shown_by(show: Callable[[str], str], item: Mapping[str, Any]) -> dict[str, Any]:
+    def hidden(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [hidden(one) for one in value]
+        if isinstance(value, HiddenPath) or not isinstance(value, str | os.PathLike):
+            return value
+        return HiddenPath(os.fspath(value), show(os.fspath(value)))
+
+    files = {key: hidden(item[key]) for key in FILE_KEYS if key in item}
+    image = files.get("image")
+    first = image[0] if isinstance(image, list) and image else image
+    return {**item, **files, "case": shown(first) if isinstance(first, HiddenPath) else "a volume"}
 
 
 def require_voxels(item: Any) -> None:
