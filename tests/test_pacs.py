@@ -29,6 +29,9 @@ from monai_cl.io.pacs.push import WebStore, push, reason_of
 from monai_cl.io.pacs.web import PASSWORD, TOKEN, USER, WebServer
 from monai_cl.io.segmentation.codes import segments_of
 from monai_cl.io.segmentation.seg_object import Algorithm, save, segmentation_of
+from monai_cl.privacy.ids import make_token
+from monai_cl.privacy.lookup import look_up
+from monai_cl.privacy.pseudonyms import read_key
 from monai_cl.transforms import LoadVolume
 
 pytest.importorskip("dicomweb_client", reason="needs the extra `dicomweb`")
@@ -530,6 +533,14 @@ def test_damaged_files_are_counted_and_not_sent(odd: Misbehaving, originals: dic
     assert (found.stored, len(found.refused)) == (0, 3)
     assert not any("Mueller" in one.reason for one in found.refused)
     assert odd.asked == []
+    for old, new in (("cut", "Mueller"), ("torn", "case_1"), ("odd", "ct-0123456789abcdef_seg")):
+        (tmp_path / f"{old}.dcm").rename(tmp_path / f"{new}.dcm")
+    said = CliRunner().invoke(app, ["push", odd.url, str(tmp_path)])
+    assert said.exit_code == 1
+    hidden = make_token(read_key(), "file", str(tmp_path / "Mueller.dcm"))
+    lines = said.output.splitlines()
+    assert [line.split(":")[0] for line in lines[1:]] == [hidden, "case_1.dcm", "ct-0123456789abcdef_seg.dcm"]
+    assert look_up(hidden) == [(hidden, str(tmp_path / "Mueller.dcm"))]
     with pytest.raises(ValueError, match=r"no DICOM file in .*; write masks with --format dicom_seg"):
         push(WebStore(WebServer(odd.url)), [Path(__file__)])
     with pytest.raises(FileNotFoundError, match=r"no file or folder at"):

@@ -88,8 +88,8 @@ def push(
         store = WebStore(WebServer(server, timeout=timeout, retries=retries))
     result = push_files(store, files, incomplete=incomplete)
     console.print(result.summary(), soft_wrap=True)
-    for path, reason in result.refused[:20]:
-        console.print(f"{path.name}: {reason}", soft_wrap=True, markup=False, highlight=False)
+    for line in result.refusals():
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     _end(result.stopped, complete=result.complete)
 
 

@@ -14,6 +14,11 @@ from monai_cl.io.dicom.headers import is_dicom
 from monai_cl.io.pacs.errors import PacsError
 from monai_cl.io.pacs.web import WebServer
 from monai_cl.io.threads import without_warnings_of_dicom
+from monai_cl.privacy.ids import tokens_in
+from monai_cl.privacy.naming import PlainNames
+from monai_cl.privacy.plain import is_plain
+from monai_cl.privacy.pseudonyms import find_or_make_key
+from monai_cl.privacy.table import IdTable
 
 # PS3.18 table I.2-2, PS3.4 annex B
 _REASONS = {
@@ -26,6 +31,7 @@ _REASONS = {
     0xA900: "it takes the object for damaged",
     0xC000: "it cannot understand it",
 }
+_LISTED = 20
 
 
 class Refused(NamedTuple):
@@ -63,6 +69,13 @@ class Pushed:
         parts += [f"{self.twice} given twice"] if self.twice else []
         parts += [f"{len(self.refused)} not stored"] if self.refused else []
         return ", ".join(parts)
+
+    def refusals(self) -> list[str]:
+        """Return the first objects that were not stored, with the reason; ids stand for files called after somebody."""
+        names = PlainNames(find_or_make_key)
+        lines = [f"{_shown(path, names)}: {reason}" for path, reason in self.refused[:_LISTED]]
+        IdTable().add(names.files)
+        return lines
 
     def told(self) -> str:
         """Return :meth:`summary`, under its former name."""
@@ -208,6 +221,13 @@ def _is_whole(dataset: Any) -> bool:
         int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) * int(dataset.get("SamplesPerPixel", 1))
     )
     return len(dataset.PixelData) * 8 >= bits * int(dataset.get("NumberOfFrames") or 1)
+
+
+def _shown(path: Path, names: PlainNames) -> str:
+    rest = path.name
+    for token in tokens_in(rest):  # a mask of ours
+        rest = rest.replace(token, "")
+    return path.name if is_plain(rest) else names.token("file", str(path.absolute()))
 
 
 def _dicom_files(given: Sequence[str | os.PathLike[str]]) -> list[Path]:
