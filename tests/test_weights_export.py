@@ -41,6 +41,9 @@ def test_safetensors_hold_contract_and_receipt_and_each_tensor_once(tmp_path: Pa
     start_from(source, tmp_path / "w.pt")
     save_safetensors(source, tmp_path / "out" / "w.safetensors", contract={"recipe": "small_mr", "touched": ["a"]})
     assert read_contract(tmp_path / "out" / "w.safetensors") == {"recipe": "small_mr", "touched": ["a"]}
+    save_safetensors(source, tmp_path / "own.safetensors", contract={"recipe": Path("/home/mueller/mine.yaml")})
+    assert read_contract(tmp_path / "own.safetensors") == {"recipe": "mine.yaml"}
+    assert b"mueller" not in (tmp_path / "own.safetensors").read_bytes()
     with safe_open(tmp_path / "out" / "w.safetensors", framework="pt") as file:
         inside = json.loads(file.metadata()["monai_cl"])
         assert not [name for name in file.keys() if name.startswith("skip_layers")]  # noqa: SIM118

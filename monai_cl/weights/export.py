@@ -41,11 +41,20 @@ def save_safetensors(network: nn.Module, path: str | Path, *, contract: Mapping[
     summary = None if receipt is None else asdict(receipt)
     if summary is not None:
         summary.update({key: len(summary[key]) for key in _COUNTED})
-    inside = {"contract": with_origins(network, contract), "receipt": summary, "network": type(network).__name__}
+    inside = {
+        "contract": _without_folder(with_origins(network, contract)),
+        "receipt": summary,
+        "network": type(network).__name__,
+    }
     notes = {"format": "pt", NOTE: json.dumps(inside, sort_keys=True, default=str)}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}, temporary, metadata=notes)
+
+
+def _without_folder(contract: dict[str, Any]) -> dict[str, Any]:
+    """The contract with the name alone of a recipe that is a file of the user: its folders are of no use elsewhere."""
+    return {**contract, "recipe": Path(str(contract["recipe"])).name} if contract.get("recipe") else contract
 
 
 class Encoder(nn.Module):
