@@ -27,7 +27,7 @@ from monai_cl.intake._findings import LeftOut
 from monai_cl.intake._naming import ScanNames
 from monai_cl.io.dicom import Person
 from monai_cl.io.threads import without_warnings_of_dicom
-from monai_cl.privacy.hidden_paths import Finder, alias_of
+from monai_cl.privacy.hidden_paths import Finder, HiddenPath, alias_of, without_hidden
 from monai_cl.privacy.lookup import look_up
 from monai_cl.privacy.pseudonyms import Key, find_or_make_key, new_key, read_key
 from monai_cl.privacy.quoting import Quoting
@@ -170,6 +170,34 @@ def test_a_volume_that_breaks_after_the_scan_is_named_by_what_the_list_says(expo
     assert leaks(str(error.value) + caplog.text) == []
     assert re.search(r"mr-[0-9a-f]{16}: cut short", str(error.value))
     assert pickle.loads(pickle.dumps(items))[0]["image"] == items[0]["image"]
+
+
+def test_files_of_a_series_are_not_named_where_their_folder_is(tmp_path, caplog):
+    for number, file in enumerate(write_series(tmp_path / "scan_1")):
+        file.rename(tmp_path / f"scan_1/Mueller{number}.dcm")
+    cut = tmp_path / "scan_1/Mueller3.dcm"
+    cut.write_bytes(cut.read_bytes()[:-7])
+    (tmp_path / "list.json").write_text(json.dumps({"training": [{"image": "scan_1"}]}))
+    with pytest.raises(TooManyFaultsError, match="the pixel data of scan_1 ends early") as error:
+        PreparedDataset(load_datalist(tmp_path / "list.json"), LoadVolumed("image"))
+    assert "Mueller" not in str(error.value) + caplog.text
+
+
+def test_a_fault_of_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    (tmp_path / "Mueller").mkdir()
+    monkeypatch.setattr("monai_cl.privacy.hidden_paths.os.listdir", refuse)
+    for shown in ("sub-0123456789ab/ct-0123456789abcdef", "hidden-0123456789ab"):
+        item = {"image": HiddenPath(str(tmp_path / "Mueller"), shown)}
+        assert without_hidden(f"cannot list {tmp_path}/Mueller", item) == f"cannot list {shown}"
+
+
+def test_the_folder_of_the_data_is_not_named_by_a_series_that_fills_it():
+    item = {"image": [HiddenPath(f"/scans/Mueller/{name}.dcm", f"{name}.dcm") for name in "12"]}
+    text = "cannot read the DICOM series at /scans/Mueller: 1.dcm ends early, as /scans/Mueller/2.dcm does"
+    assert without_hidden(text, item) == "cannot read the DICOM series at the folder: 1.dcm ends early, as 2.dcm does"
 
 
 def test_files_of_another_program_are_named_by_ids(tmp_path, caplog, monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_cl.privacy.ids import split_id
 from monai_cl.privacy.naming import without_parts
-from monai_cl.privacy.plain import SUFFIX
+from monai_cl.privacy.plain import SUFFIX, is_plain
 from monai_cl.privacy.pseudonyms import Key
 
 PREFIX = "hidden-"
@@ -73,8 +73,10 @@ def without_hidden(text: str, item: Mapping[str, Any]) -> str:
             root = "/".join(parts[: len(parts) - len(aliases)])
             if root not in ("", ".", ".."):  # the folder of the data may be named after somebody, too
                 text = re.sub(rf"(?<![\w./-]){re.escape(root)}/", "", text)
+                text = re.sub(rf"(?<![\w./-]){re.escape(root)}(?![\w./-])", "the folder", text)
             for part, alias in zip(reversed(parts), reversed(aliases), strict=False):
                 text = text.replace(part, alias) if _ALIAS.fullmatch(alias) else text
+        text = _without_files_inside(text, path)
     return text
 
 
@@ -89,14 +91,29 @@ def _leaves(values: list[Any]) -> Iterator[Any]:
             yield value
 
 
+def _without_files_inside(text: str, path: HiddenPath) -> str:
+    """A text in which a folder of plain name stands for those of its files whose names are not plain."""
+    for name in sorted(_files_in(path), key=len, reverse=True):
+        if name in text and not is_plain(name):
+            text = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", lambda _: path.shown, text)
+    return text
+
+
 def _without_id(text: str, path: HiddenPath) -> str:
     """A text in which an id stands for its file, for each part of its path, and for files in the folder of a series."""
     for real in dict.fromkeys((os.path.abspath(path), str(path))):
-        inside = os.listdir(real) if real in text and os.path.isdir(real) else []
-        for name in inside:
+        for name in _files_in(real) if real in text else ():
             text = without_parts(text.replace(os.path.join(real, name), path.shown), name, path.shown)
         text = without_parts(text, real.replace(os.sep, "/"), path.shown)
     return text
+
+
+def _files_in(path: str) -> list[str]:
+    """Names of the files of a folder; none of a file, or of a folder that cannot be listed, which may be the fault."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
 
 
 class Finder:
