@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from test_bundle_runs import (
     command,
     finish,
@@ -197,6 +198,16 @@ def test_two_processes_train_together_and_write_once(study: Path, tmp_path: Path
     assert len(rows(root)) == 2
     assert [one.step for one in read_pseudo_labels(root / "runs/selftrain/pseudo_labels")] == [3, 4, 5, 6]
     tiny_network(root, study).load_state_dict(weights_of(root))
+
+
+@pytest.mark.parametrize("name", SELF_TRAINED)
+def test_no_class_weighs_more_than_background_in_what_the_teacher_learns(name: str) -> None:
+    root = bundles.path(name)
+    parser = ConfigParser(
+        ConfigParser.load_config_files([root / f"configs/{step}.yaml" for step in ("train", "selftrain")])
+    )
+    parser["device"] = torch.device("cpu")
+    assert parser.get_parsed_content("loss").cross_entropy.weight.unique().tolist() == [1.0]
 
 
 def test_the_overlays_of_the_bundles_are_one() -> None:

@@ -225,6 +225,28 @@ def test_the_teacher_is_the_moving_average_with_buffers_and_never_has_a_gradient
     assert not all(torch.equal(found[key], run.method.student.state_dict()[key]) for key in names)
 
 
+@pytest.mark.parametrize(("weight", "labelled_foreground"), [(1.0, False), (0.4, True)])
+def test_a_background_that_weighs_less_lets_the_teacher_label_what_is_likelier_background(
+    weight: float, labelled_foreground: bool
+) -> None:
+    # the optimum of cross-entropy with weights w is w_k p_k / sum_j w_j p_j: 0.4 / (0.4 + 0.6 w) at p = 0.4
+    truth = torch.tensor([[0.6], [0.4]]).expand(2, 5)[None]  # two of five such voxels are foreground
+    logits = torch.zeros(1, 2, 5, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], lr=0.5, max_iter=200)
+    weights = torch.tensor([weight, 1.0])
+
+    def cost() -> Tensor:
+        optimizer.zero_grad()
+        loss = -(weights[:, None] * truth * logits.log_softmax(1)).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(cost)
+    expected = 0.4 / (0.4 + 0.6 * weight)
+    torch.testing.assert_close(logits.softmax(1)[0, 1].detach(), torch.full((5,), expected), rtol=1e-3, atol=0)
+    assert bool(PseudoLabels(2, largest=[])(logits.detach()[:, :, None]).labels.all()) == labelled_foreground
+
+
 def test_the_weight_rises_after_the_labelled_start() -> None:
     method = SelfTraining(unet(), PseudoLabels(3), u_weight=0.5, supervised=0.2, ramp_up=0.4)
     weights = [method.weight(p) for p in (0.0, 0.19, 0.2, 0.4, 0.6, 1.0)]
