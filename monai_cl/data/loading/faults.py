@@ -76,7 +76,7 @@ def _named(item: Mapping[str, Any]) -> dict[str, Any]:
     try:
         named = _shown_by(names.path, item)
         IdTable().add(names.files)
-    except (OSError, ValueError):  # without a key; the fault itself is what matters here
+    except (OSError, ValueError):  # without a key; the fault matters more
         named = _shown_by(lambda _: "a file", item)
     return named
 
