@@ -150,7 +150,7 @@ def shared_subjects(a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any
 def subject_of(item: Mapping[str, Any]) -> str:
     """The patient of an item, as text: its ``"subject"``, else its image as the list has it."""
     subject = item.get("subject")
-    return "|".join(_paths(item.get("image"), _as_listed)) if subject is None else str(subject)
+    return _image_key(item, _as_listed) if subject is None else str(subject)
 
 
 def drawn_by(item: Mapping[str, Any]) -> str:
@@ -165,7 +165,7 @@ def _place(item: Mapping[str, Any]) -> float:
     """Place of an item that the list itself states; after all others where it states none."""
     order = item.get("order", math.inf)
     if isinstance(order, bool) or not isinstance(order, int | float) or math.isnan(order):
-        name = item.get("case") or "|".join(_paths(item.get("image"), _as_listed))
+        name = item.get("case") or _image_key(item, _as_listed)
         raise ValueError(f"order of an item must be a number, got {order!r} for {name}; correct the list")
     return order
 
@@ -175,8 +175,8 @@ def _draw(subject: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}:{subject}".encode()).hexdigest()
 
 
-def _image_key(item: Mapping[str, Any]) -> str:
-    return "|".join(_paths(item.get("image")))
+def _image_key(item: Mapping[str, Any], text: Callable[[Any], str] = str) -> str:
+    return "|".join(_paths(item.get("image"), text))
 
 
 def _as_listed(part: Any) -> str:
