@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from monai.networks import one_hot
 from torch import Tensor, nn
 
 from monai_cl.engine.selftraining_contrast import ClassContrast, Embedded
@@ -13,10 +14,15 @@ NOT_COUNTED = -1  # of a target, where the other part lies
 
 
 class PartsLoss(nn.Module):
-    """Loss of the true part of each image, and of the other with a weight; the mean over all images.
+    r"""Loss of the true part of each image, and of the other with a weight; the mean over all images.
 
     Each part is a loss of its own voxels alone: cross-entropy is normalised by their number, and Dice counts no other.
     With a contrast by class its weighted loss is added.
+
+    Labels are one-hot for a loss of MONAI without ``to_onehot_y``, as :class:`monai_cl.engine.MixupBatch` makes them for
+    plain fine-tuning. With class weights :math:`w` that is another loss: cross-entropy of one-hot labels is
+    :math:`-\frac{1}{n} \sum_i w_{y_i} \log p_{i y_i}`, that of class numbers is divided by :math:`\sum_i w_{y_i}` in
+    place of the number of voxels :math:`n`.
 
     Args:
         loss: Loss of MONAI of logits and labels, voxel by voxel.
@@ -32,6 +38,8 @@ class PartsLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.of_part = VoxelLoss(loss, ignore_index=NOT_COUNTED)
+        # DiceCELoss and its like keep the option in their Dice
+        self.one_hot = not getattr(getattr(loss, "dice", loss), "to_onehot_y", True)
         self.contrast = contrast
         self.copies = copies
         self.weight = 0.0
@@ -57,6 +65,10 @@ class PartsLoss(nn.Module):
         return loss
 
     def _mean(self, maps: Maps, target: Tensor) -> Tensor:
+        if self.one_hot:
+            counted = target != NOT_COUNTED
+            classes = (maps if isinstance(maps, Tensor) else maps[0]).shape[1]
+            target = one_hot(target.masked_fill(~counted, 0), classes) * counted
         # one image after the other: an image in which nothing counts is a zero in the mean, on whichever process it is
         each = [
             self.of_part(maps[i : i + 1] if isinstance(maps, Tensor) else [m[i : i + 1] for m in maps], one[None])

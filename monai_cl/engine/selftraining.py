@@ -22,8 +22,9 @@ class SelfTraining(nn.Module):
     r"""A network that learns, the teacher that follows it, and what the two do at a step.
 
     With a box drawn at each step, labelled image :math:`x` and unlabelled :math:`u` are mixed both ways, :math:`u`
-    inside of the box and :math:`x` inside of the box, each pair of the batch giving two images. The teacher labels
-    :math:`u` before it is mixed. With the loss :math:`L` of an image's true part and of its other part,
+    inside of the box and :math:`x` inside of the box, each pair of the batch giving two images. A box as large as the
+    patch mixes nothing: the two images are :math:`u` and :math:`x`. The teacher labels :math:`u` before it is mixed. With
+    the loss :math:`L` of an image's true part and of its other part,
 
     .. math::
         \operatorname{mean}_{images} \left[L_{true} + w(t)\, L_{pseudo}\right], \qquad
@@ -31,12 +32,12 @@ class SelfTraining(nn.Module):
         m(t) = \min(m, 1 - 1 / (t + 1)), \qquad w(t) = w e^{-5 (1 - r)^2}
 
     with :math:`r` rising from 0 to 1 over ``ramp_up``. In the first share ``supervised`` of the run labelled images
-    are mixed with labelled ones, and the teacher's labels are not asked for.
+    are mixed with labelled ones, or whole, and the teacher's labels are not asked for.
 
     Args:
         student: The network that learns; the teacher starts as its copy.
         pseudo_labels: Makes labels of the teacher's logits.
-        ratio: Edges of the box, as a share of the patch.
+        ratio: Edges of the box, as a share of the patch; 1 leaves labelled and unlabelled patches whole.
         u_weight: Weight :math:`w` of the loss of parts with pseudo-labels.
         supervised: Share of the run on labelled volumes alone.
         ramp_up: Share of the run, after that, over which the weight rises.

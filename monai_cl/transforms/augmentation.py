@@ -165,7 +165,8 @@ def unlabelled_augmentation(
     """Return what :func:`usual_augmentation` makes of images alone, and the same patch with other intensities.
 
     In self-training the teacher labels ``image`` and the network learns from ``changed``, which lies at the same
-    places: pseudo-labels are those of an easy patch, and a hard one has to agree with them.
+    places: pseudo-labels are those of an easy patch, whose intensities are the scan's, and a hard one has to agree with
+    them.
 
     Args:
         roi_size: Size of the patch.
@@ -185,9 +186,9 @@ def unlabelled_augmentation(
     """
     if student_changes not in (*_STRENGTHS, "none"):
         raise ValueError(f"student_changes must be one of {(*_STRENGTHS, 'none')}, got {student_changes!r}")
-    easy = usual_augmentation(roi_size, num_classes, labelled=False, **options)
     if student_changes == "none":
-        return easy
+        return usual_augmentation(roi_size, num_classes, labelled=False, **options)
+    easy = usual_augmentation(roi_size, num_classes, labelled=False, **{"intensity_prob": 0.0, **options})
     hard = _looks(len(roi_size), _options(student_changes, {}), "changed")
     return Compose([easy, CopyItemsd("image", names="changed"), *hard], lazy=None)
 
