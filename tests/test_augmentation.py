@@ -112,6 +112,13 @@ def test_the_student_sees_the_places_of_the_teacher_at_other_intensities(
         assert torch.corrcoef(torch.stack([seen, changed]))[0, 1] > 0.4  # of other places: 0
 
 
+def test_the_teacher_of_a_changing_student_sees_the_intensities_of_the_scan() -> None:
+    image = MetaTensor(torch.rand(1, 8, 8, 8, generator=torch.Generator().manual_seed(0)))
+    both = unlabelled_augmentation((8, 8, 8), 2, student_changes="strong", affine_prob=0.0)
+    for seed in range(8):
+        assert torch.equal(both.set_random_state(seed=seed)({"image": image})["image"], image)
+
+
 def test_another_strength_for_the_student_is_refused() -> None:
     with pytest.raises(ValueError, match=r"student_changes must be one of .*'none'.*, got 'wild'"):
         unlabelled_augmentation((8, 8), 2, student_changes="wild")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.networks import one_hot
 from test_bundle_runs import (
     command,
     finish,
@@ -24,7 +25,7 @@ from test_bundle_runs import (
 
 from monai_cl import bundles
 from monai_cl.data import load_datalist, unlabelled_rest
-from monai_cl.engine import SelfTraining, read_pseudo_labels
+from monai_cl.engine import PartsLoss, SelfTraining, read_pseudo_labels
 from monai_cl.transforms import usual_augmentation
 
 __all__ = ["own_study", "undisturbed"]  # fixtures
@@ -201,13 +202,38 @@ def test_two_processes_train_together_and_write_once(study: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", SELF_TRAINED)
-def test_no_class_weighs_more_than_background_in_what_the_teacher_learns(name: str) -> None:
+def test_whole_patches_have_the_loss_of_one_hot_labels(name: str) -> None:
     root = bundles.path(name)
     parser = ConfigParser(
         ConfigParser.load_config_files([root / f"configs/{step}.yaml" for step in ("train", "selftrain")])
     )
-    parser["device"] = torch.device("cpu")
-    assert parser.get_parsed_content("loss").cross_entropy.weight.unique().tolist() == [1.0]
+    parser["device"], parser["out_channels"] = torch.device("cpu"), 3
+    loss = parser.get_parsed_content("loss")
+    weight = loss.cross_entropy.weight
+    logits, label = torch.randn(2, 3, 5, 6), torch.randint(0, 3, (2, 1, 5, 6))
+    target = torch.cat([label, torch.full_like(label, -1)], 1)
+    share, truth = logits.softmax(1), one_hot(label, 3)
+    entropy = -(weight[label[:, 0]] * share.gather(1, label)[:, 0].log()).mean()
+    overlap = 2 * (share * truth).sum((2, 3)) / (share + truth).sum((2, 3))
+    expected = entropy + (1 - overlap[:, 1:]).mean()
+    assert PartsLoss(loss)(logits, target).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert weight.tolist() == pytest.approx([0.4, 1, 1])
+
+
+@pytest.mark.parametrize("name", SELF_TRAINED)
+def test_the_teacher_averages_a_thirtieth_of_the_run_and_patches_are_whole(name: str) -> None:
+    root = bundles.path(name)
+    parser = ConfigParser(
+        ConfigParser.load_config_files([root / f"configs/{step}.yaml" for step in ("train", "selftrain")])
+    )
+    found = []
+    for steps in (10, 600, 3000):
+        parser["steps"] = steps
+        parser.parse(reset=True)
+        found.append(parser.get_parsed_content("teacher_momentum"))
+    assert found == pytest.approx([0.5, 0.95, 0.99])
+    assert parser["box_ratio"] == 1
+    assert parser["student_changes"] == ("none" if name == "missing_sequences" else "strong")
 
 
 def test_the_overlays_of_the_bundles_are_one() -> None:
@@ -217,7 +243,7 @@ def test_the_overlays_of_the_bundles_are_one() -> None:
     studies = files["missing_sequences"].splitlines()
     of_studies = [line for line in studies if line not in volumes and not line.startswith("#")]
     assert all(line in studies for line in volumes if line.split(":")[0] in ("u_weight", "selftraining", "optimizer"))
-    assert len(of_studies) == 10, of_studies  # their data and their copies
+    assert len(of_studies) == 11, of_studies  # their data, their copies and what these stand for
     own = [line for line in slices if line not in volumes]
     assert all(any(key in line for key in ("flip", "mixup", "slice_axis")) for line in own), own  # what slices have
-    assert len(own) == 4
+    assert len(own) == 3

@@ -22,6 +22,7 @@ from monai_cl.engine import (
     Checkpoint,
     CheckpointMismatchError,
     History,
+    PartsLoss,
     PseudoLabelSignals,
     SelfTrainer,
     SelfTraining,
@@ -165,6 +166,47 @@ def test_targets_of_both_mixes_say_which_part_is_whose() -> None:
         assert torch.equal(outward[1], torch.where(outside, pseudo, -1))
         assert torch.equal(images[n], torch.where(outside, batch["image"][n], batch["unlabelled"][n]))
         assert torch.equal(images[2 + n], torch.where(outside, batch["unlabelled"][n], batch["image"][n]))
+
+
+@pytest.mark.parametrize("progress", [0.2, 0.9])
+def test_a_box_of_the_whole_patch_pastes_nothing(progress: float) -> None:
+    method = trainer(supervised=0.5, ratio=1.0).method
+    batch = {**batches()[0], "unlabelled_changed": torch.rand(2, 2, *SIZE)}
+    truth = torch.randint(0, 3, (2, 1, *SIZE))
+    method.pseudo_labels = lambda logits: certainly(truth)  # type: ignore[assignment]
+    images, targets = method.mix(batch, 4, progress)
+    label = batch["label"].long()
+    if progress < 0.5:
+        assert torch.equal(images, batch["image"].flip(0))
+        assert torch.equal(targets, torch.cat([label.flip(0), torch.full_like(label, -1)], 1))
+    else:
+        none = torch.full_like(label, -1)
+        assert torch.equal(images, torch.cat([batch["unlabelled_changed"], batch["image"]]))
+        assert torch.equal(targets, torch.cat([torch.cat([none, truth], 1), torch.cat([label, none], 1)]))
+
+
+@pytest.mark.parametrize("labels_one_hot", [False, True])
+def test_class_weights_scale_the_cross_entropy_of_one_hot_labels_alone(labels_one_hot: bool) -> None:
+    loss = PartsLoss(DiceCELoss(softmax=True, to_onehot_y=not labels_one_hot, lambda_dice=0.0,
+                                weight=torch.tensor([0.4, 1.0])))  # fmt: skip
+    logits, label = torch.randn(1, 2, 5), torch.tensor([[[0, 0, 1, 0, -1]]])
+    target = torch.cat([label, torch.full_like(label, -1)], 1)
+    weight = torch.tensor([0.4, 0.4, 1.0, 0.4])
+    costs = -weight * logits[0, :, :4].log_softmax(0).gather(0, label[0, :, :4])[0]
+    divisor = 4 if labels_one_hot else weight.sum()
+    assert loss(logits, target).item() == pytest.approx((costs.sum() / divisor).item(), rel=1e-5)
+
+
+def test_one_hot_labels_have_the_same_loss_over_maps_of_several_sizes() -> None:
+    maps = [torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4)]
+    label = torch.randint(-1, 3, (2, 1, 8, 8))
+    target = torch.cat([label, label.flip(2)], 1)
+    ends = []
+    for numbers in (False, True):
+        loss = PartsLoss(DiceCELoss(softmax=True, to_onehot_y=numbers))
+        loss.weight = 0.5
+        ends.append(loss(maps, target).item())
+    assert ends[0] == pytest.approx(ends[1], rel=1e-5)
 
 
 def test_the_teacher_labels_the_easy_patch_and_the_student_learns_from_the_changed_one() -> None:

@@ -19,8 +19,8 @@ class PartsLoss(nn.Module):
     Each part is a loss of its own voxels alone: cross-entropy is normalised by their number, and Dice counts no other.
     With a contrast by class its weighted loss is added.
 
-    Labels are one-hot for a loss of MONAI without ``to_onehot_y``, as :class:`monai_cl.engine.MixupBatch` makes them for
-    plain fine-tuning. With class weights :math:`w` that is another loss: cross-entropy of one-hot labels is
+    Labels are one-hot for a loss of MONAI without ``to_onehot_y``, as :class:`monai_cl.engine.MixupBatch` makes them
+    for plain fine-tuning. With class weights :math:`w` that is another loss: cross-entropy of one-hot labels is
     :math:`-\frac{1}{n} \sum_i w_{y_i} \log p_{i y_i}`, that of class numbers is divided by :math:`\sum_i w_{y_i}` in
     place of the number of voxels :math:`n`.
 

@@ -23,8 +23,8 @@ class SelfTraining(nn.Module):
 
     With a box drawn at each step, labelled image :math:`x` and unlabelled :math:`u` are mixed both ways, :math:`u`
     inside of the box and :math:`x` inside of the box, each pair of the batch giving two images. A box as large as the
-    patch mixes nothing: the two images are :math:`u` and :math:`x`. The teacher labels :math:`u` before it is mixed. With
-    the loss :math:`L` of an image's true part and of its other part,
+    patch mixes nothing: the two images are :math:`u` and :math:`x`. The teacher labels :math:`u` before it is mixed.
+    With the loss :math:`L` of an image's true part and of its other part,
 
     .. math::
         \operatorname{mean}_{images} \left[L_{true} + w(t)\, L_{pseudo}\right], \qquad
