@@ -32,9 +32,7 @@ ANCHORS = 256  # of the dense term: its maps have the size of the image here, an
 # times the steps of the others: a self-training takes about twice as long as a fine-tuning, and of the pretraining,
 # which serves three draws, each has a share of about as much as a fine-tuning
 LONGER = 3
-# Tissues are many pieces in a slice, so pseudo-labels keep all of them. In so short a run the teacher must follow in
-# a few steps, and be asked late: else it does not know white matter yet, and keeps it out.
-SELF_TRAINING = {"largest": [], "supervised_share": 0.5, "teacher_momentum": 0.9}
+SELF_TRAINING = {"largest": []}  # tissues are many pieces in a slice: pseudo-labels keep all of them
 
 
 @dataclass(frozen=True)
