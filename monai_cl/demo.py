@@ -32,7 +32,7 @@ ANCHORS = 256  # of the dense term: its maps have the size of the image here, an
 # times the steps of the others: a self-training takes about twice as long as a fine-tuning, and of the pretraining,
 # which serves three draws, each has a share of about as much as a fine-tuning
 LONGER = 3
-SELF_TRAINING = {"largest": []}  # tissues are many pieces in a slice: pseudo-labels keep all of them
+SELF_TRAINING: dict[str, Any] = {"largest": []}  # tissues are many pieces in a slice: pseudo-labels keep all of them
 
 
 @dataclass(frozen=True)
