@@ -1,0 +1,78 @@
+"""Sections of a datalist: their names, their items, and the choice of a user among them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_cl._words import suggestion
+from monai_cl.privacy.hand_made import keeps_names, section_name
+from monai_cl.privacy.naming import PlainNames
+from monai_cl.privacy.pseudonyms import find_or_make_key
+
+
+def section_names(content: Mapping[str, Any]) -> list[str]:
+    """Names of the sections of a datalist that hold something."""
+    return [name for name, value in content.items() if value and is_section(name, value)]
+
+
+def split_sections(sections: str | Sequence[str]) -> list[str]:
+    """Names of sections, joined by ``+`` or in a list.
+
+    Example:
+        >>> split_sections("training+unlabelled"), split_sections(["test"])
+        (['training', 'unlabelled'], ['test'])
+    """
+    return sections.split("+") if isinstance(sections, str) else list(sections)
+
+
+def items_of(content: Mapping[str, Any], section: str) -> list[Mapping[str, Any]]:
+    """The items of a section; Decathlon lists test images as bare strings."""
+    return [{"image": item} if isinstance(item, str) else item for item in content.get(section, [])]
+
+
+def chosen_sections(content: Mapping[str, Any], sections: str | Sequence[str], source: Path) -> list[str]:
+    """The sections that a user asks for, each once and as the content has it.
+
+    Args:
+        content: The content of a datalist.
+        sections: As in :func:`~monai_cl.datalist.load_datalist`.
+        source: The datalist, for messages.
+
+    Raises:
+        ValueError: If none is asked for, or one is unknown.
+    """
+    wanted = split_sections(sections)
+    if not wanted:
+        raise ValueError(
+            f"sections must name at least one section, got {sections!r}; choose from {filled_sections(content)}"
+        )
+    valid = [name for name, value in content.items() if is_section(name, value)]
+    if len(wanted) > 1 and "unlabelled" not in content:
+        wanted = [name for name in wanted if name != "unlabelled"]
+    wanted = [name if name in valid or keeps_names(content) else _hidden_section(name, valid) for name in wanted]
+    for name in wanted:
+        if name not in valid:
+            hint = suggestion(name, valid, form="did you mean {!r}? ")
+            raise ValueError(f"{source} has no section {name!r}; {hint}valid are: {filled_sections(content)}")
+    return list(dict.fromkeys(wanted))
+
+
+def _hidden_section(name: str, valid: Sequence[str]) -> str:
+    """Pseudonym of the name of a section of a list made by hand, where the list has it."""
+    hidden = section_name(str(name), PlainNames(find_or_make_key))
+    return hidden if hidden in valid else name
+
+
+def is_section(name: str, value: Any) -> bool:
+    """Return whether a value of a datalist is a list of items."""
+    # Decathlon lists test images as bare strings; a list of strings under another name may be anything.
+    kinds = (dict, str) if name == "test" else (dict,)
+    return isinstance(value, list) and all(isinstance(entry, kinds) for entry in value)
+
+
+def filled_sections(content: Mapping[str, Any]) -> str:
+    """The sections with the number of items of each, for messages."""
+    return (
+        ", ".join(f"{name} ({len(value)})" for name, value in content.items() if is_section(name, value))
+        or "no sections"
+    )
