@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_cl.data.domains import with_domains
 from monai_cl.datalist import subject_of
-from monai_cl.privacy.plain import is_plain_text
+from monai_cl.privacy.plain import plain_or
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def _read(path: Path, key: str) -> dict[str, str]:
 
 def _plainly(text: Any) -> str:
     """A text of a table in messages, as far as it names nobody: a table may lack its first line, or be another one."""
-    return repr(str(text)) if is_plain_text(str(text)) else "a text that might name somebody"
+    return plain_or(str(text), "a text that might name somebody", form="{!r}")
 
 
 def _bare(label: Any) -> str:

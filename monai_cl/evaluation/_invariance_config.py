@@ -23,7 +23,7 @@ from monai_cl.evaluation.sequence_invariance import (
     shift_for,
     write_invariance,
 )
-from monai_cl.privacy.plain import is_plain_text
+from monai_cl.privacy.plain import plain_or
 from monai_cl.weights import transfer
 
 Files = Annotated[dict[str, str], must("name files or folders by sequence")]
@@ -103,8 +103,7 @@ def run_invariance(
 def _shown(patients: dict[str, Files]) -> dict[str, Files]:
     """Patients by the names that results may show: numbers take the place of those that might name somebody."""
     return {
-        name if is_plain_text(name) else f"patient {number}": files
-        for number, (name, files) in enumerate(patients.items(), start=1)
+        plain_or(name, f"patient {number}"): files for number, (name, files) in enumerate(patients.items(), start=1)
     }
 
 

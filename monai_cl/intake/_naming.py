@@ -13,7 +13,7 @@ from monai_cl.io.suffixes import stem
 from monai_cl.privacy.hand_made import class_names, plain_fields, section_name
 from monai_cl.privacy.ids import is_token
 from monai_cl.privacy.naming import PlainNames, without_parts
-from monai_cl.privacy.plain import PSEUDONYM, is_plain_path, is_plain_text, is_plain_value
+from monai_cl.privacy.plain import PSEUDONYM, is_plain_path, is_plain_text, is_plain_value, plain_or
 from monai_cl.privacy.pseudonyms import Key
 from monai_cl.privacy.quoting import Quoting
 
@@ -155,9 +155,9 @@ class ScanNames:
             if any(part in text for part in (stem(path), *path.split("/")) if part not in ("", ".", "..")):
                 text = without_parts(text, path, self.path(path))
         parts = _PARTS.split(self._concealer.text(text))
-        return "".join(part if number % 2 or _is_shown(part) else HIDDEN for number, part in enumerate(parts))
+        return "".join(part if number % 2 else _shown(part) for number, part in enumerate(parts))
 
 
-def _is_shown(part: str) -> bool:
-    """Return whether a part of a quote is an id, a plain name or a term of DICOM: free text may name anybody."""
-    return part == HIDDEN or is_token(part) or part.casefold() in _TERMS or is_plain_text(part)
+def _shown(part: str) -> str:
+    """A part of a quote that is an id, a plain name or a term of DICOM; free text may name anybody."""
+    return part if is_token(part) or part.casefold() in _TERMS else plain_or(part, HIDDEN)

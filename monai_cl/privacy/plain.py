@@ -71,6 +71,21 @@ def is_plain_text(text: str) -> bool:
     return bool(PSEUDONYM.fullmatch(text) or _LICENCE.fullmatch(text.strip())) or (len(text) <= 100 and is_plain(text))
 
 
+def plain_or(text: str, substitute: str, *, form: str = "{}") -> str:
+    """A text of a foreign file as outputs may show it: itself where it names nobody, else a substitute.
+
+    Args:
+        text: The text.
+        substitute: The words in its place.
+        form: Form of the text itself, with ``{}`` or ``{!r}`` for it.
+
+    Example:
+        >>> plain_or("left kidney", "class 3"), plain_or("Mueller", "class 3"), plain_or("left", "a text", form="{!r}")
+        ('left kidney', 'class 3', "'left'")
+    """
+    return form.format(text) if is_plain_text(text) else substitute
+
+
 def is_plain_value(value: Any) -> bool:
     """Return whether a value of a JSON file is plainly no name, number or date of a person.
 

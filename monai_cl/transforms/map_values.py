@@ -18,7 +18,7 @@ from monai_cl.io.maps.finding import find_maps
 from monai_cl.io.maps.kinds import FRACTION, KINDS, NAMES, suffix_of
 from monai_cl.io.maps.names import MapNames
 from monai_cl.privacy.hidden_paths import HiddenPath, has_alias, shown
-from monai_cl.privacy.plain import is_plain_text
+from monai_cl.privacy.plain import plain_or
 from monai_cl.qmri import limit_maps
 
 logger = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ def _read(path: HiddenPath, suffix: str, unit: str | None) -> tuple[Tensor, dict
 def _without_free_text(unit: str) -> str:
     """The unit of a sidecar in records and messages; a text that is none might name somebody."""
     known = any(kind.factor(unit) is not None for kind in KINDS.values()) or unit.strip().lower() in _UNSTATED
-    return unit if known or is_plain_text(unit) else "a text that is no unit"
+    return unit if known else plain_or(unit, "a text that is no unit")
 
 
 def _median(values: Tensor, keep: Callable[[Tensor], Tensor]) -> float:
