@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_NULLS = ("none", "null", "~")
+_NONE = ("none", "null")
 _CODE = ("$", "@", "%")  # an expression, a reference, another file: MONAI reads what they stand for
 _REFERENCE = re.compile(r"@(\w+(?:(?:::|#)\w+)*)")
 # settings of the bundles that may be null, and what they are otherwise
@@ -65,6 +65,16 @@ def read_flag(key: str, value: Any) -> bool:
     return flag
 
 
+def means_none(value: Any) -> bool:
+    """Return whether a value is none or a word for it, in capitals or not; an empty text is no such word.
+
+    Example:
+        >>> [means_none(value) for value in (None, "None", "null", "", "nil", 0)]
+        [True, True, True, False, False, False]
+    """
+    return str(value).lower() in _NONE
+
+
 def settle(key: str, value: Any, default: Any, *, text: str | None, look_up: Callable[[str], Any]) -> Any:
     """A value of the kind that a setting's default is of.
 
@@ -86,7 +96,7 @@ def settle(key: str, value: Any, default: Any, *, text: str | None, look_up: Cal
         return _as_text(value, text, may_be_null=default is None or _nested(key) or key in _TEXT_OR_NULL)
     if kind is bool:
         return [read_flag(key, part) for part in value] if isinstance(value, list) else read_flag(key, value)
-    if _is_null(value) or value is None:
+    if _is_null(value):
         _check_null(key, default)
         return None
     if kind in (int, float):
@@ -142,7 +152,7 @@ def _as_text(value: Any, text: str | None, *, may_be_null: bool) -> Any:
     typed = text is not None and (not literal or os.path.exists(text))
     if isinstance(value, list | tuple | dict | set) and not typed:
         return value
-    if (value is None or _is_null(value)) and may_be_null:
+    if _is_null(value) and may_be_null:
         return None
     return text if typed else str(value)
 
@@ -181,7 +191,7 @@ def _nested(key: str) -> bool:
 
 
 def _is_null(value: Any) -> bool:
-    return isinstance(value, str) and value.casefold() in _NULLS
+    return means_none(value) or value == "~"
 
 
 def _all_numbers(default: Any) -> bool:

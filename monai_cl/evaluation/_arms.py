@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from monai_cl import bundles, weights
+from monai_cl._settings import means_none
 from monai_cl._words import suggestion
 from monai_cl.evaluation._keys import Keys, must
 from monai_cl.evaluation.records import PAIRED
@@ -103,7 +104,7 @@ def _start(value: Any) -> str:
         return "~published" if "published" in value or isinstance(value, Published) else "~runs"
     if value in ("auto", SHIPPED):
         return "~shipped"
-    return "~none" if value is None or str(value).lower() in ("none", "null") else "~files"
+    return "~none" if means_none(value) else "~files"
 
 
 def _shipped(value: Any) -> Any:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from monai_cl._settings import means_none
 from monai_cl.weights._reading import require_file
 from monai_cl.weights._receipt import Receipt, remember
 from monai_cl.weights._transfer import transfer
@@ -82,7 +83,7 @@ def choose_start(
     asked = NONE if pretrained is None else str(pretrained)
     if not asked.strip():  # such as an empty variable of a shell
         raise ValueError("weights to begin with must be none, shipped or a file, got an empty text; name one")
-    if asked.lower() in (NONE, "null"):
+    if means_none(asked):
         return Start(NONE, "scratch")
     if asked == AUTO and not auto:
         raise ValueError("a pretraining begins with none, shipped or a file of weights, got 'auto'; name one of them")

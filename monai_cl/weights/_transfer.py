@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from monai_cl._settings import means_none
 from monai_cl._words import suggestion
 from monai_cl.weights._channels import inflatable, inflate
 from monai_cl.weights._choice import Chosen, choose
@@ -197,7 +198,7 @@ class _Match:
 def _check_options(min_matched: float | None, key_map: str | None, contract: str) -> None:
     if min_matched is not None and not 0 <= min_matched <= 1:
         raise ValueError(f"min_matched must be between 0 and 1, got {min_matched!r}")
-    if not _is_none(key_map) and key_map not in ("auto", *PUBLISHED):
+    if not means_none(key_map) and key_map not in ("auto", *PUBLISHED):
         close = suggestion(key_map, PUBLISHED)
         raise ValueError(f"key_map must be 'auto', None or one of {tuple(PUBLISHED)}, got {key_map!r}{close}")
     if contract not in _CONTRACTS:
@@ -241,10 +242,6 @@ def _match(
     return _Match(state, other_channels, receipt)
 
 
-def _is_none(text: Any) -> bool:
-    return str(text).lower() in ("none", "null")
-
-
 def _contract(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Contract of a file that was written here; empty for files of others, whatever lies beside them."""
     contract = {} if isinstance(checkpoint, Mapping) else read_contract(checkpoint)
@@ -281,7 +278,7 @@ def _choose(
     *,
     ours: bool,
 ) -> KeyMap | None:
-    if key_map is None or _is_none(key_map) or (key_map == "auto" and ours):
+    if key_map is None or means_none(key_map) or (key_map == "auto" and ours):
         return None
     if key_map == "auto":
         fitting = [one for one in PUBLISHED.values() if one.fits(own)]
