@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 
 from torch import Tensor
@@ -112,14 +112,21 @@ def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:
 
 
 def _check_patients(plan: Plan) -> tuple[str, ...]:
-    section, common = plan.config.evaluation.section, plan.train.pick(plan.config.settings)
+    """Refuse patients on both sides; name trainings that see images of those evaluated on, without labels."""
+    common = plan.train.pick(plan.config.settings)
     datalist = plan.train.value("datalist", common)
     folder = plan.train.value("dataset_dir", common)
     check_study(datalist, out_channels=len(plan.classes) + 1)
     if plan.config.evaluation.datalist is not None:
         check_study(plan.config.evaluation.datalist, out_channels=len(plan.classes) + 1)
-    held_out = plan.evaluated.items
-    lists = {"training": load_datalist(datalist, "training", dataset_dir=folder), section: held_out}
+    _check_sides(plan, datalist, folder)
+    return (*_seen_in_pretraining(plan), *_seen_in_fine_tuning(plan, datalist, folder))
+
+
+def _check_sides(plan: Plan, datalist: str, folder: str | None) -> None:
+    """Refuse patients both in training and among those of tuning or evaluation, or in both of these."""
+    section = plan.config.evaluation.section
+    lists = {"training": load_datalist(datalist, "training", dataset_dir=folder), section: plan.evaluated.items}
     lists |= {plan.tuned.section if plan.tuned.section != section else "tuning": plan.tuned.items} if plan.tuned else {}
     for (one, those), (other, these) in combinations(lists.items(), 2):
         if both := shared_subjects(those, these):
@@ -127,7 +134,10 @@ def _check_patients(plan: Plan) -> tuple[str, ...]:
                 f"no patient may be in both {one} and {other}, got {len(both)} ({', '.join(both[:5])}) in {datalist}; "
                 "move all volumes of a patient to one side"
             )
-    notes = []
+
+
+def _seen_in_pretraining(plan: Plan) -> Iterator[str]:
+    """Remarks on arms whose pretraining sees images of patients evaluated on."""
     for name, step in plan.pretrain.items():
         settings = {**step.pick(plan.config.settings), **(getattr(plan.config.arm(name).pretraining, "settings", {}))}
         if not step.knows("sections"):
@@ -136,11 +146,17 @@ def _check_patients(plan: Plan) -> tuple[str, ...]:
         place = step.value("dataset_dir", settings)
         maps = where[0] is None  # quantitative maps, found in a folder by their names
         seen = map_items(place) if maps else load_datalist(*where, dataset_dir=place, labelled=False)
-        shared = shared_subjects(seen, held_out)
-        if shared:
-            notes.append(
-                f"the pretraining of {name} sees images of {len(shared)} patients of {section}, without labels"
-            )
+        if shared := shared_subjects(seen, plan.evaluated.items):
+            section = plan.config.evaluation.section
+            yield f"the pretraining of {name} sees images of {len(shared)} patients of {section}, without labels"
+
+
+def _seen_in_fine_tuning(plan: Plan, datalist: str, folder: str | None) -> Iterator[str]:
+    """Remarks on arms whose fine-tuning sees images of patients evaluated on.
+
+    Raises:
+        ValueError: If an arm trains on unlabelled volumes, and a budget leaves none.
+    """
     for name, step in plan.own.items():
         if not step.knows("unlabelled#dataset"):
             continue
@@ -152,11 +168,9 @@ def _check_patients(plan: Plan) -> tuple[str, ...]:
                 f"{len(seen)} volumes in {' and '.join(listed)} of {datalist}; add unlabelled volumes, or take fewer "
                 "labels"
             )
-        if shared := shared_subjects(seen, held_out):
-            notes.append(
-                f"the fine-tuning of {name} sees images of {len(shared)} patients of {section}, without labels"
-            )
-    return tuple(notes)
+        if shared := shared_subjects(seen, plan.evaluated.items):
+            section = plan.config.evaluation.section
+            yield f"the fine-tuning of {name} sees images of {len(shared)} patients of {section}, without labels"
 
 
 def _check_weights(plan: Plan, arm: Arm) -> tuple[str, ...]:

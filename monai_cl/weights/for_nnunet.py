@@ -59,16 +59,31 @@ def save_for_nnunet(
     if spacing is None and recipe is not None:
         prepared = preparation_of(recipe, recipe_options).spacing
         spacing = prepared if prepared and all(prepared) else None
+    receipt = receipt_of(network)
+    origins = () if receipt is None else receipt.origins
+    content = {
+        "network_weights": state,
+        "nnssl_adaptation_plan": _plan(kind, arguments, channels, patch_size, spacing),
+        "citations": [_citation("Pretraining", "monai_cl", [_OURS]), *map(_begun_from, origins)],
+        NOTE: as_contract(origins),
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)
+
+
+def _plan(
+    kind: str, arguments: dict[str, Any], channels: int, patch_size: Sequence[int], spacing: Sequence[float] | None
+) -> dict[str, Any]:
+    """The plan of which nnU-Net makes the network and its preparation; its first axis is ours last."""
     configuration = {
-        "spacing": None
-        if spacing is None
-        else [float(edge) for edge in reversed(spacing)],  # its first axis is ours last
+        "spacing": None if spacing is None else [float(edge) for edge in reversed(spacing)],
         "patch_size": [int(edge) for edge in reversed(patch_size)],
         "normalization_schemes": ["ZScoreNormalization"] * channels,
         "use_mask_for_norm": [False] * channels,
         "spacing_style": "noresample" if spacing is None else "fixed",
     }
-    plan = {
+    return {
         "architecture_plans": {
             "arch_class_name": kind,
             "arch_kwargs": arguments,
@@ -82,17 +97,6 @@ def save_for_nnunet(
         "keys_to_in_proj": list(_FIRST[kind]),
         "key_to_lpe": None,
     }
-    receipt = receipt_of(network)
-    origins = () if receipt is None else receipt.origins
-    content = {
-        "network_weights": state,
-        "nnssl_adaptation_plan": plan,
-        "citations": [_citation("Pretraining", "monai_cl", [_OURS]), *map(_begun_from, origins)],
-        NOTE: as_contract(origins),
-    }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
 
 
 def _citation(kind: str, name: str, papers: list[str]) -> dict[str, Any]:
