@@ -233,7 +233,7 @@ def test_the_teacher_averages_a_thirtieth_of_the_run_and_patches_are_whole(name:
         found.append(parser.get_parsed_content("teacher_momentum"))
     assert found == pytest.approx([0.5, 0.95, 0.99])
     assert parser["box_ratio"] == 1
-    assert parser["student_changes"] == ("none" if name == "missing_sequences" else "strong")
+    assert parser.get_parsed_content("student_changes") == ("none" if name == "missing_sequences" else "strong")
 
 
 def test_the_overlays_of_the_bundles_are_one() -> None:
