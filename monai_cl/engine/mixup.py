@@ -9,7 +9,7 @@ from monai.networks import one_hot
 from monai.transforms import MixUp, Randomizable
 from torch import Tensor
 
-from monai_cl.engine.voxel_loss import ignored
+from monai_cl.engine.voxel_loss import counted_one_hot, ignored
 
 
 class MixupBatch(Randomizable):
@@ -74,10 +74,8 @@ class MixupBatch(Randomizable):
         return mix.apply(image), mix.apply(label)
 
     def _one_hot(self, label: Tensor) -> Tensor:
-        result: Tensor
         if self.ignore_index is None:
-            result = one_hot(label, self.num_classes)
+            result: Tensor = one_hot(label, self.num_classes)
             return result
         dropped = ignored(label, self.num_classes, self.ignore_index)[:, None]
-        result = one_hot(label.masked_fill(dropped, 0), self.num_classes) * ~dropped
-        return result
+        return counted_one_hot(label, self.num_classes, dropped)

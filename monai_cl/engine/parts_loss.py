@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from monai.networks import one_hot
 from torch import Tensor, nn
 
 from monai_cl.engine.selftraining_contrast import ClassContrast, Embedded
 from monai_cl.engine.tied_copies import TiedCopies
-from monai_cl.engine.voxel_loss import Maps, VoxelLoss
+from monai_cl.engine.voxel_loss import Maps, VoxelLoss, counted_one_hot
 
 NOT_COUNTED = -1  # of a target, where the other part lies
 
@@ -66,9 +65,8 @@ class PartsLoss(nn.Module):
 
     def _mean(self, maps: Maps, target: Tensor) -> Tensor:
         if self.one_hot:
-            counted = target != NOT_COUNTED
             classes = (maps if isinstance(maps, Tensor) else maps[0]).shape[1]
-            target = one_hot(target.masked_fill(~counted, 0), classes) * counted
+            target = counted_one_hot(target, classes, target == NOT_COUNTED)
         # one image after the other: an image in which nothing counts is a zero in the mean, on whichever process it is
         each = [
             self.of_part(maps[i : i + 1] if isinstance(maps, Tensor) else [m[i : i + 1] for m in maps], one[None])

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from monai.losses import DeepSupervisionLoss
+from monai.networks import one_hot
 from torch import Tensor, nn
 
 Maps = Tensor | Sequence[Tensor]
@@ -74,6 +75,12 @@ def ignored(target: Tensor, num_classes: int, ignore_index: int | None) -> Tenso
         return label.sum(1) < 1 - 1e-3
     result = (label[:, 0] < 0) | (label[:, 0] >= num_classes)
     return result if ignore_index is None else result | (label[:, 0] == ignore_index)
+
+
+def counted_one_hot(label: Tensor, num_classes: int, dropped: Tensor) -> Tensor:
+    r"""Labels (B, 1, \*S) as one-hot (B, C, \*S), in which voxels of ``dropped`` (B, 1, \*S) are of no class."""
+    result: Tensor = one_hot(label.masked_fill(dropped, 0), num_classes) * ~dropped
+    return result
 
 
 def without_ignored(
