@@ -201,12 +201,16 @@ def test_two_processes_train_together_and_write_once(study: Path, tmp_path: Path
     tiny_network(root, study).load_state_dict(weights_of(root))
 
 
-@pytest.mark.parametrize("name", SELF_TRAINED)
-def test_whole_patches_have_the_loss_of_one_hot_labels(name: str) -> None:
+def overlaid(name: str) -> ConfigParser:
     root = bundles.path(name)
-    parser = ConfigParser(
+    return ConfigParser(
         ConfigParser.load_config_files([root / f"configs/{step}.yaml" for step in ("train", "selftrain")])
     )
+
+
+@pytest.mark.parametrize("name", SELF_TRAINED)
+def test_whole_patches_have_the_loss_of_one_hot_labels(name: str) -> None:
+    parser = overlaid(name)
     parser["device"], parser["out_channels"] = torch.device("cpu"), 3
     loss = parser.get_parsed_content("loss")
     weight = loss.cross_entropy.weight
@@ -222,10 +226,7 @@ def test_whole_patches_have_the_loss_of_one_hot_labels(name: str) -> None:
 
 @pytest.mark.parametrize("name", SELF_TRAINED)
 def test_the_teacher_averages_a_thirtieth_of_the_run_and_patches_are_whole(name: str) -> None:
-    root = bundles.path(name)
-    parser = ConfigParser(
-        ConfigParser.load_config_files([root / f"configs/{step}.yaml" for step in ("train", "selftrain")])
-    )
+    parser = overlaid(name)
     found = []
     for steps in (10, 600, 3000):
         parser["steps"] = steps
