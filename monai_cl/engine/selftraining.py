@@ -80,7 +80,9 @@ class SelfTraining(nn.Module):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {share!r}")
         if not 0 < ratio <= 1:
-            raise ValueError(f"ratio must be above 0 and at most 1, got {ratio!r}")
+            raise ValueError(
+                f"ratio must be above 0 and at most 1, got {ratio!r}; to paste nothing give 1 (box_ratio of a bundle)"
+            )
         if not u_weight >= 0:
             raise ValueError(f"u_weight must be at least 0, got {u_weight!r}")
         if exports not in EXPORTS:
