@@ -138,6 +138,18 @@ def test_teacher_has_no_gradient_stays_in_evaluation_and_copies_buffers() -> Non
         teacher.update(student, 1.1)
 
 
+def test_statistics_of_batch_norm_follow_like_parameters_where_asked() -> None:
+    student = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    teacher = MomentumTeacher(student, average_buffers=True)
+    before = teacher.module[1].running_var.clone()
+    student.train()
+    student(5 * torch.rand(6, 3))
+    teacher.update(student, 0.75)
+    expected = 0.75 * before + 0.25 * student[1].running_var
+    torch.testing.assert_close(teacher.module[1].running_var, expected)
+    assert teacher.module[1].num_batches_tracked == student[1].num_batches_tracked == 1
+
+
 def test_momentum_rises_along_half_a_cosine() -> None:
     assert cosine_momentum(0.0, 0.99) == pytest.approx(0.99)
     assert cosine_momentum(0.5, 0.99) == pytest.approx(0.995)

@@ -88,7 +88,7 @@ class SelfTraining(nn.Module):
         if exports not in EXPORTS:
             raise ValueError(f"exports must be one of {EXPORTS}, got {exports!r}")
         self.student = student
-        self.teacher = MomentumTeacher(student)
+        self.teacher = MomentumTeacher(student, average_buffers=True)
         self.pseudo_labels = pseudo_labels
         self.ratio = ratio
         self.u_weight = u_weight

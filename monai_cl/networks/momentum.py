@@ -31,18 +31,21 @@ def scheduled_momentum(progress: float, start: float, schedule: str) -> float:
 class MomentumTeacher(nn.Module):
     r"""A copy of ``student`` that follows it: :math:`\theta_t \leftarrow m\,\theta_t + (1 - m)\,\theta_s`.
 
-    It starts equal to the student, never receives a gradient (so optimisers and gradient buckets pass it by), stays
-    in evaluation mode, and copies the student's buffers at each update. Call :meth:`update` once an optimiser step.
+    It starts equal to the student, never receives a gradient (so optimisers and gradient buckets pass it by) and stays
+    in evaluation mode. Call :meth:`update` once an optimiser step.
 
     Args:
         student: The module to follow.
+        average_buffers: Let floating-point buffers, such as the statistics of batch normalisation, follow as
+            parameters do. Otherwise, and for the other buffers always, each update copies the student's.
 
     References:
         Mean Teacher, arXiv 1703.01780; MoCo, arXiv 1911.05722.
     """
 
-    def __init__(self, student: nn.Module) -> None:
+    def __init__(self, student: nn.Module, *, average_buffers: bool = False) -> None:
         super().__init__()
+        self.average_buffers = average_buffers
         self.module = deepcopy(student).requires_grad_(False)
         self.train(False)
 
@@ -69,4 +72,7 @@ class MomentumTeacher(nn.Module):
         theirs = [p.data for p in student.parameters()]
         torch._foreach_lerp_(mine, theirs, 1 - momentum)
         for own, other in zip(self.module.buffers(), student.buffers(), strict=True):
-            own.copy_(other)
+            if self.average_buffers and own.is_floating_point():
+                own.lerp_(other, 1 - momentum)
+            else:
+                own.copy_(other)
