@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 import stat
 import unicodedata
 from pathlib import Path
@@ -395,6 +396,14 @@ def test_a_file_is_hidden_where_a_message_quotes_it_and_not_where_its_name_is_a_
     assert re.fullmatch(re.escape(message).replace(r"\{\}", "file-[0-9a-f]{16}"), hidden)
     shown = details(scan(tmp_path / "data", tmp_path / "out/study.json", hide_names=False))["cut short"]
     assert shown == message.format("truncated")
+
+
+def test_a_copy_names_its_original_once_where_both_lie_in_one_folder(tmp_path):
+    first = write_series(tmp_path / "data/Juergen/Mueller", **WHO)[0]
+    shutil.copy(first, first.parent / "zz_again")
+    result = scan(tmp_path / "data", tmp_path / "out/study.json")
+    (image,) = (item["image"] for item in result.sections["unlabelled"])
+    assert details(result) == {"copy of another file": f"same image as {image}"}
 
 
 def test_a_value_of_a_header_in_a_message_is_hidden_where_it_is_a_name(tmp_path):

@@ -150,7 +150,9 @@ class ScanNames:
         """A detail with nothing of these paths and no free text in its quotes; one of unknown make is all a quote."""
         return Quoting("{}", detail).with_quotes(lambda quote: self._quote(quote, paths)) if self._hide else detail
 
-    def _quote(self, text: str, paths: Iterable[str]) -> str:
+    def _quote(self, text: str, paths: Sequence[str]) -> str:
+        if text in paths:  # whole, before parts of it that other paths share
+            return self.path(text)
         for path in paths:
             if any(part in text for part in (stem(path), *path.split("/")) if part not in ("", ".", "..")):
                 text = without_parts(text, path, self.path(path))

@@ -75,7 +75,7 @@ class ScanResult:
             entries = [entry.shown for entry in self.left_out if entry.reason == reason]
             table.add_row(_text(f"left out: {reason}", style="yellow"), str(count), _text(_some(entries)))
         for text, paths_noted in self.notes.items():
-            table.add_row(_text(f"note: {text}"), str(len(paths_noted)), _text(_some(paths_noted)))
+            table.add_row(_text(f"note: {text}"), str(len(paths_noted)), _text(_some(list(dict.fromkeys(paths_noted)))))
         if self.other_files:
             table.add_row("other files, passed over", str(self.other_files), "")
         return table
