@@ -1,9 +1,11 @@
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from monai_cl import cli
@@ -39,6 +41,12 @@ def test_threads_of_every_verb_sleep_while_they_wait_unless_told_otherwise(
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     assert os.environ["OMP_WAIT_POLICY"] == expected
+
+
+def test_paragraphs_of_help_are_a_line_each_and_fill_any_width() -> None:
+    verbs = get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert [name for name, verb in verbs.items() if re.search(r"\S *\n *\S", verb.help)] == []
+    assert len(verbs["pull"].help.split("\n\n")) == 3
 
 
 def test_recipes_and_bundles_are_listed() -> None:

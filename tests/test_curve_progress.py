@@ -147,7 +147,7 @@ def test_help_and_example_name_every_key(verb: str) -> None:
     example = (Path(__file__).parents[1] / "tutorials/curve_hippocampus.yaml").read_text()
     assert not every_key() - listed(said)
     assert not every_key() - listed(example)
-    named = re.search(r"Keys of the file: ([^.]*)\.", said)
+    named = re.search(r"Keys of the file of a curve, which \S+ explains: ([^.]*)\.", said)
     assert named is not None
     assert listed(named[1]) == {*CurveConfig.known()}  # and no key that the reader does not know
 

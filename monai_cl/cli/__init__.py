@@ -1,6 +1,8 @@
 """The command line: one function a verb, the work is elsewhere."""
 
+import inspect
 import os
+import re
 import sys
 from typing import Any
 
@@ -49,14 +51,29 @@ app.command(context_settings={"ignore_unknown_options": True})(handing.embed)
 app.command()(handing.nnunet)
 app.command()(pacs.pull)
 app.command()(pacs.push)
-recipes = typer.Typer(help="Ready-made chains that prepare volumes.", invoke_without_command=True)
+recipes = typer.Typer(
+    help="List the ready-made chains that prepare volumes, with their parameters; or draw what one does.",
+    invoke_without_command=True,
+)
 recipes.callback()(shelves.recipes)
 recipes.command()(shelves.preview)
 app.add_typer(recipes, name="recipes")
-bundles = typer.Typer(help="MONAI bundles that come with the package.", invoke_without_command=True)
+bundles = typer.Typer(
+    help="List the MONAI bundles that come with the package, and their weights; or copy one.",
+    invoke_without_command=True,
+)
 bundles.callback()(shelves.bundles)
 bundles.command()(shelves.copy)
 app.add_typer(bundles, name="bundles")
+
+
+def _filled(text: str) -> str:
+    """A docstring whose paragraphs are a line each, for typer keeps the line breaks of all but the first."""
+    return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", inspect.cleandoc(text)))
+
+
+for _verb in app.registered_commands:
+    _verb.help = _filled(inspect.getdoc(_verb.callback) or "")
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ def embed(
 
 def nnunet(
     datalist: Annotated[Path, typer.Argument(help="Datalist from `monai-cl scan`.")],
-    out: Annotated[Path, typer.Option(help="Folder nnUNet_raw.")],
+    out: Annotated[Path, typer.Option(help="Folder nnUNet_raw, in which the data set is made.")],
     number: Annotated[int, typer.Option(help="Number of the data set.", min=1, max=999)] = 501,
     name: Annotated[str, typer.Option(help="Name of the data set.")] = "monai_cl",
     dataset_dir: Annotated[Path | None, typer.Option(help="Folder that paths of the datalist start from.")] = None,

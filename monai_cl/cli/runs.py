@@ -13,7 +13,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to make; it must not hold anything yet.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the subjects and the training.", min=0)] = 0,
 ) -> None:
-    """Pretrain, fine-tune and evaluate on made-up brains in a few minutes, beside training from scratch."""
+    """Pretrain, fine-tune and evaluate on made-up brains, beside training from scratch; a quarter of an hour."""
     from monai_cl.demo import run_demo
 
     run_demo(out, seed=seed, console=console)
@@ -60,8 +60,8 @@ def curve(
 ) -> None:
     """Measure what pretraining is worth: fine-tune with few and many labels from each start, with intervals.
 
-    tutorials/curve_hippocampus.yaml explains each of them. The same command goes on where it was stopped; further
-    seeds, budgets, arms and evaluation sets add only what is new.
+    The same command goes on where it was stopped; further seeds, budgets, arms and evaluation sets add only what is
+    new.
     """
     from monai_cl.evaluation import CurveStoppedError, run_curve
     from monai_cl.report.curve_screen import show_curve
@@ -115,7 +115,7 @@ def report(
     trust: Annotated[bool, typer.Option("--trust", help="Run code of the runs: their recipes and networks.")] = False,
     viewer: Annotated[bool, typer.Option("--viewer", help="Volumes in 3-D, too: 2.3 MB, and up to 24 MB.")] = False,
 ) -> None:
-    """Write one HTML page about runs; or a record of their results, or model cards from records."""
+    """Write one HTML page about runs that opens offline; or, with --record, a record of their results for a card."""
     from monai_cl.report.card import record_results
     from monai_cl.report.html import write_report
 

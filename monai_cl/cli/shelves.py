@@ -21,7 +21,7 @@ def recipes(context: typer.Context) -> None:
 
 
 def preview(
-    name: Annotated[str, typer.Argument(help="A recipe, or the path of a YAML file.")],
+    name: Annotated[str, typer.Argument(help="One of `monai-cl recipes`, or the path of a YAML file.")],
     image: Annotated[Path, typer.Option(help="A scan: NIfTI file or folder of a DICOM series.")],
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("preview.png"),
     options: Annotated[str, typer.Option(help="Parameters of the recipe, as in --recipe_options.")] = "{}",
@@ -49,7 +49,7 @@ def bundles(context: typer.Context) -> None:
 
 
 def copy(
-    name: Annotated[str, typer.Argument(help="The bundle.")],
+    name: Annotated[str, typer.Argument(help="One of `monai-cl bundles`.")],
     destination: Annotated[Path, typer.Argument(help="Folder to make.")],
 ) -> None:
     """Copy a bundle to a folder of your own, to train in and to edit."""

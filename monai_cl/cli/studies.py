@@ -23,7 +23,11 @@ def scan(
     pictures: Annotated[bool, typer.Option(help="Write a page with the middle slice of each volume.")] = True,
     workers: Annotated[int | None, typer.Option(help="Threads that read.", min=1)] = None,
 ) -> None:
-    """List the usable volumes of folders in a MONAI datalist, with the reason for every file left out."""
+    """List the usable volumes of folders in a MONAI datalist, with the reason for every file left out.
+
+    Beside the datalist lie its table of what was left out, .left_out.csv, and its page of pictures, .html. The scans
+    stay as they are.
+    """
     from monai_cl.intake.scan import scan as scan_folders
     from monai_cl.report.study_page import write_study_page
 
@@ -49,7 +53,7 @@ def scan(
 
 
 def split(
-    name: Annotated[str, typer.Argument(help="acdc or la.")],
+    name: Annotated[str, typer.Argument(help="acdc (hearts) or la (left atria).")],
     folder: Annotated[Path, typer.Argument(help="The public data as it was downloaded.")],
     out: Annotated[Path | None, typer.Option(help="The datalist to write; NAME.json when left out.")] = None,
 ) -> None:
@@ -72,7 +76,9 @@ def cache(
     dtype: Annotated[str, typer.Option(help="int16 (scaled), float16 or float32.")] = "int16",
     storage: Annotated[str, typer.Option(help="npy, or blosc2 (smaller, slower; the extra `cache`).")] = "npy",
     max_faults: Annotated[float, typer.Option(help="Share of the volumes that may be unreadable.")] = 0.01,
-    processes: Annotated[int | None, typer.Option(help="One per core when left out.", min=0)] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes that prepare; one per core when left out.", min=0)
+    ] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Replace the cache of another recipe or type.")] = False,
 ) -> None:
     """Prepare every volume of a study once, for training that reads only the boxes it needs."""
@@ -103,10 +109,14 @@ def curate(
     sections: Annotated[str, typer.Option(help="Sections that pretraining reads.")] = "training+unlabelled",
     method: Annotated[str, typer.Option(help="hash, ssim, mi, embedding or every-n.")] = "hash",
     threshold: Annotated[float | None, typer.Option(help="Bits for hash (6), similarity, or step for every-n.")] = None,
-    scope: Annotated[str, typer.Option(help="Compare slices within a volume, or across the dataset.")] = "volume",
+    scope: Annotated[
+        str, typer.Option(help="Compare slices within a volume, or across the dataset: volume or dataset.")
+    ] = "volume",
     embedding: Annotated[Path | None, typer.Option(help="ONNX file, or .pt of slices, for --method embedding.")] = None,
     against: Annotated[Path | None, typer.Option(help="Datalist of fine-tuning or testing to guard.")] = None,
-    on_leak: Annotated[str, typer.Option(help="refuse, drop or report.")] = "refuse",
+    on_leak: Annotated[
+        str, typer.Option(help="Where a patient or volume is held out, too: refuse, drop or report.")
+    ] = "refuse",
     hold_out: Annotated[float, typer.Option(help="Share of the training patients to move to validation.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
     dry_run: Annotated[

@@ -258,8 +258,9 @@ def keys_in_words() -> str:
     sections = CurveConfig.sections()
     parts = "; of ".join(f"{name}: {of(model)}" for name, model in sections.items() if name != "arms")
     return (
-        f"Keys of the file: {of(CurveConfig)}.\n\nOf an arm: {of(Arm)}; of its pretrained, where it is neither none, "
-        f"shipped nor paths: {of(Pretraining)}; or, for published weights: {of(Published)}.\n\nOf {parts}."
+        f"Keys of the file of a curve, which tutorials/curve_hippocampus.yaml explains: {of(CurveConfig)}.\n\nOf an "
+        f"arm: {of(Arm)}; of its pretrained, where it is neither none, shipped nor paths: {of(Pretraining)}; or, for "
+        f"published weights: {of(Published)}.\n\nOf {parts}."
     )
 
 
