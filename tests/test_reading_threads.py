@@ -1,5 +1,7 @@
 """Reading from several threads leaves the process as it was."""
 
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -93,3 +95,42 @@ def test_series_read_side_by_side_are_those_read_one_by_one(tmp_path):
         alone = load(folder)
         np.testing.assert_array_equal(volume.numpy(), alone.numpy())
         np.testing.assert_array_equal(volume.affine, alone.affine)
+
+
+WHILE_ANOTHER_THREAD_IMPORTS = """
+import importlib.abc, sys, threading, time
+{imports}
+assert "pydicom" not in sys.modules
+begun = threading.Event()
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "pydicom.config":
+            begun.set()
+            time.sleep(0.5)
+
+def imports():
+    from pydicom import dcmread
+
+sys.meta_path.insert(0, Slow())
+other = threading.Thread(target=imports)
+other.start()
+begun.wait()
+print({call})
+other.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        ("monai_cl.intake._concealment", "_decode(b'Planted', 'ISO_IR 100')"),
+        ("monai_cl.io.dicom.checks", "_compression('1.2.840.10008.1.2')"),
+        ("monai_cl.io.dicom.checks", "_remedy('1.2.840.10008.1.2')"),
+    ],
+)
+def test_pydicom_is_imported_whole_while_another_thread_imports_it(module, call):
+    imports = f"from {module} import {call.partition('(')[0]}"
+    code = WHILE_ANOTHER_THREAD_IMPORTS.format(imports=imports, call=call)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -122,12 +122,12 @@ _BARE = str.maketrans(
 @lru_cache(maxsize=4096)
 def _decode(raw: bytes, charset: str) -> tuple[str, ...]:
     """Header text in its character set, and in UTF-8 where it can be that: headers lie about their character set."""
-    from pydicom.charset import convert_encodings, decode_bytes
+    from pydicom import charset as charsets
 
     try:
         with without_warnings_of_dicom():
-            encodings = convert_encodings(charset.split("\\") if charset else "ISO_IR 6")
-            text = str(decode_bytes(raw, encodings, {0x0A, 0x0D, 0x0C, 0x09, 0x5E, 0x3D, 0x5C}))
+            encodings = charsets.convert_encodings(charset.split("\\") if charset else "ISO_IR 6")
+            text = str(charsets.decode_bytes(raw, encodings, {0x0A, 0x0D, 0x0C, 0x09, 0x5E, 0x3D, 0x5C}))
     except Exception:  # unknown character sets and malformed escape sequences
         text = raw.decode("latin-1")
     try:

@@ -61,21 +61,21 @@ def _check_size(headers: Sequence[SliceHeader]) -> None:
 
 def _compression(syntax: str) -> str:
     """Name of a transfer syntax in messages: one of the standard's, since a text of any kind may stand in its place."""
-    from pydicom.uid import UID_dictionary
+    from pydicom import uid
 
-    return UID_dictionary[syntax][0] if syntax in UID_dictionary else "an unknown transfer syntax"
+    return uid.UID_dictionary[syntax][0] if syntax in uid.UID_dictionary else "an unknown transfer syntax"
 
 
 @cache
 def _remedy(syntax: str) -> Quoting:
     """Remedy for a transfer syntax that the packages installed here do not decode; empty where they do."""
-    from pydicom.pixels import get_decoder
+    from pydicom import pixels
 
     if syntax == DEFLATED:
         syntax = EXPLICIT
     try:
         with without_warnings_of_dicom():
-            known = get_decoder(syntax)
+            known = pixels.get_decoder(syntax)
     except NotImplementedError:  # videos, images whose pixels are on a server
         return Quoting("no package that monai_cl reads with decodes it, export it uncompressed")
     return Quoting("" if known.is_available else "pip install 'monai_cl[dicom]', or decompress it first")
