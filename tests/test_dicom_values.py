@@ -7,7 +7,9 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_series import multi_frame, slice_dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from monai_cl.data import PreparedDataset, scan
@@ -275,3 +277,38 @@ def test_long_values_take_no_more_memory_than_short_ones(tmp_path: Path, length:
     tracemalloc.stop()
     assert result.counts["unlabelled"] == 1
     assert peak < 24e6 + 2 * length
+
+
+@pytest.mark.parametrize("tag", [0x00281053, 0x00281052])
+@pytest.mark.parametrize("value", [b"1,5 ", b"NaN ", b"1\\2 ", b"-1024 HU", np.float64(2).tobytes()])
+def test_a_rescale_that_is_no_number_is_not_taken_for_none(tmp_path: Path, tag: int, value: bytes) -> None:
+    def change(dataset: Dataset, k: int) -> None:
+        if k == 2:
+            dataset[tag] = RawDataElement(Tag(tag), "DS", len(value), value, 0, False, True)
+
+    folder = series(tmp_path / "data/bad", change, **CT, **HU)
+    series(tmp_path / "data/good", SeriesInstanceUID="1.2.78")
+    assert scanned(tmp_path / "data").reasons == {"invalid rescale": 1}
+    with pytest.raises(ValueError, match=r"no single number in 2\.dcm; a finite number with a decimal point is read"):
+        LoadVolume()(folder)
+
+
+def test_a_slope_of_0_is_refused_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    series(tmp_path / "data/zero", lambda ds, k: setattr(ds, "RescaleSlope", 0), **CT, **HU, SeriesInstanceUID="1.2.78")
+    empty = series(tmp_path / "data/empty", lambda ds, k: setattr(ds, "RescaleSlope", None), **CT, **HU)
+    result = scanned(tmp_path / "data")
+    assert result.reasons == {"invalid rescale": 1}
+    assert "RescaleSlope is 0 in" in result.left_out[0].detail
+    assert np.array_equal(values(empty), PIXELS - 1024.0)
+
+
+def test_a_rescale_in_some_slices_alone_is_refused(tmp_path: Path) -> None:
+    def change(dataset: Dataset, k: int) -> None:
+        if k < 2:
+            del dataset.RescaleSlope, dataset.RescaleIntercept
+
+    series(tmp_path / "data/mixed", change, **CT, **HU)
+    series(tmp_path / "data/same", change, RescaleSlope=1, RescaleIntercept=0, SeriesInstanceUID="1.2.78")
+    result = scanned(tmp_path / "data")
+    assert (result.reasons, result.counts["unlabelled"]) == ({"mixed units": 1}, 1)
+    assert "2 of 5 images have no RescaleSlope" in result.left_out[0].detail

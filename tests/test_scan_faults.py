@@ -143,6 +143,34 @@ def test_echoes_and_time_points_are_four_dimensional(data):
     assert "4 slice positions x 2 images each" in result.left_out[0].detail
 
 
+@pytest.mark.parametrize(
+    ("tags", "reason", "words"),
+    [
+        (lambda k: {"EchoTime": 2.3 * (1 + k // 3)}, "mixed echo times", "echo times from 2.3 to 4.6 ms; split it"),
+        (lambda k: {"DiffusionBValue": 1000.0 * (k > 3)}, "mixed b-values", "from 0 to 1000 s/mm2; split it"),
+        (lambda k: {"Modality": "CT" if k else "MR"}, "mixed modalities", "modality CT and MR; split it"),
+        (
+            lambda k: {"ImageType": ["DERIVED", "SECONDARY"][: 2 * (k == 3)] or ["ORIGINAL"]},
+            "derived secondary image",
+            "in 1 of 6",
+        ),
+        (lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}, "mosaic", "convert it"),
+    ],
+)
+def test_pictures_of_several_kinds_are_no_volume_though_their_places_fit(data, tags, reason, words):
+    for index in range(6):
+        write_slice(data / f"bad/{index}", index, "1.2.8", **tags(index))
+    result = scanned(data)
+    assert result.reasons == {reason: 1}
+    assert words in result.left_out[0].detail
+
+
+def test_echo_times_and_b_values_that_are_measured_are_one_picture(data):
+    for index in range(6):
+        write_slice(data / f"more/{index}", index, "1.2.8", EchoTime=90 + index / 10, DiffusionBValue=995.0 + index)
+    assert "more" in kept(data)
+
+
 def test_duplicated_instances_are_named_and_the_series_stays_whole(data):
     source = sorted((data / "good").iterdir())
     for index, path in enumerate(source[:3]):

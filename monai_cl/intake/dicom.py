@@ -181,6 +181,9 @@ def _check_kind(files: Sequence[SliceHeader], keep_derived: bool) -> None:
     first = files[0]
     if all(any(word in kind for kind in header.image_type for word in _LOCALISERS) for header in files):
         raise UnusableImageError("localiser", Quoting("ImageType is {}", _image_type(first)))
+    if "MOSAIC" in first.image_type:
+        detail = "each file holds the slices of a volume side by side; convert it, as with dcm2niix"
+        raise UnusableImageError("mosaic", detail)
     check_pixels(files)
     captured = first.sop_class.startswith(_SECONDARY_CAPTURE)
     if captured:
@@ -191,8 +194,11 @@ def _check_kind(files: Sequence[SliceHeader], keep_derived: bool) -> None:
     check_one_grid(files)
     if any(header.burned_in for header in files):
         raise UnusableImageError("text burned into the picture", "it may show the patient's name; mask it first")
-    if not keep_derived and (captured or first.image_type[0] == "DERIVED"):
-        raise _derived(first, captured)
+    derived = [header for header in files if captured or header.image_type[0] == "DERIVED"]
+    if derived and not keep_derived:
+        raise _derived(
+            derived[0], captured, "" if len(derived) == len(files) else f" in {len(derived)} of {len(files)}"
+        )
 
 
 def _check_capture(files: Sequence[SliceHeader]) -> None:
@@ -210,10 +216,10 @@ def _check_capture(files: Sequence[SliceHeader]) -> None:
         )
 
 
-def _derived(first: SliceHeader, captured: bool) -> UnusableImageError:
-    """The error about a series that was computed from another one."""
+def _derived(first: SliceHeader, captured: bool, share: str) -> UnusableImageError:
+    """The error about a series that was computed from another one, or holds images that were."""
     secondary = captured or first.image_type[1:2] == ("SECONDARY",)
-    kind = "ImageType is {}"
+    kind = f"ImageType is {{}}{share}"
     if captured:
         kind = f"stored as a secondary capture, though with the geometry and grey values of a series; {kind}"
     detail = (

@@ -1,5 +1,6 @@
 """Checks of the files of a series: pictures, whole, and of a compression that is decoded here."""
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 
@@ -27,12 +28,43 @@ def check_single_image(header: SliceHeader) -> None:
         raise UnusableImageError("no pixel data", "the header announces a picture that is missing; export it again")
 
 
+def check_one_picture(headers: Sequence[SliceHeader]) -> None:
+    """Refuse slices of several pictures: other modalities, units, echo times or b-values at places of one stack."""
+    _check_units([header for header in headers if not header.value_table])
+    modalities = sorted({header.modality for header in headers})
+    if len(modalities) > 1:
+        one, other = (modality or "none" for modality in modalities[:2])
+        detail = Quoting("one series holds images of modality {} and {}; split it", one, other)
+        raise UnusableImageError("mixed modalities", detail)
+    for fact, name, unit, noise in (("te", "echo times", "ms", 0.5), ("b_value", "b-values", "s/mm2", 5)):
+        values = [value for header in headers if (value := _number(header.facts.get(fact, ""))) is not None]
+        if values and max(values) > 1.1 * min(values) + noise:
+            listed = f"{name} from {min(values):g} to {max(values):g} {unit}"
+            raise UnusableImageError(f"mixed {name}", f"one series holds images of {listed}; split it")
+
+
+def _check_units(headers: Sequence[SliceHeader]) -> None:
+    without = sum(not header.rescaled for header in headers)
+    if without and any(header.rescaled and (header.slope, header.intercept) != (1, 0) for header in headers):
+        detail = f"{without} of {len(headers)} images have no RescaleSlope and RescaleIntercept, the others have"
+        raise UnusableImageError("mixed units", f"{detail}; export the series again, or split it")
+
+
+def _number(text: str) -> float | None:
+    try:
+        result = float(text)
+    except ValueError:
+        return None
+    return result if math.isfinite(result) else None
+
+
 def check_pixels(headers: Iterable[SliceHeader]) -> None:
     """Refuse slices in several units, or with pixel data that is cut short, not decodable or larger than memory."""
     headers = list(headers)
     if len(tables := sorted({header.value_table or "none" for header in headers})) > 1:
         listed = ", ".join(shown_units(table) if table != "none" else table for table in tables)
         raise UnusableImageError("mixed units", f"one series holds images with Modality LUTs of {listed}; split it")
+    _check_rescale([header for header in headers if not header.value_table])
     _check_size(headers)
     for header in headers:
         name = header.path.name
@@ -45,6 +77,15 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
         if header.by_pydicom and (remedy := _remedy(header.transfer_syntax)):
             detail = f"{{}} is stored as {_compression(header.transfer_syntax)}; {{}}"
             raise UnusableImageError("unsupported compression", Quoting(detail, name, remedy))
+
+
+def _check_rescale(headers: Sequence[SliceHeader]) -> None:
+    """Check that stored values can be rescaled."""
+    for header in headers:
+        if not (math.isfinite(header.slope) and header.slope and math.isfinite(header.intercept)):
+            fault = "RescaleSlope is 0" if header.slope == 0 else "RescaleSlope or RescaleIntercept is no single number"
+            detail = f"{fault} in {{}}; a finite number with a decimal point is read, the slope not 0, export it again"
+            raise UnusableImageError("invalid rescale", Quoting(detail, header.path.name))
 
 
 def _check_size(headers: Sequence[SliceHeader]) -> None:

@@ -7,6 +7,7 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_cl.io.dicom.checks import check_one_picture
 from monai_cl.io.dicom.slices import SliceHeader
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.privacy.quoting import Quoting
@@ -29,7 +30,8 @@ def stack(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], NDArray[np
         The slices along the slice normal, and the 4 x 4 matrix from voxel ``(column, row, slice)`` to mm in RAS.
 
     Raises:
-        UnusableImageError: If sizes or directions are mixed, tags are missing, or slices missing, doubled or uneven.
+        UnusableImageError: If sizes, directions, echoes or b-values are mixed, tags are missing, or slices missing,
+            doubled or uneven.
     """
     orientation, spacing = check_one_grid(headers)
     first = headers[0]
@@ -40,6 +42,7 @@ def stack(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], NDArray[np
     )
     positions = np.array([header.position for header in ordered])
     check_even(positions, normal)
+    check_one_picture(ordered)
     lps = np.eye(4)
     lps[:3, 0] = row * spacing[1]
     lps[:3, 1] = column * spacing[0]

@@ -4,6 +4,7 @@ Header values are taken from their raw bytes. pydicom's converters would warn ab
 a warning that quotes a header can carry a patient's name into a log.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -149,11 +150,18 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
         facts={name: text for name in FACTS if (text := _fact(tags, name))},
         person=_person(tags),
         burned_in=tags.text(_BURNED_IN).upper() == "YES",
-        slope=(tags.numbers(_SLOPE) or (1.0,))[0],
-        intercept=(intercept or (0.0,))[0],
+        rescaled=bool(tags.text(_SLOPE) or tags.text(_INTERCEPT)),
+        slope=_number(tags, _SLOPE, 1.0),
+        intercept=_number(tags, _INTERCEPT, 0.0),
         photometric=tags.text(_PHOTOMETRIC).upper(),
         padding=_padding(tags),
     )
+
+
+def _number(tags: Tags, tag: int, absent: float) -> float:
+    """The one number of an element, ``absent`` where it is empty, NaN where it holds anything else."""
+    numbers = tags.numbers(tag)
+    return numbers[0] if len(numbers) == 1 else math.nan if tags.text(tag) else absent
 
 
 def _with_table(header: SliceHeader) -> SliceHeader:
@@ -244,8 +252,9 @@ def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
     steps = numbers("PixelMeasuresSequence", "SpacingBetweenSlices") + numbers(
         "PixelMeasuresSequence", "SliceThickness"
     )
-    intercept = numbers("PixelValueTransformationSequence", "RescaleIntercept") or (header.intercept,)
-    slope = numbers("PixelValueTransformationSequence", "RescaleSlope") or (header.slope,)
+    own_intercept = numbers("PixelValueTransformationSequence", "RescaleIntercept")
+    own_slope = numbers("PixelValueTransformationSequence", "RescaleSlope")
+    intercept, slope = own_intercept or (header.intercept,), own_slope or (header.slope,)
     kinds = [
         str(part).upper()
         for group in groups
@@ -261,6 +270,7 @@ def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
         orientation=numbers("PlaneOrientationSequence", "ImageOrientationPatient") or header.orientation,
         pixel_spacing=numbers("PixelMeasuresSequence", "PixelSpacing") or header.pixel_spacing,
         slice_step=next((abs(step) for step in steps if step), header.slice_step),
+        rescaled=header.rescaled or bool(own_slope or own_intercept),
         slope=slope[0],
         intercept=intercept[0],
         may_be_negative=header.may_be_negative or (intercept[0] < 0 and not header.value_table),

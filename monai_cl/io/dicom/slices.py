@@ -57,6 +57,7 @@ class SliceHeader:
     person: Person | None = field(repr=False, default=None)
     burned_in: bool = False
     frame: int | None = None
+    rescaled: bool = False
     slope: float = 1.0
     intercept: float = 0.0
     kind: str = ""
