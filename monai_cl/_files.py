@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _DEEPEST = 64
+_SECTIONS = ("training", "validation", "test", "unlabelled", "labels")
 
 _OURS = re.compile(r"\.(?P<machine>[0-9a-f]{4})(?P<process>[0-9a-f]{6})[0-9a-f]{6}\.")
 _looked_through: set[tuple[int, Path]] = set()  # process and folder
@@ -111,19 +112,23 @@ def _is_alive(process: int) -> bool:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file that somebody else may have written.
+    """The content of a JSON file that somebody else may have written, in UTF-8 or, as by PowerShell, in UTF-16.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no regular file, no JSON, or nested more than 64 deep.
+        ValueError: If it is no regular file, no JSON, nested more than 64 deep, or has two lists or objects under one
+            key, of which JSON would keep the last without a word.
     """
     source = Path(path)
     if source.exists() and not source.is_file():  # opening a pipe would wait for ever
         raise ValueError("not a regular file")
+    raw = source.read_bytes()
     try:
-        content = json.loads(source.read_text(encoding="utf-8-sig"))
+        content = json.loads(raw.decode(json.detect_encoding(raw)), object_pairs_hook=_without_loss)
     except RecursionError:
         raise ValueError(f"nested more than {_DEEPEST} deep") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"its text must be UTF-8 or UTF-16, byte {error.start} is neither") from None
     level, depth = [content], 0
     while level:
         level = [inner for one in level if isinstance(one, (dict, list)) for inner in _inside(one)]
@@ -131,6 +136,16 @@ def read_json(path: str | Path) -> Any:
         if depth > _DEEPEST:
             raise ValueError(f"nested more than {_DEEPEST} deep")
     return content
+
+
+def _without_loss(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, unless one of two lists or objects under one key would be lost."""
+    result = dict(pairs)
+    lost = [key for key, value in pairs if isinstance(value, (list, dict)) and value != result[key]]
+    if lost:
+        name = repr(lost[0]) if lost[0] in _SECTIONS else "a key"  # others may be names of persons
+        raise ValueError(f"{name} comes twice with different content, merge both")
+    return result
 
 
 def read_yaml(path: str | Path, what: str) -> Any:

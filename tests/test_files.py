@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monai_cl import _files
-from monai_cl._files import atomic_write, read_yaml, remove_leftovers, write_json
+from monai_cl._files import atomic_write, read_json, read_yaml, remove_leftovers, write_json
 
 KILLED = """
 import os, signal, sys
@@ -71,6 +71,28 @@ def test_json_is_written_in_utf_8_and_replaces_what_was_there(tmp_path: Path) ->
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", float("nan"), allow_nan=False)
     assert (tmp_path / "a.json").read_text().startswith("{")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_json_is_read_in_any_encoding_of_unicode(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.json").write_text('{"a": "\u00e4"}', encoding=encoding)
+    assert read_json(tmp_path / "a.json") == {"a": "\u00e4"}
+
+
+def test_json_in_a_code_page_says_which_encodings_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes('{"a": "\u00e4"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match="must be UTF-8 or UTF-16, byte 7 is neither"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(("key", "shown"), [("training", "'training'"), ("Planted", "a key")])
+def test_a_list_that_json_would_lose_is_refused(tmp_path: Path, key: str, shown: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"{key}": [{{"image": "a"}}], "{key}": [{{"image": "b"}}]}}')
+    with pytest.raises(ValueError, match=f"^{shown} comes twice with different content, merge both"):
+        read_json(path)
+    path.write_text(f'{{"{key}": [1], "{key}": [1], "b": 1, "b": 2}}')  # sidecars of converters repeat numbers
+    assert read_json(path) == {key: [1], "b": 2}
 
 
 def test_a_key_that_comes_twice_in_a_yaml_file_is_refused(tmp_path: Path) -> None:

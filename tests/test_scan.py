@@ -162,6 +162,15 @@ def test_damaged_dataset_json_stops_the_scan(data, text, message):
         scanned(data)
 
 
+def test_a_dataset_json_made_on_windows_is_read(data):
+    decathlon(data)
+    text = (data / "dataset.json").read_text().replace("Tr/", r"Tr\\")
+    (data / "dataset.json").write_text(text, encoding="utf-16")
+    _, written = scanned(data)
+    assert written["training"]
+    assert all("/" in item["image"] and "/" in item["label"] for item in written["training"])
+
+
 def test_layout_without_json_is_paired_by_name_never_by_position(data):
     decathlon(data, "abcd", listing=False)
     (data / "imagesTr/a.nii.gz").unlink()

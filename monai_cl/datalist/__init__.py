@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         datalist_file as datalist_file,
         is_cache as is_cache,
         read_datalist as read_datalist,
+        with_slashes as with_slashes,
     )
     from monai_cl.datalist.sections import (
         items_of as items_of,

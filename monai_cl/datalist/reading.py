@@ -6,7 +6,7 @@ from typing import Any
 
 from monai_cl._files import read_json
 from monai_cl.datalist.sections import is_section
-from monai_cl.privacy.hand_made import without_names
+from monai_cl.privacy.hand_made import FILE_KEYS, keeps_names, without_names
 
 CACHE_FILE = "cache.json"  # what `monai-cl cache` writes: a datalist of prepared volumes
 
@@ -37,7 +37,32 @@ def read_datalist(path: str | os.PathLike[str], *, hide_names: bool = True) -> d
         raise ValueError(f"{path} is not valid JSON: {error}; repair it or scan the folder again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object of sections, got a {type(content).__name__}")
+    if not keeps_names(content):
+        content = {
+            name: [_with_slashes(entry, path.parent) for entry in value] if is_section(name, value) else value
+            for name, value in content.items()
+        }
     return without_names(content, is_section) if hide_names else content
+
+
+def with_slashes(path: str, folder: Path) -> str:
+    r"""A path of a list that was made on Windows with ``/`` for ``\``, unless a file of the name exists.
+
+    Args:
+        path: The path as listed.
+        folder: Folder that it starts from.
+    """
+    return path.replace("\\", "/") if "\\" in path and not (folder / path).exists() else path
+
+
+def _with_slashes(entry: Any, folder: Path) -> Any:
+    if isinstance(entry, str):
+        return with_slashes(entry, folder)
+    if isinstance(entry, list):
+        return [_with_slashes(part, folder) for part in entry]
+    if isinstance(entry, dict):
+        return entry | {key: _with_slashes(entry[key], folder) for key in FILE_KEYS if key in entry}
+    return entry
 
 
 def datalist_file(path: str | os.PathLike[str]) -> Path:

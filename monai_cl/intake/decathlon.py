@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl._files import read_json
-from monai_cl.datalist import first_image
+from monai_cl.datalist import first_image, with_slashes
 from monai_cl.intake._findings import Findings
 from monai_cl.intake._walk import OUTSIDE, SECOND_NAME, real_paths
 from monai_cl.io.suffixes import stem
@@ -154,6 +154,7 @@ def _declared_claim(root: str, section: str, entry: Any, folder: Path, findings:
 
 def _inside(root: str, path: str, folder: Path) -> str:
     """A path of a dataset.json relative to the scanned folder; one that leads outside starts with ``..`` or ``/``."""
+    path = with_slashes(path, folder / root)
     if posixpath.isabs(path):
         absolute = posixpath.normpath(path)
         base = folder.absolute().as_posix()
