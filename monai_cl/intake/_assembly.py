@@ -120,7 +120,8 @@ def _note_values(claim: Claim, series: Series | None, grid: Grid, findings: Find
         findings.note(_NOT_HOUNSFIELD, first_image(claim.image))
     if grid.is_uninformative and series is None:
         findings.note(_NO_SPACING, first_image(claim.image))
-    for remark in (*series.description.contradictions, *series.remarks) if series else ():
+    of_series = (*series.description.contradictions, *series.remarks) if series else ()
+    for remark in (*grid.remarks, *of_series):
         findings.note(remark, first_image(claim.image))
 
 

@@ -24,7 +24,10 @@ from monai_cl.io.suffixes import is_itk, is_nifti
 
 _BLOCK = 1024  # files whose headers are in memory at a time
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-_OTHER_VOLUMES = (".mgz", ".mgh", ".mnc", ".hdr", ".img", ".img.gz", ".par", ".rec", ".v", ".npy")
+_OTHER_VOLUMES = (
+    *(".mgz", ".mgh", ".mnc", ".hdr", ".img", ".img.gz", ".par", ".rec", ".v", ".npy", ".mif"),
+    *(".nii.bz2", ".nii.xz", ".nii.zst"),
+)
 _Found = Grid | list[SliceHeader] | UnusableImageError | None
 
 

@@ -1,6 +1,7 @@
 """The grid of a volume, read from its header: NIfTI, NRRD and MetaImage, complete, in 3-D and in mm."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ from monai_cl.io.nifti import check_complete, check_real, closing_stream, finish
 _UNITS = {1: "meter", 2: "mm", 3: "micron"}  # other codes mean nothing
 _SMALLEST, _LARGEST = 0.02, 30.0  # mm a voxel side: micro-CT of a biopsy to the coarsest scout
 _EXTENT = (2.0, 3000.0)  # mm of the longest side
+_FARTHEST = 1e5  # mm of a voxel from the origin: headers hold places in single precision, a hundredth of a mm there
 _REASON = "implausible units"
+_MAX_SHEAR = 0.3  # degrees
+SHEARED = "axes are not at right angles: recipes that set a spacing resample it upright"
+NO_ORIENTATION = "neither sform nor qform in the header: left and right are a guess"
+TWO_PLACES = "sform and qform of the header disagree: the sform is taken, other programs take the qform"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +34,13 @@ class Grid:
         shape: Voxels along the three axes.
         affine: ``(4, 4)``, voxel to mm in RAS.
         may_be_negative: Whether its type and scaling can hold values below 0, as Hounsfield units need.
+        remarks: Notes on its header.
     """
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
     may_be_negative: bool = True
+    remarks: tuple[str, ...] = ()
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -91,10 +99,26 @@ def _grid(source: Path, image: Any) -> Grid:
     check_complete(source, image)
     check_memory(shape)
     intercept = image.dataobj.inter
-    grid = Grid(shape, affine, image.get_data_dtype().kind != "u" or intercept < 0)
+    remarks = tuple(_remarks(image.header, shape, affine))
+    grid = Grid(shape, affine, image.get_data_dtype().kind != "u" or intercept < 0, remarks)
     check_unit_name(_UNITS.get(int(image.header["xyzt_units"]) % 8, "unknown"))
     check_spacing(grid)
     return grid
+
+
+def _remarks(header: Any, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Iterator[str]:
+    """Notes on the places in a NIfTI header."""
+    sform, qform = int(header["sform_code"]), int(header["qform_code"])
+    if not sform and not qform:
+        yield NO_ORIENTATION
+    elif sform and qform:
+        try:
+            check_same_lattice(affine, shape, header.get_qform(), shape)
+        except Exception:  # another place, or a quaternion that is none
+            yield TWO_PLACES
+    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(unit.T @ unit - np.eye(3)).max() > np.sin(np.radians(_MAX_SHEAR)):
+        yield SHEARED
 
 
 def read_itk_grid(path: str | os.PathLike[str], *, root: Path | None = None) -> Grid:
@@ -144,7 +168,11 @@ def _volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def check_spacing(grid: Grid) -> None:
-    """Refuse voxels or a volume of a size that no scan of a person has."""
+    """Refuse voxels or a volume of a size that no scan of a person has, and one far from the origin."""
+    away = float(np.abs(grid.affine[:3, 3]).max())
+    if away > _FARTHEST:
+        detail = f"the first voxel lies {away:.4g} mm from the origin, {_FARTHEST:g} mm are allowed; repair the header"
+        raise UnusableImageError("implausible place", detail)
     sides = grid.spacing
     extent = max(side * count for side, count in zip(sides, grid.shape, strict=True))
     if min(sides) >= _SMALLEST and max(sides) <= _LARGEST and _EXTENT[0] <= extent <= _EXTENT[1]:

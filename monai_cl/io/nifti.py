@@ -12,6 +12,7 @@ from monai_cl.io.streams import InflatedFile, open_regular
 
 _START = 544  # bytes of the longer header, and the mark of extensions
 _LONGEST_HEADER = 1 << 26  # bytes before the voxels, extensions included
+_GZIP = b"\x1f\x8b"
 _MOST_INFLATED = 1032  # deflate makes no more of a byte
 
 
@@ -34,6 +35,8 @@ def open_nifti(path: Path) -> Any:
     inflated = InflatedFile(open(path, "rb"), closes=True) if packed else None  # noqa: SIM115 - closing_stream closes it
     try:
         start = inflated.peek(_START) if inflated else start
+        if start[:2] == _GZIP:
+            raise UnusableImageError("unreadable", "compressed, in spite of its name; add .gz to it")
         kind = nibabel.Nifti2Image if _number(start, 0, 4) == 540 else nibabel.Nifti1Image
         _check_length(start)
         holder = FileHolder(fileobj=inflated, filename=str(path))
@@ -112,6 +115,8 @@ def _check_length(start: bytes) -> None:
     else:
         little = int.from_bytes(start[:4], "little") == 348
         begin = struct.unpack("<f" if little else ">f", start[108:112].ljust(4, b"\0"))[0]
+    if begin == 0 and start[344:348] == b"n+1\0":  # nibabel would take the header for voxels
+        raise UnusableImageError("unreadable", "voxels begin at byte 0, inside the header; write 352 there")
     if not -1 <= begin <= _LONGEST_HEADER:
         raise UnusableImageError(
             "unreadable", f"a header of at most {_LONGEST_HEADER >> 20} MB is read, it announces {begin:.4g} bytes"

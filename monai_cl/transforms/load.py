@@ -139,6 +139,8 @@ class LoadVolume(Transform):
                 f"{type(error).__name__}; the file may be damaged, cut short, no image, or of a format without a reader"
             )
             raise ValueError(f"cannot read {path}: {what}") from None  # texts of readers may quote header values
+        while image.dim() > 4 and image.shape[-1] == 1:
+            image = image[..., 0]
         if image.dim() not in (3, 4) or image.shape[0] != 1:
             raise ValueError(
                 f"expected one 3-D volume, but {path} has shape {tuple(image.shape)} (channels or time points first); "

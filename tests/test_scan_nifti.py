@@ -1,0 +1,103 @@
+"""NIfTI headers that say several things, or nothing, of where the voxels lie and begin."""
+
+import bz2
+import struct
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from monai_cl.intake.scan import ScanResult, scan
+from monai_cl.io.grid import NO_ORIENTATION, SHEARED, TWO_PLACES
+from monai_cl.transforms.load import LoadVolume
+
+AFFINE = np.array([[-1.5, 0, 0, 30], [0, -1.5, 0, 20], [0, 0, 2, -10], [0, 0, 0, 1]])
+VALUES = np.random.default_rng(0).integers(50, 900, (9, 8, 7)).astype("int16")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with one good volume, so that a scan always finds something."""
+    (tmp_path / "data").mkdir()
+    save(tmp_path / "data/good.nii")
+    return tmp_path / "data"
+
+
+def save(path: Path, values=VALUES, *, sform=AFFINE, qform=None) -> Path:
+    image = nibabel.Nifti1Image(values, AFFINE)
+    image.set_sform(sform, 0 if sform is None else 2)
+    image.set_qform(qform, 0 if qform is None else 1)
+    nibabel.save(image, path)
+    return path
+
+
+def patched(folder: Path, place: int, form: str, value: object) -> Path:
+    content = bytearray((folder / "good.nii").read_bytes())
+    struct.pack_into(form, content, place, value)
+    (folder / "bad.nii").write_bytes(content)
+    return folder / "bad.nii"
+
+
+def scanned(folder: Path) -> ScanResult:
+    return scan(folder, folder.parent / "out/study.json", hide_names=False)
+
+
+def moved(x: float) -> np.ndarray:
+    return AFFINE + np.eye(4)[0][:, None] * [0, 0, 0, x]
+
+
+@pytest.mark.parametrize(
+    ("sform", "qform", "note"),
+    [
+        (AFFINE, AFFINE, None),
+        (AFFINE, moved(5e-4), None),
+        (None, AFFINE, None),
+        (AFFINE, moved(40), TWO_PLACES),
+        (AFFINE @ np.diag([-1, 1, 1, 1]), AFFINE, TWO_PLACES),
+        (None, None, NO_ORIENTATION),
+        (AFFINE + np.array([[0, 0.5, 0, 0]] + [[0] * 4] * 3), None, SHEARED),
+    ],
+)
+def test_places_that_are_no_single_ones_are_noted(data: Path, sform, qform, note: str | None) -> None:
+    save(data / "bad.nii", sform=sform, qform=qform)
+    assert scanned(data).notes == ({note: ["bad.nii"]} if note else {})
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "value", "reason", "words"),
+    [
+        (108, "<f", 0.0, "unreadable", "voxels begin at byte 0, inside the header; write 352 there"),
+        (292, "<f", 1e9, "implausible place", "the first voxel lies 1e.09 mm from the origin, 100000 mm are allowed"),
+    ],
+)
+def test_headers_that_no_reader_understands_alike_are_refused(data: Path, place, form, value, reason, words) -> None:
+    patched(data, place, form, value)
+    result = scanned(data)
+    assert result.reasons == {reason: 1}
+    assert words.replace("1e.09", "1e+09") in result.left_out[0].detail
+
+
+def test_voxels_at_byte_0_are_not_loaded_from_the_header(data: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot read .*bad\.nii: unreadable: voxels begin at byte 0"):
+        LoadVolume()(patched(data, 108, "<f", 0.0))
+
+
+def test_compressed_files_without_the_name_of_any_are_told_so(data: Path) -> None:
+    save(data / "a.nii.gz").rename(data / "a.nii")
+    (data / "b.nii.bz2").write_bytes(bz2.compress((data / "good.nii").read_bytes()))
+    result = scanned(data)
+    assert {entry.paths[0]: (entry.reason, entry.detail) for entry in result.left_out} == {
+        "a.nii": ("unreadable", "compressed, in spite of its name; add .gz to it"),
+        "b.nii.bz2": ("format that scan does not read", "convert it to NIfTI"),
+    }
+
+
+@pytest.mark.parametrize("more", [(1,), (1, 1), (1, 1, 1)])
+def test_what_a_scan_keeps_with_trailing_axes_loads(data: Path, more: tuple[int, ...]) -> None:
+    save(data / "bad.nii", VALUES.reshape(*VALUES.shape, *more))
+    assert scanned(data).reasons == {}
+    volume = LoadVolume()(data / "bad.nii")
+    assert np.array_equal(volume[0].numpy(), VALUES)
+    assert volume.meta["spatial_shape"].tolist() == list(VALUES.shape)
+    assert np.allclose(volume.affine, AFFINE)
