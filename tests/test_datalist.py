@@ -58,6 +58,64 @@ def test_paths_of_windows_are_read_unless_a_file_has_such_a_name(tmp_path):
     assert listed == [str(tmp_path / "images/a.nii.gz"), [str(tmp_path / "images/k/1")], str(tmp_path / "x\\b.nii.gz")]
 
 
+def linked(folder: Path, *items: dict) -> Path:
+    """A datalist of two images, with a link to the first one."""
+    write(
+        folder, {"training": [{"image": "a.nii.gz", "label": "la.nii.gz"}, {"image": "b.nii.gz", "label": "lb.nii.gz"}]}
+    )
+    (folder / "link.nii.gz").symlink_to(folder / "a.nii.gz")
+    return listed(folder / "list.json", *items)
+
+
+def listed(path: Path, *items: dict) -> Path:
+    path.write_text(json.dumps({"training": [*items]}))
+    return path
+
+
+@pytest.mark.parametrize("spelling", ["link.nii.gz", "{folder}/a.nii.gz"])
+def test_a_file_under_two_names_is_one_item_with_its_label(tmp_path, spelling):
+    other = {"image": spelling.format(folder=tmp_path)}
+    path = linked(tmp_path, other, {"image": "a.nii.gz", "label": "la.nii.gz"}, {"image": "b.nii.gz"})
+    assert [item.get("label") for item in load_datalist(path)] == [str(tmp_path / "la.nii.gz"), None]
+    path = listed(path, other | {"label": "lb.nii.gz"}, {"image": "a.nii.gz", "label": "la.nii.gz"})
+    with pytest.raises(ValueError, match=r"lists one file as .* and as a\.nii\.gz, with two labels; keep one of them"):
+        load_datalist(path)
+    assert len(load_datalist(path, labelled=False)) == 1
+
+
+def test_an_image_that_is_its_own_label_is_refused(tmp_path):
+    path = linked(tmp_path, {"image": "a.nii.gz", "label": "link.nii.gz"})
+    with pytest.raises(ValueError, match=r"names a\.nii\.gz as image and as label; correct one of them"):
+        load_datalist(path)
+
+
+def test_one_image_on_two_sides_is_shared_whatever_its_subject(tmp_path):
+    linked(tmp_path)
+    one, other = [{"image": "a.nii.gz", "subject": "x"}], [{"image": "link.nii.gz", "subject": "y"}]
+    assert shared_subjects(one, other, folder=tmp_path) == ["x"]
+    assert shared_subjects(one, [{"image": "b.nii.gz", "subject": "y"}], folder=tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "fault"),
+    [
+        ({"0": {"image": "a"}}, "got a dict"),
+        (["a.nii.gz"], "got a list with a str in it"),
+        ([{"image": "a.nii.gz"}, None], "got a list with a NoneType in it"),
+    ],
+)
+def test_a_section_of_another_shape_is_told_as_such(tmp_path, section, fault):
+    (tmp_path / "list.json").write_text(json.dumps({"training": section}))
+    with pytest.raises(ValueError, match=f"'training' of .* must be a list of objects with an image, {fault}"):
+        load_datalist(tmp_path / "list.json")
+
+
+@pytest.mark.parametrize("n", [1.5, "1", None, 0])
+def test_a_number_of_labels_that_is_none_is_refused(n):
+    with pytest.raises(ValueError, match=r"must be between 1 and \d+ .*, got "):
+        few_labels(POOL, n, seed=0)
+
+
 def test_dataset_dir_replaces_the_folder_of_the_json(tmp_path):
     write(tmp_path / "data", CONTENT)
     elsewhere = tmp_path / "lists.json"

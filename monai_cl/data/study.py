@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from monai_cl.datalist import is_cache, items_of, read_datalist, shared_subjects
+from monai_cl.datalist import datalist_file, is_cache, items_of, read_datalist, shared_subjects
 from monai_cl.transforms._labels import NOT_FINITE
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,8 @@ def check_study(datalist: str | Path | None, *, out_channels: int, ignore_index:
     content = read_datalist(datalist)
     _check_names(datalist, content.get("labels") or {}, out_channels, ignore_index)
     for held_out in ("validation", "test"):
-        both = shared_subjects(items_of(content, "training"), items_of(content, held_out))
+        sides = items_of(content, "training"), items_of(content, held_out)
+        both = shared_subjects(*sides, folder=datalist_file(datalist).parent)
         if both:
             raise ValueError(
                 f"no patient may be in both training and {held_out}, got {len(both)} ({', '.join(map(str, both[:5]))})"

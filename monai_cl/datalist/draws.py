@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 from monai_cl.datalist.items import Item, as_listed, drawn_by, image_key, subject_of
@@ -32,11 +33,11 @@ def few_labels(items: Iterable[Mapping[str, Any]], n: int, *, seed: int) -> list
         True
     """
     pool = [dict(item) for item in items]
-    if not 1 <= n <= len(pool):
+    if not isinstance(n, Integral) or not 1 <= n <= len(pool):
         patients = len({subject_of(item) for item in pool})
         raise ValueError(
             f"the number of labelled volumes (labels of a bundle, here n) must be between 1 and {len(pool)} "
-            f"({len(pool)} items of {patients} subjects), got {n}"
+            f"({len(pool)} items of {patients} subjects), got {n!r}"
         )
     return sorted(pool, key=lambda item: (_place(item), _draw(drawn_by(item), seed), image_key(item)))[:n]
 

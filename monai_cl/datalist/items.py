@@ -30,14 +30,33 @@ def drawn_by(item: Mapping[str, Any]) -> str:
     return subject.behind if isinstance(subject, Pseudonym) else str(subject)
 
 
-def shared_subjects(a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]]) -> list[str]:
+def shared_subjects(
+    a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]], *, folder: str | os.PathLike[str] = ""
+) -> list[str]:
     """Subjects that occur in both lists, sorted: training and validation must have none in common.
+
+    Those of ``a`` whose image is in ``b`` too are among them, under whatever name, path or link.
+
+    Args:
+        a: Items.
+        b: Other items.
+        folder: Folder that relative paths start from.
 
     Example:
         >>> shared_subjects([{"image": "x", "subject": 1}], [{"image": "y", "subject": "1"}])
         ['1']
+        >>> shared_subjects([{"image": "x", "subject": 1}], [{"image": "./x", "subject": 2}])
+        ['1']
     """
-    return sorted({subject_of(item) for item in a} & {subject_of(item) for item in b})
+    a, b = list(a), list(b)
+    places = {place_of(item, folder) for item in b if item.get("image")}
+    of_both = {subject_of(item) for item in a} & {subject_of(item) for item in b}
+    return sorted(of_both | {subject_of(item) for item in a if place_of(item, folder) in places})
+
+
+def place_of(item: Mapping[str, Any], folder: str | os.PathLike[str] = "", key: str = "image") -> str:
+    """The file under a key of an item, of several the first one, without links and other spellings."""
+    return os.path.realpath(os.path.join(folder, *paths_of(item.get(key))[:1]))
 
 
 def image_key(item: Mapping[str, Any], text: Callable[[Any], str] = str) -> str:

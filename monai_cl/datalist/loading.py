@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl.datalist.draws import few_labels
-from monai_cl.datalist.items import CACHED, Item, image_key, paths_of, subject_of
+from monai_cl.datalist.items import CACHED, Item, as_listed, image_key, paths_of, place_of, subject_of
 from monai_cl.datalist.reading import datalist_file, is_cache, read_datalist
 from monai_cl.datalist.sections import chosen_sections, filled_sections
 from monai_cl.io.suffixes import stem
@@ -63,7 +63,8 @@ def load_datalist(
         raise ValueError(f"section {'+'.join(names)!r} of {source} is empty; choose from {filled_sections(content)}")
     items = _labelled(_distinct(entries, source, labelled is not False), labelled, source)
     result = with_real_files(items, folder, content)
-    resolved = [item | {"case": case} for item, case in zip(result, _cases(items), strict=True)]
+    named = [item | {"case": case} for item, case in zip(result, _cases(items), strict=True)]
+    resolved = [named[place] for place in _one_of_each_file(named, source)]
     _check_files(resolved, source, folder)
     return resolved if limit is None else few_labels(resolved, limit, seed=seed)
 
@@ -114,6 +115,27 @@ def _distinct(items: Sequence[Item], source: Path, with_labels: bool) -> list[It
         if other and not one:
             first[key] = item
     return list(first.values())
+
+
+def _one_of_each_file(items: Sequence[Item], source: Path) -> list[int]:
+    """Places of the items but for those whose image is that of another one by a link or another spelling."""
+    if any(CACHED in item for item in items):
+        return list(range(len(items)))
+    chosen: dict[str, int] = {}
+    for place, item in enumerate(items):
+        image, label = place_of(item), place_of(item, key="label") if item.get("label") else None
+        if image == label:
+            raise ValueError(f"{source} names {image_key(item, as_listed)} as image and as label; correct one of them")
+        first = items[chosen.setdefault(image, place)]
+        if not first.get("label"):
+            chosen[image] = place if label else chosen[image]
+        elif label and place_of(first, key="label") != label:
+            both = " and as ".join(image_key(one, as_listed) for one in (first, item))
+            raise ValueError(
+                f"{source} lists one file as {both}, with two labels; keep one of them, or merge both labels into one "
+                "file"
+            )
+    return sorted(chosen.values())
 
 
 def _normal(value: Any) -> list[str]:

@@ -51,10 +51,20 @@ def chosen_sections(content: Mapping[str, Any], sections: str | Sequence[str], s
         wanted = [name for name in wanted if name != "unlabelled"]
     wanted = [name if name in valid or keeps_names(content) else _hidden_section(name, valid) for name in wanted]
     for name in wanted:
+        if name not in valid and name in content:
+            raise ValueError(
+                f"section {name!r} of {source} must be a list of objects with an image, {_fault(content[name])}"
+            )
         if name not in valid:
             hint = suggestion(name, valid, form="did you mean {!r}? ")
             raise ValueError(f"{source} has no section {name!r}; {hint}valid are: {filled_sections(content)}")
     return list(dict.fromkeys(wanted))
+
+
+def _fault(value: Any) -> str:
+    """Kind of a value that is no section, in words."""
+    kinds = [type(entry).__name__ for entry in value if not isinstance(entry, dict)] if isinstance(value, list) else []
+    return f"got a list with a {kinds[0]} in it" if kinds else f"got a {type(value).__name__}"
 
 
 def _hidden_section(name: str, valid: Sequence[str]) -> str:
