@@ -150,6 +150,11 @@ def test_echoes_and_time_points_are_four_dimensional(data):
         (lambda k: {"DiffusionBValue": 1000.0 * (k > 3)}, "mixed b-values", "from 0 to 1000 s/mm2; split it"),
         (lambda k: {"Modality": "CT" if k else "MR"}, "mixed modalities", "modality CT and MR; split it"),
         (
+            lambda k: {"Modality": "MR" if k else "PLANTED"},
+            "mixed modalities",
+            "modality MR and another kind; split it",
+        ),
+        (
             lambda k: {"ImageType": ["DERIVED", "SECONDARY"][: 2 * (k == 3)] or ["ORIGINAL"]},
             "derived secondary image",
             "in 1 of 6",

@@ -14,6 +14,7 @@ from monai_cl.io.threads import without_warnings_of_dicom
 from monai_cl.privacy.quoting import Quoting
 
 _LARGEST_SLICE = 1 << 26  # pixels: 8192 x 8192
+_MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "US", "XA")
 _SLICES = ENHANCED | {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"}
 
 
@@ -31,11 +32,10 @@ def check_single_image(header: SliceHeader) -> None:
 def check_one_picture(headers: Sequence[SliceHeader]) -> None:
     """Refuse slices of several pictures: other modalities, units, echo times or b-values at places of one stack."""
     _check_units([header for header in headers if not header.value_table])
-    modalities = sorted({header.modality for header in headers})
-    if len(modalities) > 1:
-        one, other = (modality or "none" for modality in modalities[:2])
-        detail = Quoting("one series holds images of modality {} and {}; split it", one, other)
-        raise UnusableImageError("mixed modalities", detail)
+    modalities = {header.modality for header in headers}
+    if len(modalities) > 1:  # a name may stand in place of one
+        listed = " and ".join(sorted({one if one in _MODALITIES else "another kind" for one in modalities}))
+        raise UnusableImageError("mixed modalities", f"one series holds images of modality {listed}; split it")
     for fact, name, unit, noise in (("te", "echo times", "ms", 0.5), ("b_value", "b-values", "s/mm2", 5)):
         values = [value for header in headers if (value := _number(header.facts.get(fact, ""))) is not None]
         if values and max(values) > 1.1 * min(values) + noise:
