@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_series import NAME, OBLIQUE, multi_frame, normal, slice_dataset, write_series, write_slice
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.pixels import get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, generate_uid
 
@@ -150,7 +150,7 @@ def test_echoes_and_time_points_are_four_dimensional(data):
         (lambda k: {"DiffusionBValue": 1000.0 * (k > 3)}, "mixed b-values", "from 0 to 1000 s/mm2; split it"),
         (lambda k: {"Modality": "CT" if k else "MR"}, "mixed modalities", "modality CT and MR; split it"),
         (
-            lambda k: {"Modality": "MR" if k else "PLANTED"},
+            lambda k: {"Modality": "MR" if k < 5 else "PLANTED"},
             "mixed modalities",
             "modality MR and another kind; split it",
         ),
@@ -387,6 +387,44 @@ def test_enhanced_file_with_a_missing_frame_names_the_gap(data):
     result = scanned(data)
     assert result.reasons == {"missing or unevenly spaced slices": 1}
     assert "13.00 mm between" in result.left_out[0].detail
+
+
+def changed(path: Path, change) -> None:
+    dataset = dcmread(path)
+    change(dataset, dataset.PerFrameFunctionalGroupsSequence)
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "element", "reason"),
+    [
+        ("MREchoSequence", "EffectiveEchoTime", "mixed echo times"),
+        ("MRDiffusionSequence", "DiffusionBValue", "mixed b-values"),
+    ],
+)
+def test_frames_of_several_echoes_or_b_values_are_no_volume(data, sequence, element, reason):
+    def change(_, groups):
+        for index, group in enumerate(groups):
+            item = Dataset()
+            setattr(item, element, 10.0 + 80 * (index > 2))
+            setattr(group, sequence, [item])
+
+    changed(multi_frame(data / "enhanced/a", [(1.0, 0.0)] * 6), change)
+    result = scanned(data)
+    assert result.reasons == {reason: 1}
+    assert "from 10 to 90" in result.left_out[0].detail
+
+
+@pytest.mark.parametrize(("announced", "described"), [(4, 6), (6, 5)])
+def test_frames_that_are_not_those_announced_are_not_dropped(data, announced, described):
+    def change(dataset, groups):
+        dataset.NumberOfFrames = announced
+        del groups[described:]
+
+    changed(multi_frame(data / "enhanced/a", [(1.0, 0.0)] * 6), change)
+    result = scanned(data)
+    assert result.reasons == {"unreadable": 1}
+    assert f"announces {announced} frames and describes {described}; export it again" in result.left_out[0].detail
 
 
 def test_enhanced_file_with_two_kinds_of_frames(data):

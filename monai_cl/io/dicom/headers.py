@@ -73,6 +73,10 @@ WANTED = frozenset(
         *(tag for tags in PERSON_TAGS.values() for tag in tags),
     }
 )
+_FRAME_FACTS = {  # sequence and element of a functional group
+    "te": ("MREchoSequence", "EffectiveEchoTime"),
+    "b_value": ("MRDiffusionSequence", "DiffusionBValue"),
+}
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 
 
@@ -227,9 +231,12 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
     try:
         with without_warnings_of_dicom():
             dataset = dcmread(header.path, stop_before_pixels=True, force=True, defer_size="1 MB")
+            described = len(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+            if described not in (0, header.frames):
+                detail = f"the header announces {header.frames} frames and describes {described}; export it again"
+                raise UnusableImageError("unreadable", detail, header.person)
             # frames that nothing describes are alike: the first one stands for all, however many are announced
-            described = header.frames if dataset.get("PerFrameFunctionalGroupsSequence") else 1
-            return [_frame(header, dataset, index) for index in range(described)]
+            return [_frame(header, dataset, index) for index in range(described or 1)]
     except UnusableImageError:
         raise
     except Exception as error:  # whatever pydicom finds wrong; its texts may quote header values
@@ -276,6 +283,10 @@ def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
         may_be_negative=header.may_be_negative or (intercept[0] < 0 and not header.value_table),
         image_type=tuple(kinds) or header.image_type,
         kind="\\".join(kinds),
+        facts={
+            **header.facts,
+            **{name: f"{value[0]:g}" for name, place in _FRAME_FACTS.items() if (value := numbers(*place))},
+        },
     )
 
 
