@@ -78,9 +78,11 @@ def test_headers_that_no_reader_understands_alike_are_refused(data: Path, place,
     assert words.replace("1e.09", "1e+09") in result.left_out[0].detail
 
 
-def test_voxels_at_byte_0_are_not_loaded_from_the_header(data: Path) -> None:
+@pytest.mark.parametrize(("kind", "place", "form"), [("Nifti1Image", 108, "<f"), ("Nifti2Image", 168, "<q")])
+def test_voxels_at_byte_0_are_not_loaded_from_the_header(data: Path, kind: str, place: int, form: str) -> None:
+    nibabel.save(getattr(nibabel, kind)(VALUES, AFFINE), data / "good.nii")
     with pytest.raises(ValueError, match=r"cannot read .*bad\.nii: unreadable: voxels begin at byte 0"):
-        LoadVolume()(patched(data, 108, "<f", 0.0))
+        LoadVolume()(patched(data, place, form, 0))
 
 
 def test_compressed_files_without_the_name_of_any_are_told_so(data: Path) -> None:

@@ -111,12 +111,13 @@ def _number(start: bytes, place: int, length: int) -> int:
 def _check_length(start: bytes) -> None:
     """Check where voxels begin before anybody reads as far."""
     if _number(start, 0, 4) == 540:
-        begin = float(_number(start, 168, 8))
+        begin, single, first = float(_number(start, 168, 8)), start[4:8] == b"n+2\0", 544
     else:
         little = int.from_bytes(start[:4], "little") == 348
         begin = struct.unpack("<f" if little else ">f", start[108:112].ljust(4, b"\0"))[0]
-    if begin == 0 and start[344:348] == b"n+1\0":  # nibabel would take the header for voxels
-        raise UnusableImageError("unreadable", "voxels begin at byte 0, inside the header; write 352 there")
+        single, first = start[344:348] == b"n+1\0", 352
+    if begin == 0 and single:  # nibabel would take the header for voxels
+        raise UnusableImageError("unreadable", f"voxels begin at byte 0, inside the header; write {first} there")
     if not -1 <= begin <= _LONGEST_HEADER:
         raise UnusableImageError(
             "unreadable", f"a header of at most {_LONGEST_HEADER >> 20} MB is read, it announces {begin:.4g} bytes"
