@@ -78,6 +78,22 @@ def test_headers_that_no_reader_understands_alike_are_refused(data: Path, place,
     assert words.replace("1e.09", "1e+09") in result.left_out[0].detail
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
+def test_axes_that_span_no_space_are_refused_though_voxels_have_sides(data: Path, suffix: str) -> None:
+    flat = AFFINE.copy()
+    flat[:3, 1] = flat[:3, 0] * 1.00001
+    if suffix == ".nii":
+        save(data / "bad.nii", sform=flat)
+    elif suffix == ".nrrd":
+        head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 9 8 7\nendian: little\nencoding: raw\n"
+        head += "space: left-posterior-superior\nspace directions: (1,0,0) (1,0,0) (0,0,1)\n\n"
+        (data / "bad.nrrd").write_bytes(head.encode() + VALUES.tobytes())
+    else:
+        head = "NDims = 3\nDimSize = 9 8 7\nElementType = MET_SHORT\nTransformMatrix = 1 0 0 1 0 0 0 0 1\n"
+        (data / "bad.mha").write_bytes(f"{head}ElementDataFile = LOCAL\n".encode() + VALUES.tobytes())
+    assert scanned(data).reasons == {"invalid affine": 1}
+
+
 @pytest.mark.parametrize(("kind", "place", "form"), [("Nifti1Image", 108, "<f"), ("Nifti2Image", 168, "<q")])
 def test_voxels_at_byte_0_are_not_loaded_from_the_header(data: Path, kind: str, place: int, form: str) -> None:
     nibabel.save(getattr(nibabel, kind)(VALUES, AFFINE), data / "good.nii")

@@ -20,6 +20,7 @@ _SMALLEST, _LARGEST = 0.02, 30.0  # mm a voxel side: micro-CT of a biopsy to the
 _EXTENT = (2.0, 3000.0)  # mm of the longest side
 _FARTHEST = 1e5  # mm of a voxel from the origin: headers hold places in single precision, a hundredth of a mm there
 _REASON = "implausible units"
+_FLATTEST = 1e-3  # volume of a voxel, by that of a box of its sides
 _MAX_SHEAR = 0.3  # degrees
 SHEARED = "axes are not at right angles: recipes that set a spacing resample it upright"
 NO_ORIENTATION = "neither sform nor qform in the header: left and right are a guess"
@@ -94,8 +95,7 @@ def _grid(source: Path, image: Any) -> Grid:
         raise UnusableImageError("colour image", f"voxels of type {image.get_data_dtype()}, only grey images are read")
     check_real(image)
     affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
-        raise UnusableImageError("invalid affine", "the affine is not finite or not invertible; repair the header")
+    _check_affine(affine)
     check_complete(source, image)
     check_memory(shape)
     intercept = image.dataobj.inter
@@ -135,6 +135,7 @@ def read_itk_grid(path: str | os.PathLike[str], *, root: Path | None = None) -> 
     if header.components != 1:
         raise UnusableImageError("colour image", f"{header.components} values a voxel, only grey images are read")
     grid = Grid(_volume_shape(header.shape), header.affine, not header.unsigned)
+    _check_affine(grid.affine)
     check_spacing(grid)
     return grid
 
@@ -151,6 +152,14 @@ def on_one_grid(one: Grid, other: Grid) -> bool:
     except UnusableImageError:
         return False
     return True
+
+
+def _check_affine(affine: NDArray[np.float64]) -> None:
+    """Refuse an affine that is not finite, or whose axes span no space, whatever the voxel sides."""
+    with np.errstate(all="ignore"):
+        volume = np.linalg.det(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+    if not np.isfinite(affine).all() or not abs(volume) > _FLATTEST:
+        raise UnusableImageError("invalid affine", "the affine is not finite or not invertible; repair the header")
 
 
 def _volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
