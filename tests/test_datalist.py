@@ -53,8 +53,8 @@ def test_paths_are_resolved_and_fields_kept(tmp_path):
 def test_paths_of_windows_are_read_unless_a_file_has_such_a_name(tmp_path):
     write(tmp_path, {"training": [{"image": "images/a.nii.gz"}, {"image": "images/k/1"}, {"image": "x\\b.nii.gz"}]})
     entries = [{"image": "images\\a.nii.gz"}, {"image": ["images\\k\\1"]}, {"image": "x\\b.nii.gz"}]
-    (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
-    listed = [item["image"] for item in load_datalist(tmp_path / "list.json", hide_names=False)]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries, "hide_names": False}))
+    listed = [item["image"] for item in load_datalist(tmp_path / "list.json")]
     assert listed == [str(tmp_path / "images/a.nii.gz"), [str(tmp_path / "images/k/1")], str(tmp_path / "x\\b.nii.gz")]
 
 

@@ -19,6 +19,30 @@ def test_labels_must_fit_the_network(tmp_path: Path) -> None:
     assert class_names(path) == {1: "a", 3: "c"}
 
 
+@pytest.mark.parametrize(
+    "labels", [{"background": 0, "liver": 1}, ["background", "liver"], {"0": "background", "1": "liver"}]
+)
+def test_labels_by_name_or_in_a_row_are_those_by_number(labels: object, tmp_path: Path) -> None:
+    path = datalist(tmp_path / "d.json", labels=labels, training=[], hide_names=False)
+    check_study(path, out_channels=2)
+    assert class_names(path) == {1: "liver"}
+
+
+@pytest.mark.parametrize("labels", ["liver", {"background": 0, "whole": [1, 2]}])
+def test_labels_of_another_shape_are_refused(labels: object, tmp_path: Path) -> None:
+    path = datalist(tmp_path / "d.json", labels=labels, training=[], hide_names=False)
+    with pytest.raises(ValueError, match=r'must be names of classes by number, as {"0": "background", "1": "liver"}'):
+        check_study(path, out_channels=2)
+
+
+@pytest.mark.parametrize("section", ["validation", "test"])
+def test_an_image_on_both_sides_is_refused_whatever_it_is_called(section: str, tmp_path: Path) -> None:
+    items = [{"image": "a", "subject": 7}], [{"image": "./a", "subject": 8}]
+    path = datalist(tmp_path / "d.json", **{"training": items[0], section: items[1]})
+    with pytest.raises(ValueError, match=rf"both training and {section}, got 1 \(7\)"):
+        check_study(path, out_channels=2)
+
+
 @pytest.mark.parametrize("section", ["validation", "test"])
 def test_a_patient_on_both_sides_is_refused(section: str, tmp_path: Path) -> None:
     items = [{"image": "a", "subject": 7}], [{"image": "b", "subject": "7"}]

@@ -56,7 +56,7 @@ def check_study(datalist: str | Path | None, *, out_channels: int, ignore_index:
     if datalist is None:
         return
     content = read_datalist(datalist)
-    _check_names(datalist, content.get("labels") or {}, out_channels, ignore_index)
+    _check_names(datalist, _labels_of(content, datalist), out_channels, ignore_index)
     for held_out in ("validation", "test"):
         sides = items_of(content, "training"), items_of(content, held_out)
         both = shared_subjects(*sides, folder=datalist_file(datalist).parent)
@@ -67,9 +67,19 @@ def check_study(datalist: str | Path | None, *, out_channels: int, ignore_index:
             )
 
 
-def _check_names(datalist: str | Path, labels: Mapping[Any, Any], out_channels: int, ignore_index: int | None) -> None:
+def _labels_of(content: Mapping[str, Any], datalist: str | Path) -> dict[int, str]:
+    """Names of the classes of a datalist by their numbers."""
+    labels = content.get("labels") or {}
+    try:
+        return {int(label): str(name) for label, name in labels.items()}
+    except (AttributeError, ValueError):
+        example = '{"0": "background", "1": "liver"}'
+        raise ValueError(f"labels of {datalist} must be names of classes by number, as {example}; mend it") from None
+
+
+def _check_names(datalist: str | Path, labels: Mapping[int, str], out_channels: int, ignore_index: int | None) -> None:
     """Compare the classes that a datalist names with the output channels."""
-    named = {int(label): str(name) for label, name in labels.items() if int(label) != ignore_index}
+    named = {label: name for label, name in labels.items() if label != ignore_index}
     if not named or max(named) + 1 == out_channels:
         return
     classes = f"the labels of {datalist} ({', '.join(f'{label}: {name}' for label, name in named.items())})"
@@ -177,5 +187,5 @@ def check_axes(volumes: Dataset[Mapping[str, Any]], crop_size: Sequence[int]) ->
 
 def class_names(datalist: str | Path, *, ignore_index: int | None = None) -> dict[int, str]:
     """Names of the classes above background that a datalist gives, without that of voxels that do not count."""
-    labels = read_datalist(datalist).get("labels") or {}
-    return {int(label): str(name) for label, name in labels.items() if int(label) > 0 and int(label) != ignore_index}
+    labels = _labels_of(read_datalist(datalist), datalist)
+    return {label: name for label, name in labels.items() if label > 0 and label != ignore_index}

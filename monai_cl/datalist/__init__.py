@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from monai_cl.datalist.sections import (
         items_of as items_of,
+        labels_by_number as labels_by_number,
         section_names as section_names,
         split_sections as split_sections,
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl._files import read_json
-from monai_cl.datalist.sections import is_section
-from monai_cl.privacy.hand_made import FILE_KEYS, keeps_names, without_names
+from monai_cl.datalist.sections import is_section, labels_by_number
+from monai_cl.privacy.hand_made import FILE_KEYS, is_made_here, without_names
 
 CACHE_FILE = "cache.json"  # what `monai-cl cache` writes: a datalist of prepared volumes
 
@@ -37,11 +37,13 @@ def read_datalist(path: str | os.PathLike[str], *, hide_names: bool = True) -> d
         raise ValueError(f"{path} is not valid JSON: {error}; repair it or scan the folder again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object of sections, got a {type(content).__name__}")
-    if not keeps_names(content):
+    if not is_made_here(content):
         content = {
             name: [_with_slashes(entry, path.parent) for entry in value] if is_section(name, value) else value
             for name, value in content.items()
         }
+        if "labels" in content:
+            content["labels"] = labels_by_number(content["labels"])
     return without_names(content, is_section) if hide_names else content
 
 

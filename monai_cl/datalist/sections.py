@@ -15,6 +15,20 @@ def section_names(content: Mapping[str, Any]) -> list[str]:
     return [name for name, value in content.items() if value and is_section(name, value)]
 
 
+def labels_by_number(labels: Any) -> Any:
+    """Names of classes by their numbers, also where a list has numbers by names, as nnU-Net, or names in a row.
+
+    Example:
+        >>> labels_by_number({"background": 0, "liver": 1}), labels_by_number(["background", "liver"])
+        ({'0': 'background', '1': 'liver'}, {'0': 'background', '1': 'liver'})
+    """
+    if isinstance(labels, list):
+        return {str(number): name for number, name in enumerate(labels)}
+    if isinstance(labels, dict) and labels and all(isinstance(value, int) for value in labels.values()):
+        return {str(value): name for name, value in labels.items()}
+    return labels
+
+
 def split_sections(sections: str | Sequence[str]) -> list[str]:
     """Names of sections, joined by ``+`` or in a list.
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from monai_cl._files import atomic_write
+from monai_cl.datalist import labels_by_number
 from monai_cl.intake._assembly import Known, assemble
 from monai_cl.intake._concealment import Concealer
 from monai_cl.intake._findings import Findings
@@ -165,9 +166,9 @@ class Steps:
         modalities = sorted({one.modality for one in self._series})
         named = _agreed([content.get("modality", content.get("channel_names")) for content in contents.values()])
         header["modality"] = names.value(named) or ({"0": ", ".join(modalities)} if modalities else {})
-        labels = _agreed([content.get("labels") for content in contents.values()])
+        labels = labels_by_number(_agreed([content.get("labels") for content in contents.values()]))
         if isinstance(labels, dict):
-            header["labels"] = names.labels(_by_number(labels))
+            header["labels"] = names.labels(labels)
         header["key"] = self._key.fingerprint
         return header
 
@@ -192,13 +193,6 @@ def _agreed(values: Sequence[Any]) -> Any:
     """The value that all share; ``None`` where they differ."""
     present = [value for value in values if value]
     return present[0] if present and all(value == present[0] for value in present) else None
-
-
-def _by_number(labels: dict[str, Any]) -> dict[str, Any]:
-    """Decathlon writes number to name; nnU-Net writes name to number, which is turned round."""
-    if labels and all(isinstance(value, int) for value in labels.values()):
-        return {str(value): key for key, value in labels.items()}
-    return labels
 
 
 def _write_datalist(out: Path, header: Mapping[str, Any], result: ScanResult) -> None:

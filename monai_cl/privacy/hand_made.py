@@ -52,10 +52,14 @@ _LICENCE = re.compile(
 _logged: set[tuple[str, ...]] = set()
 
 
+def is_made_here(content: Mapping[str, Any]) -> bool:
+    """Return whether a scan or a cache made a list."""
+    return bool(_FINGERPRINT.fullmatch(str(content.get("key")))) or isinstance(content.get("cache"), Mapping)
+
+
 def keeps_names(content: Mapping[str, Any]) -> bool:
     """Return whether names are kept: a scan or a cache made the list, or its owner asks for it in the list."""
-    of_scan = bool(_FINGERPRINT.fullmatch(str(content.get("key"))))
-    return of_scan or isinstance(content.get("cache"), Mapping) or content.get(KEPT_NAMES) is False
+    return is_made_here(content) or content.get(KEPT_NAMES) is False
 
 
 def without_names(content: Mapping[str, Any], is_section: Callable[[str, Any], bool]) -> dict[str, Any]:
