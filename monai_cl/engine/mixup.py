@@ -7,6 +7,7 @@ import torch
 from monai.engines.utils import default_prepare_batch
 from monai.networks import one_hot
 from monai.transforms import MixUp, Randomizable
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_cl.engine.voxel_loss import counted_one_hot, ignored
@@ -62,7 +63,8 @@ class MixupBatch(Randomizable):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         r"""Images (B, C, \*S) and labels (B, num_classes, \*S) of ``image`` and ``label`` (B, 1, \*S) of a batch."""
-        image, label = default_prepare_batch(batch, device, non_blocking, **kwargs)
+        # plain tensors: MONAI's metadata would be kept up at each operation of the network
+        image, label = (convert_to_tensor(one) for one in default_prepare_batch(batch, device, non_blocking, **kwargs))
         label = self._one_hot(label)
         if self.alpha == 0:
             return image, label

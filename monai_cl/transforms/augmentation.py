@@ -26,6 +26,7 @@ from monai.transforms import (
 from monai.transforms.utils import map_classes_to_indices
 
 from monai_cl.transforms.nonlinear_intensity import RandNonlinearIntensityd
+from monai_cl.transforms.without_metadata import WithoutMetadata
 
 _BOTH = ("image", "label")
 
@@ -137,7 +138,7 @@ def usual_augmentation(
         **options: Options of the table.
 
     Returns:
-        A random transform of items with ``image`` and ``label``, or ``image`` alone.
+        A random transform of items with ``image`` and ``label``, or ``image`` alone. Crops are plain tensors.
 
     Raises:
         ValueError: If ``strength`` is another word.
@@ -152,11 +153,11 @@ def usual_augmentation(
     # an outer Compose that is not lazy=None would take that from it
     turned = Compose([cropped, pose], lazy=True)
     if slice_axis is None:
-        return Compose([padded, turned, *looks], lazy=None)
-    appearance = Compose([RandAxisFlipd(keys, prob=flip), *looks])
+        return Compose([padded, turned, WithoutMetadata(looks)], lazy=None)
+    appearance = [RandAxisFlipd(keys, prob=flip), *looks]
     if sides == 2:
-        return Compose([_one_slice(slice_axis, keys), pose, Compose([padded, cropped]), appearance])
-    return Compose([padded, turned, appearance], lazy=None)
+        return Compose([_one_slice(slice_axis, keys), WithoutMetadata([pose, padded, cropped, *appearance])])
+    return Compose([padded, turned, WithoutMetadata(appearance)], lazy=None)
 
 
 def unlabelled_augmentation(
@@ -190,7 +191,7 @@ def unlabelled_augmentation(
         return usual_augmentation(roi_size, num_classes, labelled=False, **options)
     easy = usual_augmentation(roi_size, num_classes, labelled=False, **{"intensity_prob": 0.0, **options})
     hard = _looks(len(roi_size), _options(student_changes, {}), "changed")
-    return Compose([easy, CopyItemsd("image", names="changed"), *hard], lazy=None)
+    return Compose([easy, WithoutMetadata([CopyItemsd("image", names="changed"), *hard])], lazy=None)
 
 
 def _options(strength: str, options: Mapping[str, Any]) -> dict[str, Any]:

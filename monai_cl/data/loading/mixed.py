@@ -17,6 +17,7 @@ from monai_cl.data.curation.leaks import ADVICE, HELD_OUT, leaks_in_words, leaks
 from monai_cl.data.loading.alike import check_alike
 from monai_cl.data.loading.sampling import collate_views
 from monai_cl.datalist import load_datalist, read_datalist
+from monai_cl.transforms.seeding import reseed
 
 logger = logging.getLogger(__name__)
 
@@ -173,8 +174,7 @@ class MixedBatches(Dataset[dict[str, Any]]):
     def _patch(self, source: Any, item: int, seed: int, keys: Sequence[str]) -> dict[str, Any]:
         volume = source.data[item]
         given = {key: volume[key] for key in (*keys, *(key for key in self.also if key in volume))}
-        source.transform.set_random_state(seed=seed)
-        altered = source.transform(given)
+        altered = reseed(source.transform, seed)(given)
         patch = altered[0] if isinstance(altered, list) else altered  # of croppers that give several
         kept = [*keys, "changed"] if "changed" in patch else keys
         return {**{key: patch[key] for key in kept}, "case": str(volume.get("case", item))}
