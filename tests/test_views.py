@@ -249,7 +249,7 @@ def test_dictionary_chains_are_followed_with_labels_and_crops_around_them(nd: in
     index = found["coords"].round().long().movedim(1, 0).unbind(0)
     there = label.as_tensor()[0][tuple(i.clamp(0, n - 1) for i, n in zip(index, SHAPE[:nd], strict=True))]
     agreement = (there == found["label"].as_tensor()[:, 0])[found["valid"]].float().mean()
-    assert float(agreement) > 0.9
+    assert float(agreement) > 0.85  # a box of five voxels has many at its rim; of other places: 0.5 to 0.7
 
 
 def test_a_crop_to_the_foreground_is_followed_in_a_dictionary_chain() -> None:

@@ -14,6 +14,7 @@ from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
 from monai_cl.transforms._view_geometry import GRID_KEY, grid_alone, index_grid, read_grid, with_grid
+from monai_cl.transforms.seeding import reseed
 
 Unit = Literal["voxel", "mm"]
 Origin = Literal["first", "centre"]
@@ -161,7 +162,7 @@ class RandViewsd(Randomizable, MapTransform):
             raise KeyError(f"{self.keys[0]!r} is the image whose voxels are followed; the item has only {present}")
         items = []
         for seed in seeds:
-            chain = self.transform.set_random_state(seed=seed)
+            chain = reseed(self.transform, seed)
             given = {**d, self.keys[0]: image, GRID_KEY: index_grid(image)}
             items.append(_only(chain({key: _fresh(value) for key, value in given.items()})))
         for key in present:
