@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,6 +44,7 @@ _COPIED = ("configs", "docs", "models/shipped", "LICENSE")
 _TRACEBACK = "MONAI_CL_TRACEBACK"
 _claims: list[Path | None] = []
 _codes: list[int] = []  # with which this process is to end
+_heeding: list[bool] = []  # within heeding_stops
 # what MONAI raises around an error of a config expression, a component, a transform
 _WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")
 
@@ -213,10 +215,20 @@ def release() -> None:
 def stopped(code: int = 128 + signal.SIGTERM) -> None:
     """Let this run end with an exit code, since it stopped before its end: what comes after it must not begin.
 
-    In a process that is not ``python -m monai.bundle`` nothing is done.
+    In a process that is not ``python -m monai.bundle`` nothing is done, outside of :func:`heeding_stops`.
     """
-    if is_bundle_process(sys.argv):
+    if is_bundle_process(sys.argv) or _heeding:
         _codes.append(code)
+
+
+@contextmanager
+def heeding_stops() -> Iterator[None]:
+    """Let a run that is :func:`stopped` end this process, too, where it runs several steps that rest on each other."""
+    _heeding.append(True)
+    try:
+        yield
+    finally:
+        _heeding.pop()
 
 
 def plain_errors() -> None:

@@ -178,7 +178,7 @@ class _Steps:
         self.console.rule(title)
         self.console.print(command_line(arguments), soft_wrap=True, markup=False, highlight=False)
         started = time.perf_counter()
-        with _quiet():
+        with _quiet(), bundles.heeding_stops():
             run(**arguments)
         self.seconds[title] = time.perf_counter() - started
 

@@ -312,6 +312,15 @@ def test_a_run_that_stopped_before_its_end_ends_its_process_with_a_code(monkeypa
     bundles.release()
 
 
+def test_a_run_that_stopped_ends_a_process_that_heeds_stops():
+    with bundles.heeding_stops():
+        bundles.stopped()
+        with pytest.raises(SystemExit, match=r"^143$"):
+            bundles.release()
+    bundles.stopped()
+    bundles.release()
+
+
 def test_what_the_package_says_to_its_user_comes_without_a_traceback(hook, capsys, monkeypatch):
     answer = raised(lambda: bundles.path("volume_contrst"))
     hook(wrapped(answer, "Failed to evaluate x"))

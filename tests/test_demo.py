@@ -3,10 +3,12 @@
 import math
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from monai_cl import bundles
 from monai_cl.demo import ARMS, LONGER, command_line, run_demo
 from monai_cl.report.demo_finding import Gain, finding, gains_of
 
@@ -27,6 +29,22 @@ def test_the_demo_runs_every_step_and_draws_its_picture(tmp_path: Path) -> None:
     assert result.finding.startswith("One draw of the labels has no spread and shows nothing")
     with pytest.raises(FileExistsError, match="the demo needs an empty folder"):
         run_demo(tmp_path / "d")
+
+
+def test_a_pretraining_that_was_stopped_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows would fine-tune half a network."""
+    steps: list[list[str]] = []
+
+    def stopped_run(**arguments: Any) -> None:
+        steps.append(arguments["config_file"])
+        bundles.stopped()
+        bundles.release()
+
+    monkeypatch.setattr("monai.bundle.run", stopped_run)
+    with pytest.raises(SystemExit, match=r"^143$"):
+        run_demo(tmp_path / "d", unlabelled=1, labelled=1, draws=1, test=1, console=Console(quiet=True))
+    assert [Path(file).stem for file in steps[0]] == ["pretrain", "dense", "small"]
+    assert len(steps) == 1
 
 
 def test_gains_are_paired_differences_in_dice_points_with_their_spread() -> None:
