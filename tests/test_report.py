@@ -6,6 +6,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 
+from monai_cl.engine import prediction_picture
 from monai_cl.engine.drawing import LINES, LINES_ON_ANY_GROUND, YELLOW, new_figure
 from monai_cl.report import PredictionPicture, foreground_dice
 from monai_cl.report.pictures import draw_history
@@ -33,6 +34,25 @@ def test_the_picture_is_written(shape: tuple[int, ...], tmp_path: Path) -> None:
     evaluate(truths, truths, tmp_path / "sub" / "p.png")
     assert (tmp_path / "sub/p.png").read_bytes().startswith(b"\x89PNG")
     assert [p.name for p in (tmp_path / "sub").iterdir()] == ["p.png"]
+
+
+@pytest.mark.parametrize(
+    ("cases", "titles"),
+    [
+        (1, ["best and median and worst: case_0"]),
+        (2, ["best and median: case_1", "worst: case_0"]),
+        (3, ["best: case_2", "median: case_1", "worst: case_0"]),
+    ],
+)
+def test_each_case_is_drawn_once(
+    cases: int, titles: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(prediction_picture, "show_slice", lambda *_, title: drawn.append(title))
+    truth = np.ones((6, 6, 6), dtype=int)
+    predictions = [np.where(np.arange(6) <= number, truth, 2) for number in range(cases)]
+    evaluate(predictions, [truth] * cases, tmp_path / "p.png")
+    assert [title for title in drawn if ": " in title] == titles
 
 
 def test_a_network_that_says_one_class_everywhere_is_called_out(

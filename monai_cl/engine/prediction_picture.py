@@ -25,7 +25,7 @@ class _Case:
 
 
 class PredictionPicture:
-    """Draw truth beside prediction for the best, median and worst case of an evaluation.
+    """Draw truth beside prediction for the best, median and worst case of an evaluation, each case once.
 
     The slice is the one that shows most of the truth. Only that slice of each case is kept in memory. Warns when a
     network predicts one class everywhere in every case.
@@ -67,14 +67,19 @@ class PredictionPicture:
         if self._constant:
             logger.warning("the network predicts one and the same class everywhere: it has not learned the task")
         ranked = sorted(self._cases, key=lambda case: case.dice)
-        chosen = {"best": ranked[-1], "median": ranked[len(ranked) // 2], "worst": ranked[0]}
-        figure = new_figure(7.5, 9)
-        axes = figure.subplots(3, 3)
-        for row, (word, case) in zip(axes, chosen.items(), strict=True):
+        chosen: dict[int, list[str]] = {}
+        for word, place in (("best", len(ranked) - 1), ("median", len(ranked) // 2), ("worst", 0)):
+            chosen.setdefault(place, []).append(word)
+        figure = new_figure(7.5, 3 * len(chosen))
+        axes = figure.subplots(len(chosen), 3, squeeze=False)
+        for row, (place, words) in zip(axes, chosen.items(), strict=True):
+            case, word = ranked[place], " and ".join(words)
             show_slice(row[0], case.image, title=f"{word}: {case.name}")
             show_slice(row[1], case.image, case.truth, title="truth")
             show_slice(row[2], case.image, case.prediction, title=f"prediction, Dice {case.dice:.3f}")
-        figure.suptitle(f"{len(ranked)} cases, Dice is the mean over the classes of a case", fontsize=10)
+        figure.suptitle(
+            f"{len(ranked)} case{'s'[: len(ranked) > 1]}, Dice is the mean over the classes of a case", fontsize=10
+        )
         class_legend(figure, self.names)
         logger.info("wrote %s", save(figure, self.path))
 
