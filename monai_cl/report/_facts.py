@@ -141,7 +141,7 @@ def _plain(value: Any) -> str:
     if value is None:
         return "not set"
     if isinstance(value, (list, tuple)):
-        return " x ".join(map(str, value))
+        return " x ".join(map(str, value)) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)
