@@ -42,7 +42,7 @@ class SelfTrainer(SupervisedTrainer):
         inferer: Runs the student on a batch; with :class:`monai_cl.engine.TiedCopies` each image has as many copies,
             whose features are tied, and the teacher sees the first of an unlabelled one.
         precision: As that of :func:`monai_cl.engine.fine_tuning`.
-        mixup: That of :class:`monai_cl.engine.MixupBatch`, which must be 0: copy-paste is in its place.
+        mixup: That of :class:`monai_cl.engine.MixupBatch`, which must be 0: ``method.ratio`` is in its place.
         train_handlers: Handlers with an ``attach`` method.
 
     Raises:
@@ -66,7 +66,9 @@ class SelfTrainer(SupervisedTrainer):
         train_handlers: Sequence[Any] = (),
     ) -> None:
         if mixup:
-            raise ValueError(f"mixup must be 0 in self-training, which mixes images by copy-paste, got {mixup!r}")
+            raise ValueError(
+                f"mixup must be 0 in self-training, got {mixup!r}; leave it out, or paste patches by box_ratio"
+            )
         _require_head(optimizer, method)
         device = torch.device(device)
         self.precision = supervised_precision(precision, device)
