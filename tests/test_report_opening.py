@@ -141,6 +141,20 @@ def test_legends_of_the_curve_cover_no_interval(arms: int) -> None:
         assert legend.get_window_extent().y0 >= 0
 
 
+@pytest.mark.parametrize(("budgets", "drawn"), [([2], "bars"), ([2, 4], "bands and bars")])
+def test_means_have_visible_intervals_with_one_number_of_labels_too(budgets: list[int], drawn: str) -> None:
+    found = curve(*(mean(arm.name, budget) for arm in ARMS[:2] for budget in budgets))
+    figure = curve_figure(replace(found, arms=ARMS[:2], record={**found.record, "budgets": budgets}))
+    figure.draw_without_rendering()
+    (left, _), heights = figure.axes, []
+    for collection in left.collections:
+        ends = [path.get_extents() for path in collection.get_paths()]
+        assert all(end.width > 0 or len(budgets) == 1 for end in ends)
+        heights += [round(end.height, 6) for end in ends]
+    assert heights == [0.8, 0.8]
+    assert f"; {drawn} are 95 % intervals" in figure.get_suptitle()
+
+
 def self_trained(folder: Path) -> Path:
     folder.mkdir()
     (folder / "history.csv").write_text("step,loss\n1,0.5\n2,0.4\n")

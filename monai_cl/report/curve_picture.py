@@ -76,11 +76,21 @@ def _word(estimate: Estimate) -> str:
 
 
 def _draw_means(ax: Axes, curve: Curve) -> None:
-    for arm in _shown(curve):
+    shown = _shown(curve)
+    offsets = {
+        arm.name: (index - (len(shown) - 1) / 2) * min(1.0, _FEW / len(shown)) for index, arm in enumerate(shown)
+    }
+    if not _single(curve):
+        offsets = dict.fromkeys(offsets, 0.0)
+    for arm in shown:
         estimates = curve.means(arm.name)
-        x = [estimate.budget for estimate in estimates]
+        x = _places(estimates, offsets[arm.name])
         colour, style = _style(curve, arm)
         mean, low, high = _columns(estimates)
+        if _single(curve):
+            bars: dict[str, Any] = {"linestyle": "none", "capsize": 3, "linewidth": 1.5, "label": _legend(arm)}
+            ax.errorbar(x, mean, yerr=_reach(mean, low, high), color=colour, **bars, **style)
+            continue
         if arm.role != COMPUTE and _few(curve):  # more bands hide each other; the other picture has all intervals
             ax.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
         style |= {"linestyle": "--" if arm.role == COMPUTE else "-", "linewidth": 1.8}
@@ -88,8 +98,9 @@ def _draw_means(ax: Axes, curve: Curve) -> None:
     for check in curve.convergence:
         reference = next(e for e in curve.means(check.arm) if e.budget == check.budget)
         label = f"{curve.arm(check.arm).title}, twice the steps" if check is curve.convergence[0] else None
-        y = reference.estimate + check.gain
-        ax.plot(check.budget, y, "*", color=_REFERENCE, markerfacecolor="none", markersize=11, label=label, zorder=5)
+        x, y = _places([reference], offsets[check.arm]), reference.estimate + check.gain
+        look: dict[str, Any] = {"color": _REFERENCE, "markerfacecolor": "none", "markersize": 11}
+        ax.errorbar(x, y, fmt="*", label=label, zorder=5, **look)  # as the bars, whose order a legend keeps
     ax.set_ylabel("Dice, mean over classes and cases")
     ax.legend(**_LEGEND)
 
@@ -101,12 +112,11 @@ def _draw_differences(ax: Axes, curve: Curve) -> None:
         x = _places(estimates, (index - (len(gains) - 1) / 2) * min(1.0, _FEW / len(gains)))
         colour, style = _style(curve, arm)
         mean, low, high = (100 * column for column in _columns(estimates))
-        known = np.isfinite(low)
         filled = colour if comparison == STEPS else "white"
         label = f"{arm.title} - {_other(curve, estimates[0])} ({comparison})"
-        error: Any = [np.where(known, mean - low, 0.0), np.where(known, high - mean, 0.0)]
         look = {"color": colour, "markerfacecolor": filled, "marker": style["marker"], "markersize": 6}
-        ax.errorbar(x, mean, yerr=error, linestyle="none", capsize=3, linewidth=1.5, label=label, **look)
+        reach = _reach(mean, low, high)
+        ax.errorbar(x, mean, yerr=reach, linestyle="none", capsize=3, linewidth=1.5, label=label, **look)
     ax.set_ylabel("paired difference in Dice points")
     if gains:
         ax.legend(**_LEGEND)
@@ -131,6 +141,11 @@ def _shown(curve: Curve) -> list[CurveArm]:
 
 def _few(curve: Curve) -> bool:
     return len(_shown(curve)) <= _FEW
+
+
+def _single(curve: Curve) -> bool:
+    """Return whether one number of labels was measured, where a band would have no width."""
+    return len(curve.record["budgets"]) == 1
 
 
 def _gains(curve: Curve) -> list[tuple[CurveArm, str, list[Estimate]]]:
@@ -167,6 +182,12 @@ def _places(estimates: Sequence[Estimate], offset: float) -> np.ndarray:
     return places
 
 
+def _reach(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> Any:
+    """Lengths of the bars below and above the means; 0 where the interval is undefined."""
+    known = np.isfinite(low)
+    return [np.where(known, mean - low, 0.0), np.where(known, high - mean, 0.0)]
+
+
 def _columns(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     table = np.array([(each.estimate, each.low, each.high) for each in estimates], float)
     return table[:, 0], table[:, 1], table[:, 2]
@@ -177,7 +198,7 @@ def _headline(curve: Curve) -> str:
     confidence = round(100 * curve.estimates[0].confidence) if curve.estimates else 95
     seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
     failed = f"; {len(curve.failed)} runs failed" if curve.failed else ""
-    drawn = "bands and bars" if _few(curve) else "bars"
+    drawn = "bands and bars" if _few(curve) and not _single(curve) else "bars"
     meaning = f"{drawn} are {confidence} % intervals over patients, seeds and pretraining runs"
     carries = next((e.verdict for e in curve.estimates if e.metric == "dice" and e.verdict.startswith("hint")), "")
     return f"{record['section']}: {curve.counts()}, {seeds}; {meaning}{failed}" + (f"\n{carries}" if carries else "")
