@@ -130,6 +130,7 @@ def test_the_command_line_writes_synthetic_subjects(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output
     assert "wrote 2 subjects" in result.output
+    assert "monai-cl bundles copy sequence_contrast my_bundle\n" in result.output
     found = find_maps(tmp_path / "maps")
     assert list(found) == ["sub-001", "sub-002"]
     assert common_maps(map_items(tmp_path / "maps")) == ("pd", "t1", "t2", "t2_star", "mtsat")

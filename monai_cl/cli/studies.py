@@ -219,5 +219,6 @@ def phantom(
         else:
             write_brain_maps(folder, subjects=subjects, **alike)
     console.print(f"wrote {subjects} subjects to {folder}; next:")
-    command = "python -m monai.bundle run --bundle_root BUNDLE --config_file BUNDLE/configs/pretrain.yaml"
+    console.print(f"monai-cl bundles copy {'missing_sequences' if sequences else 'sequence_contrast'} my_bundle")
+    command = "python -m monai.bundle run --bundle_root my_bundle --config_file my_bundle/configs/pretrain.yaml"
     console.print(f"{command} --dataset_dir {folder}", soft_wrap=True)
