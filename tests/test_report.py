@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.metrics import compute_dice
 
 from monai_cl.engine import prediction_picture
 from monai_cl.engine.drawing import LINES, LINES_ON_ANY_GROUND, YELLOW, new_figure
@@ -67,7 +68,21 @@ def test_a_network_that_says_one_class_everywhere_is_called_out(
     assert "one and the same class" not in caplog.text
 
 
-def test_dice_is_the_mean_over_the_classes_present() -> None:
+def test_cases_without_a_class_are_not_ranked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(prediction_picture, "show_slice", lambda *_, title: drawn.append(title))
+    full, empty = np.ones((6, 6, 6), dtype=int), np.zeros((6, 6, 6), dtype=int)
+    evaluate([full, full, empty], [empty, full, full], tmp_path / "p.png")
+    assert [title for title in drawn if ": " in title] == ["best and median: case_1", "worst: case_2"]
+
+
+def test_a_class_that_the_truth_lacks_is_left_out_as_by_mean_dice() -> None:
+    prediction, truth = np.array([[1, 1, 2, 0]]), np.array([[1, 1, 1, 0]])
+    (metric,) = compute_dice(*(one_hot(each)[None] for each in (prediction, truth)), include_background=False)
+    assert foreground_dice(prediction, truth) == pytest.approx(float(metric.nanmean())) == pytest.approx(0.8)
+
+
+def test_dice_is_the_mean_over_the_classes_of_the_truth() -> None:
     truth, prediction = np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2])
     assert foreground_dice(prediction, truth) == pytest.approx((2 * 1 / 3 + 2 * 1 / 3) / 2)
     assert foreground_dice(truth, truth) == 1.0

@@ -66,7 +66,8 @@ class PredictionPicture:
             return
         if self._constant:
             logger.warning("the network predicts one and the same class everywhere: it has not learned the task")
-        ranked = sorted(self._cases, key=lambda case: case.dice)
+        known = [case for case in self._cases if not np.isnan(case.dice)]
+        ranked = sorted(known or self._cases, key=lambda case: case.dice)
         chosen: dict[int, list[str]] = {}
         for word, place in (("best", len(ranked) - 1), ("median", len(ranked) // 2), ("worst", 0)):
             chosen.setdefault(place, []).append(word)
@@ -85,8 +86,11 @@ class PredictionPicture:
 
 
 def foreground_dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    r"""Mean over the classes present in either of :math:`2|A \cap B| / (|A| + |B|)`; NaN without any class."""
-    labels = np.union1d(np.unique(prediction), np.unique(truth))
+    r"""Mean of :math:`2|A \cap B| / (|A| + |B|)` over the classes of the truth; NaN if it has none but background.
+
+    A class that only the prediction has is left out, as by ``MeanDice`` in the table of an evaluation.
+    """
+    labels = np.unique(truth)
     scores = [
         2 * np.sum((prediction == k) & (truth == k)) / (np.sum(prediction == k) + np.sum(truth == k))
         for k in labels[labels > 0]
