@@ -66,7 +66,10 @@ def study(folder: Path, sections: dict[str, dict[str, np.ndarray]], **fields) ->
         for name, values in volumes.items():
             save(folder / f"{name}.nii.gz", values)
             item = {"image": f"{name}.nii.gz", "subject": name.split("_")[0]}
-            content[section].append(item | ({"label": f"{name}.nii.gz"} if fields.get("labelled") == section else {}))
+            if fields.get("labelled") == section:
+                save(folder / f"{name}_label.nii.gz", values)
+                item["label"] = f"{name}_label.nii.gz"
+            content[section].append(item)
     (folder / "study.json").write_text(json.dumps({"name": "made", "hide_names": False, **content}))
     return folder / "study.json"
 
