@@ -30,9 +30,10 @@ def trainer(
 ) -> SelfTrainer:
     torch.manual_seed(1)
     contrast = class_contrast(network, weight, num_classes=3, num_anchors=options.pop("num_anchors", 16))
+    steps = options.pop("optimizer", torch.optim.AdamW)
     labels = PseudoLabels(3, confidence=0.35)
     method = SelfTraining(network, labels, contrast=contrast, **{"supervised": 0.3, "ramp_up": 0.0, **options})
-    optimizer = torch.optim.AdamW(method.learner.parameters(), lr=0.01)
+    optimizer = steps(method.learner.parameters(), lr=0.01)
     return SelfTrainer(
         method, data, max_epochs=epochs, epoch_length=2, loss=LOSS, optimizer=optimizer, train_handlers=handlers
     )
@@ -159,7 +160,7 @@ def process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     data = mixed_loader(batches(batch_size=2, rank=rank, world_size=2), STEPS)
-    run = trainer(unet(GROUP), data, num_anchors=None)
+    run = trainer(unet(GROUP), data, num_anchors=None, optimizer=torch.optim.SGD)
     run.run()
     torch.save((run.method.state_dict(), run.state.output["class_contrast"]), f"{folder}/{rank}.pt")
     dist.barrier()
@@ -168,14 +169,15 @@ def process(rank: int, folder: str) -> None:
 
 def test_two_processes_end_as_one_with_twice_the_batch(tmp_path: Path) -> None:
     in_two_processes(process, str(tmp_path))
-    run = trainer(unet(GROUP), mixed_loader(batches(batch_size=4), STEPS), num_anchors=None)
+    # plain steps: Adam hides the size of a gradient, and makes whole steps of one that is rounding alone
+    data = mixed_loader(batches(batch_size=4), STEPS)
+    run = trainer(unet(GROUP), data, num_anchors=None, optimizer=torch.optim.SGD)
     run.run()
     for rank in range(2):
         found, contrast = torch.load(tmp_path / f"{rank}.pt")
         torch.testing.assert_close(contrast, run.state.output["class_contrast"], rtol=1e-3, atol=1e-3)
         for key, value in run.method.state_dict().items():
-            # the mean: Adam makes whole steps of gradients that are rounding alone
-            assert (found[key] - value).abs().double().mean() < 3e-3, f"{rank}: {key}"
+            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=f"{rank}: {key}")
 
 
 def test_head_centres_and_scales_each_channel_over_the_batch() -> None:
