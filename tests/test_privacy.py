@@ -365,6 +365,18 @@ def test_plain_names_stay_and_others_become_ids(tmp_path: Path) -> None:
     assert look_up(cases[5]) == [(cases[5], other[1])]
 
 
+@pytest.mark.parametrize("image", ["images/heart_001.nii.gz", "images/mueller.nii.gz"])
+def test_a_section_is_read_by_its_own_name_whatever_is_hidden_of_it(image: str, tmp_path: Path) -> None:
+    path = tmp_path / image
+    path.parent.mkdir()
+    path.touch()
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps({"mueller cohort": [{"image": image}]}))
+    (item,) = load_datalist(listed, "mueller cohort", labelled=False)
+    assert item["image"] == str(path)
+    assert "mueller" not in json.dumps(read_datalist(listed))
+
+
 def test_what_a_list_says_of_patients_classes_and_sections_is_looked_through(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cl._words import suggestion
-from monai_cl.privacy.hand_made import keeps_names, section_name
+from monai_cl.privacy.hand_made import HIDDEN_SECTION, section_name
 from monai_cl.privacy.naming import PlainNames
 from monai_cl.privacy.pseudonyms import find_or_make_key
 
@@ -63,7 +63,7 @@ def chosen_sections(content: Mapping[str, Any], sections: str | Sequence[str], s
     valid = [name for name, value in content.items() if is_section(name, value)]
     if len(wanted) > 1 and "unlabelled" not in content:
         wanted = [name for name in wanted if name != "unlabelled"]
-    wanted = [name if name in valid or keeps_names(content) else _hidden_section(name, valid) for name in wanted]
+    wanted = [name if name in valid else _hidden_section(name, valid) for name in wanted]
     for name in wanted:
         if name not in valid and name in content:
             raise ValueError(
@@ -83,6 +83,8 @@ def _fault(value: Any) -> str:
 
 def _hidden_section(name: str, valid: Sequence[str]) -> str:
     """Pseudonym of the name of a section of a list made by hand, where the list has it."""
+    if not any(one.startswith(HIDDEN_SECTION) for one in valid):  # no key is looked for, nor made
+        return name
     hidden = section_name(str(name), PlainNames(find_or_make_key))
     return hidden if hidden in valid else name
 

@@ -49,6 +49,7 @@ _LICENCE = re.compile(
     r"([- ]?v?\d(\.\d)*)?( (International|Unported|Generic|Licen[cs]e))*",
     re.IGNORECASE,
 )
+HIDDEN_SECTION = "section-"  # begins what stands for the name of a section
 _logged: set[tuple[str, ...]] = set()
 
 
@@ -101,7 +102,7 @@ def without_names(content: Mapping[str, Any], is_section: Callable[[str, Any], b
 
 def section_name(name: str, names: PlainNames) -> str:
     """The name of a section, or what stands for it."""
-    return name if is_plain_text(name) else f"section-{names.key.digest('section', name, length=8)}"
+    return name if is_plain_text(name) else f"{HIDDEN_SECTION}{names.key.digest('section', name, length=8)}"
 
 
 def class_names(labels: Mapping[str, Any], lost: Counter[str]) -> dict[str, str]:
