@@ -16,6 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels import get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, generate_uid
 
+from monai_cl.intake.dicom import SEVERAL_FRAMES
 from monai_cl.intake.scan import ScanResult, scan
 from monai_cl.transforms.load import LoadVolume
 
@@ -168,6 +169,13 @@ def test_pictures_of_several_kinds_are_no_volume_though_their_places_fit(data, t
     result = scanned(data)
     assert result.reasons == {reason: 1}
     assert words in result.left_out[0].detail
+
+
+def test_slices_of_several_frames_of_reference_are_noted(data):
+    for index in range(6):
+        write_slice(data / f"two/{index}", index, "1.2.8", FrameOfReferenceUID=f"1.2.{index // 3}")
+    write_series(data / "one", FrameOfReferenceUID="1.2.5")
+    assert scanned(data).notes == {SEVERAL_FRAMES: ["two"]}
 
 
 def test_echo_times_and_b_values_that_are_measured_are_one_picture(data):

@@ -18,6 +18,7 @@ ONE_SERIES_A_SLICE = "one series a slice"
 PADDED = (
     "the header names a padding value: voxels that hold it become air (-1024 HU) in CT, the lowest other value in MR"
 )
+SEVERAL_FRAMES = "slices of several frames of reference: their places are those of one volume only by chance"
 _MAX_TILT = 0.3  # degrees
 _LOCALISERS = ("LOCALIZER", "LOCALISER", "SCOUT", "SURVIEW", "TOPOGRAM")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -173,6 +174,8 @@ def _remarks(files: Sequence[SliceHeader]) -> tuple[str, ...]:
         remarks.append("Modality LUT beside a rescale: the table is applied, the rescale is not")
     if any(header.padding for header in files):
         remarks.append(PADDED)
+    if len({header.facts.get("frame_of_reference", "") for header in files}) > 1:
+        remarks.append(SEVERAL_FRAMES)
     return tuple(remarks)
 
 
