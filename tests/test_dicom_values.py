@@ -10,7 +10,7 @@ from dicom_series import multi_frame, slice_dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from monai_cl.data import PreparedDataset, scan
 from monai_cl.intake._middle_slice import PADDING_KEPT
@@ -260,6 +260,40 @@ def test_bits_beside_the_stored_ones_are_no_part_of_a_value(tmp_path: Path, sign
     tags = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": signed}
     folder = series(tmp_path / "data", pixels=pixels, **tags)
     assert np.array_equal(values(folder), PIXELS.astype(int) - (600 if signed else 0))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_values_in_the_upper_bits_are_read_without_the_lower_ones(tmp_path: Path, signed: int, syntax: str) -> None:
+    expected = PIXELS.astype(int) - (600 if signed else 0)
+    pixels = (((expected & 0xFFF) << 3) | 0x8005).astype("<u2")  # old scanners, with overlays on both sides
+    change = lambda ds, k: syntax != RLELossless or ds.compress(syntax, generate_instance_uid=False)  # noqa: E731
+    tags = {"BitsStored": 12, "HighBit": 14, "PixelRepresentation": signed}
+    folder = series(tmp_path / "data", change, pixels=pixels, **tags)
+    assert scanned(folder).reasons == {}
+    assert np.array_equal(values(folder), expected)
+
+
+def test_values_in_the_upper_bits_of_compressed_slices_are_left_out(tmp_path: Path) -> None:
+    change = lambda ds, k: ds.compress(JPEGLSLossless, generate_instance_uid=False)  # noqa: E731
+    folder = series(tmp_path / "data/bad", change, pixels=PIXELS << 4, BitsStored=12, HighBit=15)
+    series(tmp_path / "data/good", SeriesInstanceUID="1.2.78")
+    (left_out, *_) = scanned(tmp_path / "data").left_out
+    assert (left_out.reason, left_out.detail.rpartition(" ")[0]) == (
+        "invalid bits",
+        "0.dcm keeps values above bit 4 of compressed ones; decompress it",
+    )
+    with pytest.raises(ValueError, match=r"0\.dcm keeps values above bit 4 of compressed ones"):
+        LoadVolume()(folder)
+
+
+@pytest.mark.parametrize(("allocated", "stored", "high"), [(16, 16, 11), (16, 0, 0), (16, 20, 19), (12, 12, 11)])
+def test_bits_that_cannot_be_are_left_out_by_name(tmp_path: Path, allocated: int, stored: int, high: int) -> None:
+    series(tmp_path / "data/bad", BitsAllocated=allocated, BitsStored=stored, HighBit=high)
+    series(tmp_path / "data/good", SeriesInstanceUID="1.2.78")
+    result = scanned(tmp_path / "data")
+    assert result.reasons == {"invalid bits": 1}
+    assert f"BitsAllocated {allocated}, BitsStored {stored}, HighBit {high}: val" in result.left_out[0].detail
 
 
 @pytest.mark.parametrize("length", [70_000, 1_000_000])

@@ -62,7 +62,8 @@ class DecoderPool:
         """
         if header.transfer_syntax in UNCOMPRESSED:
             return IN_PROCESS.frames(header, index)
-        result = self._ask({"how": "frames", "path": str(header.path), "index": index})
+        bits = header.low_bit, header.bits[2]
+        result = self._ask({"how": "frames", "path": str(header.path), "index": index, "bits": bits})
         if result is None:
             raise ValueError(f"cannot decode the pixel data of {header.path}; the file may be damaged")
         return result

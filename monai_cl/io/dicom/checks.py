@@ -6,7 +6,7 @@ from functools import cache
 
 from monai_cl.io.dicom.lookup import shown_units
 from monai_cl.io.dicom.pixels import OTHER_SIZE
-from monai_cl.io.dicom.slices import ENHANCED, NO_PICTURES, SliceHeader
+from monai_cl.io.dicom.slices import ENHANCED, NO_PICTURES, UNCOMPRESSED, SliceHeader
 from monai_cl.io.dicom.tags import DEFLATED, EXPLICIT
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.memory import check_memory
@@ -14,6 +14,7 @@ from monai_cl.io.threads import without_warnings_of_dicom
 from monai_cl.privacy.quoting import Quoting
 
 _LARGEST_SLICE = 1 << 26  # pixels: 8192 x 8192
+_RLE = "1.2.840.10008.1.2.5"
 _MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "US", "XA")
 _SLICES = ENHANCED | {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"}
 
@@ -68,6 +69,7 @@ def check_pixels(headers: Iterable[SliceHeader]) -> None:
     _check_size(headers)
     for header in headers:
         name = header.path.name
+        _check_bits(header)
         if header.pixels == "cut short":
             detail = "the pixel data of {} ends early (truncated); copy the file again"
             raise UnusableImageError("cut short", Quoting(detail, name))
@@ -86,6 +88,23 @@ def _check_rescale(headers: Sequence[SliceHeader]) -> None:
             fault = "RescaleSlope is 0" if header.slope == 0 else "RescaleSlope or RescaleIntercept is no single number"
             detail = f"{fault} in {{}}; a finite number with a decimal point is read, the slope not 0, export it again"
             raise UnusableImageError("invalid rescale", Quoting(detail, header.path.name))
+
+
+def _check_bits(header: SliceHeader) -> None:
+    """Check that the bits of a value lie inside of those allocated to it, and can be reached."""
+    allocated, stored, high = header.bits
+    if header.samples != 1:  # colour, which is left out by that name
+        return
+    if not 1 <= stored <= high + 1 <= allocated or (allocated != 1 and allocated % 8):
+        listed = f"BitsAllocated {allocated}, BitsStored {stored}, HighBit {high}"
+        detail = (
+            f"{{}} states {listed}: values of whole bytes are read, the stored bits inside of them; export it again"
+        )
+    elif header.low_bit and header.transfer_syntax not in (*UNCOMPRESSED, _RLE):
+        detail = f"{{}} keeps values above bit {header.low_bit} of compressed ones; decompress it first"
+    else:
+        return
+    raise UnusableImageError("invalid bits", Quoting(detail, header.path.name))
 
 
 def _check_size(headers: Sequence[SliceHeader]) -> None:

@@ -8,6 +8,7 @@ and the bytes of an array behind it.
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,8 +17,13 @@ _MOST_MEMORY = 8 << 30  # address space
 _DEFAULTS = {"PixelRepresentation": 0, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}
 
 
-def stored_frames(path: str, index: int | None = None) -> np.ndarray[Any, Any]:
-    """Stored values by pydicom as ``(frames, rows, columns)``: all, or the one of an index.
+def stored_frames(path: str, index: int | None = None, bits: Sequence[int] = (0, 0)) -> np.ndarray[Any, Any]:
+    """Stored values by pydicom as ``(frames, rows, columns)``.
+
+    Args:
+        path: A DICOM file.
+        index: Frame that is wanted; by default all.
+        bits: Lowest and highest bit of a value; pydicom takes the lowest one for 0.
 
     Raises:
         Exception: Any error of pydicom and its decoders.
@@ -25,8 +31,9 @@ def stored_frames(path: str, index: int | None = None) -> np.ndarray[Any, Any]:
     from pydicom import dcmread
     from pydicom.pixels import pixel_array
 
+    options = {"bits_stored": bits[1] + 1} if bits[0] else {}
     try:
-        pixels = pixel_array(path, index=index)
+        pixels = pixel_array(path, index=index, **options)
     except AttributeError:  # not every file names its transfer syntax, or what one may guess
         dataset: Any = dcmread(path, force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:
@@ -34,9 +41,9 @@ def stored_frames(path: str, index: int | None = None) -> np.ndarray[Any, Any]:
         for name, value in {**_DEFAULTS, "BitsStored": dataset.get("BitsAllocated", 16)}.items():
             if name not in dataset:
                 setattr(dataset, name, value)
-        pixels = pixel_array(dataset, index=index)
+        pixels = pixel_array(dataset, index=index, **options)
     frames: np.ndarray[Any, Any] = pixels if pixels.ndim == 3 else pixels[np.newaxis]
-    return frames
+    return frames >> bits[0] if bits[0] else frames
 
 
 def rescaled_slice(path: str) -> np.ndarray[Any, Any]:
@@ -59,7 +66,7 @@ def answer(request: dict[str, Any]) -> np.ndarray[Any, Any]:
     """The array that a request asks for."""
     if request["how"] == "slice":
         return rescaled_slice(request["path"])
-    return stored_frames(request["path"], request["index"])
+    return stored_frames(request["path"], request["index"], request["bits"])
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

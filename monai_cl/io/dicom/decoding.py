@@ -115,7 +115,7 @@ class InProcess:
         warn_of_gpu_decoder(header.transfer_syntax)
         try:
             with without_warnings_of_dicom():
-                return decoder_process.stored_frames(str(header.path), index)
+                return decoder_process.stored_frames(str(header.path), index, (header.low_bit, header.bits[2]))
         except Exception:  # the texts of decoders may quote header values
             raise ValueError(f"cannot decode the pixel data of {header.path}; the file may be damaged") from None
 

@@ -13,7 +13,7 @@ from struct import unpack
 from typing import Any, Literal
 
 from monai_cl.io.dicom.lookup import LUT_DESCRIPTOR, MODALITY_LUT, check_no_frame_table, read_table, type_of
-from monai_cl.io.dicom.pixels import BITS, COLUMNS, FRAMES, ROWS, SAMPLES, pixel_state
+from monai_cl.io.dicom.pixels import BITS, COLUMNS, FRAMES, HIGH_BIT, ROWS, SAMPLES, STORED_BITS, pixel_state
 from monai_cl.io.dicom.slices import NO_PICTURES, Person, SliceHeader
 from monai_cl.io.dicom.tags import Tags, read_tags, starts_with_data_set
 from monai_cl.io.errors import UnusableImageError
@@ -67,7 +67,8 @@ _INSIDE = {**OTHER_IDS, MODALITY_LUT: LUT_DESCRIPTOR}
 WANTED = frozenset(
     {
         *(_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY, _CHARSET, _STUDY, _SERIES, _POSITION, _ORIENTATION),
-        *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, _SIGNED, _BURNED_IN, _PHOTOMETRIC),
+        *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, STORED_BITS, HIGH_BIT),
+        *(_SIGNED, _BURNED_IN, _PHOTOMETRIC),
         *(_PADDING, _PADDING_LIMIT, _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN),
         *FACTS.values(),
         *(tag for tags in PERSON_TAGS.values() for tag in tags),
@@ -159,6 +160,7 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
         intercept=_number(tags, _INTERCEPT, 0.0),
         photometric=tags.text(_PHOTOMETRIC).upper(),
         padding=_padding(tags),
+        bits=_bits(tags),
     )
 
 
@@ -185,6 +187,13 @@ def _padding(tags: Tags) -> tuple[float, float] | None:
         if len(value := tags.values.get(tag, b"")) >= 2
     ]
     return (min(ends), max(ends)) if tags.values.get(_PADDING) and ends else None
+
+
+def _bits(tags: Tags) -> tuple[int, int, int]:
+    """Bits allocated and stored, and the highest one, as far as the header states them."""
+    allocated = tags.integer(BITS, 16)
+    stored = tags.integer(STORED_BITS, allocated)
+    return allocated, stored, tags.integer(HIGH_BIT, stored - 1)
 
 
 def _fact(tags: Tags, name: str) -> str:

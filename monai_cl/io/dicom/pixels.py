@@ -20,6 +20,7 @@ _PIXEL_ELEMENTS = (0x0008, 0x0009, 0x0010)
 OTHER_SIZE = "other size"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 SAMPLES, FRAMES, ROWS, COLUMNS, BITS = 0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100
+STORED_BITS, HIGH_BIT = 0x00280101, 0x00280102
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _Piece = tuple[int, int]  # offset in the file, and length
 

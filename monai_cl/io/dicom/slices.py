@@ -31,7 +31,8 @@ class Person:
 class SliceHeader:
     """The header fields of one DICOM slice, a file or a frame of one, that grouping and geometry need.
 
-    Identifying fields are kept out of ``repr``: they serve as keys for grouping and go nowhere else.
+    Identifying fields are kept out of ``repr``: they serve as keys for grouping and go nowhere else. ``bits`` are those
+    allocated and stored, and the highest one of a value.
     """
 
     path: Path
@@ -65,11 +66,17 @@ class SliceHeader:
     value_table: str = ""
     padding: tuple[float, float] | None = None
     by_link: bool = False
+    bits: tuple[int, int, int] = (16, 16, 15)
 
     @property
     def multi_frame(self) -> bool:
         """Return whether the file holds frames with a geometry of their own."""
         return self.frames > 1 or self.sop_class in ENHANCED
+
+    @property
+    def low_bit(self) -> int:
+        """Lowest bit of a value: 0 but for values that lie above overlays or unused bits."""
+        return self.bits[2] + 1 - self.bits[1]
 
     @property
     def by_pydicom(self) -> bool:
@@ -78,6 +85,7 @@ class SliceHeader:
             self.frame is not None
             or self.transfer_syntax in UNCOMPRESSED  # needs no library in C, and takes less time
             or bool(self.value_table)
+            or bool(self.low_bit)
             or self.transfer_syntax not in READABLE_SYNTAXES
             or self.photometric == "MONOCHROME1"  # how to show values, which stay what they are
             or not is_text(self.path)
