@@ -19,6 +19,7 @@ from monai.networks.nets import SegResNet
 from typer.testing import CliRunner
 
 from monai_cl import bundles, cli, weights
+from monai_cl.data import write_cache
 from monai_cl.engine.run_record import read_run_record
 from monai_cl.engine.save_cases import SavedCase, read_cases
 from monai_cl.evaluation.results import Curve, CurveArm, Estimate, save_curve
@@ -26,6 +27,7 @@ from monai_cl.report import RunRecord, SaveCases, _slices
 from monai_cl.report._curves import draw_histories
 from monai_cl.report._folders import Run, find
 from monai_cl.report._privacy import without_paths
+from monai_cl.report._sources import NotAvailableError, Sources
 from monai_cl.report.html import write_report
 
 CASES = ("mueller_anna", "smith_john", "doe_jane", "roe_jim")
@@ -240,6 +242,38 @@ def test_volumes_that_have_moved_are_not_named_in_the_page(
     assert "the volumes of the datalist are unavailable, the log has the reason" in text
     assert "case_0" not in text
     assert "case_0.nii.gz" in caplog.text
+
+
+def test_views_are_drawn_of_the_volumes_of_a_cache(bundle: Path, study: Path, tmp_path: Path) -> None:
+    cached = write_cache(study / "datalist.json", tmp_path / "cache", recipe="small_mr", processes=0)
+    listed = Sources(find([bundle]), datalist=study / "datalist.json").volumes(2)
+    for one, other in zip(Sources(find([bundle]), datalist=cached.folder).volumes(2), listed, strict=True):
+        assert one.case == other.case
+        torch.testing.assert_close(one.image, torch.as_tensor(other.image), atol=1e-3, rtol=0)
+
+
+def test_a_volume_that_cannot_be_read_is_passed_over_with_the_reason(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"")
+    (tmp_path / "list.json").write_text(json.dumps({"training": [{"image": "a.nii.gz"}]}))
+    assert list(Sources(find([bundle]), datalist=tmp_path / "list.json").volumes(1)) == []
+    assert "the file is empty" in caplog.text
+    assert "object at 0x" not in caplog.text
+
+
+def test_a_series_listed_file_by_file_is_shown_where_all_its_files_came_with_the_runs(
+    bundle: Path, tmp_path: Path
+) -> None:
+    (bundle / "s").mkdir()
+    inner, outer = [bundle / f"s/{number}.dcm" for number in range(2)], tmp_path / "2.dcm"
+    for file in (*inner, outer):
+        file.touch()
+    sources, datalist = Sources(find([bundle])), bundle / "configs/metadata.json"
+    items = [{"image": [str(file) for file in inner]}]
+    assert sources._own(items, datalist) == items
+    with pytest.raises(NotAvailableError, match="the datalist lies with the runs and its volumes do not"):
+        sources._own([{"image": [str(inner[0]), str(outer)]}], datalist)
 
 
 def test_the_same_runs_give_the_same_page(bundle: Path, tmp_path: Path) -> None:

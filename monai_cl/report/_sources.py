@@ -14,10 +14,15 @@ import yaml
 from torch import Tensor, nn
 
 from monai_cl import bundles as shelf, recipes, weights
-from monai_cl.datalist import few_labels, load_datalist, subject_of
+from monai_cl.data.cache import open_item
+from monai_cl.data.loading.faults import reason_of
+from monai_cl.datalist import CACHED, few_labels, load_datalist, subject_of
+from monai_cl.datalist.items import paths_of
+from monai_cl.privacy.hidden_paths import without_hidden
 from monai_cl.report._folders import Bundle, Found
 from monai_cl.report._safety import inside, is_data
 from monai_cl.transforms import VolumeContrastCrops
+from monai_cl.transforms.stored import whole
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +86,12 @@ class Sources:
         for subject, item in reversed(patients.items()):
             if done == count:
                 return
+            chosen = {key: item[key] for key in ("image", CACHED) if key in item}
             try:
-                image = torch.as_tensor(prepare({"image": item["image"]})["image"])
+                prepared = whole(open_item(chosen)) if CACHED in item else prepare(chosen)
+                image = torch.as_tensor(prepared["image"])
             except Exception as error:  # whatever a reader may throw at a broken file; the run's record counts them
-                logger.warning("passed over %s: %s", item["case"], error)
+                logger.warning("passed over %s: %s", item["case"], without_hidden(reason_of(error), item))
                 continue
             done += 1
             yield PreparedVolume(image, str(item["case"]), subject)
@@ -123,7 +130,8 @@ class Sources:
         """A datalist that came with the runs must not show volumes of elsewhere on this machine."""
         folders = [*(bundle.folder for bundle in self.found.bundles), *(run.folder for run in self.found.runs)]
         came_with = [folder for folder in folders if inside(folder, datalist)]
-        foreign = [item for item in items if not any(inside(folder, Path(item["image"])) for folder in came_with)]
+        files = [Path(path) for item in items for path in paths_of(item["image"])]
+        foreign = [path for path in files if not any(inside(folder, path) for folder in came_with)]
         if came_with and foreign and not self.found.trusted:
             raise NotAvailableError(
                 "the datalist lies with the runs and its volumes do not; `--datalist` or `--trust` lets them be read"
