@@ -175,6 +175,14 @@ def test_empty_section_is_refused(tmp_path):
         load_datalist(write(tmp_path, {"training": []}))
 
 
+@pytest.mark.parametrize("rest", [{}, {"validation": []}])
+def test_a_validation_that_holds_nothing_is_refused_with_the_way_to_fill_it(tmp_path, rest):
+    with pytest.raises(ValueError, match=r"training \(1\).*; `monai-cl curate DATALIST --hold-out 0\.2` moves a fifth"):
+        load_datalist(write(tmp_path, {"training": [{"image": "a.nii.gz", "label": "l.nii.gz"}]} | rest), "validation")
+    with pytest.raises(ValueError, match=r"choose from training \(0\), validation \(0\)$"):
+        load_datalist(write(tmp_path, {"training": [], "validation": []}), "validation")
+
+
 def test_no_sections_are_refused(tmp_path):
     with pytest.raises(ValueError, match="sections must name at least one section"):
         load_datalist(write(tmp_path, CONTENT), [])

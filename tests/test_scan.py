@@ -18,7 +18,9 @@ from pydicom import dcmread
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLSLossless
 from rich.console import Console
+from typer.testing import CliRunner
 
+from monai_cl.cli import app
 from monai_cl.datalist import load_datalist
 from monai_cl.intake.decathlon import subjects_by_name
 from monai_cl.intake.scan import ScanResult, scan
@@ -569,6 +571,28 @@ def test_table_and_next_command_tell_what_to_do(data):
     words = shlex.split(command, comments=True)
     assert words[:4] == ["python", "-m", "monai.bundle", "run"]
     assert words[words.index("--datalist") + 1] == str(result.datalist)
+
+
+def test_labels_without_a_validation_are_held_out_first(data):
+    decathlon(data)
+    rng = np.random.default_rng(0)
+    for case in "ab":  # pictures that curation does not take for one
+        nibabel.save(nibabel.Nifti1Image(rng.normal(size=(16, 16, 16)), np.eye(4)), data / f"imagesTr/{case}.nii.gz")
+        nifti(data / f"labelsTr/{case}.nii.gz", (16, 16, 16), dtype="uint8")
+    result, _ = scanned(data)
+    hold_out, _, pretrain = result.next_command.splitlines()
+    words = shlex.split(hold_out, comments=True)
+    assert words == ["monai-cl", "curate", str(result.datalist), "--dataset-dir", str(data), "--hold-out", "0.2"]
+    CliRunner().invoke(app, words[1:], catch_exceptions=False)
+    held = json.loads(Path(shlex.split(pretrain, comments=True)[-3]).read_text())
+    assert (len(held["training"]), len(held["validation"])) == (1, 1)
+    declare(data, **{section: held_section(section) for section in ("training", "validation")})
+    assert "--hold-out" not in scanned(data)[0].next_command
+
+
+def held_section(section: str) -> list[dict[str, str]]:
+    case = "a" if section == "training" else "b"
+    return [{"image": f"imagesTr/{case}.nii.gz", "label": f"labelsTr/{case}.nii.gz"}]
 
 
 def test_absent_folder_and_file_as_folder_are_refused(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 from monai_cl.datalist.draws import few_labels
 from monai_cl.datalist.items import CACHED, Item, as_listed, image_key, paths_of, place_of, subject_of
 from monai_cl.datalist.reading import datalist_file, is_cache, read_datalist
-from monai_cl.datalist.sections import chosen_sections, filled_sections
+from monai_cl.datalist.sections import chosen_sections, filled_sections, how_to_fill
 from monai_cl.io.suffixes import stem
 from monai_cl.privacy.hand_made import FILE_KEYS
 from monai_cl.privacy.hidden_paths import shown
@@ -60,7 +60,8 @@ def load_datalist(
     names = chosen_sections(content, sections, source)
     entries = [_entry(entry, name, source) for name in names for entry in content[name]]
     if not entries:
-        raise ValueError(f"section {'+'.join(names)!r} of {source} is empty; choose from {filled_sections(content)}")
+        choice = f"choose from {filled_sections(content)}{how_to_fill(names, content)}"
+        raise ValueError(f"section {'+'.join(names)!r} of {source} is empty; {choice}")
     items = _labelled(_distinct(entries, source, labelled is not False), labelled, source)
     result = with_real_files(items, folder, content)
     named = [item | {"case": case} for item, case in zip(result, _cases(items), strict=True)]

@@ -71,7 +71,8 @@ def chosen_sections(content: Mapping[str, Any], sections: str | Sequence[str], s
             )
         if name not in valid:
             hint = suggestion(name, valid, form="did you mean {!r}? ")
-            raise ValueError(f"{source} has no section {name!r}; {hint}valid are: {filled_sections(content)}")
+            remedy = how_to_fill([name], content)
+            raise ValueError(f"{source} has no section {name!r}; {hint}valid are: {filled_sections(content)}{remedy}")
     return list(dict.fromkeys(wanted))
 
 
@@ -94,6 +95,21 @@ def is_section(name: str, value: Any) -> bool:
     # Decathlon lists test images as bare strings; a list of strings under another name may be anything.
     kinds = (dict, str) if name == "test" else (dict,)
     return isinstance(value, list) and all(isinstance(entry, kinds) for entry in value)
+
+
+def how_to_fill(names: Sequence[str], content: Mapping[str, Any]) -> str:
+    """Remedy for a validation that holds nothing beside a training that does, as in public data; else nothing.
+
+    Example:
+        >>> how_to_fill(["test"], {"training": [{"image": "a.nii.gz"}]})
+        ''
+    """
+    if list(names) != ["validation"] or not content.get("training"):
+        return ""
+    return (
+        "; `monai-cl curate DATALIST --hold-out 0.2` moves a fifth of the training patients to validation and writes "
+        "a new list, from which a cache is made anew"
+    )
 
 
 def filled_sections(content: Mapping[str, Any]) -> str:

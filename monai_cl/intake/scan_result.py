@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monai_cl._files import printable
+from monai_cl.datalist import beside_datalist
 from monai_cl.intake._findings import Item, LeftOut
 
 
@@ -51,15 +52,25 @@ class ScanResult:
 
     @property
     def next_command(self) -> str:
-        """Commands that copy a bundle and pretrain on the datalist."""
+        """Commands that hold out a validation if labels lack one, copy a bundle and pretrain on the datalist."""
         bundle = "my_bundle"
-        copy = f"monai-cl bundles copy volume_contrast {bundle}"
         hidden = self.shown_folder not in ("", self.folder.as_posix())
+        folder = "THE_SCANNED_FOLDER" if hidden else str(self.folder)
+        datalist, lines = self.datalist, []
+        if self._can_hold_out():
+            words = ["monai-cl", "curate", str(datalist), "--dataset-dir", folder, "--hold-out", "0.2"]
+            lines.append(f"{shlex.join(words)}  # a fifth of the patients, to validate on")
+            datalist = beside_datalist(datalist, ".curated.json")
+        lines.append(f"monai-cl bundles copy volume_contrast {bundle}")
         words = ["python", "-m", "monai.bundle", "run", "--bundle_root", bundle]
         words += ["--config_file", f"{bundle}/configs/pretrain.yaml"]
-        words += ["--dataset_dir", "THE_SCANNED_FOLDER" if hidden else str(self.folder)]
-        words += ["--datalist", str(self.datalist)]
-        return f"{copy}\n{shlex.join(words)} --recipe NAME  # one of `monai-cl recipes`"
+        words += ["--dataset_dir", folder, "--datalist", str(datalist)]
+        return "\n".join([*lines, f"{shlex.join(words)} --recipe NAME  # one of `monai-cl recipes`"])
+
+    def _can_hold_out(self) -> bool:
+        """Return whether several patients have labels to train on, and none to validate on."""
+        labelled = {str(item["subject"]) for item in self.sections.get("training", ()) if item.get("label")}
+        return len(labelled) > 1 and not self.sections.get("validation")
 
     def table(self) -> Table:
         """The counts as a table for the terminal."""
