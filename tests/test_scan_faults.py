@@ -390,6 +390,38 @@ def test_two_enhanced_files_of_one_series_are_two_volumes(data):
     assert kept(data)[:2] == ["enhanced/a", "enhanced/b"]
 
 
+def concatenation(folder: Path, parts: list[range], *, total: int | None) -> list[Path]:
+    """A volume of enhanced frames over several files of one series."""
+    paths = []
+    for number, indices in enumerate(parts, 1):
+        path = multi_frame(folder / f"{9 - number}", [(1.0, 0.0)] * len(indices), indices=indices, series="1.2.9")
+        dataset = dcmread(path)
+        dataset.ConcatenationUID, dataset.InConcatenationNumber = "1.2.66", number
+        if total:
+            dataset.InConcatenationTotalNumber = total
+        dataset.save_as(path)
+        paths.append(path)
+    return paths
+
+
+@pytest.mark.parametrize("total", [None, 2])
+@pytest.mark.parametrize("parts", [[range(3), range(3, 6)], [range(0, 6, 2), range(1, 6, 2)]], ids=["halves", "mixed"])
+def test_a_volume_over_several_files_is_one_volume(data, parts, total):
+    concatenation(data / "enhanced", parts, total=total)
+    multi_frame(data / "more/file", [(1.0, 0.0)] * 3, series="1.2.9")
+    assert kept(data) == ["enhanced", "good", "more/file"]
+    np.testing.assert_array_equal(LoadVolume()(data / "enhanced"), LoadVolume()(data / "good"))
+
+
+def test_a_volume_that_lacks_one_of_its_files_is_left_out(data):
+    first, _ = concatenation(data / "enhanced", [range(3), range(3, 6)], total=3)
+    (left_out,) = scanned(data).left_out
+    missing = "1 of 3 files of one volume (ConcatenationUID) are missing; add them"
+    assert (left_out.reason, left_out.count, left_out.detail) == ("incomplete concatenation", 2, missing)
+    with pytest.raises(ValueError, match="incomplete concatenation: 2 of 3 files"):
+        LoadVolume()(first)
+
+
 def test_enhanced_file_with_a_missing_frame_names_the_gap(data):
     multi_frame(data / "enhanced/a", [(1.0, 0.0)] * 4, indices=[0, 1, 2, 4])
     result = scanned(data)

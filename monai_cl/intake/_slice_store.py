@@ -124,11 +124,13 @@ def _mark(header: SliceHeader) -> bytes:
 
 
 def series_name(header: SliceHeader) -> str:
-    """Name that slices of one series share: patient and series, or folder; a file of frames is its own series.
+    """Name that slices of one series share: patient and series, or folder.
+
+    A file of frames is its own series, unless it is part of a concatenation.
 
     It identifies a person: never write it.
     """
-    own = header.path.as_posix() if header.frames > 1 else ""
+    own = header.concatenation or (header.path.as_posix() if header.frames > 1 else "")
     return "\0".join((header.patient, header.series or f"folder {header.path.parent.as_posix()}", own))
 
 

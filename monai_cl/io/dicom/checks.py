@@ -44,6 +44,15 @@ def check_one_picture(headers: Sequence[SliceHeader]) -> None:
             raise UnusableImageError(f"mixed {name}", f"one series holds images of {listed}; split it")
 
 
+def check_concatenation(headers: Sequence[SliceHeader]) -> None:
+    """Refuse a volume over several files of which some are missing: what they leave may be even all the same."""
+    parts = {header.part for header in headers if header.concatenation}
+    total = max((number for part in parts for number in part), default=0)
+    if missing := total - len({number for number, _ in parts}):
+        detail = f"{missing} of {total} files of one volume (ConcatenationUID) are missing; add them"
+        raise UnusableImageError("incomplete concatenation", detail)
+
+
 def _check_units(headers: Sequence[SliceHeader]) -> None:
     without = sum(not header.rescaled for header in headers)
     if without and any(header.rescaled and (header.slope, header.intercept) != (1, 0) for header in headers):

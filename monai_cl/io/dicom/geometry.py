@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_cl.io.dicom.checks import check_one_picture
+from monai_cl.io.dicom.checks import check_concatenation, check_one_picture
 from monai_cl.io.dicom.slices import SliceHeader
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.privacy.quoting import Quoting
@@ -34,6 +34,7 @@ def stack(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], NDArray[np
             doubled or uneven.
     """
     orientation, spacing = check_one_grid(headers)
+    check_concatenation(headers)
     first = headers[0]
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     normal = np.cross(row, column)

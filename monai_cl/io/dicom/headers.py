@@ -26,6 +26,7 @@ _STUDY, _SERIES = 0x0020000D, 0x0020000E
 _POSITION, _ORIENTATION, _PIXEL_SPACING = 0x00200032, 0x00200037, 0x00280030
 _SIGNED, _BURNED_IN, _PHOTOMETRIC = 0x00280103, 0x00280301, 0x00280004
 _PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
+_CONCATENATION, _PART, _PARTS = 0x00209161, 0x00209162, 0x00209163
 _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN = 0x00281052, 0x00281053, 0x00180050, 0x00180088
 # Tags of the kind of picture: never shown as they are, since free text can name a patient.
 FACTS = {
@@ -68,7 +69,7 @@ WANTED = frozenset(
     {
         *(_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY, _CHARSET, _STUDY, _SERIES, _POSITION, _ORIENTATION),
         *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, STORED_BITS, HIGH_BIT),
-        *(_SIGNED, _BURNED_IN, _PHOTOMETRIC),
+        *(_SIGNED, _BURNED_IN, _PHOTOMETRIC, _CONCATENATION, _PART, _PARTS),
         *(_PADDING, _PADDING_LIMIT, _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN),
         *FACTS.values(),
         *(tag for tags in PERSON_TAGS.values() for tag in tags),
@@ -161,6 +162,8 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
         photometric=tags.text(_PHOTOMETRIC).upper(),
         padding=_padding(tags),
         bits=_bits(tags),
+        concatenation=tags.text(_CONCATENATION),
+        part=(tags.integer(_PART), tags.integer(_PARTS)),
     )
 
 

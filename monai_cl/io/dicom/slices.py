@@ -32,7 +32,8 @@ class SliceHeader:
     """The header fields of one DICOM slice, a file or a frame of one, that grouping and geometry need.
 
     Identifying fields are kept out of ``repr``: they serve as keys for grouping and go nowhere else. ``bits`` are those
-    allocated and stored, and the highest one of a value.
+    allocated and stored, and the highest one of a value; ``part`` is the number of a file in its
+    concatenation, and that of all its files.
     """
 
     path: Path
@@ -67,6 +68,8 @@ class SliceHeader:
     padding: tuple[float, float] | None = None
     by_link: bool = False
     bits: tuple[int, int, int] = (16, 16, 15)
+    concatenation: str = field(repr=False, default="")
+    part: tuple[int, int] = (0, 0)
 
     @property
     def multi_frame(self) -> bool:
