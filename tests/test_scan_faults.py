@@ -148,6 +148,11 @@ def test_echoes_and_time_points_are_four_dimensional(data):
     ("tags", "reason", "words"),
     [
         (lambda k: {"EchoTime": 2.3 * (1 + k // 3)}, "mixed echo times", "echo times from 2.3 to 4.6 ms; split it"),
+        (
+            lambda k: {"TemporalPositionIdentifier": 1 + (k > 2)},
+            "mixed time points",
+            "slices of 2 time points (TemporalPositionIdentifier) lie one behind",
+        ),
         (lambda k: {"DiffusionBValue": 1000.0 * (k > 3)}, "mixed b-values", "from 0 to 1000 s/mm2; split it"),
         (lambda k: {"Modality": "CT" if k else "MR"}, "mixed modalities", "modality CT and MR; split it"),
         (
@@ -169,6 +174,13 @@ def test_pictures_of_several_kinds_are_no_volume_though_their_places_fit(data, t
     result = scanned(data)
     assert result.reasons == {reason: 1}
     assert words in result.left_out[0].detail
+
+
+@pytest.mark.parametrize("point", [lambda k: k, lambda k: 1 + k % 2, lambda k: 1])
+def test_time_points_that_are_numbers_of_slices_or_packages_are_kept(data, point):
+    for index in range(6):
+        write_slice(data / f"more/{index}", index, "1.2.8", TemporalPositionIdentifier=point(index))
+    assert "more" in kept(data)
 
 
 def test_slices_of_several_frames_of_reference_are_noted(data):

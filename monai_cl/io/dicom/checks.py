@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import pairwise
 
 from monai_cl.io.dicom.lookup import shown_units
 from monai_cl.io.dicom.pixels import OTHER_SIZE
@@ -31,17 +32,26 @@ def check_single_image(header: SliceHeader) -> None:
 
 
 def check_one_picture(headers: Sequence[SliceHeader]) -> None:
-    """Refuse slices of several pictures: other modalities, units, echo times or b-values at places of one stack."""
+    """Refuse sorted slices of several pictures: time points, modalities, units, echoes or b-values in one stack."""
     _check_units([header for header in headers if not header.value_table])
     modalities = {header.modality for header in headers}
     if len(modalities) > 1:  # a name may stand in place of one
         listed = " and ".join(sorted({one if one in _MODALITIES else "another kind" for one in modalities}))
         raise UnusableImageError("mixed modalities", f"one series holds images of modality {listed}; split it")
+    _check_time_points([header.facts.get("temporal_position", "") for header in headers])
     for fact, name, unit, noise in (("te", "echo times", "ms", 0.5), ("b_value", "b-values", "s/mm2", 5)):
         values = [value for header in headers if (value := _number(header.facts.get(fact, ""))) is not None]
         if values and max(values) > 1.1 * min(values) + noise:
             listed = f"{name} from {min(values):g} to {max(values):g} {unit}"
             raise UnusableImageError(f"mixed {name}", f"one series holds images of {listed}; split it")
+
+
+def _check_time_points(points: Sequence[str]) -> None:
+    """Refuse time points that follow each other along a stack; one that changes from slice to slice is a number."""
+    count, changes = len(set(points)), sum(one != other for one, other in pairwise(points))
+    if 1 < count <= len(points) / 2 and changes == count - 1:
+        detail = f"slices of {count} time points (TemporalPositionIdentifier) lie one behind the other; split it"
+        raise UnusableImageError("mixed time points", detail)
 
 
 def check_concatenation(headers: Sequence[SliceHeader]) -> None:

@@ -78,6 +78,7 @@ WANTED = frozenset(
 _FRAME_FACTS = {  # sequence and element of a functional group
     "te": ("MREchoSequence", "EffectiveEchoTime"),
     "b_value": ("MRDiffusionSequence", "DiffusionBValue"),
+    "temporal_position": ("FrameContentSequence", "TemporalPositionIndex"),
 }
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 
