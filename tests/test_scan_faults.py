@@ -16,7 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels import get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, generate_uid
 
-from monai_cl.intake.dicom import SEVERAL_FRAMES
+from monai_cl.intake.dicom import IN_PASSES, SEVERAL_FRAMES
 from monai_cl.intake.scan import ScanResult, scan
 from monai_cl.transforms.load import LoadVolume
 
@@ -181,6 +181,28 @@ def test_time_points_that_are_numbers_of_slices_or_packages_are_kept(data, point
     for index in range(6):
         write_slice(data / f"more/{index}", index, "1.2.8", TemporalPositionIdentifier=point(index))
     assert "more" in kept(data)
+
+
+@pytest.mark.parametrize(
+    ("second", "noted"),
+    [
+        (lambda k: k * 0.2 + 35 * (k > 3), True),  # arterial, then portal venous
+        (lambda k: -k * 0.2 + 35 * (k > 3), True),
+        (lambda k: 35 * (k > 3), True),
+        (lambda k: 3 * (k // 3), False),  # steps of the table
+        (lambda k: 40 * k, False),  # a breath-hold each
+        (lambda k: 40 * (k % 2), False),  # interleaved packages
+        (lambda k: 40 * (k % 3), False),
+        (lambda k: 0, False),
+    ],
+)
+@pytest.mark.parametrize("tag", ["AcquisitionTime", "ContentTime"])
+def test_parts_of_a_stack_that_were_acquired_apart_are_noted(data, second, noted, tag):
+    for index in range(9):
+        clock = 36920 + second(index)
+        time = f"10{clock % 3600 // 60:02.0f}{clock % 60:05.2f}"
+        write_slice(data / f"two/{index}", index, "1.2.8", AcquisitionNumber=1 + index // 3, **{tag: time})
+    assert scanned(data).notes == ({IN_PASSES: ["two"]} if noted else {})
 
 
 def test_slices_of_several_frames_of_reference_are_noted(data):

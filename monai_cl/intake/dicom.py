@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
 
 from monai_cl.intake._findings import Findings
 from monai_cl.intake._slice_store import SliceStore, series_name
@@ -19,7 +22,12 @@ PADDED = (
     "the header names a padding value: voxels that hold it become air (-1024 HU) in CT, the lowest other value in MR"
 )
 SEVERAL_FRAMES = "slices of several frames of reference: their places are those of one volume only by chance"
+IN_PASSES = (
+    "parts of the stack were acquired 10 s or more apart, one behind the other: perhaps phases of a contrast agent, or "
+    "stations of the table"
+)
 _MAX_TILT = 0.3  # degrees
+_PAUSE, _STANDS_OUT, _MOST_PASSES = 10.0, 5, 4  # seconds, and times the usual step from slice to slice
 _LOCALISERS = ("LOCALIZER", "LOCALISER", "SCOUT", "SURVIEW", "TOPOGRAM")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -176,7 +184,25 @@ def _remarks(files: Sequence[SliceHeader]) -> tuple[str, ...]:
         remarks.append(PADDED)
     if len({header.facts.get("frame_of_reference", "") for header in files}) > 1:
         remarks.append(SEVERAL_FRAMES)
+    if _in_passes([header.time for header in files]):
+        remarks.append(IN_PASSES)
     return tuple(remarks)
+
+
+def _in_passes(times: Sequence[float | None]) -> bool:
+    """Return whether sorted slices fall into a few parts with a pause of acquisition between neighbours.
+
+    Slices of interleaved packages do not: there, the time changes as much from most slices to the next.
+    """
+    known = np.array([time for time in times if time is not None])
+    if len(known) < len(times):
+        return False
+    steps = np.abs(np.diff(known))
+    steps = np.minimum(steps, 86400 - steps)  # over midnight
+    pauses = np.flatnonzero(steps >= max(_PAUSE, _STANDS_OUT * float(np.median(steps))))
+    parts = sorted(np.split(known, pauses + 1), key=lambda part: float(part[0]))
+    apart = all(one.max() < other.min() for one, other in pairwise(parts))
+    return 1 < len(parts) <= _MOST_PASSES and apart and min(map(len, parts)) > 1
 
 
 def _check_kind(files: Sequence[SliceHeader], keep_derived: bool) -> None:

@@ -6,6 +6,7 @@ a warning that quotes a header can carry a patient's name into a log.
 
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ _STUDY, _SERIES = 0x0020000D, 0x0020000E
 _POSITION, _ORIENTATION, _PIXEL_SPACING = 0x00200032, 0x00200037, 0x00280030
 _SIGNED, _BURNED_IN, _PHOTOMETRIC = 0x00280103, 0x00280301, 0x00280004
 _PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
+_ACQUISITION_TIME, _CONTENT_TIME = 0x00080032, 0x00080033
 _CONCATENATION, _PART, _PARTS = 0x00209161, 0x00209162, 0x00209163
 _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN = 0x00281052, 0x00281053, 0x00180050, 0x00180088
 # Tags of the kind of picture: never shown as they are, since free text can name a patient.
@@ -70,6 +72,7 @@ WANTED = frozenset(
         *(_SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE, _MODALITY, _CHARSET, _STUDY, _SERIES, _POSITION, _ORIENTATION),
         *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, STORED_BITS, HIGH_BIT),
         *(_SIGNED, _BURNED_IN, _PHOTOMETRIC, _CONCATENATION, _PART, _PARTS),
+        *(_ACQUISITION_TIME, _CONTENT_TIME),
         *(_PADDING, _PADDING_LIMIT, _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN),
         *FACTS.values(),
         *(tag for tags in PERSON_TAGS.values() for tag in tags),
@@ -165,6 +168,7 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
         bits=_bits(tags),
         concatenation=tags.text(_CONCATENATION),
         part=(tags.integer(_PART), tags.integer(_PARTS)),
+        time=_seconds(tags.text(_ACQUISITION_TIME) or tags.text(_CONTENT_TIME)),
     )
 
 
@@ -191,6 +195,12 @@ def _padding(tags: Tags) -> tuple[float, float] | None:
         if len(value := tags.values.get(tag, b"")) >= 2
     ]
     return (min(ends), max(ends)) if tags.values.get(_PADDING) and ends else None
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds since midnight of a time of the form ``HHMMSS.F``, with colons in old files."""
+    match = re.fullmatch(r"(\d\d):?(\d\d):?(\d\d(?:\.\d*)?)", text)
+    return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3]) if match else None
 
 
 def _bits(tags: Tags) -> tuple[int, int, int]:

@@ -33,7 +33,7 @@ class SliceHeader:
 
     Identifying fields are kept out of ``repr``: they serve as keys for grouping and go nowhere else. ``bits`` are those
     allocated and stored, and the highest one of a value; ``part`` is the number of a file in its
-    concatenation, and that of all its files.
+    concatenation, and that of all its files; ``time`` is that of the acquisition in s of the day.
     """
 
     path: Path
@@ -70,6 +70,7 @@ class SliceHeader:
     bits: tuple[int, int, int] = (16, 16, 15)
     concatenation: str = field(repr=False, default="")
     part: tuple[int, int] = (0, 0)
+    time: float | None = None
 
     @property
     def multi_frame(self) -> bool:
