@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -13,7 +14,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from monai_cl.data import PreparedDataset, scan
-from monai_cl.intake._middle_slice import PADDING_KEPT
+from monai_cl.intake._middle_slice import DARK, LIFTED, PADDING_KEPT
 from monai_cl.intake.dicom import PADDED
 from monai_cl.intake.scan import ScanResult
 from monai_cl.transforms import LoadVolume, LoadVolumed
@@ -213,6 +214,31 @@ def test_padding_becomes_background(tmp_path: Path, value: int, kind: type, tags
     intercept = tags.get("RescaleIntercept", 0)
     assert np.array_equal(found[~corner], pixels[~corner].astype(int) + intercept)
     assert PADDED in scanned(folder).notes
+
+
+@pytest.mark.parametrize("value", [-2000, -3024, -32768])
+def test_values_far_darker_than_air_are_air_in_ct_alone(tmp_path: Path, value: int) -> None:
+    pixels, signed = padded(value, np.int16), {"PixelRepresentation": 1}
+    pixels[pixels > 0] -= 1024
+    pixels[:, 10, 10] = -1100  # noise of air
+    ct = series(tmp_path / "ct/data", pixels=pixels, **CT | signed)
+    assert np.array_equal(values(ct), np.where(pixels == value, -1024, pixels))
+    assert list(scanned(ct).notes) == [LIFTED]
+    mr = series(tmp_path / "mr/data", pixels=pixels, **signed)
+    assert np.array_equal(values(mr), pixels)
+
+
+def test_ct_of_other_units_keeps_its_dark_values(tmp_path: Path) -> None:
+    pixels = padded(-2000, np.int16)
+    folder = series(tmp_path / "data", pixels=pixels, **CT | {"PixelRepresentation": 1})
+    assert np.array_equal(values(folder), pixels)
+
+
+def test_values_far_darker_than_air_in_a_nifti_file_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    volume = padded(-3024, np.int16).T
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / "data/ct_one.nii")
+    assert DARK in scanned(tmp_path / "data").notes
 
 
 def test_a_range_of_padding_becomes_background(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from monai_cl.datalist import first_image
 from monai_cl.intake._decoder_pool import DecoderPool
 from monai_cl.intake._findings import Findings, Item
 from monai_cl.io.dicom import is_dicom, read_slice_headers, stack
-from monai_cl.io.dicom.decoding import IN_PROCESS, Decoder, decode
+from monai_cl.io.dicom.decoding import DARKER_THAN_AIR, IN_PROCESS, Decoder, decode
 from monai_cl.io.itk import read_itk, read_itk_header
 from monai_cl.io.nifti import closing_stream, open_nifti
 from monai_cl.io.streams import InflatedFile, read_exactly
@@ -37,6 +37,8 @@ PADDING_KEPT = (
     "the padding value of the header lies among the other values of the middle slice: voxels that hold it stay as they "
     "are"
 )
+LIFTED = "CT with values far darker than air, as outside of the scanner's circle: they become air (-1024 HU)"
+DARK = "CT with values far darker than air, as outside of the scanner's circle: recipes for CT clip them"
 UNIFORM = "the middle slice is all one value"
 MASK_LIKE = "few whole values as in a label map: perhaps a mask, not an image"
 _MOST = 1024  # pixels along an axis
@@ -106,12 +108,14 @@ def look_at(folder: Path, findings: Findings, *, workers: int | None, console: C
 
 def _look(folder: Path, item: Item, decoder: Decoder) -> Look | None:
     try:
-        plane, sides, padding = _middle_slice(folder, item, decoder)
+        plane, sides, note = _middle_slice(folder, item, decoder)
     except Exception:  # whatever a reader may throw at a broken file; its text may quote a header
         return None
-    remark = _remark(plane, str(item.get("modality", ""))) or (PADDING_KEPT if padding == "among other values" else "")
-    window = _SOFT_TISSUE if item.get("modality") == "CT" and not remark else None
-    return Look(_png(plane, sides, window), remark)
+    modality = str(item.get("modality", ""))
+    fault = _remark(plane, modality) or (note if note == PADDING_KEPT else "")
+    window = _SOFT_TISSUE if modality == "CT" and not fault else None
+    dark = DARK if modality == "CT" and np.nanmin(plane) < DARKER_THAN_AIR else ""
+    return Look(_png(plane, sides, window), fault or note or dark)
 
 
 def middle_slice(folder: Path, item: Item) -> tuple[NDArray[np.float32], tuple[float, float]]:
@@ -152,12 +156,13 @@ def _of_itk(path: Path) -> tuple[NDArray[np.float32], Sides]:
 
 
 def _of_dicom(folder: Path, image: str | list[str], decoder: Decoder) -> tuple[NDArray[np.float32], Sides, str]:
-    """Middle slice or frame of a series; nothing else is decoded."""
+    """Middle slice or frame of a series, with a note on its padding; nothing else is decoded."""
     paths = [folder / path for path in image] if isinstance(image, list) else _files_of(folder / image)
     headers = [header for path in paths for header in read_slice_headers(path) if header.rows and header.columns]
     ordered, affine = stack(headers)
     decoded = decode([ordered[len(ordered) // 2]], decoder)
-    return *_upright(decoded.values[0, :, :, 0], affine), decoded.padding
+    note = PADDING_KEPT if decoded.padding == "among other values" else LIFTED if decoded.lifted else ""
+    return *_upright(decoded.values[0, :, :, 0], affine), note
 
 
 def _files_of(place: Path) -> list[Path]:

@@ -60,7 +60,8 @@ class LoadVolume(Transform):
 
     DICOM is decoded by pydicom, compressed slices by SimpleITK where that knows the compression, with the rescale slope
     and intercept or the Modality LUT of each slice or frame applied. Voxels that hold the padding value of the header
-    become air (-1024 HU) in CT and the lowest other value elsewhere, unless other voxels are both darker and lighter.
+    become air (-1024 HU) in CT and the lowest other value elsewhere, unless other voxels are both darker and lighter;
+    so do voxels of CT below -1500 HU, which no header needs to announce.
     The geometry of DICOM comes from image position, orientation and pixel spacing alone, so gaps between slices and
     oblique stacks are right. NRRD and MetaImage files are read as ITK reads them, with values from files beside them
     alone, NIfTI files with the affine that nibabel gives them (sform before qform), all other formats by the reader

@@ -25,6 +25,7 @@ _warned: set[str] = set()
 AIR = -1024.0  # HU, the lowest value of most scanners
 _REACHES_AIR = -200.0  # HU: every picture of a body in Hounsfield units has darker voxels
 _LIGHTEST_AIR = -900.0  # HU
+DARKER_THAN_AIR = -1500.0  # HU, below which nothing was measured
 Padding = tuple[float, float]  # lowest and highest stored value that is padding
 
 
@@ -97,6 +98,26 @@ def set_background(volume: NDArray[np.float32], padded: NDArray[np.bool_], *, is
     return "set"
 
 
+def lift_to_air(volume: NDArray[np.float32]) -> bool:
+    """Set, in place, what is far darker than air in CT to air, as padding that the header does not announce.
+
+    Nothing changes where the other values are not in Hounsfield units.
+
+    Args:
+        volume: Values after the rescale.
+
+    Returns:
+        Whether anything changed.
+    """
+    if not volume.size or volume.min() >= DARKER_THAN_AIR:
+        return False
+    dark = volume < DARKER_THAN_AIR
+    if not DARKER_THAN_AIR <= float(np.min(volume, where=~dark, initial=np.inf)) < _REACHES_AIR:
+        return False
+    volume[dark] = AIR
+    return True
+
+
 class Decoder(Protocol):
     """Decodes pixel data."""
 
@@ -139,10 +160,12 @@ class Decoded:
     Args:
         values: ``(1, columns, rows, slices)``.
         padding: Padding by :func:`~monai_cl.io.dicom.decoding.set_background`.
+        lifted: Whether values far darker than air became air.
     """
 
     values: NDArray[np.float32]
     padding: str = ""
+    lifted: bool = False
 
 
 def decode(ordered: Sequence[SliceHeader], decoder: Decoder = IN_PROCESS) -> Decoded:
@@ -161,7 +184,7 @@ def decode(ordered: Sequence[SliceHeader], decoder: Decoder = IN_PROCESS) -> Dec
         if padded is not None and mask is not None:
             padded[0, :, :, index] = mask.T
     outcome = "" if padded is None else set_background(volume, padded, is_ct=first.modality == "CT")
-    return Decoded(volume, outcome)
+    return Decoded(volume, outcome, lifted=first.modality == "CT" and lift_to_air(volume))
 
 
 class _SliceReader:
