@@ -597,6 +597,35 @@ def assert_read_as_written(data: Path, *, slope: float = 1, intercept: float = 0
     np.testing.assert_allclose(volume.affine.numpy()[:3] @ [0, 0, 5, 1], corner * [-1, -1, 1], atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+@pytest.mark.parametrize("tags", [{"PhotometricInterpretation": "monochrome2"}, {"SamplesPerPixel": None}])
+def test_headers_that_leave_nothing_but_grey_values_are_read(data, tags):
+    shutil.rmtree(data / "good")
+    write_series(data / "good", **tags)
+    assert_read_as_written(data)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_an_empty_or_missing_photometric_interpretation_is_grey(data, empty):
+    for path in (data / "good").iterdir():
+        dataset = dcmread(path)
+        if empty:
+            dataset.PhotometricInterpretation = ""
+        else:
+            del dataset.PhotometricInterpretation
+        dataset.save_as(path)
+    assert_read_as_written(data)
+
+
+@pytest.mark.parametrize("kind", ["YBR_FULL", "MONOCHROME", "PLANTED"])
+def test_grey_values_of_another_photometric_interpretation_are_left_out(data, kind):
+    write_series(data / "odd", PhotometricInterpretation=kind)
+    (left_out,) = scanned(data, pictures=True).left_out
+    assert left_out.reason == "invalid photometric interpretation"
+    assert left_out.detail.endswith("PhotometricInterpretation of another kind; write MONOCHROME2 there")
+    assert "PLANTED" not in left_out.detail
+
+
 def test_numbers_of_a_palette_are_no_grey_values(data):
     write_series(data / "map", PhotometricInterpretation="PALETTE COLOR")
     assert reasons(data) == {"colour image": 1}

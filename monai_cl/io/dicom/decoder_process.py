@@ -34,13 +34,14 @@ def stored_frames(path: str, index: int | None = None, bits: Sequence[int] = (0,
     options = {"bits_stored": bits[1] + 1} if bits[0] else {}
     try:
         pixels = pixel_array(path, index=index, **options)
-    except AttributeError:  # not every file names its transfer syntax, or what one may guess
+    except (AttributeError, ValueError):  # not every file names its transfer syntax, or what one may guess
         dataset: Any = dcmread(path, force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:
             dataset.file_meta.TransferSyntaxUID = f"1.2.840.10008.1.2{'' if dataset.original_encoding[0] else '.1'}"
         for name, value in {**_DEFAULTS, "BitsStored": dataset.get("BitsAllocated", 16)}.items():
-            if name not in dataset:
+            if dataset.get(name) in (None, ""):
                 setattr(dataset, name, value)
+        dataset.PhotometricInterpretation = str(dataset.PhotometricInterpretation).upper()
         pixels = pixel_array(dataset, index=index, **options)
     frames: np.ndarray[Any, Any] = pixels if pixels.ndim == 3 else pixels[np.newaxis]
     return frames >> bits[0] if bits[0] else frames

@@ -74,6 +74,9 @@ def check_one_grid(headers: Sequence[SliceHeader]) -> tuple[Values, Values]:
         if header.photometric == "PALETTE COLOR":
             detail = "{} holds numbers of a palette, only grey images are read"
             raise UnusableImageError("colour image", Quoting(detail, header.path.name))
+        if header.photometric not in ("", "MONOCHROME1", "MONOCHROME2"):  # a name may stand in its place
+            detail = "{} has one value a pixel and a PhotometricInterpretation of another kind; write MONOCHROME2 there"
+            raise UnusableImageError("invalid photometric interpretation", Quoting(detail, header.path.name))
         if (len(header.position), len(header.orientation), len(header.pixel_spacing)) != (3, 6, 2):
             detail = "{} lacks a valid image position, orientation or pixel spacing"
             raise UnusableImageError("no geometry tags", Quoting(detail, header.path.name))
