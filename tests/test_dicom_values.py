@@ -371,4 +371,24 @@ def test_a_rescale_in_some_slices_alone_is_refused(tmp_path: Path) -> None:
     series(tmp_path / "data/same", change, RescaleSlope=1, RescaleIntercept=0, SeriesInstanceUID="1.2.78")
     result = scanned(tmp_path / "data")
     assert (result.reasons, result.counts["unlabelled"]) == ({"mixed units": 1}, 1)
-    assert "2 of 5 images have no RescaleSlope" in result.left_out[0].detail
+    assert "2 of 5 images have no RescaleIntercept, the others have" in result.left_out[0].detail
+
+
+@pytest.mark.parametrize(("tag", "rescale"), [("RescaleSlope", (2, 0)), ("RescaleIntercept", (1, -1024))])
+def test_one_half_of_a_rescale_in_some_slices_alone_is_refused(tmp_path: Path, tag: str, rescale: tuple) -> None:
+    change = lambda ds, k: k or delattr(ds, tag)  # noqa: E731
+    tags = {"RescaleSlope": rescale[0], "RescaleIntercept": rescale[1]}
+    series(tmp_path / "data/mixed", change, **CT, **tags)
+    series(tmp_path / "data/same", change, RescaleSlope=1, RescaleIntercept=0, SeriesInstanceUID="1.2.78")
+    result = scanned(tmp_path / "data")
+    assert (result.reasons, result.counts["unlabelled"]) == ({"mixed units": 1}, 1)
+    assert f"1 of 5 images have no {tag}, the others have" in result.left_out[0].detail
+
+
+def test_frames_that_lack_the_slope_of_the_others_are_refused(tmp_path: Path) -> None:
+    path = multi_frame(tmp_path / "data/enhanced.dcm", [(2, 0)] * 5)
+    dataset = pydicom.dcmread(path)
+    del dataset.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence[0].RescaleSlope
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match="mixed units: 1 of 5 images have no RescaleSlope, the others have"):
+        LoadVolume()(path)

@@ -64,10 +64,11 @@ def check_concatenation(headers: Sequence[SliceHeader]) -> None:
 
 
 def _check_units(headers: Sequence[SliceHeader]) -> None:
-    without = sum(not header.rescaled for header in headers)
-    if without and any(header.rescaled and (header.slope, header.intercept) != (1, 0) for header in headers):
-        detail = f"{without} of {len(headers)} images have no RescaleSlope and RescaleIntercept, the others have"
-        raise UnusableImageError("mixed units", f"{detail}; export the series again, or split it")
+    for name, tag, absent in (("slope", "RescaleSlope", 1), ("intercept", "RescaleIntercept", 0)):
+        without = sum(name not in header.rescale for header in headers)
+        if without and any(name in header.rescale and getattr(header, name) != absent for header in headers):
+            detail = f"{without} of {len(headers)} images have no {tag}, the others have"
+            raise UnusableImageError("mixed units", f"{detail}; export the series again, or split it")
 
 
 def _number(text: str) -> float | None:

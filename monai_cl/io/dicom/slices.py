@@ -32,7 +32,8 @@ class SliceHeader:
     """The header fields of one DICOM slice, a file or a frame of one, that grouping and geometry need.
 
     Identifying fields are kept out of ``repr``: they serve as keys for grouping and go nowhere else. ``bits`` are those
-    allocated and stored, and the highest one of a value; ``part`` is the number of a file in its
+    allocated and stored, and the highest one of a value; ``rescale`` names
+    what is stated of ``slope`` and ``intercept``; ``part`` is the number of a file in its
     concatenation, and that of all its files; ``time`` is that of the acquisition in s of the day.
     """
 
@@ -59,7 +60,7 @@ class SliceHeader:
     person: Person | None = field(repr=False, default=None)
     burned_in: bool = False
     frame: int | None = None
-    rescaled: bool = False
+    rescale: frozenset[str] = frozenset()
     slope: float = 1.0
     intercept: float = 0.0
     kind: str = ""
