@@ -392,3 +392,24 @@ def test_frames_that_lack_the_slope_of_the_others_are_refused(tmp_path: Path) ->
     dataset.save_as(path)
     with pytest.raises(ValueError, match="mixed units: 1 of 5 images have no RescaleSlope, the others have"):
         LoadVolume()(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [("HU", ""), ("US", ""), ("", ""), ("MGML", "MGML"), ("Z_EFF", "Z_EFF"), ("Doe^Jane", "no defined term")],
+)
+def test_a_rescale_to_other_units_than_hounsfield_is_noted(tmp_path: Path, kind: str, shown: str) -> None:
+    pixels = PIXELS.copy()
+    pixels[:, 20, 20] = 5  # air
+    notes = scanned(series(tmp_path / "data", pixels=pixels, RescaleType=kind, **CT, **HU)).notes
+    assert list(notes) == ([f"CT with a rescale to other units ({shown}) than Hounsfield"] if shown else [])
+
+
+def test_frames_with_a_rescale_to_other_units_are_noted(tmp_path: Path) -> None:
+    path = multi_frame(tmp_path / "data/enhanced.dcm", [(1, -1024)] * 5)
+    dataset = pydicom.dcmread(path)
+    dataset.Modality = "CT"
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        group.PixelValueTransformationSequence[0].RescaleType = "MGML"
+    dataset.save_as(path)
+    assert "CT with a rescale to other units (MGML) than Hounsfield" in scanned(tmp_path / "data").notes

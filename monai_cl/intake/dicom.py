@@ -178,6 +178,9 @@ def _remarks(files: Sequence[SliceHeader]) -> tuple[str, ...]:
     if first.value_table and first.modality == "CT" and first.value_table != "HU":
         units = shown_units(first.value_table)
         remarks.append(f"CT with a Modality LUT that gives other units ({units}) than Hounsfield")
+    others = [header.units for header in files if header.units not in ("", "HU", "US")]  # US is unspecified
+    if others and first.modality == "CT" and not first.value_table:
+        remarks.append(f"CT with a rescale to other units ({shown_units(others[0])}) than Hounsfield")
     if first.value_table and any((header.slope, header.intercept) != (1, 0) for header in files):
         remarks.append("Modality LUT beside a rescale: the table is applied, the rescale is not")
     if any(header.padding for header in files):

@@ -29,7 +29,8 @@ _SIGNED, _BURNED_IN, _PHOTOMETRIC = 0x00280103, 0x00280301, 0x00280004
 _PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
 _ACQUISITION_TIME, _CONTENT_TIME = 0x00080032, 0x00080033
 _CONCATENATION, _PART, _PARTS = 0x00209161, 0x00209162, 0x00209163
-_INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN = 0x00281052, 0x00281053, 0x00180050, 0x00180088
+_INTERCEPT, _SLOPE, _UNITS = 0x00281052, 0x00281053, 0x00281054
+_THICKNESS, _SPACING_BETWEEN = 0x00180050, 0x00180088
 # Tags of the kind of picture: never shown as they are, since free text can name a patient.
 FACTS = {
     "body_part": 0x00180015,
@@ -73,7 +74,7 @@ WANTED = frozenset(
         *(_PIXEL_SPACING, SAMPLES, FRAMES, ROWS, COLUMNS, BITS, STORED_BITS, HIGH_BIT),
         *(_SIGNED, _BURNED_IN, _PHOTOMETRIC, _CONCATENATION, _PART, _PARTS),
         *(_ACQUISITION_TIME, _CONTENT_TIME),
-        *(_PADDING, _PADDING_LIMIT, _INTERCEPT, _SLOPE, _THICKNESS, _SPACING_BETWEEN),
+        *(_PADDING, _PADDING_LIMIT, _INTERCEPT, _SLOPE, _UNITS, _THICKNESS, _SPACING_BETWEEN),
         *FACTS.values(),
         *(tag for tags in PERSON_TAGS.values() for tag in tags),
     }
@@ -165,6 +166,7 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
         intercept=_number(tags, _INTERCEPT, 0.0),
         photometric=tags.text(_PHOTOMETRIC).upper(),
         padding=_padding(tags),
+        units=tags.text(_UNITS).upper(),
         bits=_bits(tags),
         concatenation=tags.text(_CONCATENATION),
         part=(tags.integer(_PART), tags.integer(_PARTS)),
@@ -285,6 +287,11 @@ def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
     own_intercept = numbers("PixelValueTransformationSequence", "RescaleIntercept")
     own_slope = numbers("PixelValueTransformationSequence", "RescaleSlope")
     intercept, slope = own_intercept or (header.intercept,), own_slope or (header.slope,)
+    units = [
+        str(item.get("RescaleType") or "").upper()
+        for group in groups
+        for item in group.get("PixelValueTransformationSequence") or ()
+    ]
     kinds = [
         str(part).upper()
         for group in groups
@@ -303,6 +310,7 @@ def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
         rescale=header.rescale | {name for name, own in (("slope", own_slope), ("intercept", own_intercept)) if own},
         slope=slope[0],
         intercept=intercept[0],
+        units=next(filter(None, units), header.units),
         may_be_negative=header.may_be_negative or (intercept[0] < 0 and not header.value_table),
         image_type=tuple(kinds) or header.image_type,
         kind="\\".join(kinds),

@@ -33,7 +33,7 @@ class SliceHeader:
 
     Identifying fields are kept out of ``repr``: they serve as keys for grouping and go nowhere else. ``bits`` are those
     allocated and stored, and the highest one of a value; ``rescale`` names
-    what is stated of ``slope`` and ``intercept``; ``part`` is the number of a file in its
+    what is stated of ``slope`` and ``intercept``, ``units`` those after it; ``part`` is the number of a file in its
     concatenation, and that of all its files; ``time`` is that of the acquisition in s of the day.
     """
 
@@ -66,6 +66,7 @@ class SliceHeader:
     kind: str = ""
     photometric: str = ""
     value_table: str = ""
+    units: str = ""
     padding: tuple[float, float] | None = None
     by_link: bool = False
     bits: tuple[int, int, int] = (16, 16, 15)
