@@ -332,6 +332,16 @@ def test_byte_order_that_the_header_lies_about(data):
     assert [item["image"] for item in result.sections["unlabelled"]] == ["good"]
 
 
+@pytest.mark.parametrize("name", ["export.zip", "good/EXPORT.ZIP", "export.tar.gz", "export.7z", "good/1.dcm.gz"])
+def test_archives_are_named_and_the_series_beside_them_stays_a_folder(data, name):
+    (data / name).write_bytes(b"PK\3\4" + bytes(200))
+    result = scanned(data)
+    assert [(one.paths, one.reason, one.detail) for one in result.left_out] == [
+        ((name,), "archive", "images in it are not read; unpack it and scan again")
+    ]
+    assert kept(data) == ["good"]
+
+
 def test_empty_files(data):
     for name in ("a.dcm", "b.nii.gz", "c.nrrd", "noname"):
         (data / name).touch()

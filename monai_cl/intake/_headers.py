@@ -28,6 +28,10 @@ _OTHER_VOLUMES = (
     *(".mgz", ".mgh", ".mnc", ".hdr", ".img", ".img.gz", ".par", ".rec", ".v", ".npy", ".mif"),
     *(".nii.bz2", ".nii.xz", ".nii.zst"),
 )
+_ARCHIVES = (
+    *(".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+    *(".dcm.gz", ".ima.gz", ".dicom.gz", ".nrrd.gz", ".mha.gz"),
+)
 _Found = Grid | list[SliceHeader] | UnusableImageError | None
 
 
@@ -75,7 +79,7 @@ def read_files(
             if result.person is not None:
                 concealer.learn(result.person)
             findings.leave_out([path], result.reason, result.detail)
-            if not is_nifti(path) and not is_itk(path):
+            if not is_nifti(path) and not is_itk(path) and not path.lower().endswith(_ARCHIVES):
                 store.count_file(path)
         elif os.path.basename(path) == DATASET_JSON:
             files.listings.append(path)
@@ -137,4 +141,6 @@ def _inspect(folder: Path, path: str) -> _Found:
         return UnusableImageError("unreadable", "named as DICOM, but without a DICOM header")
     if path.lower().endswith(_OTHER_VOLUMES):
         return UnusableImageError("format that scan does not read", "convert it to NIfTI")
+    if path.lower().endswith(_ARCHIVES):
+        return UnusableImageError("archive", "images in it are not read; unpack it and scan again")
     return None
