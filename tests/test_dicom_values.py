@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLo
 
 from monai_cl.data import PreparedDataset, scan
 from monai_cl.intake._middle_slice import DARK, LIFTED, PADDING_KEPT
-from monai_cl.intake.dicom import PADDED
+from monai_cl.intake.dicom import PADDED, SCALED_APART
 from monai_cl.intake.scan import ScanResult
 from monai_cl.transforms import LoadVolume, LoadVolumed
 
@@ -413,3 +413,21 @@ def test_frames_with_a_rescale_to_other_units_are_noted(tmp_path: Path) -> None:
         group.PixelValueTransformationSequence[0].RescaleType = "MGML"
     dataset.save_as(path)
     assert "CT with a rescale to other units (MGML) than Hounsfield" in scanned(tmp_path / "data").notes
+
+
+@pytest.mark.parametrize(
+    ("slope", "scale", "noted"),
+    [
+        (lambda k: 2, lambda k: 0.01, False),
+        (lambda k: 2 + k, lambda k: 0.01, True),
+        (lambda k: 2, lambda k: 0.01 + 0.001 * k, True),
+        (lambda k: 2 + k, lambda k: 0.01 / (2 + k), False),
+    ],
+)
+def test_slices_of_philips_mr_with_scales_of_their_own_are_noted(tmp_path: Path, slope, scale, noted: bool) -> None:
+    def change(dataset: Dataset, k: int) -> None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = slope(k), 0
+        dataset.add_new(0x20050010, "LO", "Philips MR Imaging DD 001")
+        dataset.add_new(0x2005100E, "FL", scale(k))
+
+    assert list(scanned(series(tmp_path / "data", change)).notes) == ([SCALED_APART] if noted else [])

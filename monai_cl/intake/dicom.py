@@ -22,10 +22,12 @@ PADDED = (
     "the header names a padding value: voxels that hold it become air (-1024 HU) in CT, the lowest other value in MR"
 )
 SEVERAL_FRAMES = "slices of several frames of reference: their places are those of one volume only by chance"
+SCALED_APART = "Philips MR with another scale in some slices: one signal has other values in them"
 IN_PASSES = (
     "parts of the stack were acquired 10 s or more apart, one behind the other: perhaps phases of a contrast agent, or "
     "stations of the table"
 )
+_SAME_SCALE = 1.01  # by which scales of slices may differ
 _MAX_TILT = 0.3  # degrees
 _PAUSE, _STANDS_OUT, _MOST_PASSES = 10.0, 5, 4  # seconds, and times the usual step from slice to slice
 _LOCALISERS = ("LOCALIZER", "LOCALISER", "SCOUT", "SURVIEW", "TOPOGRAM")
@@ -183,6 +185,9 @@ def _remarks(files: Sequence[SliceHeader]) -> tuple[str, ...]:
         remarks.append(f"CT with a rescale to other units ({shown_units(others[0])}) than Hounsfield")
     if first.value_table and any((header.slope, header.intercept) != (1, 0) for header in files):
         remarks.append("Modality LUT beside a rescale: the table is applied, the rescale is not")
+    scales = [header.slope * header.scale for header in files if header.scale is not None]
+    if first.modality == "MR" and scales and max(scales) > _SAME_SCALE * min(scales):
+        remarks.append(SCALED_APART)
     if any(header.padding for header in files):
         remarks.append(PADDED)
     if len({header.facts.get("frame_of_reference", "") for header in files}) > 1:

@@ -30,6 +30,7 @@ _PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
 _ACQUISITION_TIME, _CONTENT_TIME = 0x00080032, 0x00080033
 _CONCATENATION, _PART, _PARTS = 0x00209161, 0x00209162, 0x00209163
 _INTERCEPT, _SLOPE, _UNITS = 0x00281052, 0x00281053, 0x00281054
+_PHILIPS, _PHILIPS_SCALE, _PHILIPS_BLOCK = 0x20050010, 0x2005100E, "Philips MR Imaging DD 001"
 _THICKNESS, _SPACING_BETWEEN = 0x00180050, 0x00180088
 # Tags of the kind of picture: never shown as they are, since free text can name a patient.
 FACTS = {
@@ -75,6 +76,7 @@ WANTED = frozenset(
         *(_SIGNED, _BURNED_IN, _PHOTOMETRIC, _CONCATENATION, _PART, _PARTS),
         *(_ACQUISITION_TIME, _CONTENT_TIME),
         *(_PADDING, _PADDING_LIMIT, _INTERCEPT, _SLOPE, _UNITS, _THICKNESS, _SPACING_BETWEEN),
+        *(_PHILIPS, _PHILIPS_SCALE),
         *FACTS.values(),
         *(tag for tags in PERSON_TAGS.values() for tag in tags),
     }
@@ -167,6 +169,7 @@ def _header(path: Path, tags: Tags, pixels: str) -> SliceHeader:
         photometric=tags.text(_PHOTOMETRIC).upper(),
         padding=_padding(tags),
         units=tags.text(_UNITS).upper(),
+        scale=_scale(tags),
         bits=_bits(tags),
         concatenation=tags.text(_CONCATENATION),
         part=(tags.integer(_PART), tags.integer(_PARTS)),
@@ -210,6 +213,15 @@ def _bits(tags: Tags) -> tuple[int, int, int]:
     allocated = tags.integer(BITS, 16)
     stored = tags.integer(STORED_BITS, allocated)
     return allocated, stored, tags.integer(HIGH_BIT, stored - 1)
+
+
+def _scale(tags: Tags) -> float | None:
+    """Scale of the values of Philips MR: the signal is the rescaled value by slope and scale."""
+    value = tags.values.get(_PHILIPS_SCALE, b"")
+    if len(value) != 4 or tags.text(_PHILIPS) != _PHILIPS_BLOCK:
+        return None
+    result = float(unpack("<f" if tags.little_endian else ">f", value)[0])
+    return result if math.isfinite(result) and result > 0 else None
 
 
 def _fact(tags: Tags, name: str) -> str:

@@ -32,9 +32,9 @@ class SliceHeader:
     """The header fields of one DICOM slice, a file or a frame of one, that grouping and geometry need.
 
     Identifying fields are kept out of ``repr``: they serve as keys for grouping and go nowhere else. ``bits`` are those
-    allocated and stored, and the highest one of a value; ``rescale`` names
-    what is stated of ``slope`` and ``intercept``, ``units`` those after it; ``part`` is the number of a file in its
-    concatenation, and that of all its files; ``time`` is that of the acquisition in s of the day.
+    allocated and stored, and the highest one of a value; ``rescale`` names what is stated of ``slope`` and
+    ``intercept``, ``units`` those after it, ``scale`` is the private one of Philips MR; ``part`` is the number of a
+    file in its concatenation, and that of all its files; ``time`` is that of the acquisition in s of the day.
     """
 
     path: Path
@@ -67,6 +67,7 @@ class SliceHeader:
     photometric: str = ""
     value_table: str = ""
     units: str = ""
+    scale: float | None = None
     padding: tuple[float, float] | None = None
     by_link: bool = False
     bits: tuple[int, int, int] = (16, 16, 15)
