@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from monai_cl.phantoms.bids import save_subject as save_subject, write_brain_maps as write_brain_maps
     from monai_cl.phantoms.brain import BrainSubject as BrainSubject, brain_subject as brain_subject
     from monai_cl.phantoms.head_slice import spotted_head as spotted_head
+    from monai_cl.phantoms.heart import (
+        HeartShape as HeartShape,
+        HeartSubject as HeartSubject,
+        heart_subject as heart_subject,
+    )
     from monai_cl.phantoms.maps import BrainMaps as BrainMaps, brain_maps as brain_maps
     from monai_cl.phantoms.random_anatomy import (
         Anatomies as Anatomies,
@@ -24,7 +29,10 @@ if TYPE_CHECKING:
         cardiac_mr_phantom as cardiac_mr_phantom,
         chest_ct_phantom as chest_ct_phantom,
     )
-    from monai_cl.phantoms.study import write_brain_dataset as write_brain_dataset
+    from monai_cl.phantoms.study import (
+        write_brain_dataset as write_brain_dataset,
+        write_heart_dataset as write_heart_dataset,
+    )
     from monai_cl.phantoms.volume import LabelledVolume as LabelledVolume
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -42,21 +42,24 @@ def numbers_of_subjects(*, labelled: int, test: int, unlabelled: int) -> dict[st
     return counts
 
 
-def header(name: str, description: str, *, modality: str, labels: Mapping[int, str]) -> dict[str, Any]:
-    """Description of a datalist of brains, beside its sections.
+def header(
+    name: str, description: str, *, modality: str, labels: Mapping[int, str], template: bool = True
+) -> dict[str, Any]:
+    """Description of a datalist of phantoms, beside its sections.
 
     Args:
         name: Name of the data set.
         description: Kind of the images, without the end of the sentence.
         modality: Modality of all images.
         labels: Names of the classes above background.
+        template: If they are made of the ICBM152 tissue maps, which the description then refers to.
     """
     return {
         "name": name,
         "description": f"{description}; no patient data.",
-        "reference": f"ICBM152 2009a symmetric tissue maps, {DOI}",
+        **({"reference": f"ICBM152 2009a symmetric tissue maps, {DOI}"} if template else {}),
         "tensorImageSize": "3D",
         "modality": {"0": modality},
         "labels": {"0": "background"} | {str(value): label for value, label in labels.items()},
-        "hide_names": False,  # these brains are nobody's
+        "hide_names": False,  # these subjects are nobody
     }

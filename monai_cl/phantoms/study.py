@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from monai_cl._files import write_json
-from monai_cl.phantoms.brain import LABELS, BrainSubject, brain_subject
+from monai_cl.phantoms import brain, heart
+from monai_cl.phantoms.brain import brain_subject
 from monai_cl.phantoms.dataset_folder import empty_folder, header, numbers_of_subjects
+from monai_cl.phantoms.heart import heart_subject
+from monai_cl.phantoms.volume import LabelledVolume
 
 
 def write_brain_dataset(
@@ -43,30 +47,71 @@ def write_brain_dataset(
         ModuleNotFoundError: If nilearn is not installed.
     """
     counts = numbers_of_subjects(labelled=labelled, test=test, unlabelled=unlabelled)
+    description = f"Synthetic T1-weighted brains without skull at {spacing:g} mm, seed {seed}"
+    head = header("brain phantoms", description, modality="MR T1w", labels=brain.LABELS)
     with empty_folder(folder, "the brain phantoms") as root:
-        return _write(root, counts, spacing, seed, progress)
+        return _write(root, "brain", head, counts, lambda draw: brain_subject((seed, *draw), spacing=spacing), progress)
+
+
+def write_heart_dataset(
+    folder: str | Path,
+    *,
+    unlabelled: int = 32,
+    labelled: int = 8,
+    test: int = 12,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a Decathlon-style folder of heart phantoms, in short-axis slices of 2.5 x 2.5 x 9 mm.
+
+    Files, sections and draws are as in :func:`write_brain_dataset`, under the name ``heart_001``; subjects are those of
+    :func:`~monai_cl.phantoms.heart_subject`.
+
+    Args:
+        folder: Target, absent or empty.
+        unlabelled: Number of subjects without a label.
+        labelled: Number of subjects with a label for training.
+        test: Number of subjects with a label for validation.
+        seed: Non-negative integer that fixes every draw.
+        progress: Called with (subjects written, subjects in all) after each subject.
+
+    Returns:
+        Path of ``dataset.json``.
+
+    Raises:
+        ValueError: If a number of subjects is negative, or all are 0.
+        FileExistsError: If the folder holds something already.
+    """
+    counts = numbers_of_subjects(labelled=labelled, test=test, unlabelled=unlabelled)
+    description = f"Synthetic short-axis cine MR of hearts at 2.5 x 2.5 x 9 mm, seed {seed}"
+    head = header("heart phantoms", description, modality="MR cine", labels=heart.LABELS, template=False)
+    with empty_folder(folder, "the heart phantoms") as root:
+        return _write(root, "heart", head, counts, lambda draw: heart_subject((seed, *draw)), progress)
 
 
 def _write(
-    root: Path, counts: dict[str, int], spacing: float, seed: int, progress: Callable[[int, int], None] | None
+    root: Path,
+    organ: str,
+    head: dict[str, Any],
+    counts: dict[str, int],
+    subject_of: Callable[[tuple[int, int]], LabelledVolume],
+    progress: Callable[[int, int], None] | None,
 ) -> Path:
     sections: dict[str, list[dict[str, str]]] = {}
     written = 0
     for section_number, (section, count) in enumerate(counts.items()):
         sections[section] = []
         for place in range(count):
-            subject = brain_subject((seed, section_number, place), spacing=spacing)
+            subject = subject_of((section_number, place))
             written += 1
-            sections[section].append(_write_subject(root, f"brain_{written:03d}", subject, section != "unlabelled"))
+            sections[section].append(_write_subject(root, f"{organ}_{written:03d}", subject, section != "unlabelled"))
             if progress is not None:
                 progress(written, sum(counts.values()))
-    description = f"Synthetic T1-weighted brains without skull at {spacing:g} mm, seed {seed}"
-    head = header("brain phantoms", description, modality="MR T1w", labels=LABELS)
     write_json(root / "dataset.json", head | sections, indent=2)
     return root / "dataset.json"
 
 
-def _write_subject(root: Path, name: str, subject: BrainSubject, with_label: bool) -> dict[str, str]:
+def _write_subject(root: Path, name: str, subject: LabelledVolume, with_label: bool) -> dict[str, str]:
     entry = {"image": f"imagesTr/{name}.nii.gz"}
     if with_label:
         entry["label"] = f"labelsTr/{name}.nii.gz"
