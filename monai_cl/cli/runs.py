@@ -13,7 +13,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to make; it must not hold anything yet.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the subjects and the training.", min=0)] = 0,
 ) -> None:
-    """Pretrain, fine-tune and evaluate on made-up brains, beside training from scratch; a quarter of an hour."""
+    """Pretrain, fine-tune and evaluate on made-up hearts, beside training from scratch; a quarter of an hour."""
     from monai_cl.demo import run_demo
 
     run_demo(out, seed=seed, console=console)

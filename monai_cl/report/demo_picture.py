@@ -17,12 +17,12 @@ from monai_cl.datalist import load_datalist
 from monai_cl.engine import read_history, read_pseudo_labels
 from monai_cl.engine.drawing import COLOURS, LINES, class_legend, new_figure, save, show_slice
 from monai_cl.engine.prediction_picture import foreground_dice
+from monai_cl.phantoms.heart import LABELS
 from monai_cl.report.pictures import draw_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CLASSES = {1: "grey matter", 2: "white matter", 3: "CSF"}
 _CONFIGS = ("pretrain", "dense", "small")
 _MOMENTS = 6
 _PLACES = ((0.35, 0.3), (0.65, 0.35), (0.5, 0.55), (0.3, 0.65), (0.68, 0.7))  # of a slice, as shares of its sides
@@ -81,7 +81,7 @@ def _draw_views(figure: Any, root: Path, settings: Mapping[str, Any]) -> None:
     result = views({"image": image})
     whole, *rest = np.atleast_1d(figure.subplots(1, 1 + len(result["image"])))
     places = [tuple(share * side for share, side in zip(place, image.shape[1:], strict=True)) for place in _PLACES]
-    show_slice(whole, image[0].numpy(), title="a slice of an unlabelled brain")
+    show_slice(whole, image[0].numpy(), title="a slice of an unlabelled heart")
     _number(whole, image.shape[1], places)
     for number, (ax, view, coords, valid) in enumerate(
         zip(rest, result["image"], result["coords"], result["valid"], strict=True), start=1
@@ -112,7 +112,7 @@ def _draw_pseudo_labels(figure: Any, run: Path) -> None:
     if not moments:
         return
     chosen = [moments[i] for i in np.unique(np.linspace(0, len(moments) - 1, _MOMENTS).round().astype(int))]
-    row = int(np.argmax([(each > 0).sum() for each in moments[-1].labels]))  # the slice with most of a brain
+    row = int(np.argmax([(each > 0).sum() for each in moments[-1].labels]))  # the slice with most of a heart
     axes = np.atleast_1d(figure.subplots(1, 1 + len(chosen)))
     show_slice(axes[0], chosen[0].image[row], title="an unlabelled slice")
     for ax, moment in zip(axes[1:], chosen, strict=True):
@@ -137,7 +137,7 @@ def _draw_curves(figure: Any, root: Path, arms: Sequence[DemoArm], dice: Mapping
     right.set_xlim(0.5, draws[-1] + 0.5)
     right.set_xlabel("draw of the labels")
     right.grid(alpha=0.3)
-    right.set_title("Dice on unseen brains, dotted the means", fontsize=10)
+    right.set_title("Dice on unseen hearts, dotted the means", fontsize=10)
 
 
 def _draw_masks(figure: Any, root: Path, arms: Sequence[DemoArm], dice: Mapping[str, Sequence[float]]) -> None:
@@ -153,7 +153,7 @@ def _draw_masks(figure: Any, root: Path, arms: Sequence[DemoArm], dice: Mapping[
         own = foreground_dice(mask, truth)
         title = f"{arm.title}\nDice {own:.3f} here, {np.mean(dice[arm.title]):.3f} in all"
         show_slice(ax, image[..., cut], mask[..., cut], title=title)
-    class_legend(figure, CLASSES)
+    class_legend(figure, LABELS)
 
 
 def _read(path: str | Path) -> np.ndarray:
