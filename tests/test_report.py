@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,11 @@ def one_hot(classes: np.ndarray) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.as_tensor(classes).long(), 3).movedim(-1, 0).float()
 
 
-def evaluate(predictions: list[np.ndarray], truths: list[np.ndarray], path: Path) -> None:
+def evaluate(predictions: list[np.ndarray], truths: list[np.ndarray], path: Path, case: str = "case") -> None:
     picture = PredictionPicture(path, 3, names={1: "left", 2: "right"})
 
     def step(engine: Engine, number: int) -> list[dict[str, torch.Tensor]]:
-        engine.state.batch = [{"image": torch.rand(1, *truths[0].shape), "case": f"case_{number}"}]
+        engine.state.batch = [{"image": torch.rand(1, *truths[0].shape), "case": f"{case}_{number}"}]
         return [{"pred": one_hot(predictions[number]), "label": one_hot(truths[number])}]
 
     engine = Engine(step)
@@ -40,9 +41,9 @@ def test_the_picture_is_written(shape: tuple[int, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cases", "titles"),
     [
-        (1, ["best and median and worst: case_0"]),
-        (2, ["best and median: case_1", "worst: case_0"]),
-        (3, ["best: case_2", "median: case_1", "worst: case_0"]),
+        (1, ["best and median and worst:\ncase_0"]),
+        (2, ["best and median:\ncase_1", "worst:\ncase_0"]),
+        (3, ["best:\ncase_2", "median:\ncase_1", "worst:\ncase_0"]),
     ],
 )
 def test_each_case_is_drawn_once(
@@ -53,7 +54,23 @@ def test_each_case_is_drawn_once(
     truth = np.ones((6, 6, 6), dtype=int)
     predictions = [np.where(np.arange(6) <= number, truth, 2) for number in range(cases)]
     evaluate(predictions, [truth] * cases, tmp_path / "p.png")
-    assert [title for title in drawn if ": " in title] == titles
+    assert [title for title in drawn if ":\n" in title] == titles
+
+
+@pytest.mark.parametrize(
+    "case", ["ct-117e64bc66d11604", "a_hospital_names_a_series_at_length_as_this_one_of_the_abdomen"]
+)
+def test_titles_lie_within_the_picture_and_apart(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(prediction_picture, "save", lambda figure, path: drawn.append(figure) or path)
+    evaluate([np.ones((12, 10, 6), dtype=int)], [np.ones((12, 10, 6), dtype=int)], tmp_path / "p.png", case)
+    drawn[0].canvas.draw()
+    edges = [drawn[0].bbox.x0]
+    for ax in drawn[0].axes[:3]:
+        extent = ax.title.get_window_extent()
+        edges += [extent.x0, extent.x1]
+    edges.append(drawn[0].bbox.x1)
+    assert edges == sorted(edges)
 
 
 def test_a_network_that_says_one_class_everywhere_is_called_out(
@@ -73,7 +90,7 @@ def test_cases_without_a_class_are_not_ranked(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(prediction_picture, "show_slice", lambda *_, title: drawn.append(title))
     full, empty = np.ones((6, 6, 6), dtype=int), np.zeros((6, 6, 6), dtype=int)
     evaluate([full, full, empty], [empty, full, full], tmp_path / "p.png")
-    assert [title for title in drawn if ": " in title] == ["best and median: case_1", "worst: case_2"]
+    assert [title for title in drawn if ":\n" in title] == ["best and median:\ncase_1", "worst:\ncase_2"]
 
 
 def test_a_class_that_the_truth_lacks_is_left_out_as_by_mean_dice() -> None:

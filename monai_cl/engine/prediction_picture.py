@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor
 from monai_cl.engine.drawing import class_legend, new_figure, save, show_slice
 
 logger = logging.getLogger(__name__)
+
+_COLUMN = 34  # characters of a title that are as wide as a slice
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class PredictionPicture:
         axes = figure.subplots(len(chosen), 3, squeeze=False)
         for row, (place, words) in zip(axes, chosen.items(), strict=True):
             case, word = ranked[place], " and ".join(words)
-            show_slice(row[0], case.image, title=f"{word}: {case.name}")
+            show_slice(row[0], case.image, title=f"{word}:\n{fill(case.name, _COLUMN)}")
             show_slice(row[1], case.image, case.truth, title="truth")
             show_slice(row[2], case.image, case.prediction, title=f"prediction, Dice {case.dice:.3f}")
         figure.suptitle(
