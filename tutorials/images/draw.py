@@ -18,14 +18,21 @@ from monai.networks.nets import UNet
 from monai.transforms import Compose, RandAdjustContrast, RandAffine, RandGaussianNoise, RandSpatialCrop, ScaleIntensity
 from monai.utils import set_determinism
 
-from monai_cl.engine.drawing import BLUE, COLOURS, GREEN, ORANGE, RED, class_legend, new_figure, save, show_slice
+from monai_cl.engine.drawing import BLUE, COLOURS, ORANGE, class_legend, new_figure, save, show_slice
 from monai_cl.phantoms import abdomen_ct_phantom, cardiac_mr_phantom
 from monai_cl.transforms import PseudoLabels, RandViews
 from monai_cl.transforms.copy_paste import Box, copy_paste, outside_of
 from monai_cl.transforms.overlap import overlap_fractions
 
 HERE = Path(__file__).parent
-RECORD = HERE.parents[1] / "bundles/global_local_contrast/docs/records/la_dense.json"
+RECORDS = HERE.parents[1] / "bundles/global_local_contrast/docs/records"
+# record, arm, words: self-training as it is the default
+MEASURED = (
+    ("acdc_labels", "dense_selftrain", "hearts, 1 label,\npretrained too"),
+    ("hippocampus_labels", "selftrain", "hippocampus,\n1 label"),
+    ("hippocampus_two_labels", "selftrain", "hippocampus,\n2 labels"),
+    ("la_labels", "selftrain", "left atrium,\n1 label"),
+)
 HEART = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 
@@ -135,25 +142,36 @@ def self_training() -> None:
     save(figure, HERE / "self_training.png")
 
 
-def curve(left: Any) -> None:
-    """Dice against the number of labels on the left atrium, from the record."""
-    table = json.loads(RECORD.read_text(encoding="utf-8"))["tables"][0]
-    budgets = [int(row[0]) for row in table["rows"]]
-    arms = (("scratch", "from scratch", "#444444", "s"), ("dense_long", "dense pretraining", BLUE, "o"))
-    for name, title, colour, marker in arms:
-        cells = [row[table["columns"].index(name)] for row in table["rows"]]
-        value, low, high = (np.array([cell[key] for cell in cells]) for key in ("value", "low", "high"))
-        shifted = np.array(budgets) * (0.97 if name == "scratch" else 1.03)
-        left.errorbar(shifted, value, (value - low, high - value), color=colour, marker=marker, capsize=3, label=title)
-    left.set(xscale="log", xticks=budgets, xticklabels=budgets, xlabel="labelled volumes", ylabel="Dice")
-    left.minorticks_off()
-    left.set_title("3. Measure: left atrium, 95 % intervals")
-    left.legend(loc="lower right")
+def difference(record: str, arm: str, comparison: str) -> tuple[float, float, float] | None:
+    """Difference of an arm to scratch in Dice points with its interval; None where the record lacks it."""
+    for table in json.loads((RECORDS / f"{record}.json").read_text(encoding="utf-8"))["tables"]:
+        if table["caption"].startswith(f"Dice, difference at {comparison}"):
+            (column,) = (i for i, name in enumerate(table["columns"]) if name.startswith(f"{arm} less "))
+            cell = table["rows"][0][column]
+            return 100 * cell["value"], 100 * cell["low"], 100 * cell["high"]
+    return None
+
+
+def gains(ax: Any) -> None:
+    """Differences of self-training to scratch on several data sets, from the records."""
+    comparisons = (("equal steps", "as many steps", BLUE, -0.14), ("equal compute", "as much time", ORANGE, 0.14))
+    for comparison, title, colour, shift in comparisons:
+        label: str | None = title
+        for row, (record, arm, _) in enumerate(MEASURED):
+            if (points := difference(record, arm, comparison)) is not None:
+                value, low, high = points
+                error = [[value - low], [high - value]]
+                ax.errorbar(value, row + shift, xerr=error, color=colour, marker="o", capsize=3, label=label)
+                label = None
+    ax.axvline(0, color="#444444", linewidth=1)
+    ax.set(yticks=range(len(MEASURED)), yticklabels=[words for *_, words in MEASURED], xlabel="Dice points ahead of scratch")
+    ax.set_ylim(len(MEASURED) - 0.5, -0.5)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.35, -0.18), ncols=2, fontsize=8, columnspacing=1)
 
 
 def overview() -> None:
-    """Views, pseudo-labels and a curve: the picture of the front page."""
-    figure = new_figure(13, 3.3)
+    """Views, pseudo-labels and measured gains: the picture of the front page."""
+    figure = new_figure(13, 3.5)
     pair, scans, measured = figure.subfigures(1, 3, width_ratios=[1.25, 1.25, 1])
     axes = pair.subplots(1, 2)
     joined(*axes, two_views())
@@ -165,7 +183,8 @@ def overview() -> None:
     for ax, steps in zip(axes, (30, 200)):
         show_slice(ax, other[0].numpy(), pseudo_labels(small_network(steps), other)[0].numpy(), title=f"step {steps}")
     scans.suptitle("2. Fine-tune: pseudo-labels of a scan without labels", fontsize=10)
-    curve(measured.subplots())
+    gains(measured.subplots())
+    measured.suptitle("3. Measure: 5 seeds, 95 % intervals", fontsize=10)
     save(figure, HERE / "overview.png")
 
 
