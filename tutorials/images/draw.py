@@ -29,6 +29,7 @@ RECORDS = HERE.parents[1] / "bundles/global_local_contrast/docs/records"
 # record, arm, words: self-training as it is the default
 MEASURED = (
     ("acdc_labels", "dense_selftrain", "hearts, 1 label,\npretrained too"),
+    ("acdc_two_labels", "dense_selftrain", "hearts, 2 labels,\npretrained too"),
     ("hippocampus_labels", "selftrain", "hippocampus,\n1 label"),
     ("hippocampus_two_labels", "selftrain", "hippocampus,\n2 labels"),
     ("la_labels", "selftrain", "left atrium,\n1 label"),
