@@ -165,7 +165,8 @@ def gains(ax: Any) -> None:
                 ax.errorbar(value, row + shift, xerr=error, color=colour, marker="o", capsize=3, label=label)
                 label = None
     ax.axvline(0, color="#444444", linewidth=1)
-    ax.set(yticks=range(len(MEASURED)), yticklabels=[words for *_, words in MEASURED], xlabel="Dice points ahead of scratch")
+    ax.set_yticks(range(len(MEASURED)), [words for *_, words in MEASURED])
+    ax.set_xlabel("Dice points ahead of scratch")
     ax.set_ylim(len(MEASURED) - 0.5, -0.5)
     ax.legend(loc="upper center", bbox_to_anchor=(0.35, -0.18), ncols=2, fontsize=8, columnspacing=1)
 
