@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_cl.phantoms.volume import LabelledVolume, Seed, centred_affine, rician, smooth_noise
+from monai_cl.phantoms.volume import LabelledVolume, Seed, centred_affine, check_grid, rician, smooth_noise
 
 LABELS = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 
@@ -93,10 +93,7 @@ def heart_subject(
     Raises:
         ValueError: If shape or spacing is not three positive numbers, or a size is below 4.
     """
-    if len(shape) != 3 or len(spacing) != 3 or min(shape) < 4 or min(spacing) <= 0:
-        raise ValueError(
-            f"shape needs 3 sizes of at least 4 and spacing 3 positive lengths in mm, got {shape} and {spacing}"
-        )
+    check_grid(shape, spacing)
     anatomy, surfaces, appearance = (np.random.default_rng(each) for each in np.random.SeedSequence(seed).spawn(3))
     heart = draw_heart(anatomy)
     affine = centred_affine(tuple(shape), spacing)

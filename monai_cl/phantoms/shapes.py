@@ -7,17 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_cl.phantoms.volume import LabelledVolume, Seed, centred_affine, rician, smooth_noise
+from monai_cl.phantoms.volume import LabelledVolume, Seed, centred_affine, check_grid, rician, smooth_noise
 
 
 class _Canvas:
     """Image and label that shapes are painted on; positions are fractions of the half field of view, RAS."""
 
     def __init__(self, rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float], value: float) -> None:
-        if len(shape) != 3 or len(spacing) != 3 or min(shape) < 4 or min(spacing) <= 0:
-            raise ValueError(
-                f"shape needs 3 sizes of at least 4 and spacing 3 positive lengths in mm, got {shape} and {spacing}"
-            )
+        check_grid(shape, spacing)
         self.rng = rng
         axes = [(torch.arange(n) + 0.5) * 2 / n - 1 for n in shape]
         self.position = torch.stack(torch.meshgrid(*axes, indexing="ij"))

@@ -124,6 +124,18 @@ def rician(rng: np.random.Generator, signal: Tensor, sigma: float) -> Tensor:
     return torch.hypot(signal + real, imaginary)
 
 
+def check_grid(shape: Sequence[int], spacing: Sequence[float]) -> None:
+    """Refuse a grid that holds no phantom.
+
+    Raises:
+        ValueError: If shape or spacing is not three positive numbers, or a size is below 4.
+    """
+    if len(shape) != 3 or len(spacing) != 3 or min(shape) < 4 or min(spacing) <= 0:
+        raise ValueError(
+            f"shape needs 3 sizes of at least 4 and spacing 3 positive lengths in mm, got {shape} and {spacing}"
+        )
+
+
 def centred_affine(shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
     """Affine of a volume whose centre is the origin, axes towards Right, Anterior, Superior.
 
