@@ -91,6 +91,30 @@ def test_an_evaluation_resamples_patients_it_has_recorded(tmp_path: Path) -> Non
     assert difference.rows[0][0] == "unknown"
 
 
+def test_an_evaluation_with_shorter_distances_is_the_better_one(tmp_path: Path) -> None:
+    def evaluated(name: str, values: tuple[float, ...], table: str) -> Run:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        rows = [f"{case},{value},{value}" for case, value in zip("abcdef", values, strict=True)]
+        (folder / table).write_text("\n".join(["filename,class0,mean", *rows]))
+        (folder / "run.json").write_text(json.dumps({"format": 1, "data": {"patients": {c: c for c in "abcdef"}}}))
+        return Run("evaluate", name, folder)
+
+    far, near = (9.0, 8.0, 9.5, 8.5, 9.0, 9.2), (3.0, 2.5, 3.1, 2.9, 3.3, 3.0)
+    for table, first, second in (
+        ("val_surface_distance_raw.csv", far, near),
+        ("val_hausdorff_95_raw.csv", far, near),
+        ("val_mean_dice_raw.csv", near, far),
+    ):
+        runs = [evaluated("scratch", first, table), evaluated("pretrained", second, table)]
+        *_, difference = result_tables([Run(run.kind, run.name, run.folder) for run in runs])
+        cell = difference.rows[0][1]
+        assert isinstance(cell, Estimate)
+        assert cell.remark == "hint", table
+        for name in ("scratch", "pretrained"):
+            (tmp_path / name / table).unlink()
+
+
 def test_the_record_of_an_evaluation_says_which_cases_are_of_one_patient(study: Path, tmp_path: Path) -> None:
     content = json.loads((study / "datalist.json").read_text())
     for item in content["validation"]:

@@ -13,10 +13,11 @@ from rich.console import Console
 
 from monai_cl.evaluation import Curve, CurveArm, Interval
 from monai_cl.evaluation.records import Convergence
-from monai_cl.evaluation.results import save_curve
+from monai_cl.evaluation.results import load_curve, save_curve
 from monai_cl.evaluation.verdicts import verdict
 from monai_cl.report import card
 from monai_cl.report._headline import headline
+from monai_cl.report._label_curve import curve_tables
 from monai_cl.report.curve_picture import curve_figure
 from monai_cl.report.curve_screen import show_curve
 from monai_cl.report.html import write_report
@@ -80,6 +81,20 @@ def test_a_reference_that_more_steps_change_is_named_beside_the_gain(converged: 
     given_time = difference(0.02, 0.06, comparison="equal compute")
     assert "Twice" not in headline(curve(given_time, convergence=(doubled(converged),)))
     assert "Twice" not in headline(curve(difference(-0.01, 0.02), convergence=(doubled(converged),)))
+
+
+def test_a_shorter_distance_is_a_gain_also_where_the_file_has_it_as_a_loss(tmp_path: Path) -> None:
+    shorter = replace(difference(-6.0, -4.0), metric="hausdorff_95", verdict="loss")  # as earlier versions wrote it
+    longer = replace(difference(4.0, 6.0, budget=4), metric="hausdorff_95", verdict="gain")
+    dice = (difference(0.02, 0.06), difference(-0.01, 0.02, budget=4))
+    save_curve(curve(*dice, shorter, longer), tmp_path)
+    loaded = load_curve(tmp_path)
+    assert [each.verdict for each in loaded.differences("dense", metric="hausdorff_95")] == ["gain", "loss"]
+    assert [each.verdict for each in loaded.differences("dense")] == ["gain", "no difference shown"]
+    table = next(table for table in curve_tables(loaded) if table.caption.startswith("Hausdorff distance (95 %) in mm"))
+    assert [str(row[1]) for row in table.rows] == ["-5.000 [-6.000, -4.000] (gain)", "5.000 [4.000, 6.000] (loss)"]
+    assert "a distance that is shorter, below 0, is the better one" in table.notes
+    assert headline(loaded).startswith("Dense contrast helped: +4.0")  # Dice decides, not the distance
 
 
 def test_below_five_seeds_it_is_a_hint() -> None:

@@ -237,6 +237,20 @@ def test_a_gain_needs_five_seeds_and_a_run_each(
     assert verdict(0.1, 0.2, seeds=5, runs=5, clustered=False).startswith("hint: patients not known; five")
 
 
+@pytest.mark.parametrize(
+    ("ends", "seeds", "expected"),
+    [
+        ((-6.9, -4.9), 5, "gain"),
+        ((4.9, 6.9), 5, "loss"),
+        ((-6.9, -4.9), 3, "hint: 3 seeds; five and a run each are asked for before a gain is believed"),
+        ((4.9, 6.9), 3, "hint of a loss: 3 seeds; five and a run each are asked for before a loss is believed"),
+        ((-6.9, 0.1), 5, "no difference shown"),
+    ],
+)
+def test_a_shorter_distance_is_the_gain(ends: tuple[float, float], seeds: int, expected: str) -> None:
+    assert verdict(*ends, seeds=seeds, runs=seeds, smaller_is_better=True) == expected
+
+
 # ------------------------------------------------------------------------------------------------ what cannot be told
 
 

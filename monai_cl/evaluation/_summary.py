@@ -14,6 +14,7 @@ import numpy as np
 from monai_cl.evaluation._bootstrap import IN_TURN
 from monai_cl.evaluation.records import (
     COMPUTE,
+    DISTANCES,
     HANDED,
     LONG,
     MEAN,
@@ -121,6 +122,7 @@ def judged(estimate: Interval, arms: Sequence[CurveArm]) -> Interval:
         seeds=estimate.seeds,
         runs=None if arm.runs == ("",) else behind,
         clustered=estimate.patients > 0,
+        smaller_is_better=estimate.metric in DISTANCES,
     )
     return replace(estimate, verdict=decision)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 METRICS = ("dice", "surface_distance", "hausdorff_95")
+DISTANCES = ("surface_distance", "hausdorff_95")  # in mm, the smaller the better
 MEAN = "mean"  # over the classes of a case
 STEPS, COMPUTE = "equal steps", "equal compute"  # comparisons
 TWIN = "equal network"  # comparison of published weights with the same network from scratch

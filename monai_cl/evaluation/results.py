@@ -16,6 +16,7 @@ from monai_cl.evaluation._store import read_json, write_json
 from monai_cl.evaluation._summary import judged, summarise
 from monai_cl.evaluation.records import (
     COMPUTE,
+    DISTANCES,
     MEAN,
     METRICS,
     STEPS,
@@ -99,6 +100,8 @@ def load_curve(folder: str | Path, *, datalist: str | Path | None = None) -> Cur
         notes=tuple(content["notes"]),
         record=content["record"],
     )
+    # judged again: earlier versions called a shorter distance a loss
+    curve = replace(curve, estimates=tuple(judged(estimate, curve.arms) for estimate in curve.estimates))
     if "format" in content:
         return curve
     own = folder / "datalist.json"
@@ -135,7 +138,6 @@ def _unclustered(curve: Curve) -> Curve:
     ]
     return replace(
         curve,
-        estimates=tuple(judged(estimate, curve.arms) for estimate in curve.estimates),
         convergence=tuple(undecided),
         notes=(_NOT_KNOWN, *curve.notes),
     )
@@ -197,6 +199,7 @@ def _read_scores(path: Path) -> Iterable[Score]:
 
 __all__ = [
     "COMPUTE",
+    "DISTANCES",
     "MEAN",
     "METRICS",
     "STEPS",

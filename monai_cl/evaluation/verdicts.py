@@ -5,7 +5,9 @@ import math
 ENOUGH = 5  # seeds, and pretraining runs, that are asked for before a difference is believed
 
 
-def verdict(low: float, high: float, *, seeds: int, runs: int | None, clustered: bool = True) -> str:
+def verdict(
+    low: float, high: float, *, seeds: int, runs: int | None, clustered: bool = True, smaller_is_better: bool = False
+) -> str:
     """Name that a paired difference deserves, in words.
 
     An interval that leaves out 0 is a ``gain`` (or a ``loss``) from five seeds with a pretraining run each and patients
@@ -18,6 +20,7 @@ def verdict(low: float, high: float, *, seeds: int, runs: int | None, clustered:
         seeds: Number of seeds that it covers.
         runs: Number of pretraining runs behind the arm; ``None`` where nothing was pretrained.
         clustered: Whether it is known which cases are of one patient.
+        smaller_is_better: For a distance: an interval below 0 is then the gain.
 
     Returns:
         ``"gain"``, ``"loss"``, ``"no difference shown"``, ``"undefined"``, or ``"hint: ..."`` and ``"hint of a loss:
@@ -28,16 +31,18 @@ def verdict(low: float, high: float, *, seeds: int, runs: int | None, clustered:
         'hint: 3 seeds; five and a run each are asked for before a gain is believed'
         >>> verdict(0.01, 0.05, seeds=5, runs=5), verdict(-0.01, 0.05, seeds=5, runs=5)
         ('gain', 'no difference shown')
+        >>> verdict(-2.1, -0.4, seeds=5, runs=5, smaller_is_better=True)
+        'gain'
     """
     if math.isnan(low) or math.isnan(high):
         return "undefined"
     if low <= 0 <= high:
         return "no difference shown"
-    kind = "gain" if low > 0 else "loss"
+    kind = "gain" if (high < 0 if smaller_is_better else low > 0) else "loss"
     lacking = _lacking(seeds, runs, clustered)
     if not lacking:
         return kind
-    return f"hint{'' if low > 0 else ' of a loss'}: {lacking}; {_asked(runs)} before a {kind} is believed"
+    return f"hint{'' if kind == 'gain' else ' of a loss'}: {lacking}; {_asked(runs)} before a {kind} is believed"
 
 
 def short(verdict: str) -> str:

@@ -23,15 +23,20 @@ _FACTS = ("date", "hardware", "section", "steps", "cell_seconds", "elapsed_secon
 
 
 def curve_tables(curve: Curve) -> list[Table]:
-    """Results of the curve: Dice, differences, labels saved, whether the reference was trained long enough."""
-    tables = [_means(curve, "dice"), *_differences(curve), *_labels_saved(curve), *_convergence(curve)]
+    """Results of the curve: Dice, differences, labels saved, whether the reference was trained long enough.
+
+    Differences are those of Dice, then those of the Hausdorff distance: a far stray part changes the second alone.
+    """
+    tables = [_means(curve, "dice"), *_differences(curve, "dice"), *_differences(curve, "hausdorff_95")]
+    tables += [*_labels_saved(curve), *_convergence(curve)]
     tables += [_trials(curve)] if curve.trials else []
     return [table for table in tables if table.rows]
 
 
 def curve_details(curve: Curve) -> list[Table]:
     """Circumstances of the curve: its arms, the distances between surfaces, versions and hardware."""
-    tables = [_arms(curve), *(_means(curve, metric) for metric in results.METRICS if metric != "dice"), _facts(curve)]
+    distances = [_means(curve, metric) for metric in results.DISTANCES]
+    tables = [_arms(curve), *distances, *_differences(curve, "surface_distance"), _facts(curve)]
     return [table for table in tables if table.rows]
 
 
@@ -85,18 +90,16 @@ def _means(curve: Curve, metric: str) -> Table:
     return _table(f"{metric_name(metric)} by number of labels", curve, columns)
 
 
-def _differences(curve: Curve) -> Iterator[Table]:
+def _differences(curve: Curve, metric: str) -> Iterator[Table]:
     for comparison, meaning in _MEANINGS.items():
-        columns = [(_against(arm, result), result) for arm in curve.arms if (result := _of(curve, arm, comparison))]
+        results_of = [(arm, curve.differences(arm.name, comparison=comparison, metric=metric)) for arm in curve.arms]
+        columns = [(_against(arm, result), result) for arm, result in results_of if result]
         if columns:
             at = "of" if comparison == VARIANT else "at"
-            table = _table(f"Dice, difference {at} {comparison}: {meaning}", curve, columns)
-            note = "where an interval holds 0, no difference was shown"
-            yield Table(table.caption, table.columns, table.rows, (*table.notes, note))
-
-
-def _of(curve: Curve, arm: CurveArm, comparison: str) -> list[results.Estimate]:
-    return curve.differences(arm.name, comparison=comparison)
+            table = _table(f"{metric_name(metric)}, difference {at} {comparison}: {meaning}", curve, columns)
+            notes = ["where an interval holds 0, no difference was shown"]
+            notes += ["a distance that is shorter, below 0, is the better one"] if metric in results.DISTANCES else []
+            yield Table(table.caption, table.columns, table.rows, (*table.notes, *notes))
 
 
 def _against(arm: CurveArm, found: Sequence[results.Estimate]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from monai_cl.engine.save_cases import read_cases
 from monai_cl.evaluation import CaseScore, interval, paired_difference
+from monai_cl.evaluation.records import DISTANCES
 from monai_cl.evaluation.verdicts import short, verdict
 from monai_cl.report._folders import Run
 from monai_cl.report.tables import Cell, Estimate, Table
@@ -113,9 +114,11 @@ def _differences(runs: Sequence[Run], metric: str) -> list[Table]:
         scores = _scores(run, metric, "mean", patients=known)
         if any(math.isfinite(a.value + b.value) for a, b in zip(scores, reference, strict=True)):
             result[run.name] = paired_difference([*scores, *reference], run.name, first.name, 0)
+    smaller = metric.removeprefix("val_") in DISTANCES
     # one network is one seed and one pretraining run at most
     verdicts = {
-        name: verdict(each.low, each.high, seeds=1, runs=1, clustered=bool(known)) for name, each in result.items()
+        name: verdict(each.low, each.high, seeds=1, runs=1, clustered=bool(known), smaller_is_better=smaller)
+        for name, each in result.items()
     }
     rows = [(name, Estimate.of(each, short(verdicts[name]))) for name, each in result.items()]
     notes = (_ONE_NETWORK, *dict.fromkeys(text for text in verdicts.values() if ":" in text))
