@@ -13,7 +13,11 @@ from monai_cl.data import probe_patches
 from monai_cl.engine import read_history
 from monai_cl.losses import DenseContrastiveLoss
 
-VOLUMES: dict[str, Any] = {"image_size": [16, 16, 8], "roi_size": [16, 16, 8], "slab": 8, "filters": [4, 8, 8]}
+VOLUMES: dict[str, Any] = {
+    "image_size": [16, 16, 8],
+    "roi_size": "@image_size",
+    "filters": [4, 8, 8],
+}  # roi_size: not that of slices
 
 
 @pytest.fixture
@@ -73,14 +77,26 @@ def test_other_forms_pretrain(
 
 
 def test_slabs_pretrain_a_network_for_volumes(bundle: Path, study: Path) -> None:
-    run(
-        bundle, "pretrain", study, ("joint.yaml", "volumes.yaml"), **{k: VOLUMES[k] for k in VOLUMES if k != "roi_size"}
-    )
-    tuned = {"roi_size": VOLUMES["roi_size"], "filters": VOLUMES["filters"]}
-    run(bundle, "train", study, ("volumes.yaml",), pretrained=str(bundle / "models/pretrained_joint.pt"), **tuned)
-    run(bundle, "inference", study, ("volumes.yaml",), **tuned)
+    run(bundle, "pretrain", study, ("joint.yaml", "volumes.yaml"), **VOLUMES)
+    run(bundle, "train", study, ("volumes.yaml",), pretrained=str(bundle / "models/pretrained_joint.pt"), **VOLUMES)
+    run(bundle, "inference", study, ("volumes.yaml",), **VOLUMES)
     assert len(list((bundle / "runs/inference").rglob("*.nii.gz"))) == 8
     assert state(bundle, "model.pt")["input_block.conv1.conv.weight"].ndim == 5
+
+
+@pytest.mark.parametrize(("step", "name"), [("pretrain", "slab"), ("train", "roi_size"), ("inference", "roi_size")])
+def test_one_size_serves_every_step_of_volumes(step: str, name: str) -> None:
+    configs = bundles.path("global_local_contrast") / "configs"
+    parser = ConfigParser()
+    parser.read_config([str(configs / f"{file}.yaml") for file in (step, "small", "volumes")])
+    expected = {"slab": 32, "roi_size": [64, 64, 32]}
+    assert parser.get_parsed_content(name) == expected[name]
+    parser = ConfigParser()
+    parser.read_config([str(configs / f"{file}.yaml") for file in (step, "small", "volumes")])
+    parser.set([24, 48, 32], "image_size")
+    parser.set(0, "slice_axis")
+    expected = {"slab": 24, "roi_size": [24, 48, 32]}
+    assert parser.get_parsed_content(name) == expected[name]
 
 
 def test_fine_tuning_mixes_slices_along_another_axis(bundle: Path, study: Path) -> None:
