@@ -9,6 +9,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.networks.nets import SegResNet
 from test_curve import NETWORK, Pretend, config, curve_of, measure
+from test_curve_overlays import Slower
 
 from monai_cl import bundles, weights
 from monai_cl.evaluation._checks import OtherSettingsError
@@ -56,6 +57,26 @@ def test_an_arm_starts_from_what_is_shipped_and_its_record_says_which(
     ship(tmp_path / "bundle", boxed(), step=2)  # another file of that name
     with pytest.raises(OtherSettingsError, match=r"fine-tuning with other settings \(pretrained: "):
         measure(boxed(seeds=[0, 1, 2]))
+
+
+def test_longer_steps_from_shipped_weights_are_given_to_scratch(boxed: Callable[..., Path]) -> None:
+    """The weights cost nothing, self-training from them does."""
+    arms = {**ARMS, "own": {"pretrained": "shipped", "overlays": ["selftrain"]}}
+    curve = curve_of(measure(boxed(arms=arms, budgets=[1], convergence=False), Slower()))
+    given = curve.record["equal_compute"]
+    assert set(given) == {"own"}
+    assert given["own"]["pretraining_seconds"] == 0
+    assert given["own"]["finetuning_seconds"] == pytest.approx(4)  # 20 steps of 0.3 s in place of 0.1 s
+    assert given["own"]["extra_steps"] == 40
+    longer = "4 s that its fine-tuning takes longer are 40 more steps of fine-tuning"
+    assert curve.arm("scratch_plus_own").note.startswith(longer)
+    assert [each.budget for each in curve.differences("own", comparison="equal compute")] == [1]
+    assert not any(note.startswith("own: the comparison at equal compute") for note in curve.notes)
+    note = "box: the comparison at equal compute is that at equal steps, for the weights came with the package"
+    assert note in curve.notes
+
+    curve = curve_of(measure(boxed(arms=arms, budgets=[1], convergence=False, equal_compute=False), Slower()))
+    assert "own: the comparison at equal compute was switched off or failed" in curve.notes
 
 
 @pytest.mark.parametrize(

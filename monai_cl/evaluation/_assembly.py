@@ -175,10 +175,10 @@ def _of_compute(work: Work, arms: Sequence[CurveArm]) -> Iterator[str]:
     for arm in config.arms.values():
         if arm.name == config.reference or not arm.takes_time or arm.name in compared or arm.is_shared:
             continue
-        if arm.pretraining is not None or arm.pretraining_seconds is not None or arm.from_scratch:
-            why = "was switched off or failed"
-        elif arm.is_shipped:
+        if arm.is_shipped and not arm.overlays and arm.pretraining_seconds is None:
             why = "is that at equal steps, for the weights came with the package"
+        elif arm.pretraining is not None or arm.pretraining_seconds is not None or arm.from_scratch or arm.is_shipped:
+            why = "was switched off or failed"
         else:
             why = "needs pretraining_seconds, which the file does not state"
         yield f"{arm.name}: the comparison at equal compute {why}"

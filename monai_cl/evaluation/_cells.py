@@ -120,7 +120,9 @@ def _equal_compute(config: CurveConfig, budgets: dict[Budget, int], ended: tuple
     if (compute := config.equal_compute) is None:
         return
     for arm in config.arms.values():
-        known = config.stages(arm.name) or arm.pretraining_seconds is not None or arm.from_scratch
+        # shipped weights cost nothing, but steps of an overlay may be longer
+        free = arm.from_scratch or (arm.is_shipped and arm.overlays)
+        known = config.stages(arm.name) or arm.pretraining_seconds is not None or free
         # where networks are shared, the arm they are taken from is compared
         if arm.name not in (compute.arms or ()) or arm.is_shared or not known:
             continue
