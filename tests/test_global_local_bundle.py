@@ -99,6 +99,13 @@ def test_one_size_serves_every_step_of_volumes(step: str, name: str) -> None:
     assert parser.get_parsed_content(name) == expected[name]
 
 
+def test_volumes_of_two_sides_are_refused_by_name(bundle: Path, study: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^Failed to evaluate ") as caught:  # MONAI's words
+        run(bundle, "pretrain", study, ("dense.yaml", "volumes.yaml"), **{**VOLUMES, "image_size": [16, 16]})
+    reason = "image_size must have 3 sides with slab 2 (slices, slab 1, have 2, and thicker slabs 3), got [16, 16]"
+    assert bundles._reason(caught.value).startswith(reason)
+
+
 def test_fine_tuning_mixes_slices_along_another_axis(bundle: Path, study: Path) -> None:
     where = {"slice_axis": 0, "filters": [4, 8, 8]}
     run(bundle, "pretrain", study, **where)

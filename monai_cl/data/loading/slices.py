@@ -116,7 +116,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
         if len(thin) > max_faults * len(depths) or not self._kept:
             raise TooManyFaultsError(
                 f"at most {100 * max_faults:g} % of the volumes may be thinner than a slab of {self.slab} slices "
-                f"(max_faults), got {len(thin)} of {len(depths)}; use thinner slabs or allow more"
+                f"(max_faults), got {len(thin)} of {len(depths)}; use thinner slabs "
+                f"(slab, or image_size with the overlay `volumes`), of at most {min(depths)} slices, or allow more"
             )
 
     def __len__(self) -> int:
