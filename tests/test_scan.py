@@ -20,6 +20,7 @@ from pydicom.uid import JPEGLSLossless
 from rich.console import Console
 from typer.testing import CliRunner
 
+from monai_cl import bundles
 from monai_cl.cli import app
 from monai_cl.datalist import load_datalist
 from monai_cl.intake.decathlon import subjects_by_name
@@ -567,10 +568,34 @@ def test_table_and_next_command_tell_what_to_do(data):
     assert "left out: zero bytes" in screen.file.getvalue()
     assert "imagesTr/a.nii.gz" in screen.file.getvalue()
     copy, command = result.next_command.splitlines()
-    assert copy == "monai-cl bundles copy volume_contrast my_bundle"
+    assert copy == "monai-cl bundles copy global_local_contrast my_bundle"  # its dataset.json has MR
     words = shlex.split(command, comments=True)
     assert words[:4] == ["python", "-m", "monai.bundle", "run"]
     assert words[words.index("--datalist") + 1] == str(result.datalist)
+
+
+@pytest.mark.parametrize(
+    ("modality", "copied", "files"),
+    [
+        ("CT", "volume_contrast", "my_bundle/configs/pretrain.yaml"),
+        ("MR", "global_local_contrast", "['my_bundle/configs/pretrain.yaml', 'my_bundle/configs/dense.yaml']"),
+    ],
+)
+def test_the_next_command_is_that_of_the_modality(data, modality, copied, files):
+    write_series(data, Modality=modality)
+    copy, command = scanned(data)[0].next_command.splitlines()
+    assert copy == f"monai-cl bundles copy {copied} my_bundle"
+    words = shlex.split(command, comments=True)
+    assert words[words.index("--config_file") + 1] == files
+    assert all(
+        (bundles.path(copied) / "configs" / Path(name).name).is_file() for name in re.findall(r"[\w/]+\.yaml", files)
+    )
+
+
+def test_an_unknown_modality_leaves_the_choice_of_a_bundle(data):
+    nifti(data / "a.nii.gz")
+    (copy, _) = scanned(data)[0].next_command.splitlines()
+    assert copy == "monai-cl bundles copy volume_contrast my_bundle  # CT; for MR global_local_contrast"
 
 
 def test_labels_without_a_validation_are_held_out_first(data):

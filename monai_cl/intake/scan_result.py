@@ -61,9 +61,12 @@ class ScanResult:
             words = ["monai-cl", "curate", str(datalist), "--dataset-dir", folder, "--hold-out", "0.2"]
             lines.append(f"{shlex.join(words)}  # a fifth of the patients, to validate on")
             datalist = beside_datalist(datalist, ".curated.json")
-        lines.append(f"monai-cl bundles copy volume_contrast {bundle}")
+        modalities = {str(item.get("modality", "")) for items in self.sections.values() for item in items}
+        method, overlays = ("global_local_contrast", ["dense"]) if modalities == {"MR"} else ("volume_contrast", [])
+        unsure = "" if modalities <= {"CT", "MR"} and len(modalities) == 1 else "  # CT; for MR global_local_contrast"
+        lines.append(f"monai-cl bundles copy {method} {bundle}{unsure}")
         words = ["python", "-m", "monai.bundle", "run", "--bundle_root", bundle]
-        words += ["--config_file", f"{bundle}/configs/pretrain.yaml"]
+        words += ["--config_file", _listed([f"{bundle}/configs/{name}.yaml" for name in ("pretrain", *overlays)])]
         words += ["--dataset_dir", folder, "--datalist", str(datalist)]
         return "\n".join([*lines, f"{shlex.join(words)} --recipe NAME  # one of `monai-cl recipes`"])
 
@@ -90,6 +93,11 @@ class ScanResult:
         if self.other_files:
             table.add_row("other files, passed over", str(self.other_files), "")
         return table
+
+
+def _listed(files: Sequence[str]) -> str:
+    """Config files as MONAI's command line takes them."""
+    return files[0] if len(files) == 1 else str(list(files))
 
 
 def _some(paths: Sequence[str], shown: int = 3) -> str:
