@@ -77,6 +77,13 @@ def test_missing_folders_are_named(monkeypatch, tmp_path):
         bundles.names()
 
 
+def test_the_source_of_data_names_weights_that_are_shipped():
+    for name in bundles.names():
+        source = json.loads((bundles.path(name) / "configs/metadata.json").read_text())["data_source"]
+        shipped = any((bundles.path(name) / "models/shipped").glob("*.safetensors"))
+        assert ("ships no weights" in source) != shipped, name
+
+
 def test_every_shipped_bundle_has_configs_and_a_licence():
     for name in bundles.names():
         assert (bundles.path(name) / "LICENSE").is_file()
