@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -8,6 +9,7 @@ from monai_cl import cli
 from monai_cl.engine.run_record import RunRecord
 from monai_cl.evaluation.sequence_invariance import Invariance, write_invariance
 from monai_cl.report import card
+from monai_cl.report._facts import data_tables
 from monai_cl.report._folders import Run
 from monai_cl.report._results import result_tables
 from monai_cl.report.html import write_report
@@ -113,6 +115,24 @@ def test_an_evaluation_with_shorter_distances_is_the_better_one(tmp_path: Path) 
         assert cell.remark == "hint", table
         for name in ("scratch", "pretrained"):
             (tmp_path / name / table).unlink()
+
+
+def test_a_report_counts_volumes_without_labels_apart(tmp_path: Path) -> None:
+    def trained(name: str, **data: Any) -> Run:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"format": 1, "data": {"processes": 1, **data}}))
+        return Run("train", name, tmp_path / name)
+
+    plain = trained("train", prepared=4, faults=[])
+    both = trained("selftrain", prepared=4, prepared_unlabelled=121, faults=[["cut", "cannot read it"]])
+    (table,) = data_tables([plain])
+    assert (table.columns, table.rows) == (
+        ("run", "volumes used", "left out as unreadable", "processes"),
+        (("train", 4, 0, 1),),
+    )
+    (table,) = data_tables([plain, both])
+    assert table.columns[2] == "beside them without labels"
+    assert table.rows == (("train", 4, "", 0, 1), ("selftrain", 4, 121, 1, 1))
 
 
 def test_the_record_of_an_evaluation_says_which_cases_are_of_one_patient(study: Path, tmp_path: Path) -> None:

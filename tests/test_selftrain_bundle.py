@@ -26,6 +26,7 @@ from test_bundle_runs import (
 from monai_cl import bundles
 from monai_cl.data import load_datalist, unlabelled_rest
 from monai_cl.engine import PartsLoss, SelfTraining, read_pseudo_labels
+from monai_cl.engine.run_record import read_run_record
 from monai_cl.transforms import usual_augmentation
 
 __all__ = ["own_study", "undisturbed"]  # fixtures
@@ -81,6 +82,10 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     tiny_network(whole, study).load_state_dict(expected)
     history = (whole / "runs/selftrain/history.csv").read_text()
     assert ("class_contrast" in history.splitlines()[0]) == (short["class_contrast"] > 0)
+    data = read_run_record(whole / "runs/selftrain")["data"]
+    listed = json.loads((study / "datalist.json").read_text())
+    rest = len(listed["unlabelled"]) + len(listed["training"]) - short["labels"]
+    assert (data["prepared"], data["prepared_unlabelled"]) == (short["labels"], rest)
 
 
 def rows(root: Path) -> list[str]:
@@ -159,6 +164,8 @@ def test_an_unreadable_unlabelled_volume_is_left_out_up_to_a_limit_of_its_own(
     assert "cut.nii.gz" in reason
     run(root, "train", own_study, OVERLAY, **SHORT, max_unlabelled_faults=0.5)
     assert "left out cut: ValueError: cannot read cut.nii.gz" in caplog.text
+    (fault,) = read_run_record(root / "runs/selftrain")["data"]["faults"]
+    assert "cut.nii.gz" in fault[1]
     edit(own_study, training=[*content["training"][:1], {**content["training"][1], "image": "cut.nii.gz"}])
     assert "cut.nii.gz" in user_sees(root, "train", own_study, OVERLAY, **SHORT, max_unlabelled_faults=1.0)
 

@@ -159,6 +159,7 @@ class SelfTrainHandlers(RunHandlers):
         settings: Settings of the run.
         network: The student.
         volumes: The labelled volumes, for the record and the shares of classes in them.
+        unlabelled: The volumes that take part without their labels, for the record.
         clip: Bound on the norm of the gradient; ``None`` for none.
         frozen: Share of the steps over which pretrained parameters stay as they are.
         save_every: Epochs between checkpoints.
@@ -175,6 +176,7 @@ class SelfTrainHandlers(RunHandlers):
         *,
         network: nn.Module,
         volumes: Sequence[Mapping[str, Any]] | None = None,
+        unlabelled: Sized | None = None,
         clip: float | None = 1.0,
         frozen: float = 0.0,
         save_every: int = 1,
@@ -196,7 +198,7 @@ class SelfTrainHandlers(RunHandlers):
                 PseudoLabelPictures(folder / "pseudo_labels"),
                 ProgressLine("self-train", ["loss", "pseudo_certain", "pseudo_confidence", "pseudo_agreement"]),
                 History(folder / "history.csv"),
-                _record(settings, folder, "train", settings.to_tell(), volumes, network=network),
+                _record(settings, folder, "train", settings.to_tell(), volumes, network=network, unlabelled=unlabelled),
                 TensorBoardStatsHandler(log_dir=str(folder / "tensorboard"), output_transform=scalars),
             ],
         )

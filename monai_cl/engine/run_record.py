@@ -45,6 +45,7 @@ class RunRecord:
         recipe: Name of the recipe that prepared the volumes, with
         recipe_options: the values given to it.
         volumes: The prepared volumes, to be counted; those it left out are named by its ``faults``.
+        unlabelled: Prepared volumes that took part without their labels, to be counted likewise.
         slices: Slices drawn from them, such as :class:`monai_cl.data.SliceDataset`: of how many how many may be drawn.
         processes: Number of processes that shared the volumes; ``volumes`` are those of one of them.
         network: The network, whose start and receipt are recorded once the run starts.
@@ -64,6 +65,7 @@ class RunRecord:
         recipe: str | Path | None = None,
         recipe_options: Mapping[str, Any] | None = None,
         volumes: Sized | None = None,
+        unlabelled: Sized | None = None,
         slices: Any = None,
         processes: int = 1,
         network: nn.Module | None = None,
@@ -82,7 +84,7 @@ class RunRecord:
             "data": {
                 **_data(datalist, dataset_dir, sections),
                 **(_patients(datalist, sections) if step == "evaluate" else {}),
-                **_prepared(volumes, processes),
+                **_prepared(volumes, unlabelled, processes),
                 **_slices(slices),
             },
             "start": None,
@@ -174,11 +176,12 @@ def datalist_facts(datalist: str | Path) -> dict[str, Any]:
     return {**texts, "counts": counts, "left_out": dict(content.get("left_out") or {})}
 
 
-def _prepared(volumes: Sized | None, processes: int) -> dict[str, Any]:
+def _prepared(volumes: Sized | None, unlabelled: Sized | None, processes: int) -> dict[str, Any]:
     if volumes is None:
         return {}
-    faults = [list(fault) for fault in getattr(volumes, "faults", [])]
-    return {"prepared": len(volumes), "processes": processes, "faults": faults}
+    faults = [list(fault) for each in (volumes, unlabelled) for fault in getattr(each, "faults", [])]
+    without = {} if unlabelled is None else {"prepared_unlabelled": len(unlabelled)}
+    return {"prepared": len(volumes), **without, "processes": processes, "faults": faults}
 
 
 def _slices(slices: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from monai_cl.engine.run_record import datalist_facts
 from monai_cl.report._folders import Bundle, Found, Run
 from monai_cl.report.tables import Cell, Table
 
+_LEFT_OUT = ("left out as unreadable", "processes")
 _HASH = 12  # digits of a SHA-256 that are shown
 _STEPS = {
     "pretrain": "pretraining",
@@ -154,16 +155,22 @@ def data_tables(runs: Sequence[Run], datalist: Path | None = None) -> list[Table
     if datalist is not None:
         lists = [{**datalist_facts(datalist), "sha256": digest(datalist)}]
     tables = [_datalist(value) for value in lists]
-    rows = [
-        (run.name, data["prepared"], len(data.get("faults", [])), data.get("processes", 1))
-        for run in runs
-        if "prepared" in (data := run.record.get("data") or {})
-    ]
-    if rows:
-        heads = ("run", "volumes used", "left out as unreadable", "processes")
-        note = ("with several processes, the volumes are those of the first",) if any(r[3] > 1 for r in rows) else ()
-        tables.append(Table("Volumes that the steps prepared", heads, tuple(rows), note))
+    used = [(run.name, data) for run in runs if "prepared" in (data := run.record.get("data") or {})]
+    if used:
+        tables.append(_prepared(used))
     return tables
+
+
+def _prepared(used: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+    unlabelled = any("prepared_unlabelled" in data for _, data in used)  # of self-training
+    rows: list[tuple[Cell, ...]] = []
+    for name, data in used:
+        without = (data.get("prepared_unlabelled", ""),) if unlabelled else ()
+        rows.append((name, data["prepared"], *without, len(data.get("faults", [])), data.get("processes", 1)))
+    heads = ("run", "volumes used", *(("beside them without labels",) if unlabelled else ()), *_LEFT_OUT)
+    several = any(data.get("processes", 1) > 1 for _, data in used)
+    note = ("with several processes, the volumes are those of the first",) if several else ()
+    return Table("Volumes that the steps prepared", heads, tuple(rows), note)
 
 
 def _datalist(data: dict[str, Any]) -> Table:
