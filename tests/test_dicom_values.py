@@ -14,7 +14,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from monai_cl.data import PreparedDataset, scan
-from monai_cl.intake._middle_slice import DARK, LIFTED, PADDING_KEPT
+from monai_cl.intake._middle_slice import DARK, LIFTED, PADDING_KEPT, WRAPPED
 from monai_cl.intake.dicom import PADDED, SCALED_APART
 from monai_cl.intake.scan import ScanResult
 from monai_cl.transforms import LoadVolume, LoadVolumed
@@ -226,6 +226,31 @@ def test_values_far_darker_than_air_are_air_in_ct_alone(tmp_path: Path, value: i
     assert list(scanned(ct).notes) == [LIFTED]
     mr = series(tmp_path / "mr/data", pixels=pixels, **signed)
     assert np.array_equal(values(mr), pixels)
+
+
+@pytest.mark.parametrize("tags", [{}, HU])
+def test_signed_ct_with_an_unsigned_header_is_noted_and_refused(tmp_path: Path, tags: dict) -> None:
+    """A value of -1000 reads as 64,536, of -1000 HU stored above an intercept of -1024 nothing is amiss."""
+    pixels = padded(-2000, np.int16)
+    pixels[pixels > 0] -= 0 if tags else 1024
+    folder = series(tmp_path / "data", pixels=pixels, **CT | tags)
+    with pytest.raises(ValueError, match=r"at most 30710 HU .* got up to 6\d\d\d\d .*; set its PixelRepresentation"):
+        values(folder)
+    assert WRAPPED in scanned(folder).notes
+    signed = series(tmp_path / "signed/data", pixels=pixels, **CT | tags | {"PixelRepresentation": 1})
+    assert values(signed).min() == -1024
+    assert WRAPPED not in scanned(signed).notes
+
+
+def test_metal_and_announced_padding_are_no_signed_values(tmp_path: Path) -> None:
+    pixels = PIXELS.copy()
+    pixels[:, 20:24, 20:24] = 31_734  # 30,710 HU
+    pixels[0, 0, 0] = 65_000
+    assert values(series(tmp_path / "metal", pixels=pixels, **CT | HU)).max() == 65_000 - 1024
+    announced = lambda ds, k: setattr(ds, "PixelPaddingValue", 63_536)  # noqa: E731
+    assert values(series(tmp_path / "padded", announced, pixels=padded(63_536), **CT | HU)).min() == -1024
+    mr = series(tmp_path / "mr", pixels=padded(63_536), PixelRepresentation=0)
+    assert values(mr).max() == 63_536
 
 
 def test_ct_of_other_units_keeps_its_dark_values(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ PADDING_KEPT = (
 )
 LIFTED = "CT with values far darker than air, as outside of the scanner's circle: they become air (-1024 HU)"
 DARK = "CT with values far darker than air, as outside of the scanner's circle: recipes for CT clip them"
+WRAPPED = "CT with values above 30,710 HU: signed values with an unsigned header, which training leaves out"
 UNIFORM = "the middle slice is all one value"
 MASK_LIKE = "few whole values as in a label map: perhaps a mask, not an image"
 _MOST = 1024  # pixels along an axis
@@ -112,7 +113,7 @@ def _look(folder: Path, item: Item, decoder: Decoder) -> Look | None:
     except Exception:  # whatever a reader may throw at a broken file; its text may quote a header
         return None
     modality = str(item.get("modality", ""))
-    fault = _remark(plane, modality) or (note if note == PADDING_KEPT else "")
+    fault = note if note == WRAPPED else _remark(plane, modality) or (note if note == PADDING_KEPT else "")
     window = _SOFT_TISSUE if modality == "CT" and not fault else None
     dark = DARK if modality == "CT" and np.nanmin(plane) < DARKER_THAN_AIR else ""
     return Look(_png(plane, sides, window), fault or note or dark)
@@ -162,6 +163,7 @@ def _of_dicom(folder: Path, image: str | list[str], decoder: Decoder) -> tuple[N
     ordered, affine = stack(headers)
     decoded = decode([ordered[len(ordered) // 2]], decoder)
     note = PADDING_KEPT if decoded.padding == "among other values" else LIFTED if decoded.lifted else ""
+    note = WRAPPED if decoded.wrapped else note
     return *_upright(decoded.values[0, :, :, 0], affine), note
 
 

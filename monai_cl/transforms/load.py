@@ -14,7 +14,7 @@ from monai.utils import SpaceKeys, TransformBackends
 from numpy.typing import NDArray
 
 from monai_cl.io.dicom import SliceHeader, check_pixels, is_dicom, is_one_stack, stack
-from monai_cl.io.dicom.decoding import decode
+from monai_cl.io.dicom.decoding import LIGHTEST, decode
 from monai_cl.io.dicom.series import slices_below, slices_of
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.itk import read_itk
@@ -279,8 +279,18 @@ def _load_itk(path: Path) -> torch.Tensor:
 
 
 def decode_slices(ordered: list[SliceHeader]) -> NDArray[np.float32]:
-    """Values as ``(1, columns, rows, slices)``, in the units of the modality and with padding set to background."""
-    return decode(ordered).values
+    """Values as ``(1, columns, rows, slices)``, in the units of the modality and with padding set to background.
+
+    Raises:
+        ValueError: If a slice cannot be decoded, or CT has signed values that the header has as unsigned.
+    """
+    decoded = decode(ordered)
+    if decoded.wrapped:
+        raise ValueError(
+            f"CT must be at most {LIGHTEST:g} HU but for 1 % of its voxels, got up to {decoded.values.max():g} in "
+            f"{ordered[0].path}: signed values with an unsigned header; set its PixelRepresentation (0028,0103) to 1"
+        )
+    return decoded.values
 
 
 def _with_meta(image: torch.Tensor, meta: dict[str, Any]) -> torch.Tensor:

@@ -26,6 +26,8 @@ AIR = -1024.0  # HU, the lowest value of most scanners
 _REACHES_AIR = -200.0  # HU: every picture of a body in Hounsfield units has darker voxels
 _LIGHTEST_AIR = -900.0  # HU
 DARKER_THAN_AIR = -1500.0  # HU, below which nothing was measured
+LIGHTEST = 30_710.0  # HU, the end of the extended scale of CT, which metal reaches
+_FEW = 0.01  # share of the voxels
 Padding = tuple[float, float]  # lowest and highest stored value that is padding
 
 
@@ -118,6 +120,14 @@ def lift_to_air(volume: NDArray[np.float32]) -> bool:
     return True
 
 
+def is_wrapped(volume: NDArray[np.float32]) -> bool:
+    """Return whether more than 1 % of the voxels of CT lie above 30,710 HU: signed numbers that were read as unsigned.
+
+    A value of -1000 with 16 bits, of which the header has no sign, is 64,536.
+    """
+    return bool(volume.size) and float(np.mean(volume > LIGHTEST)) > _FEW
+
+
 class Decoder(Protocol):
     """Decodes pixel data."""
 
@@ -161,11 +171,13 @@ class Decoded:
         values: ``(1, columns, rows, slices)``.
         padding: Padding by :func:`~monai_cl.io.dicom.decoding.set_background`.
         lifted: Whether values far darker than air became air.
+        wrapped: Whether they are CT by :func:`~monai_cl.io.dicom.decoding.is_wrapped`.
     """
 
     values: NDArray[np.float32]
     padding: str = ""
     lifted: bool = False
+    wrapped: bool = False
 
 
 def decode(ordered: Sequence[SliceHeader], decoder: Decoder = IN_PROCESS) -> Decoded:
@@ -183,8 +195,9 @@ def decode(ordered: Sequence[SliceHeader], decoder: Decoder = IN_PROCESS) -> Dec
         volume[0, :, :, index] = plane.T  # from (row, column)
         if padded is not None and mask is not None:
             padded[0, :, :, index] = mask.T
-    outcome = "" if padded is None else set_background(volume, padded, is_ct=first.modality == "CT")
-    return Decoded(volume, outcome, lifted=first.modality == "CT" and lift_to_air(volume))
+    is_ct = first.modality == "CT"
+    outcome = "" if padded is None else set_background(volume, padded, is_ct=is_ct)  # may itself lie above any CT
+    return Decoded(volume, outcome, lifted=is_ct and lift_to_air(volume), wrapped=is_ct and is_wrapped(volume))
 
 
 class _SliceReader:
