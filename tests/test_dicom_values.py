@@ -456,3 +456,44 @@ def test_slices_of_philips_mr_with_scales_of_their_own_are_noted(tmp_path: Path,
         dataset.add_new(0x2005100E, "FL", scale(k))
 
     assert list(scanned(series(tmp_path / "data", change)).notes) == ([SCALED_APART] if noted else [])
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    ("slopes", "scales", "noted"),
+    [
+        ((2, 2, 2), (0.01, 0.01, 0.01), False),
+        ((2, 2, 2), (0.01, 0.02, 0.01), True),
+        ((2, 4, 2), (0.02, 0.01, 0.02), False),
+        ((2, 4, 2), (None, None, None), False),  # of another maker, whose values are what they are
+    ],
+)
+def test_frames_of_philips_mr_with_scales_of_their_own_are_noted(
+    tmp_path: Path, slopes: tuple[int, ...], scales: tuple[float | None, ...], noted: bool, syntax: str
+) -> None:
+    file = multi_frame(tmp_path / "data/frames.dcm", [(slope, 0) for slope in slopes])
+    dataset = pydicom.dcmread(file)
+    for group, scale in zip(dataset.PerFrameFunctionalGroupsSequence, scales, strict=True):
+        own = Dataset()
+        own.add_new(0x20050010, "LO", "Philips MR Imaging DD 001")
+        if scale is not None:
+            own.add_new(0x2005100E, "FL", scale)
+        group.add_new(0x20050014, "LO", "Philips MR Imaging DD 005")
+        group.add_new(0x2005140F, "SQ", [own])
+    dataset.file_meta.TransferSyntaxUID = syntax
+    pydicom.dcmwrite(
+        file, dataset, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True, enforce_file_format=True
+    )
+    assert list(scanned(file.parent).notes) == ([SCALED_APART] if noted else [])
+
+
+def test_frames_of_one_kind_and_of_none_are_named(tmp_path: Path) -> None:
+    file = multi_frame(tmp_path / "data/frames.dcm", [(1, 0)] * 3)
+    dataset = pydicom.dcmread(file)
+    dataset.PerFrameFunctionalGroupsSequence[0].MRImageFrameTypeSequence[0].FrameType = "ORIGINAL"
+    dataset.PerFrameFunctionalGroupsSequence[1].MRImageFrameTypeSequence[0].FrameType = None
+    dataset.save_as(file)
+    with pytest.raises(ValueError, match="nothing usable below the folder: 1 4-D"):
+        scanned(file.parent)
+    table = (tmp_path / "out/study.left_out.csv").read_text()
+    assert "frames of 3 kinds in one file (missing; ORIGINAL; " in table

@@ -271,7 +271,7 @@ def _check_frame_kinds(files: Sequence[SliceHeader]) -> None:
     kinds = sorted({header.kind for header in files})
     if len(kinds) > 1:
         detail = f"frames of {len(kinds)} kinds in one file ({{}}); export each as a series of its own"
-        raise UnusableImageError("4-D", Quoting(detail, "; ".join(kinds)))
+        raise UnusableImageError("4-D", Quoting(detail, "; ".join(kind or "missing" for kind in kinds)))
 
 
 def _image_type(header: SliceHeader) -> str:

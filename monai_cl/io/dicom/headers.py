@@ -16,7 +16,7 @@ from typing import Any, Literal
 from monai_cl.io.dicom.lookup import LUT_DESCRIPTOR, MODALITY_LUT, check_no_frame_table, read_table, type_of
 from monai_cl.io.dicom.pixels import BITS, COLUMNS, FRAMES, HIGH_BIT, ROWS, SAMPLES, STORED_BITS, pixel_state
 from monai_cl.io.dicom.slices import NO_PICTURES, Person, SliceHeader
-from monai_cl.io.dicom.tags import Tags, read_tags, starts_with_data_set
+from monai_cl.io.dicom.tags import BIG_ENDIAN, Tags, read_tags, starts_with_data_set
 from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.threads import without_warnings_of_dicom
 from monai_cl.privacy.quoting import Quoting
@@ -31,6 +31,7 @@ _ACQUISITION_TIME, _CONTENT_TIME = 0x00080032, 0x00080033
 _CONCATENATION, _PART, _PARTS = 0x00209161, 0x00209162, 0x00209163
 _INTERCEPT, _SLOPE, _UNITS = 0x00281052, 0x00281053, 0x00281054
 _PHILIPS, _PHILIPS_SCALE, _PHILIPS_BLOCK = 0x20050010, 0x2005100E, "Philips MR Imaging DD 001"
+_PHILIPS_FRAME = 0x2005140F  # private sequence of a frame that holds its scale
 _THICKNESS, _SPACING_BETWEEN = 0x00180050, 0x00180088
 # Tags of the kind of picture: never shown as they are, since free text can name a patient.
 FACTS = {
@@ -220,8 +221,26 @@ def _scale(tags: Tags) -> float | None:
     value = tags.values.get(_PHILIPS_SCALE, b"")
     if len(value) != 4 or tags.text(_PHILIPS) != _PHILIPS_BLOCK:
         return None
-    result = float(unpack("<f" if tags.little_endian else ">f", value)[0])
-    return result if math.isfinite(result) and result > 0 else None
+    return _usable_scale(float(unpack("<f" if tags.little_endian else ">f", value)[0]))
+
+
+def _scale_of_frame(groups: Sequence[Any], *, little_endian: bool) -> float | None:
+    """Scale of a frame of enhanced Philips MR, from its private sequence."""
+    elements = (group.get(_PHILIPS_FRAME) for group in groups)
+    for item in (item for element in elements if element is not None and element.VR == "SQ" for item in element.value):
+        block, scale = item.get(_PHILIPS), item.get(_PHILIPS_SCALE)
+        if block is None or scale is None or str(block.value).strip() != _PHILIPS_BLOCK:
+            continue
+        value = scale.value  # bytes where the file states no type
+        if isinstance(value, bytes) and len(value) == 4:
+            value = unpack("<f" if little_endian else ">f", value)[0]
+        if isinstance(value, float):
+            return _usable_scale(value)
+    return None
+
+
+def _usable_scale(value: float) -> float | None:
+    return value if math.isfinite(value) and value > 0 else None
 
 
 def _fact(tags: Tags, name: str) -> str:
@@ -309,7 +328,7 @@ def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
         for group in groups
         for name in _FRAME_TYPES
         for item in group.get(name) or ()
-        for part in item.get("FrameType") or ()
+        for part in _parts(item.get("FrameType"))
     ]
     return replace(
         header,
@@ -323,6 +342,7 @@ def _frame(header: SliceHeader, dataset: Any, index: int) -> SliceHeader:
         slope=slope[0],
         intercept=intercept[0],
         units=next(filter(None, units), header.units),
+        scale=_scale_of_frame(groups, little_endian=header.transfer_syntax != BIG_ENDIAN) or header.scale,
         may_be_negative=header.may_be_negative or (intercept[0] < 0 and not header.value_table),
         image_type=tuple(kinds) or header.image_type,
         kind="\\".join(kinds),
@@ -338,6 +358,11 @@ def _groups(dataset: Any, index: int) -> Iterator[Any]:
     if per_frame:
         yield per_frame[index]
     yield from (dataset.get("SharedFunctionalGroupsSequence") or ())[:1]
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    """Values of an element of one or several; none where it is empty."""
+    return tuple(value) if _is_many(value) else (value,) if value else ()
 
 
 def _is_many(value: Any) -> bool:
