@@ -1,5 +1,6 @@
 """`monai-cl plan`: what a dry run measures, what it advises, and that it leaves no trace."""
 
+import io
 import json
 import subprocess
 import sys
@@ -13,13 +14,14 @@ import pytest
 import torch
 import yaml
 from monai.utils import set_determinism
+from rich.console import Console
 from test_bundle_runs import TINY
 from torch.utils.data import DataLoader, Dataset
 from typer.testing import CliRunner
 
 from monai_cl import bundles, cli
-from monai_cl.data import write_cache
-from monai_cl.engine.planning import FlightPlan, advise, plan_run
+from monai_cl.data import PreparedDataset, write_cache
+from monai_cl.engine.planning import FlightPlan, advise, dry_run, plan_run
 from monai_cl.engine.planning.advice import Measured
 from monai_cl.engine.planning.timing import time_loader
 
@@ -88,6 +90,45 @@ def test_a_plan_of_fine_tuning_measures_the_supervised_trainer(bundle: Path, stu
     plan = plan_run(bundle / "configs/train.yaml", steps=3, seconds=20, **overrides)
     measured(plan)
     assert plan.steps == 7
+
+
+def self_training(bundle: Path, study: Path, **overrides: Any) -> FlightPlan:
+    settings = {k: v for k, v in {**TINY, **given(bundle, study)}.items() if k.startswith(("finetune", "roi"))}
+    where = {k: v for k, v in given(bundle, study).items() if k in ("bundle_root", "dataset_dir", "datalist", "recipe")}
+    files = [bundle / "configs" / name for name in ("train.yaml", "selftrain.yaml", "small.yaml")]
+    return plan_run(files, steps=3, seconds=20, **{**settings, **where, "finetune_epochs": 7, **overrides})
+
+
+def test_a_plan_of_self_training_counts_the_unlabelled_volumes_and_prepares_few(
+    bundle: Path, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[int] = []
+    whole = PreparedDataset._prepare_all
+
+    def count(self: PreparedDataset, items: Any, *args: Any, **kwargs: Any) -> Any:
+        prepared.append(len(items))
+        return whole(self, items, *args, **kwargs)
+
+    monkeypatch.setattr(PreparedDataset, "_prepare_all", count)
+    monkeypatch.setattr(dry_run, "_VOLUMES", 2)
+    plan = self_training(bundle, study, labels=1, finetune_batch_size=1, batch_size=1)
+    measured(plan)
+    assert plan.volumes == 6
+    assert prepared == [1, 2]  # one labelled volume, and two of the five others
+    assert plan.steps == 7 * TINY["finetune_epoch_length"]
+
+
+def test_a_plan_of_random_anatomies_needs_no_volumes(bundle: Path) -> None:
+    files = [bundle / "configs" / name for name in ("pretrain.yaml", "random_anatomy.yaml", "small.yaml")]
+    small = {"patch_size": [16, 16, 16], "batch_size": 1, "max_epochs": 2, "epoch_length": 10}
+    plan = plan_run(files, steps=3, seconds=20, bundle_root=str(bundle), **small)
+    measured(plan)
+    assert (plan.volumes, plan.prepare_seconds, plan.cache_disk, plan.steps) == (0, 0, 0, 20)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(plan.table())
+    text = console.export_text()
+    assert "none, views are drawn at random" in text
+    assert "cache" not in text
 
 
 def test_a_configuration_that_does_not_train_is_refused(bundle: Path, study: Path) -> None:

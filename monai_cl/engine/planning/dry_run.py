@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -23,8 +24,10 @@ from monai_cl.engine.planning.timing import PeakMemory, time_loader, time_traine
 from monai_cl.transforms.stored import StoredVolume
 
 _VOLUMES = 8  # prepared at least
-_NEEDED = ("train#trainer", "train#dataset", "train#dataset#data")
+_NEEDED = ("train#trainer", "train#dataset")
+_SECTIONS = ("train", "unlabelled")  # of a configuration, whose datasets hold volumes
 _MEGA = 1e6
+Item = Mapping[str, Any]
 
 
 def plan_run(
@@ -33,7 +36,8 @@ def plan_run(
     """Measure a run of a bundle on a few volumes and steps, and extend it to the whole.
 
     The configuration is built as ``monai.bundle run`` does it, without its handlers: nothing is written into the
-    folders of the run. Where volumes are prepared in memory, a few are; a cache is used as it is.
+    folders of the run. Where volumes are prepared in memory, a few are, labelled and unlabelled ones alike; a cache is
+    used as it is. Pretraining on random anatomies has no volumes to prepare.
 
     Args:
         config_file: Config files of a step that trains, later ones over earlier ones.
@@ -90,29 +94,25 @@ class _Run:
     """
 
     def __init__(self, parser: ConfigParser, scratch: str) -> None:
-        self.items: Sequence[Mapping[str, Any]] = parser.get_parsed_content("train#dataset#data")
-        few = self._few(parser)
+        lists = _volume_lists(parser)
+        self.items = [item for items in lists.values() for item in items]
+        few = {name: _few(parser, items) for name, items in lists.items()}
         parser.globals["_planned_items"] = few
-        parser["train#dataset#data"] = "$_planned_items"
+        for name in few:
+            parser[f"{name}#dataset#data"] = f"$_planned_items['{name}']"
         parser["train#handlers"] = []
         parser["train#trainer#train_handlers"] = []
         if "output_dir" in parser:
             parser["output_dir"] = scratch
         begin = time.perf_counter()
-        self.dataset = parser.get_parsed_content("train#dataset")
-        self.seconds_a_volume = (time.perf_counter() - begin) / len(few)
+        self.datasets = [parser.get_parsed_content(f"{name}#dataset") for name in few]
+        self.prepared = sum(map(len, few.values()))
+        self.seconds_a_volume = (time.perf_counter() - begin) / max(self.prepared, 1)
         self.trainer = parser.get_parsed_content("train#trainer")
         self.loader = self.trainer.data_loader
         self.device = torch.device(self.trainer.state.device)
         self.total_steps = int(self.trainer.state.max_epochs * self.trainer.state.epoch_length)
         self.from_cache = bool(self.items) and CACHED in self.items[0]
-
-    def _few(self, parser: ConfigParser) -> list[Mapping[str, Any]]:
-        """The first volumes, spread over the list: enough for two batches."""
-        sizes = [parser.get_parsed_content(k) for k in parser.get() if str(k).endswith("batch_size")]
-        processes = parser.get_parsed_content("world_size") if "world_size" in parser else 1
-        count = min(max([_VOLUMES, *(2 * int(size) for size in sizes)]) * int(processes), len(self.items))
-        return [self.items[index * len(self.items) // count] for index in range(count)]
 
     @property
     def volume_bytes(self) -> float:
@@ -125,10 +125,8 @@ class _Run:
         return self._mean(lambda volume: volume.shape.numel())
 
     def _mean(self, measure: Any) -> float:
-        stored = getattr(self.dataset, "stored", None)
-        if stored is None:
-            return 0.0
-        result = [stored(index) for index in range(len(self.dataset))]
+        kept = [dataset for dataset in self.datasets if hasattr(dataset, "stored")]
+        result = [dataset.stored(index) for dataset in kept for index in range(len(dataset))]
         volumes = [v for item in result for v in item.values() if isinstance(v, (torch.Tensor, StoredVolume))]
         return float(sum(measure(volume) for volume in volumes)) / max(len(result), 1)
 
@@ -141,12 +139,35 @@ class _Run:
         return float(sum(t.numel() * t.element_size() for t in [*module.state_dict().values(), *states]))
 
 
+def _volume_lists(parser: ConfigParser) -> dict[str, Sequence[Item]]:
+    """Items of each dataset of volumes, none of them prepared."""
+    if "train#dataset#data" not in parser:  # random anatomies
+        return {}
+    result: dict[str, Sequence[Item]] = {"train": parser.get_parsed_content("train#dataset#data")}
+    others = [name for name in _SECTIONS if name not in result and f"{name}#dataset#data" in parser]
+    # the others are chosen by the items of the first, which a stand-in shows without preparing them
+    dataset = parser["train#dataset"]
+    parser.globals["_planned_dataset"] = SimpleNamespace(data=result["train"])
+    parser["train#dataset"] = "$_planned_dataset"
+    result.update({name: parser.get_parsed_content(f"{name}#dataset#data") for name in others})
+    parser["train#dataset"] = dataset
+    return result
+
+
+def _few(parser: ConfigParser, items: Sequence[Item]) -> list[Item]:
+    """Return the first volumes, spread over the list: enough for two batches."""
+    sizes = [parser.get_parsed_content(k) for k in parser.get() if str(k).endswith("batch_size")]
+    processes = parser.get_parsed_content("world_size") if "world_size" in parser else 1
+    count = min(max([_VOLUMES, *(2 * int(size) for size in sizes)]) * int(processes), len(items))
+    return [items[index * len(items) // count] for index in range(count)]
+
+
 def _extended(
     run: _Run, out: Path, steps: int, times: tuple[float, float, float, float], peak: float, free: float
 ) -> FlightPlan:
     """Extrapolate the cost of a few volumes and steps to the whole run."""
     first, loader, step, both = times
-    more = max(len(run.items) - len(run.dataset), 0)
+    more = len(run.items) - run.prepared
     cuda = run.device.type == "cuda"
     prepare = 0.0 if run.from_cache else run.seconds_a_volume * len(run.items)
     gpu = torch.cuda.max_memory_reserved(run.device) / _MEGA if cuda else 0.0

@@ -20,7 +20,7 @@ class FlightPlan:
         precision: As it was settled for the device.
         steps: Steps of the whole run.
         measured_steps: Steps it was measured on.
-        volumes: Volumes of the whole run, on this process.
+        volumes: Volumes of the whole run, on this process, labelled and unlabelled; 0 for random anatomies.
         loader_seconds: A batch from the loader, nobody else asking for the cores.
         step_seconds: A training step on a batch in memory.
         seconds: A training step with the loader at work: what a run takes.
@@ -76,21 +76,27 @@ class FlightPlan:
         table.add_row("  training step alone", f"{self.step_seconds:.3g} s")
         table.add_row("bottleneck", f"{self.advice.bottleneck}: {100 * self.advice.waiting:.0f} % of a step is waiting")
         table.add_section()
-        table.add_row(
-            "volumes", f"{self.volumes}, {'from a cache' if self.from_cache else 'from files, kept in memory'}"
-        )
-        table.add_row("preparing them", duration(self.prepare_seconds))
+        self._add_volumes(table)
         table.add_row(f"{self.steps} steps", Text.assemble((duration(3600 * self.hours), "bold"), " with preparation"))
         table.add_section()
         table.add_row("memory", f"{size(self.memory)} of {size(self.memory_free)} available")
         if self.gpu_memory is not None and self.gpu_memory_total is not None:
             table.add_row("GPU memory", f"{size(self.gpu_memory)} of {size(self.gpu_memory_total)}")
         table.add_row("disk for checkpoints", f"{size(self.disk)} of {size(self.disk_free)} free")
-        table.add_row("disk " + ("of the cache" if self.from_cache else "for a cache"), size(self.cache_disk))
+        if self.volumes:
+            table.add_row("disk " + ("of the cache" if self.from_cache else "for a cache"), size(self.cache_disk))
         for line in self.advice.lines:
             table.add_section()
             table.add_row("advice", Text(line))
         return table
+
+    def _add_volumes(self, table: Table) -> None:
+        if not self.volumes:
+            table.add_row("volumes", "none, views are drawn at random")
+            return
+        kept = "from a cache" if self.from_cache else "from files, kept in memory"
+        table.add_row("volumes", f"{self.volumes}, {kept}")
+        table.add_row("preparing them", duration(self.prepare_seconds))
 
 
 def duration(seconds: float) -> str:
