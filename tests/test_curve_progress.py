@@ -24,7 +24,8 @@ from monai_cl.evaluation._config import Arm, CurveConfig, Pretraining, read_conf
 from monai_cl.evaluation._plan import make_plan
 from monai_cl.evaluation._progress import Forecast, Lines
 from monai_cl.evaluation._running import Pool
-from monai_cl.evaluation._store import Store
+from monai_cl.evaluation._store import Store, write_json
+from monai_cl.evaluation._work import EVALUATION, EVALUATIONS
 from monai_cl.evaluation.curve_plan import is_curve, plan_curve
 from monai_cl.report.curve_screen import caveats, differences_table
 
@@ -108,6 +109,27 @@ def test_the_time_left_is_told_in_plain_text_each_minute(
     lines()
     assert re.search(r"^\d\d:\d\d 2/30 runs, about 2\.4 h left; at nothing here$", text.getvalue(), re.M)
     assert "\x1b" not in text.getvalue()
+
+
+def test_a_network_that_lacks_an_evaluation_takes_as_long_as_other_evaluations_did(
+    config: Callable[..., Path], tmp_path: Path
+) -> None:
+    plan = make_plan(read_config(config()))
+    store = Store(tmp_path / "out")
+    forecast = Forecast(plan, store, lambda cell: 4)
+    for cell in plan.cells:
+        store.finish(cell, {"seconds": 400.0, "finished": "2026-01-01T10:00:00+00:00"})
+    trained = [cell for cell in plan.cells if cell.role != PRETRAIN]
+    done = {cell.folder for cell in plan.cells if cell.role == PRETRAIN}
+    assert forecast.seconds(done, set(), 2) is None
+    then = {10.0: "2026-01-01T10:00:00+00:00", 20.0: "2026-02-01T10:00:00+00:00"}
+    for cell, (seconds, finished) in zip(trained[:2], then.items(), strict=True):
+        folder = store.folder(cell) / EVALUATIONS / "a"
+        folder.mkdir(parents=True)
+        write_json(folder / EVALUATION, {"seconds": seconds, "finished": finished})
+    done |= {cell.folder for cell in trained[:2]}
+    # the first was evaluated with its training, and its seconds are those of both
+    assert forecast.seconds(done, set(), 2) == pytest.approx(20 * (len(trained) - 2) / 2)
 
 
 def test_caveats_stand_beside_the_interval(config: Callable[..., Path]) -> None:

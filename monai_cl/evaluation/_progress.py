@@ -14,7 +14,8 @@ from monai_cl.engine.planning.flight_plan import duration
 from monai_cl.evaluation._cells import PRETRAIN, Cell
 from monai_cl.evaluation._plan import Plan
 from monai_cl.evaluation._running import Pool
-from monai_cl.evaluation._store import Store
+from monai_cl.evaluation._store import Store, read_json
+from monai_cl.evaluation._work import EVALUATION, EVALUATIONS
 
 EVERY = 60.0  # seconds between lines of text
 _LOOK = 5.0  # seconds between forecasts for the bar
@@ -24,7 +25,8 @@ class Forecast:
     """Time that the runs of a plan still take, from those that are finished.
 
     A run takes what finished ones of its kind took: pretrainings of the arm, fine-tunings of that role and number of
-    steps. As long as a kind has none, the nearest does, scaled by its steps; without any no time is shown.
+    steps. As long as a kind has none, the nearest does, scaled by its steps; without any no time is shown. A network
+    that only lacks an evaluation takes what others took that were evaluated after their training.
 
     Args:
         plan: The plan.
@@ -37,6 +39,7 @@ class Forecast:
         self._store = store
         self._epochs = epochs
         self._known: dict[str, float] = {}
+        self._evaluated: list[float] = []
 
     def seconds(self, done: set[str], failed: set[str], workers: int) -> float | None:
         """Seconds until the last run is done, or ``None`` where nothing is known yet."""
@@ -53,9 +56,19 @@ class Forecast:
     def _learn(self, done: set[str]) -> None:
         for cell in self._plan.cells:
             if cell.folder in done and cell.folder not in self._known:
-                self._known[cell.folder] = float((self._store.record(cell) or {}).get("seconds", 0.0))
+                record = self._store.record(cell) or {}
+                self._known[cell.folder] = float(record.get("seconds", 0.0))
+                self._evaluated += self._later(cell, str(record.get("finished", "")))
+
+    def _later(self, cell: Cell, finished: str) -> list[float]:
+        """Seconds of the evaluations that a network had after its training."""
+        paths = (self._store.folder(cell) / EVALUATIONS).glob(f"*/{EVALUATION}")
+        contents = [read_json(path) or {} for path in paths]
+        return [float(each["seconds"]) for each in contents if str(each.get("finished", "")) > finished]
 
     def _one(self, cell: Cell) -> float | None:
+        if cell.role != PRETRAIN and self._store.record(cell) is not None:
+            return _mean(self._evaluated)
         finished = [other for other in self._plan.cells if other.folder in self._known]
         if cell.role == PRETRAIN:
             same = [self._known[other.folder] for other in finished if other.role == PRETRAIN and other.arm == cell.arm]
