@@ -68,9 +68,9 @@ def test_a_curve_of_0_1_0_says_that_its_patients_are_not_known(old: Path) -> Non
     assert {e.patients for e in curve.estimates} == {0}
     assert curve_warnings(curve)[0].startswith("The curve is of version 0.1.0, which took every case for a patient of")
     (first, *_) = curve.differences("contrast")
-    assert (
-        first.verdict
-        == "hint: 2 seeds, patients not known; five and a run each are asked for before a gain is believed"
+    assert first.verdict == (
+        "hint: 2 seeds, patients not known; five and a run each, and the patients of the cases are asked for before a "
+        "gain is believed"
     )
     assert "95 % intervals over 2 cases (patients not known), 2 seeds" in curve_tables(curve)[0].notes
 

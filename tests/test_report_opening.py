@@ -108,6 +108,11 @@ def test_below_five_seeds_it_is_a_hint() -> None:
     )
 
 
+def test_the_volumes_of_one_patient_give_a_hint(tmp_path: Path) -> None:
+    save_curve(curve(replace(difference(0.02, 0.06), patients=1)), tmp_path)
+    assert headline(load_curve(tmp_path)).startswith("Dense contrast may have helped, which is a hint: 1 patient; sev")
+
+
 def test_where_nothing_helped_it_says_so() -> None:
     assert headline(curve(difference(-0.01, 0.02))).startswith("No gain was shown: the most was that of dense contrast")
     wide, narrow = difference(-0.05, 0.03, budget=2), difference(-0.03, 0.001, budget=4)

@@ -234,7 +234,21 @@ def test_a_gain_needs_five_seeds_and_a_run_each(
     ends: tuple[float, float], seeds: int, runs: int | None, expected: str
 ) -> None:
     assert verdict(*ends, seeds=seeds, runs=runs).startswith(expected)
-    assert verdict(0.1, 0.2, seeds=5, runs=5, clustered=False).startswith("hint: patients not known; five")
+
+
+def test_a_gain_needs_several_patients_that_are_known() -> None:
+    shown = {"low": 0.1, "high": 0.2}
+    assert verdict(**shown, seeds=5, runs=5, clustered=False) == (
+        "hint: patients not known; the patients of the cases are asked for before a gain is believed"
+    )
+    assert verdict(**shown, seeds=5, runs=5, patients=2) == "gain"
+    assert verdict(**shown, seeds=5, runs=5, patients=1) == (
+        "hint: 1 patient; several patients are asked for before a gain is believed"
+    )
+    assert verdict(-0.2, -0.1, seeds=3, runs=3, patients=1) == (
+        "hint of a loss: 3 seeds, 1 patient; five and a run each, and several patients are asked for before a loss is "
+        "believed"
+    )
 
 
 @pytest.mark.parametrize(

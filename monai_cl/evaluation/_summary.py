@@ -122,6 +122,7 @@ def judged(estimate: Interval, arms: Sequence[CurveArm]) -> Interval:
         seeds=estimate.seeds,
         runs=None if arm.runs == ("",) else behind,
         clustered=estimate.patients > 0,
+        patients=estimate.patients,
         smaller_is_better=estimate.metric in DISTANCES,
     )
     return replace(estimate, verdict=decision)
