@@ -118,8 +118,34 @@ def test_where_nothing_helped_it_says_so() -> None:
     wide, narrow = difference(-0.05, 0.03, budget=2), difference(-0.03, 0.001, budget=4)
     assert "-1.0 [-5.0, +3.0]" in headline(curve(wide, narrow))
     assert headline(curve(difference(-0.03, -0.01))).startswith("Nothing helped, every arm lost: least did dense")
-    assert headline(curve(difference(-0.03, -0.01, seeds=3))).startswith("Nothing helped, every arm lost")
     assert headline(curve()) == ""
+
+
+def test_a_loss_on_few_seeds_is_a_hint_too() -> None:
+    assert headline(curve(difference(-0.03, -0.01, seeds=3))).startswith(
+        "Nothing helped, every arm may have lost, which is a hint of a loss: 3 seeds; five and a run each are asked "
+        "for before a loss is believed: least did dense contrast, -2.0 [-3.0, -1.0]"
+    )
+
+
+def test_losses_are_counted_beside_a_gain() -> None:
+    said = headline(curve(difference(0.02, 0.06), difference(-0.05, -0.02, budget=4)))
+    assert "(the best of 2 comparisons, 1 of which have intervals above 0 and 1 below)" in said
+
+
+def test_a_file_gives_the_sentence_of_the_screen_where_weights_have_a_twin(tmp_path: Path) -> None:
+    arms = (
+        ARMS[0],
+        CurveArm("suprem", "published weights", "pretrained", ("suprem",), 100, twin="suprem_scratch"),
+        CurveArm("suprem_scratch", "their network from scratch", "scratch", ("",), 100),
+    )
+    own = replace(difference(-0.01, 0.02), arm="suprem", reference="suprem_scratch", comparison="equal network")
+    to_reference = [replace(difference(0.2, 0.3), arm=name) for name in ("suprem", "suprem_scratch")]
+    found = replace(curve(own, *to_reference), arms=arms)
+    save_curve(found, tmp_path)
+    expected = "No gain was shown: the most was that of published weights, +0.5 [-1.0, +2.0] Dice points over their "
+    assert headline(found).startswith(expected)
+    assert headline(load_curve(tmp_path)) == headline(found)
 
 
 def test_the_page_begins_with_the_sentence(tmp_path: Path) -> None:

@@ -15,36 +15,47 @@ def headline(curve: Curve) -> str:
 
     At equal compute where an arm was compared so, else at equal steps. A gain goes before a hint, and of those the one
     whose interval begins highest is reported, without either the largest difference, with the number of comparisons it
-    is the best of. Where the reference was not trained until more steps change nothing, a second sentence has what
-    twice the steps gave it. Empty if no comparison was made.
+    is the best of, and how many of them have intervals above and below 0. Where the reference was not trained until
+    more steps change nothing, a second sentence has what twice the steps gave it. Empty if no comparison was made.
     """
     result = [(arm, each) for arm in curve.arms for each in _comparisons(curve, arm)]
     result = [(arm, each) for arm, each in result if not math.isnan(each.estimate)]
     if not result:
         return ""
-    words = {kind: [pair for pair in result if short(pair[1].verdict) == kind] for kind in ("gain", "hint")}
+    words = {
+        kind: [pair for pair in result if short(pair[1].verdict) == kind]
+        for kind in ("gain", "hint", "loss", "hint of a loss")
+    }
     chosen = words["gain"] or words["hint"] or result
     shown = bool(words["gain"] or words["hint"])
     arm, best = max(chosen, key=lambda pair: pair[1].low if shown else pair[1].estimate)
     measured = _measured(curve, arm, best)
-    above = len(words["gain"]) + len(words["hint"])
-    among = f"the best of {len(result)} comparisons, {above} of which have intervals above 0" if result[1:] else ""
-    tail = f" ({among})" if among else ""
+    above, below = len(words["gain"] + words["hint"]), len(words["loss"] + words["hint of a loss"])
+    under = f" and {below} below" if below else ""
+    among = f"the best of {len(result)} comparisons, {above} of which have intervals above 0{under}"
+    tail = f" ({among})" if result[1:] else ""
     if words["gain"]:
         return f"{_capital(arm.title)} helped: {measured}{tail}.{_longer(curve, best)}"
     if words["hint"]:
         return (
             f"{_capital(arm.title)} may have helped, which is a {best.verdict}: {measured}{tail}.{_longer(curve, best)}"
         )
-    if all(short(each.verdict) in ("loss", "hint of a loss") for _, each in result):
-        return f"Nothing helped, every arm lost: least did {arm.title}, {measured}."
+    if below == len(result):
+        hint = next((each.verdict for _, each in words["hint of a loss"]), "")
+        lost = f"may have lost, which is a {hint}" if hint else "lost"
+        return f"Nothing helped, every arm {lost}: least did {arm.title}, {measured}."
     return f"No gain was shown: the most was that of {arm.title}, {measured}{tail}."
 
 
 def _comparisons(curve: Curve, arm: CurveArm) -> Iterator[Interval]:
-    """Differences of an arm at each budget: to its twin, at equal compute if measured, else at equal steps."""
-    if arm.twin and (result := curve.differences(arm.name, comparison=TWIN)):
-        yield from result  # the reference is another network
+    """Differences of an arm at each budget: to its twin, at equal compute if measured, else at equal steps.
+
+    Nothing of a twin itself: its network, rather than its start, is another than that of the reference.
+    """
+    if any(each.comparison == TWIN and each.reference == arm.name for each in curve.estimates):
+        return
+    if result := curve.differences(arm.name, comparison=TWIN):
+        yield from result
         return
     alike = {each.budget: each for each in curve.differences(arm.name, comparison=STEPS)}
     alike |= {each.budget: each for each in curve.differences(arm.name, comparison=COMPUTE)}
