@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,21 @@ def test_a_shorter_distance_is_a_gain_also_where_the_file_has_it_as_a_loss(tmp_p
     assert [str(row[1]) for row in table.rows] == ["-5.000 [-6.000, -4.000] (gain)", "5.000 [4.000, 6.000] (loss)"]
     assert "a distance that is shorter, below 0, is the better one" in table.notes
     assert headline(loaded).startswith("Dense contrast helped: +4.0")  # Dice decides, not the distance
+
+
+def test_an_end_beside_zero_shows_its_side() -> None:
+    assert "helped: +0.04 [+0.02, +0.1] Dice points" in headline(curve(difference(0.0002, 0.0006)))
+    found = curve(difference(0.0002, 0.0478), difference(-0.0478, -0.00004, budget=4))
+    assert [str(row[1]) for row in curve_tables(found)[0].rows] == [
+        "0.024 [0.0002, 0.048] (gain)",
+        "-0.024 [-0.048, -0.00004] (loss)",
+    ]
+
+
+def test_an_interval_without_ends_is_named_beside_a_gain() -> None:
+    unknown = replace(doubled(None), difference=replace(doubled(None).difference, low=math.nan, high=math.nan))
+    said = headline(curve(difference(0.02, 0.06), convergence=(unknown,)))
+    assert "Twice the steps alone gave from scratch +3.0 [interval undefined]: a part" in said
 
 
 def test_below_five_seeds_it_is_a_hint() -> None:

@@ -11,7 +11,7 @@ from monai_cl.evaluation.records import VARIANT, left_out, of_patients
 from monai_cl.evaluation.results import Curve, CurveArm
 from monai_cl.evaluation.verdicts import short
 from monai_cl.report._results import metric_name
-from monai_cl.report.tables import Cell, Estimate, Table, is_number
+from monai_cl.report.tables import Cell, Estimate, Table, is_number, rounded
 
 _MEANINGS = {
     results.STEPS: "every arm fine-tuned for the same steps",
@@ -129,7 +129,7 @@ def _saved(saved: results.ArmLabelsSaved) -> str:
 def _number(value: float) -> str:
     if math.isinf(value):
         return "open"
-    return "not defined" if math.isnan(value) else f"{value:.1f}"
+    return "not defined" if math.isnan(value) else rounded(value, 1)
 
 
 def _convergence(curve: Curve) -> Iterator[Table]:

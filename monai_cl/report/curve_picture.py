@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ from monai_cl.engine.drawing import LINES, new_figure, save
 from monai_cl.evaluation.records import VARIANT
 from monai_cl.evaluation.results import COMPUTE, STEPS, TWIN, Curve, CurveArm, Estimate
 from monai_cl.evaluation.verdicts import short
+from monai_cl.report.tables import rounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,9 +67,10 @@ def curve_in_words(curve: Curve) -> str:
 
 def in_points(estimate: Estimate) -> str:
     """A difference in Dice points with its interval."""
-    if short(estimate.verdict) == "undefined":
-        return f"{100 * estimate.estimate:+.1f} [interval undefined]"
-    return f"{100 * estimate.estimate:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+    value, low, high = (
+        rounded(100 * number, 1, sign="+") for number in (estimate.estimate, estimate.low, estimate.high)
+    )
+    return f"{value} [interval undefined]" if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
 
 
 def _word(estimate: Estimate) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the page of a scan has tables as well
     from monai_cl.evaluation import Interval
 
 NOT_DEFINED = "not defined"
+_NOTHING = 1e-9  # rounding in the arithmetic of scores
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Estimate:
     Example:
         >>> str(Estimate(0.8123, 0.79, 0.834)), str(Estimate(0.012, 0.002, 0.022, "hint"))
         ('0.812 [0.790, 0.834]', '0.012 [0.002, 0.022] (hint)')
-        >>> str(Estimate(0.8123))
-        '0.812 [interval not defined]'
+        >>> str(Estimate(0.8123)), str(Estimate(0.024, 0.00012, 0.048, "gain"))
+        ('0.812 [interval not defined]', '0.024 [0.0001, 0.048] (gain)')
     """
 
     value: float
@@ -43,10 +44,30 @@ class Estimate:
 
     def __str__(self) -> str:
         digits = 3 if abs(self.value) < 10 else 1
+        value = rounded(self.value, digits)
         if self.low is None or self.high is None:
-            return f"{self.value:.{digits}f} [interval {NOT_DEFINED}]"
+            return f"{value} [interval {NOT_DEFINED}]"
         remark = f" ({self.remark})" if self.remark else ""
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]{remark}"
+        return f"{value} [{rounded(self.low, digits)}, {rounded(self.high, digits)}]{remark}"
+
+
+def rounded(value: float, digits: int, *, sign: str = "-") -> str:
+    """Number with so many digits, with more where it would otherwise show as 0: on which side it lies is seen.
+
+    Args:
+        value: The number.
+        digits: Digits after the point.
+        sign: ``"+"`` to give positive ones a sign too.
+
+    Example:
+        >>> rounded(0.0004, 3), rounded(-0.00002, 1), rounded(4.04, 1, sign="+"), rounded(-1e-17, 3)
+        ('0.0004', '-0.00002', '+4.0', '0.000')
+    """
+    if abs(value) < _NOTHING:
+        value = 0.0
+    elif abs(value) < 0.5 * 10**-digits:
+        digits = -math.floor(math.log10(abs(value)))
+    return f"{value:{sign}.{digits}f}"
 
 
 Cell = str | int | float | None | Estimate
