@@ -217,6 +217,22 @@ def test_means_have_visible_intervals_with_one_number_of_labels_too(budgets: lis
     assert f"; {drawn} are 95 % intervals" in figure.get_suptitle()
 
 
+def test_the_title_of_the_picture_counts_the_seeds_that_are_drawn_and_names_their_hints() -> None:
+    of_a_class = replace(difference(0.1, 0.2, seeds=3), label="a")
+    means = [replace(mean(arm), seeds=3, confidence=0.999) for arm in ("scratch", "dense")]
+    found = curve(*means, difference(-0.1, 0.2, seeds=3), of_a_class)
+    title = curve_figure(replace(found, record={**found.record, "seeds": [0, 1, 2, 3, 4]})).get_suptitle()
+    assert ", 3 seeds; bands and bars are 99.9 % intervals" in title
+    assert "hint" not in title
+
+
+def test_a_table_counts_the_runs_of_arms_that_are_pretrained() -> None:
+    means = curve_tables(curve(replace(mean("scratch"), runs=1), mean("dense")))[0]
+    assert means.notes[0] == "95 % intervals over 20 cases of 10 patients, 5 seeds and 5 pretraining runs"
+    one = curve_tables(curve(replace(mean("scratch"), runs=1, seeds=1)))[0]
+    assert one.notes[0] == "95 % intervals over 20 cases of 10 patients, 1 seed"
+
+
 def self_trained(folder: Path) -> Path:
     folder.mkdir()
     (folder / "history.csv").write_text("step,loss\n1,0.5\n2,0.4\n")

@@ -11,7 +11,7 @@ from monai_cl.evaluation.records import VARIANT, left_out, of_patients
 from monai_cl.evaluation.results import Curve, CurveArm
 from monai_cl.evaluation.verdicts import short
 from monai_cl.report._results import metric_name
-from monai_cl.report.tables import Cell, Estimate, Table, is_number, rounded
+from monai_cl.report.tables import Cell, Estimate, Table, is_number, rounded, span
 
 _MEANINGS = {
     results.STEPS: "every arm fine-tuned for the same steps",
@@ -72,17 +72,15 @@ def _covers(curve: Curve, estimates: Sequence[results.Estimate]) -> Iterator[str
     if not estimates:
         return
     first = estimates[0]
-    seeds, runs = ({getattr(e, name) for e in estimates} for name in ("seeds", "runs"))
-    crossed = f" and {_range(runs)} pretraining runs" if max(runs) > 1 else ""  # else a note explains
+    seeds = {each.seeds for each in estimates}
+    # an arm without pretraining counts as one run
+    runs = {each.runs for each in estimates if curve.arm(each.arm).runs != ("",)}
+    crossed = f" and {span(runs)} pretraining runs" if runs and max(runs) > 1 else ""  # else a note explains
     counted = dict.fromkeys(of_patients(e.cases, e.patients) for e in estimates)
     over = " or ".join(counted) + (f" ({left_out(gone['cases'])})" if (gone := curve.record.get("excluded")) else "")
-    yield f"{100 * first.confidence:g} % intervals over {over}, {_range(seeds)} seeds{crossed}"
+    yield f"{100 * first.confidence:g} % intervals over {over}, {span(seeds)} seed{'s' * (seeds != {1})}{crossed}"
     yield from dict.fromkeys(note for estimate in estimates for note in estimate.notes)
     yield from dict.fromkeys(estimate.verdict for estimate in estimates if ":" in estimate.verdict)
-
-
-def _range(values: set[int]) -> str:
-    return str(min(values)) if len(values) == 1 else f"{min(values)} to {max(values)}"
 
 
 def _means(curve: Curve, metric: str) -> Table:

@@ -14,7 +14,7 @@ from monai_cl.engine.drawing import LINES, new_figure, save
 from monai_cl.evaluation.records import VARIANT
 from monai_cl.evaluation.results import COMPUTE, STEPS, TWIN, Curve, CurveArm, Estimate
 from monai_cl.evaluation.verdicts import short
-from monai_cl.report.tables import rounded
+from monai_cl.report.tables import rounded, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,8 +54,7 @@ def curve_figure(curve: Curve) -> Figure:
 
 def curve_in_words(curve: Curve) -> str:
     """The same for those who cannot see the picture."""
-    confidence = round(100 * curve.estimates[0].confidence) if curve.estimates else 95
-    parts = [f"Mean Dice over {curve.counts()} against the number of labels, {confidence} % intervals."]
+    parts = [f"Mean Dice over {curve.counts()} against the number of labels, {_confidence(curve)} % intervals."]
     for arm in _shown(curve):
         values = ", ".join(f"{e.estimate:.3f} with {e.budget}" for e in curve.means(arm.name))
         parts.append(f"{arm.title}: {values}.")
@@ -198,10 +197,15 @@ def _columns(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray, np.
 
 def _headline(curve: Curve) -> str:
     record = curve.record
-    confidence = round(100 * curve.estimates[0].confidence) if curve.estimates else 95
-    seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
+    counted = {each.seeds for arm in _shown(curve) for each in curve.means(arm.name)} or {len(record["seeds"])}
+    seeds = f"{span(counted)} seed{'s' if max(counted) > 1 else ''}"
     failed = f"; {len(curve.failed)} runs failed" if curve.failed else ""
     drawn = "bands and bars" if _few(curve) and not _single(curve) else "bars"
-    meaning = f"{drawn} are {confidence} % intervals over patients, seeds and pretraining runs"
-    carries = next((e.verdict for e in curve.estimates if e.metric == "dice" and e.verdict.startswith("hint")), "")
+    meaning = f"{drawn} are {_confidence(curve)} % intervals over patients, seeds and pretraining runs"
+    verdicts = (each.verdict for _, _, estimates in _gains(curve) for each in estimates)
+    carries = next((verdict for verdict in verdicts if verdict.startswith("hint")), "")
     return f"{record['section']}: {curve.counts()}, {seeds}; {meaning}{failed}" + (f"\n{carries}" if carries else "")
+
+
+def _confidence(curve: Curve) -> str:
+    return f"{100 * (curve.estimates[0].confidence if curve.estimates else 0.95):.4g}"

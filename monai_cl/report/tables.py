@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,16 @@ def rounded(value: float, digits: int, *, sign: str = "-") -> str:
     elif abs(value) < 0.5 * 10**-digits:
         digits = -math.floor(math.log10(abs(value)))
     return f"{value:{sign}.{digits}f}"
+
+
+def span(values: Collection[int]) -> str:
+    """Smallest and largest of some numbers, in words.
+
+    Example:
+        >>> span({5}), span({3, 5, 4})
+        ('5', '3 to 5')
+    """
+    return str(min(values)) if len(set(values)) == 1 else f"{min(values)} to {max(values)}"
 
 
 Cell = str | int | float | None | Estimate
