@@ -36,7 +36,7 @@ from monai_cl.evaluation._plan import make_plan
 from monai_cl.evaluation._running import Done, Job, Pool, ranks, reason
 from monai_cl.evaluation._steps import Step, in_words
 from monai_cl.evaluation._store import Store
-from monai_cl.evaluation._summary import STEPS, Comparison, Statistics
+from monai_cl.evaluation._summary import STEPS, VARIANT, Comparison, Statistics
 from monai_cl.report._label_curve import curve_tables
 from monai_cl.report.curve_picture import curve_in_words, draw_curve
 
@@ -922,6 +922,21 @@ def test_statistics_leave_out_a_run_that_never_finished() -> None:
     assert [(e.budget, e.runs) for e in found] == [(1, 2), (2, 1)]
     saved = list(statistics.labels_saved(Comparison(STEPS, "a", "b")))
     assert "run s of a left out: not finished" in saved[0].notes
+
+
+def test_another_evaluation_is_paired_with_the_plain_one_by_run() -> None:
+    scores = [
+        Score(arm, run, 1, seed, case, "left", 0.4 + 0.2 * number + 0.01 * (arm == "a:flips"), 1.0, 2.0)
+        for arm in ("a", "a:flips")
+        for number, run in enumerate(("r", "s"))
+        for seed in (0, 1)
+        for case in ("x", "y")
+    ]
+    statistics = Statistics(scores, resamples=100)
+    pairs = [Comparison(kind, "a:flips", "a") for kind in (VARIANT, STEPS)]
+    same, other = (e for e in statistics.estimates([], pairs) if e.metric == "dice")
+    assert (same.low, same.high, same.runs) == (pytest.approx(0.01), pytest.approx(0.01), 2)
+    assert other.low < 0 < other.high
 
 
 # --- handlers

@@ -70,6 +70,21 @@ def test_pairing_narrows_the_interval() -> None:
     assert width(paired_difference(scores, "a", "b", 4)) < 0.3 * unpaired
 
 
+def test_the_same_networks_are_paired_by_run() -> None:
+    runs = ("r", "s", "t")
+    base = np.stack([hard_cases(k) + 0.1 * k for k in range(3)])
+    other = base + 0.01 + 0.001 * np.random.default_rng(9).standard_normal(base.shape)
+    scores = table("flips", other, runs=runs) + table("plain", base, runs=runs)
+    paired = paired_difference(scores, "flips", "plain", 4, same_runs=True)
+    crossed_runs = paired_difference(scores, "flips", "plain", 4)
+    assert paired.estimate == pytest.approx(crossed_runs.estimate)
+    assert (paired.used, paired.notes) == (base.size, ())
+    assert 0 < paired.low < paired.high < 0.02
+    assert width(crossed_runs) > 10 * width(paired)
+    with pytest.raises(ValueError, match=r"both arms must have the same runs, got \['r', 's', 't'\] and \[''\]"):
+        paired_difference(table("a", base, runs=runs) + table("b", base[0]), "a", "b", 4, same_runs=True)
+
+
 def test_the_order_of_records_changes_nothing_and_the_seed_repeats() -> None:
     scores = table("a", hard_cases(0)) + table("b", hard_cases(1))
     shuffled = [scores[i] for i in np.random.default_rng(0).permutation(len(scores))]

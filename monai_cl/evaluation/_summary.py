@@ -154,7 +154,8 @@ class Statistics:
                     yield complete.annotated(result, **about)
             for pair in comparisons:
                 for budget, complete in _usable(table, pair.arm, pair.reference):
-                    result = paired_difference(complete.scores, pair.arm, pair.reference, budget, **self.options)
+                    options = {**self.options, "same_runs": pair.kind == VARIANT}
+                    result = paired_difference(complete.scores, pair.arm, pair.reference, budget, **options)
                     yield complete.annotated(result, comparison=pair.kind, **about)
 
     def labels_saved(self, comparison: Comparison) -> Iterator[LabelsSaved]:

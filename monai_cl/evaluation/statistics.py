@@ -78,6 +78,7 @@ def paired_difference(
     reference: str,
     budget: int,
     *,
+    same_runs: bool = False,
     confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -86,13 +87,14 @@ def paired_difference(
 
     :math:`\operatorname{mean}_{s,c} (y^{arm}_{s,c} - y^{reference}_{s,c})`: what makes a case hard or a subset poor
     is common to both arms and drops out. The interval is that of :func:`interval`, on differences. Several
-    pretraining runs of an arm are resampled as well, independently in both arms.
+    pretraining runs of an arm are resampled as well, independently in both arms unless these have them in common.
 
     Args:
         scores: Scores of all arms, in any order; other arms and budgets are ignored.
         arm: Name of the arm of interest.
         reference: Name of the arm it is compared with.
         budget: Number of labels.
+        same_runs: Whether the networks of both arms are the same, run by run, and scores are paired by run as well.
         confidence: Confidence level, between 0 and 1.
         resamples: Number of bootstrap resamples, at least 100.
         seed: Seed of the resampling.
@@ -103,7 +105,7 @@ def paired_difference(
 
     Raises:
         ValueError: If an arm or budget is unknown, a cell is missing in one arm (it is named) or given twice, a score
-            is infinite, or no pair is defined.
+            is infinite, no pair is defined, or runs that should be the same are not.
 
     Example:
         >>> cells = [(seed, case) for seed in (0, 1, 2) for case in ("a", "b")]
@@ -116,9 +118,14 @@ def paired_difference(
     if arm == reference:
         raise ValueError(f"arm and reference must differ, got {arm!r} twice")
     grid = Grid.build(scores, [(arm, budget), (reference, budget)])
-    # r = run of the arm, q = run of the reference, s = seed, c = case
-    difference = grid.values[arm, budget][:, None] - grid.values[reference, budget][None]
+    ours, theirs = grid.values[arm, budget], grid.values[reference, budget]
     runs = (grid.runs[arm], grid.runs[reference])
+    if same_runs:
+        if runs[0] != runs[1]:
+            raise ValueError(f"with same_runs both arms must have the same runs, got {runs[0]} and {runs[1]}")
+        runs = (runs[0], [""])
+    # r = run of the arm, q = run of the reference (one where they are paired), s = seed, c = case
+    difference = (ours - theirs)[:, None] if same_runs else ours[:, None] - theirs[None]
     result = mean_interval(difference, grid.patients, runs, Options(confidence, resamples, seed))
     return replace(result, kind="difference", arm=arm, reference=reference, budget=budget)
 
