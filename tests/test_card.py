@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from monai_cl.report._facts import data_tables
 from monai_cl.report._folders import Run
 from monai_cl.report._results import result_tables
 from monai_cl.report.html import write_report
-from monai_cl.report.tables import Estimate, Table, from_json, to_json, to_markdown
+from monai_cl.report.tables import Estimate, Table, cell_text, from_json, to_json, to_markdown
 
 ROOT = Path(__file__).parents[1]
 TABLE = Table("Dice", ("arm", "value"), (("a|b", Estimate(0.81234, 0.7, 0.9)), ("none", None)), ("one seed",))
@@ -93,28 +94,82 @@ def test_an_evaluation_resamples_patients_it_has_recorded(tmp_path: Path) -> Non
     assert difference.rows[0][0] == "unknown"
 
 
-def test_an_evaluation_with_shorter_distances_is_the_better_one(tmp_path: Path) -> None:
-    def evaluated(name: str, values: tuple[float, ...], table: str) -> Run:
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        rows = [f"{case},{value},{value}" for case, value in zip("abcdef", values, strict=True)]
-        (folder / table).write_text("\n".join(["filename,class0,mean", *rows]))
-        (folder / "run.json").write_text(json.dumps({"format": 1, "data": {"patients": {c: c for c in "abcdef"}}}))
-        return Run("evaluate", name, folder)
+def evaluated(folder: Path, table: str, rows: dict[str, tuple[float, ...]], classes: tuple[str, ...] = ()) -> Run:
+    """An evaluation whose cases are a patient each."""
+    folder.mkdir()
+    heads = ",".join(f"class{number}" for number in range(len(next(iter(rows.values())))))
+    lines = [f"{case},{','.join(map(str, values))},{sum(values) / len(values)}" for case, values in rows.items()]
+    (folder / table).write_text("\n".join([f"filename,{heads},mean", *lines]))
+    (folder / "run.json").write_text(json.dumps({"format": 1, "data": {"patients": {case: case for case in rows}}}))
+    if classes:
+        names = {str(number): name for number, name in enumerate(classes, start=1)}
+        (folder / "cases").mkdir()
+        (folder / "cases/cases.json").write_text(json.dumps({"classes": names, "cases": []}))
+    return Run("evaluate", folder.name, folder)
 
-    far, near = (9.0, 8.0, 9.5, 8.5, 9.0, 9.2), (3.0, 2.5, 3.1, 2.9, 3.3, 3.0)
-    for table, first, second in (
-        ("val_surface_distance_raw.csv", far, near),
-        ("val_hausdorff_95_raw.csv", far, near),
-        ("val_mean_dice_raw.csv", near, far),
-    ):
-        runs = [evaluated("scratch", first, table), evaluated("pretrained", second, table)]
-        *_, difference = result_tables([Run(run.kind, run.name, run.folder) for run in runs])
-        cell = difference.rows[0][1]
-        assert isinstance(cell, Estimate)
-        assert cell.remark == "hint", table
-        for name in ("scratch", "pretrained"):
-            (tmp_path / name / table).unlink()
+
+FAR = {case: (value,) for case, value in zip("abcdef", (9.0, 8.0, 9.5, 8.5, 9.0, 9.2), strict=True)}
+NEAR = {case: (value,) for case, value in zip("abcdef", (3.0, 2.5, 3.1, 2.9, 3.3, 3.0), strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("metric", "first", "second", "remark"),
+    [
+        ("val_surface_distance", FAR, NEAR, "hint"),
+        ("val_hausdorff_95", FAR, NEAR, "hint"),
+        ("val_mean_hausdorff_95", FAR, NEAR, "hint"),
+        ("val_hausdorff_95", NEAR, FAR, "hint of a loss"),
+        ("val_mean_dice", NEAR, FAR, "hint"),
+        ("psnr", FAR, NEAR, "hint of a loss"),
+        ("val_mae", FAR, NEAR, ""),  # of no known side
+    ],
+)
+def test_an_evaluation_is_the_better_one_by_its_metric(
+    tmp_path: Path, metric: str, first: dict[str, Any], second: dict[str, Any], remark: str
+) -> None:
+    runs = [evaluated(tmp_path / name, f"{metric}_raw.csv", rows) for name, rows in (("a", first), ("b", second))]
+    *_, difference = result_tables(runs)
+    cell = difference.rows[0][1]
+    assert isinstance(cell, Estimate)
+    assert cell.remark == remark
+    assert ("not known: whether a larger or a smaller mae is the better one" in difference.notes) == (remark == "")
+
+
+def test_classes_are_named_where_evaluations_agree_on_them(tmp_path: Path) -> None:
+    def of(name: str, *classes: str, columns: int = 2) -> Run:
+        rows = dict.fromkeys(name, (0.5,) * columns)
+        return evaluated(tmp_path / name, "val_mean_dice_raw.csv", rows, classes)
+
+    hip, other = of("abc", "anterior", "posterior"), of("def")
+    heart, with_background = of("xyz", "ventricle", "muscle"), of("uvw", "anterior", "posterior", columns=3)
+    assert result_tables([hip, other])[0].columns[4:] == ("anterior", "posterior")
+    table = result_tables([hip, heart])[0]
+    assert table.columns[4:] == ("class 1", "class 2")
+    assert {"the classes of abc, in order: anterior, posterior", "the classes of xyz, in order: ventricle, muscle"} <= {
+        *table.notes
+    }
+    assert result_tables([with_background])[0].columns[4:] == ("class0", "class1", "class2")
+
+
+def test_values_of_an_image_are_of_no_class(tmp_path: Path) -> None:
+    (table,) = result_tables([evaluated(tmp_path / "a", "psnr_raw.csv", NEAR)])
+    assert table.columns[3:] == ("mean over channels", "channel 1")
+
+
+def test_an_infinite_distance_leaves_no_mean(tmp_path: Path) -> None:
+    rows = {**NEAR, "a": (math.inf,)}
+    runs = [evaluated(tmp_path / name, "val_hausdorff_95_raw.csv", each) for name, each in (("n", NEAR), ("i", rows))]
+    table, difference = result_tables(runs)
+    assert [cell_text(row[3]).partition(" [")[0] for row in table.rows] == ["2.967", "not defined"]
+    assert "infinite scores (1) leave the means with them not defined; evaluate with finite ones" in table.notes
+    assert [cell_text(row[1]) for row in difference.rows] == ["not defined"]
+
+
+def test_differences_are_those_of_the_same_case_in_any_order(tmp_path: Path) -> None:
+    one = {"a": (0.5,), "b": (math.nan,)}
+    other = {"b": (0.5,), "a": (math.nan,)}
+    runs = [evaluated(tmp_path / name, "val_mean_dice_raw.csv", each) for name, each in (("one", one), ("two", other))]
+    assert len(result_tables(runs)) == 1  # no case has both scores
 
 
 def test_a_report_counts_volumes_without_labels_apart(tmp_path: Path) -> None:
