@@ -72,6 +72,15 @@ def test_results_reach_the_card_through_a_record_alone(bundle: Path, evaluation:
     assert "doe" not in path.read_text()
 
 
+def test_a_record_has_the_last_day_that_a_run_recorded(bundle: Path, evaluation: Path) -> None:
+    def day(*parts: dict[str, str]) -> str:
+        (evaluation / "run.json").write_text(json.dumps({"format": 1, "parts": list(parts)}))
+        return card.record_results([evaluation], bundle / card.RECORDS / "a.json", title="T", date="2026-01-02").date
+
+    assert day({"hardware": "a CPU"}) == "2026-01-02"
+    assert day({"hardware": "a CPU"}, {"started": "2026-03-04T05:06:07+00:00"}) == "2026-03-04"
+
+
 def test_an_evaluation_resamples_patients_it_has_recorded(tmp_path: Path) -> None:
     def evaluated(name: str, patients: dict[str, str] | None) -> Run:
         folder = tmp_path / name

@@ -156,7 +156,7 @@ def _of_runs(found: Found, title: str, command: str, date: str | None) -> Record
     runs = found.of("pretrain", "train", "evaluate")
     parts = [part for run in runs for part in run.record.get("parts", [])]
     known: list[dict[str, Any]] = [dict(curve.record) for curve in curves] or parts
-    days = [str(each.get("date") or each.get("started"))[:10] for each in known]
+    days = [str(day)[:10] for each in known if (day := each.get("date") or each.get("started"))]
     machines = [machine for each in known for machine in _listed(each.get("hardware"))]
     packages = [dict(each["versions"]) for each in known if each.get("versions")]
     return Record(
