@@ -66,10 +66,23 @@ def test_gains_are_paired_differences_in_dice_points_with_their_spread() -> None
             (1.0, 2.0, 3.0),
             "X may have helped (a hint: 3 draws of the labels): +3.0 Dice points over s",
         ),
-        ((2.0, 3.0, 4.0, 2.0, 3.0), (1.0, 2.0, 3.0, 2.0, 2.0), "X helped: +2.8 Dice points over same (spread 0.8: "),
+        (
+            (2.0, 3.0, 4.0, 2.0, 3.0),
+            (1.0, 2.0, 3.0, 2.0, 2.0),
+            "X may have helped (a hint: 5 draws of the labels on one pretraining run): +2.8 Dice points over",
+        ),
+        (
+            (0.02, 0.03, 0.04),
+            (0.02, 0.03, 0.04),
+            "X may have helped (a hint: 3 draws of the labels): +0.03 Dice points",
+        ),
         ((2.0, 3.0, 4.0), (-1.0, 2.0, 3.0), "X was ahead of same, which is not shown for all: +3.0"),
         ((0.1, 0.2, 9.0), (9.0, 2.0, 0.1), "No gain is shown for x: +3.1"),
-        ((-2.0, -3.0, -4.0), (-1.0, -2.0, -3.0), "X did not help, it lost: -3.0 Dice points over same (spread 1.0: -2"),
+        (
+            (-2.0, -3.0, -4.0),
+            (-1.0, -2.0, -3.0),
+            "X did not help and may have lost (a hint: 3 draws of the labels): -3.0 Dice points over",
+        ),
         ((-2.0, -3.0, -4.0), (-1.0, 2.0, 0.0), "No gain is shown for x: -3.0"),
         (
             (5.0,),

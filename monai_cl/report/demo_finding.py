@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from monai_cl.evaluation.verdicts import ENOUGH
+from monai_cl.report.tables import rounded
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Gain:
 
 
 def finding(what: str, gains: Sequence[Gain]) -> str:
-    """Sentence on whether something helped over all that it was compared with.
+    """Sentence on whether something helped over all that it was compared with, which is a hint at most.
 
     Args:
         what: Subject of the sentence.
@@ -66,11 +67,12 @@ def finding(what: str, gains: Sequence[Gain]) -> str:
     subject = what[0].lower() + what[1:]  # within a sentence
     if draws == 1:
         return f"One draw of the labels has no spread and shows nothing: {measured}, for {subject}."
+    # however many draws: one pretraining run is behind them, and no interval goes over patients
+    hint = f"a hint: {draws} draws of the labels{' on one pretraining run' * (draws >= ENOUGH)}"
     if all(gain.shown for gain in gains):
-        hint = f" (a hint: {draws} draws of the labels)" if draws < ENOUGH else ""
-        return f"{what} {'may have helped' if hint else 'helped'}{hint}: {measured}."
+        return f"{what} may have helped ({hint}): {measured}."
     if all(gain.lost for gain in gains):
-        return f"{what} did not help, it lost: {measured}."
+        return f"{what} did not help and may have lost ({hint}): {measured}."
     if ahead := [gain.over for gain in gains if gain.shown]:
         rest = [gain.over for gain in gains if not gain.shown]
         return f"{what} was ahead of {' and '.join(ahead)}, which is not shown for {' and '.join(rest)}: {measured}."
@@ -79,9 +81,13 @@ def finding(what: str, gains: Sequence[Gain]) -> str:
 
 def _measured(gain: Gain) -> str:
     if len(gain.each) == 1:
-        return f"{gain.mean:+.1f} Dice points over {gain.over}"
-    each = ", ".join(f"{one:+.1f}" for one in gain.each)
-    return f"{gain.mean:+.1f} Dice points over {gain.over} (spread {gain.spread:.1f}: {each})"
+        return f"{_points(gain.mean)} Dice points over {gain.over}"
+    spread, each = rounded(gain.spread, 1), ", ".join(map(_points, gain.each))
+    return f"{_points(gain.mean)} Dice points over {gain.over} (spread {spread}: {each})"
+
+
+def _points(value: float) -> str:
+    return rounded(value, 1, sign="+")
 
 
 def gains_of(dice: Mapping[str, Sequence[float]], ours: str) -> list[Gain]:
