@@ -519,6 +519,23 @@ def test_saturation_in_percent_is_refused() -> None:
         play("with MT pulse", pd, t1, t2, mtsat=torch.tensor([0.9, 1.75, math.nan]))
 
 
+def test_saturation_below_zero_counts_as_none() -> None:
+    water = [torch.full((4,), value, dtype=torch.float64) for value in (100.0, 4.3, 1.0)]
+    noisy = torch.tensor([0.0, -0.0107, -0.011, -0.3], dtype=torch.float64, requires_grad=True)
+    image = spoiled_gradient_echo(*water, tr=0.03, te=0.004, flip_angle=5.0, mtsat=noisy)
+    assert torch.equal(image, image[:1].expand(4))
+    image.sum().backward()
+    assert noisy.grad is not None
+    assert noisy.grad[0] < 0
+    assert not noisy.grad[1:].any()
+
+
+def test_a_number_for_saturation_must_not_be_negative() -> None:
+    one = torch.ones(())
+    with pytest.raises(ValueError, match=r"mtsat must be at least 0, got -0\.02; 0 is a sequence without MT pulse"):
+        spoiled_gradient_echo(one, one, one, tr=0.03, te=0.004, flip_angle=5.0, mtsat=-0.02)
+
+
 def test_the_mask_power_must_not_be_negative() -> None:
     with pytest.raises(ValueError, match="mask_power must be at least 0, got -1"):
         play("susceptibility weighted", *random_maps((2,)), mask_power=-1)

@@ -37,14 +37,15 @@ def spoiled_gradient_echo(
         te: Echo time in seconds, below ``tr``.
         flip_angle: Excitation angle in degrees.
         b1: Transmit field relative to nominal, number or map; it scales the flip angle.
-        mtsat: Saturation by the MT pulse as a fraction (0.0175, not 1.75 %); 0 is a sequence without MT pulse.
+        mtsat: Saturation by the MT pulse as a fraction (0.0175, not 1.75 %); 0 is a sequence without MT pulse. Below 0,
+            where noise of a measurement puts voxels of a map, it counts as 0: no pulse adds magnetisation.
 
     Returns:
         Magnitude of the broadcast shape; 0 where a relaxation time is not positive and finite.
 
     Raises:
         ConstraintError: If the timing cannot be played out.
-        ValueError: If ``mtsat`` reaches 1.
+        ValueError: If ``mtsat`` reaches 1, or is a number below 0.
 
     Source:
         Ernst and Anderson, Rev. Sci. Instrum. 37 (1966) 93; with saturation Helms et al., MRM 60 (2008) 1396.
@@ -64,7 +65,8 @@ def spoiled_gradient_echo(
 
 def _prepare(angle: Tensor, mtsat: Tensor, tr: Tensor, te: Tensor) -> tuple[Tensor, ...]:
     sin, cos, versed = sines(angle)
-    return sin.abs(), cos, versed + mtsat / (1 - mtsat), tr, fading(te)
+    saturated = mtsat.clamp_min(0)  # below, the divisor of the steady state passes through 0
+    return sin.abs(), cos, versed + saturated / (1 - saturated), tr, fading(te)
 
 
 def _kernel(
@@ -76,6 +78,8 @@ def _kernel(
 
 def _check_fraction(mtsat: Parameter) -> None:
     if not isinstance(mtsat, Tensor):
+        if mtsat < 0:
+            raise ValueError(f"mtsat must be at least 0, got {mtsat!r}; 0 is a sequence without MT pulse")
         largest = mtsat
     elif mtsat.numel() == 0:
         return
