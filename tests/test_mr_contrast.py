@@ -13,6 +13,7 @@ from monai.transforms import Compose, CopyItemsd, MapTransform, Randomizable, Tr
 from monai_cl.qmri import FAMILIES, draw_t2, mix, protocol_from_dict, simulate, tissue
 from monai_cl.qmri.protocols import InversionRecovery, SpinEcho
 from monai_cl.transforms import MRArtefacts, RandMRContrast, RandMRContrastD, RandMRContrastd, RandMRContrastDict
+from monai_cl.transforms.mr_artefacts import degrade
 
 MAPS = ("pd", "t1", "t2", "t2_star", "mtsat")
 TISSUES = ("white_matter", "grey_matter", "csf")
@@ -465,6 +466,20 @@ def test_a_ghost_lies_half_a_volume_away_with_its_share() -> None:
     axis = image.meta["mr_simulation"]["artefacts"]["ghost"]["axis"]
     there = [11 if a == axis else 3 for a in range(3)]
     assert float(image[(0, *there)] / image[0, 3, 3, 3]) == pytest.approx(0.1 / 0.9, rel=1e-3)
+
+
+@pytest.mark.parametrize("length", [14, 15])
+def test_a_ghost_is_the_image_shifted_by_half_of_any_length(length: int) -> None:
+    image = torch.rand(length, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    record = {"ghost": {"axis": 0, "share": 0.1}}
+    ghosted = degrade([image], record, [1.0, 1.0])[0][0]
+    shift = torch.zeros(length, length, dtype=torch.float64)  # by length / 2, as a sum over the lines of k-space
+    for k in range(-((length - 1) // 2), length // 2 + 1):
+        for x in range(length):
+            for y in range(length):
+                shift[x, y] += math.cos(2 * math.pi * k * (x - y - length / 2) / length) / length
+    torch.testing.assert_close(ghosted.real, 0.9 * image + 0.1 * shift @ image, atol=1e-6, rtol=0)
+    assert float(ghosted.imag.abs().max()) < 1e-6
 
 
 def test_the_subject_is_in_place_at_the_centre_of_k_space() -> None:

@@ -247,7 +247,7 @@ def _through_k_space(image: Tensor, record: Mapping[str, Any], spacing: Sequence
         k_space = k_space * torch.polar(torch.ones_like(turns), -2 * math.pi * turns).to(k_space)
     if "ghost" in record:
         axis, share = record["ghost"]["axis"], record["ghost"]["share"]
-        odd = torch.arange(image.shape[axis]) % 2 == 1  # every other line is weaker
+        odd = (frequencies[axis] * image.shape[axis]).round() % 2 == 1  # every other line is weaker, also across 0
         weaker = torch.where(odd, 1 - 2 * share, 1.0).double()
         k_space = k_space * _along(axis, weaker.to(k_space), image.ndim)
     for axis, frequency in enumerate(frequencies):
