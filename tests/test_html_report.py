@@ -27,6 +27,7 @@ from monai_cl.report import RunRecord, SaveCases, _slices
 from monai_cl.report._curves import draw_histories
 from monai_cl.report._folders import Run, find
 from monai_cl.report._privacy import without_paths
+from monai_cl.report._results import result_tables
 from monai_cl.report._sources import NotAvailableError, Sources
 from monai_cl.report.html import write_report
 
@@ -461,6 +462,24 @@ def test_of_a_curve_its_first_pretrainings_and_an_example_of_each_arm_are_shown(
     assert names("pretrain") == {"pretraining/contrast/seed_0", "pretraining/masked/seed_3"}
     assert names("evaluate") == {"cells/contrast/paired/labels_4/seed_0", "cells/scratch/labels_4/seed_0"}
     assert names("evaluate", examples=False) == set()
+
+
+def test_examples_of_a_curve_are_compared_with_its_reference(tmp_path: Path) -> None:
+    for arm, score in (("contrast", 0.8), ("scratch", 0.7)):
+        folder = tmp_path / f"cells/{arm}/labels_2/seed_0"
+        folder.mkdir(parents=True)
+        rows = "".join(f"{case},{score + number / 100},{score + number / 100}\n" for number, case in enumerate("abc"))
+        (folder / "val_mean_dice_raw.csv").write_text(f"filename,class0,mean\n{rows}")
+    (tmp_path / "curve.csv").touch()
+    for summary, reference in (
+        (None, "contrast"),
+        ('{"record": {"reference": "scratch"}}', "scratch"),
+        ("{", "contra"),
+    ):
+        if summary is not None:
+            (tmp_path / "summary.json").write_text(summary)
+        *_, difference = result_tables(find([tmp_path]).of("evaluate"))
+        assert difference.caption.startswith(f"Dice: difference to {reference}")
 
 
 @pytest.mark.parametrize(

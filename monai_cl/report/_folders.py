@@ -217,14 +217,27 @@ def _first_pretrainings(curve: Path) -> list[Path]:
 
 
 def _examples(curve: Path) -> list[Path]:
-    """Evaluated networks, one of each arm of the curve, with the same number of labels."""
+    """Evaluated networks, one of each arm of the curve, with the same number of labels: first that of its reference."""
     arms: dict[str, dict[int, Path]] = {}
     for folder in sorted((curve / "cells").glob("**/labels_*/seed_*")):
         arm, labels = folder.relative_to(curve / "cells").parts[0], int(folder.parent.name.removeprefix("labels_"))
         if _kind(folder) == "evaluate":
             arms.setdefault(arm, {}).setdefault(labels, folder)
     shared = sorted(set.intersection(*(set(result) for result in arms.values()))) if arms else []
-    return [result[shared[len(shared) // 2]] for result in arms.values()] if shared else []
+    if not shared:
+        return []
+    reference = _reference(curve)
+    order = sorted(arms, key=lambda arm: arm != reference)  # the others are compared with the first
+    return [arms[arm][shared[len(shared) // 2]] for arm in order]
+
+
+def _reference(curve: Path) -> str:
+    """Name of the arm that a curve compares the others with; empty where it is not known."""
+    path = curve / "summary.json"
+    try:
+        return str(read_json(path)["record"]["reference"]) if inside(curve, path) else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # reading the curve gives the reason
 
 
 def _kind(folder: Path) -> str:
