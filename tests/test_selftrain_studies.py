@@ -81,6 +81,18 @@ def test_a_step_ties_each_image_with_its_own_copy(supervised: float, groups: int
     torch.testing.assert_close(torch.as_tensor(run.state.output["loss"]), expected)
 
 
+@pytest.mark.parametrize("ratio", [2 / 3, 1.0])
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_copies_of_an_image_are_mixed_with_those_of_one_partner(number: int, ratio: float) -> None:
+    image = torch.arange(2.0 * number).reshape(-1, 1, 1, 1, 1).expand(-1, 2, *SIZE)
+    label = (torch.arange(number) % 3).reshape(-1, 1, 1, 1, 1).expand(-1, 1, *SIZE).repeat(2, 1, 1, 1, 1)
+    learner = method(network(), supervised=1.0, ratio=ratio)
+    images, targets = learner.mix({"image": image, "label": label}, 3, 0.5, 2)
+    first, second = images.chunk(2)
+    assert torch.equal(first + number, second)  # the value of an image is its place in the batch
+    assert torch.equal(*targets.chunk(2))
+
+
 def test_the_first_copy_may_keep_all_its_channels() -> None:
     mix = RandChannelTemplateMixd("image", NAMES, {}, 1, 2, whole=True).set_random_state(seed=0)
     image, lost = torch.ones(2, 4, 4, 4), 0

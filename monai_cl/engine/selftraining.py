@@ -163,7 +163,7 @@ class SelfTraining(nn.Module):
         nothing = torch.full_like(label, NOT_COUNTED)
         self.last = None
         if self.is_supervised(progress):
-            other = _neighbours(len(image), image.device)
+            other = _neighbours(len(image) // copies, copies, image.device)
             mixed = copy_paste(image, image[other], outside)
             return mixed, torch.cat([copy_paste(label, label[other], outside), nothing], 1)
         unlabelled = batch["unlabelled"]
@@ -199,6 +199,10 @@ def at_another_contrast(images: Tensor, gamma: float = 1.5) -> Tensor:
     return low + span * ((images - low) / span).pow(gamma)
 
 
-def _neighbours(number: int, device: torch.device) -> Tensor:
-    """Partner of each of a batch: the first and the second, the third and the fourth; a last one alone is its own."""
-    return (torch.arange(number, device=device) ^ 1).clamp(max=number - 1)
+def _neighbours(number: int, copies: int, device: torch.device) -> Tensor:
+    """Partner of each of a batch: the first and the second, the third and the fourth; a last one alone is its own.
+
+    Copies have partners of their own number: across them, those of one image would no longer show the same.
+    """
+    partner = (torch.arange(number, device=device) ^ 1).clamp(max=number - 1)
+    return torch.cat([partner + copy * number for copy in range(copies)])
