@@ -1,5 +1,6 @@
 """Pairs of simulated views: what they show, that they replay, what the arms draw."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -326,6 +327,30 @@ def test_half_a_voxel_of_air_halves_the_density_and_keeps_the_times() -> None:
     both = torch.stack([TISSUES[0], torch.zeros(5)], dim=1)
     middle = from_weighted_rates(to_weighted_rates(both, MAPS).mean(1, keepdim=True), MAPS)[:, 0]
     assert torch.allclose(middle, TISSUES[0] * torch.tensor([0.5, 1, 1, 1, 1]))
+
+
+@pytest.mark.parametrize("missing", [0.0, math.nan, math.inf])
+def test_half_a_voxel_without_t1_is_dark_whatever_its_density(missing: float) -> None:
+    beside = torch.tensor([40.0, missing, 0.1, 0.05, 0.01])
+    both = torch.stack([TISSUES[0], beside], dim=1)
+    middle = from_weighted_rates(to_weighted_rates(both, MAPS).mean(1, keepdim=True), MAPS)[:, 0]
+    torch.testing.assert_close(middle, TISSUES[0] * torch.tensor([0.5, 1, 1, 1, 1]))
+
+
+@pytest.mark.parametrize("name", ["pd", "t2", "mtsat"])
+def test_missing_values_stay_where_they_are(name: str) -> None:
+    both = torch.stack([TISSUES[0], TISSUES[1]], dim=1)
+    both[MAPS.index(name), 1] = math.nan
+    middle = from_weighted_rates(to_weighted_rates(both, MAPS).mean(1, keepdim=True), MAPS)
+    assert middle.isfinite().all()
+
+
+def test_views_of_maps_whose_background_is_missing_show_tissue() -> None:
+    source = maps()
+    source[:, :4] = math.nan
+    views = pair().set_random_state(seed=0)(source)
+    assert views["views"].isfinite().all()
+    assert views["valid"].flatten(1).any(1).all()
 
 
 def test_two_tissues_mix_by_density_as_in_a_loop() -> None:

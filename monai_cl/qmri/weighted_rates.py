@@ -16,11 +16,14 @@ def to_weighted_rates(maps: Tensor, names: Sequence[str], *, dim: int = 0) -> Te
 
     Averages of these are those of a measurement that sees one pool: densities add up, rates and saturations are means
     weighted by density. Interpolated times would not do: next to air, where they are 0, they would fall and give a
-    bright rim, and next to fluid white matter would turn into something that is no tissue. Without a map of proton
-    density each voxel with signal counts the same. Other channels (fields, fractions) stay as they are.
+    bright rim, and next to fluid white matter would turn into something that is no tissue. A voxel without $T_1$, which
+    is dark in every sequence, has no density either, or its neighbours would get too long times of it. Without a map of
+    proton density each voxel counts the same, also one without signal, which makes times next to air longer. Other
+    channels (fields, fractions) stay as they are.
 
     Args:
-        maps: Maps, with the channels along ``dim``; times in seconds, 0 without signal.
+        maps: Maps, with the channels along ``dim``; times in seconds, 0 without signal, as are values that are not
+            finite.
         names: Names of the first channels, of ``pd``, ``t1``, ``t2``, ``t2_star``, ``mtsat`` and others.
         dim: Axis of the channels.
 
@@ -36,6 +39,12 @@ def to_weighted_rates(maps: Tensor, names: Sequence[str], *, dim: int = 0) -> Te
     # a density over a time of milliseconds is beyond half precision
     maps = maps if maps.dtype == torch.float64 else maps.float()
     channels = list(maps.unbind(dim))
+    for place, name in enumerate(names):
+        if name in ("pd", *_TIMES, *_SHARES):
+            channels[place] = channels[place].nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    if "pd" in names and "t1" in names:
+        place = list(names).index("pd")
+        channels[place] = torch.where(channels[list(names).index("t1")] > 0, channels[place], 0.0)
     density = _density(channels, names)
     for place, name in enumerate(names):
         if name in _TIMES:
