@@ -145,6 +145,16 @@ def test_uniform_images_mix_before_they_are_combined() -> None:
             "must be at most ti",
         ),
         (FastSpinEcho, {"tr": 4.0, "echo_spacing": 0.01, "train_length": 9.5, "effective_echo": 1}, "whole number"),
+        (
+            FastSpinEcho,
+            {"tr": 4.0, "echo_spacing": 0.01, "train_length": math.inf, "effective_echo": 1},
+            "must be a whole number, got inf",
+        ),
+        (
+            FastSpinEcho,
+            {"tr": 4.0, "echo_spacing": 0.01, "train_length": math.nan, "effective_echo": 1},
+            "must be a whole number, got nan",
+        ),
         (SpinEcho, {"tr": "long", "te": 0.02}, "tr must be a number, got 'long'"),
         (SpinEcho, {"tr": True, "te": 0.02}, "tr must be a number, got True"),
         (SpinEcho, {"tr": 1.0, "te": 0.02, "family": 3}, "family must be str, got 3"),

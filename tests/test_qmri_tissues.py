@@ -223,6 +223,13 @@ def test_unknown_maps_are_refused() -> None:
 # A drawn T2
 
 
+def test_whole_numbers_draw_the_t2_of_the_same_numbers_with_a_point() -> None:
+    t2_star, t1 = torch.tensor([1, 2]), torch.tensor([4, 4])
+    whole, _ = draw_t2(t2_star, np.random.RandomState(3), t1=t1)
+    expected, _ = draw_t2(t2_star.float(), np.random.RandomState(3), t1=t1.float())
+    torch.testing.assert_close(whole, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_a_drawn_t2_lies_between_t2_star_and_t1_also_after_rounding(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)

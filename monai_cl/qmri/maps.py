@@ -98,6 +98,7 @@ def draw_t2(
         raise ValueError(f"draw_t2 needs one of t1 and fractions to separate tissues, got {came}; pass one")
     if fractions is not None and len(fractions) != len(tissues):
         raise ValueError(f"fractions needs one map for each of {tuple(tissues)}, got {len(fractions)}")
+    t2_star = t2_star if t2_star.is_floating_point() else t2_star.float()  # rates of whole numbers would be cut off
     names = CLASSES if fractions is None else tuple(tissues)
     rates = {n: Quantity(r2_at(n, field_strength), _SPREAD, "fields.r2_at").draw(random_state) for n in names}
     drawn = t2_star.new_tensor(list(rates.values()))

@@ -108,6 +108,6 @@ def _plain(name: str, kind: Any, value: Any) -> Any:
         return value
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise ValueError(f"{name} must be a number, got {value!r}")
-    if kind is int and float(value) != int(value):
+    if kind is int and not float(value).is_integer():
         raise ConstraintError(f"{name} must be a whole number, got {value!r}")
     return kind(value)
