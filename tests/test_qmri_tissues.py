@@ -162,6 +162,13 @@ def test_t2_star_stays_below_t2_at_a_lower_field() -> None:
     assert bool(low_star <= low)
 
 
+def test_t2_stays_below_t1_at_a_lower_field() -> None:
+    t1, t2 = torch.tensor([0.7, 0.0]), torch.tensor([0.6, 0.1])  # fluid in a voxel of white matter; one without signal
+    times = change_field(t1, t2, t2, tissue="white_matter", measured_at=7.0, wanted_at=1.5)
+    assert bool(times[2][0] <= times[1][0] <= times[0][0])
+    assert bool(times[1][1] > t2[1])
+
+
 def test_fields_and_tissues_without_a_law_are_refused() -> None:
     with pytest.raises(ValueError, match=r"tissue must be one of .*, got 'white matter'; did you mean 'white_matter'"):
         t1_at("white matter", 3.0)

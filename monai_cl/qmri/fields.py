@@ -109,7 +109,7 @@ def change_field(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Relaxation times of one tissue class at another field strength: each map times the ratio of its law.
 
-    T2* stays at most T2, which the two ratios alone would not promise on the way to a lower field.
+    T2 stays at most T1 and T2* at most T2, which the ratios alone would not promise on the way to a lower field.
 
     Args:
         t1: Longitudinal relaxation time in seconds.
@@ -128,6 +128,7 @@ def change_field(
     t1 = t1 * (t1_at(tissue, wanted_at) / t1_at(tissue, measured_at))
     t2 = t2 * (r2_at(tissue, measured_at) / r2_at(tissue, wanted_at))
     t2_star = t2_star * (r2_star_at(tissue, measured_at) / r2_star_at(tissue, wanted_at))
+    t2 = torch.where(t1 > 0, torch.minimum(t2, t1), t2)
     return t1, t2, torch.minimum(t2_star, t2)
 
 
