@@ -94,6 +94,40 @@ def test_axes_that_span_no_space_are_refused_though_voxels_have_sides(data: Path
     assert scanned(data).reasons == {"invalid affine": 1}
 
 
+def nrrd_in_units(path: Path, geometry: str) -> Path:
+    head = "NRRD0005\ntype: short\ndimension: 3\nsizes: 9 8 7\nendian: little\nencoding: raw\n"
+    path.write_bytes(f"{head}{geometry}\n\n".encode() + VALUES.tobytes(order="F"))
+    return path
+
+
+DIRECTIONS = "space: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0,2)\n"
+
+
+@pytest.mark.parametrize(
+    ("geometry", "unit"),
+    [
+        (DIRECTIONS + 'space units: "m" "m" "m"', "metres"),
+        (DIRECTIONS + 'space units: "mm" "mm" "cm"', "centimetres"),
+        (DIRECTIONS + 'space units: "\u00b5m" "\u00b5m" "\u00b5m"', "micrometres"),
+        ('spacings: 1 1 2\nunits: "um" "um" "um"', "micrometres"),
+    ],
+)
+def test_nrrd_lengths_in_another_unit_than_mm_are_refused(data: Path, geometry: str, unit: str) -> None:
+    path = nrrd_in_units(data / "bad.nrrd", geometry)
+    result = scanned(data)
+    assert result.reasons == {"implausible units": 1}
+    assert f"the header gives lengths in {unit}, readers take them as mm" in result.left_out[0].detail
+    with pytest.raises(ValueError, match=f"implausible units: the header gives lengths in {unit}"):
+        LoadVolume()(path)
+
+
+@pytest.mark.parametrize("units", ['"mm" "mm" "mm"', '"" "" ""', '"Quarble^Zyx" "mm" "mm"'])
+def test_nrrd_lengths_in_mm_or_in_no_unit_are_kept(data: Path, units: str) -> None:
+    path = nrrd_in_units(data / "bad.nrrd", DIRECTIONS + f"space units: {units}")
+    assert scanned(data).reasons == {}
+    assert np.array_equal(LoadVolume()(path)[0].numpy(), VALUES)
+
+
 @pytest.mark.parametrize(("kind", "place", "form"), [("Nifti1Image", 108, "<f"), ("Nifti2Image", 168, "<q")])
 def test_voxels_at_byte_0_are_not_loaded_from_the_header(data: Path, kind: str, place: int, form: str) -> None:
     nibabel.save(getattr(nibabel, kind)(VALUES, AFFINE), data / "good.nii")

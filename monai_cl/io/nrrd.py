@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.raw_volume import RawVolume, beside, listed, whole_numbers
 
 _MAGIC = re.compile(rb"NRRD000[1-5]\r?\n")
@@ -28,6 +29,13 @@ _DOMAIN = ("domain", "space", "time", "???", "none", "")  # kinds of axes that a
 _FLIPS = {
     "right-anterior-superior": (-1, -1, 1), "ras": (-1, -1, 1), "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1),
 }  # fmt: skip
+_UNITS = {
+    "m": "metres", "meter": "metres", "meters": "metres", "metre": "metres", "metres": "metres",
+    "cm": "centimetres", "centimeter": "centimetres", "centimeters": "centimetres",
+    "um": "micrometres", "\u00b5m": "micrometres", "\u03bcm": "micrometres", "micron": "micrometres",
+    "microns": "micrometres", "micrometer": "micrometres", "micrometers": "micrometres",
+    "nm": "nanometres", "in": "inches", "inch": "inches", "inches": "inches",
+}  # fmt: skip  # another text may be anything, a name among them: it is neither shown nor taken for a unit
 
 
 def read_nrrd(path: Path, start: bytes, root: Path | None) -> RawVolume:
@@ -40,6 +48,7 @@ def read_nrrd(path: Path, start: bytes, root: Path | None) -> RawVolume:
     if not kind.endswith("1") and fields["encoding"].lower() not in ("txt", "text", "ascii"):
         order = {"little": "<", "big": ">"}[fields["endian"].lower()]
     domain = _domain_axes(fields, dimension)
+    _check_units(fields, domain)
     (skip,) = whole_numbers(fields.get("byte skip", fields.get("byteskip", "0")), 1, low=-1, high=1 << 40)
     (lines,) = whole_numbers(fields.get("line skip", fields.get("lineskip", "0")), 1, low=0, high=1 << 20)
     if lines:
@@ -105,6 +114,19 @@ def _domain_axes(fields: Mapping[str, str], dimension: int) -> list[int]:
     return [
         axis for axis in range(dimension) if kinds[axis] in _DOMAIN and (not directions or directions[axis] is not None)
     ]
+
+
+def _check_units(fields: Mapping[str, str], domain: Sequence[int]) -> None:
+    """Refuse lengths that are announced in another unit than mm."""
+    if "space directions" in fields:
+        units = re.findall(r'"([^"]*)"', fields.get("space units", ""))
+    else:
+        each = re.findall(r'"([^"]*)"', fields.get("units", ""))
+        units = [each[axis] for axis in domain[:3] if axis < len(each)]
+    for unit in units[:3]:
+        if (name := _UNITS.get(unit.strip().lower())) is not None:
+            detail = f"the header gives lengths in {name}, readers take them as mm; rewrite it"
+            raise UnusableImageError("implausible units", detail)
 
 
 def _affine(fields: Mapping[str, str], domain: Sequence[int]) -> NDArray[np.float64]:
