@@ -4,25 +4,27 @@ Every step runs the ``global_local_contrast`` bundle as a user would; the demo o
 picture.
 """
 
-import contextlib
 import csv
-import logging
 import shutil
-import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.rule import Rule
 from rich.table import Table
+from rich.text import Text
 
 from monai_cl import bundles
+from monai_cl._cores import cores
 from monai_cl._locks import alone_in, is_empty
-from monai_cl._words import quoted
+from monai_cl.evaluation._launch import Processes, quickest
+from monai_cl.evaluation._running import Job, terminated_as_interrupt
+from monai_cl.evaluation._steps import Step, in_words
 
 RECIPE = {"recipe": "cardiac_mr", "recipe_options": {"spacing": [2.5, 2.5, 0], "size": [64, 64]}, "out_channels": 4}
 # of slices, for which a step takes a fraction of one for volumes: labels are short here, not steps
@@ -32,6 +34,7 @@ ANCHORS = 256  # of the dense term: its maps have the size of the image here, an
 # times the steps of the others: a self-training takes about twice as long as a fine-tuning, and of the pretraining,
 # which serves three draws, each has a share of half of one
 LONGER = 3
+PROCESSES = 4  # more at the same time wait for the pretraining
 POOL = 12  # labelled subjects for one that is used; the labels of the others stay unread
 
 
@@ -87,9 +90,12 @@ def run_demo(
     draws: int = 3,
     test: int = 12,
     overrides: dict[str, Any] | None = None,
+    processes: int | None = None,
     console: Console | None = None,
 ) -> DemoResult:
     """Make subjects, run every step of the bundle on them, print a table and draw one picture.
+
+    Steps that do not rest on each other run at the same time, one thread each, and write their output to ``logs``.
 
     Args:
         folder: Folder to make: ``scans``, ``bundle``, ``masks`` and ``demo.png`` go there.
@@ -99,12 +105,18 @@ def run_demo(
         draws: Times that these are drawn, from :data:`POOL` times as many, and everything after pretraining is done.
         test: Labelled subjects that no training sees.
         overrides: Further settings for every step, such as ``{"max_epochs": 1}``.
+        processes: Steps at the same time; one for each core when left out, at most four.
         console: Where to print.
 
     Raises:
         FileExistsError: If ``folder`` holds something already.
+        CellError: If a step fails; nothing that rests on it is run.
+        ValueError: If ``processes`` is below 1.
     """
     root, console = Path(folder), console or Console()
+    workers = min(cores(), PROCESSES) if processes is None else processes
+    if workers < 1:
+        raise ValueError(f"processes must be at least 1, got {workers}")
     with alone_in(root):
         if not is_empty(root):
             raise FileExistsError(
@@ -112,20 +124,22 @@ def run_demo(
             )
         _make_subjects(root / "scans", console, seed=seed, unlabelled=unlabelled, labelled=POOL * labelled, test=test)
         bundles.copy("global_local_contrast", root / "bundle")
-        steps = _Steps(root, console, {**BUDGET, **(overrides or {})})
-        return _run_steps(root, steps, console, labels=labelled, seeds=range(seed, seed + draws))
+        (root / "logs").mkdir()
+        launch = quickest()
+        steps = _Steps(root, console, {**BUDGET, **(overrides or {})}, launch, workers)
+        try:
+            with terminated_as_interrupt():
+                return _run_steps(root, steps, console, labels=labelled, seeds=range(seed, seed + draws))
+        except BaseException:
+            launch.stop()
+            raise
 
 
 def _run_steps(root: Path, steps: "_Steps", console: Console, *, labels: int, seeds: range) -> DemoResult:
     from monai_cl.report.demo_finding import finding, gains_of
     from monai_cl.report.demo_picture import DemoArm, draw_demo
 
-    steps.run("pretrain", ["pretrain", "dense"], seed=seeds[0], dense_anchors=ANCHORS)
-    for draw, seed in enumerate(seeds, start=1):
-        for arm in ARMS:
-            _train_and_evaluate(steps, arm, draw, labels=labels, seed=seed)
-    for arm in ARMS:
-        _masks(root, steps, arm)
+    _run_all(root, steps, console, labels=labels, seeds=seeds)
     dice = {arm.title: tuple(_mean_dice(steps.output("evaluate", arm, draw)) for draw in _draws(seeds)) for arm in ARMS}
     sentence = finding("Pretraining with self-training", gains_of(dice, ARMS[0].title))
     _print(console, dice, sentence, steps, seeds)
@@ -135,50 +149,108 @@ def _run_steps(root: Path, steps: "_Steps", console: Console, *, labels: int, se
     return DemoResult(dice, sentence, picture, steps.seconds)
 
 
+def _run_all(root: Path, steps: "_Steps", console: Console, *, labels: int, seeds: range) -> None:
+    """Pretrain, and do what follows for each arm and draw: first what needs no pretraining, the longest before."""
+    _new_scan(root)
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    total = 1 + len(ARMS) * (2 * len(seeds) + 1)
+    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(steps.processes) as pool:
+        bar = progress.add_task("steps", total=total)
+        steps.ended = lambda: progress.advance(bar)
+        pretrained = pool.submit(steps.run, "pretrain", ["pretrain", "dense"], seed=seeds[0], dense_anchors=ANCHORS)
+        work = [pretrained]
+        for arm in sorted(ARMS, key=lambda arm: (bool(arm.overlays), -arm.longer)):
+            for draw, seed in enumerate(seeds, start=1):
+                task = _Draw(root, steps, arm, draw, labels=labels, seed=seed)
+                work.append(pool.submit(task, pretrained if arm.overlays else None))
+        try:
+            for each in work:
+                each.result()
+        except BaseException:
+            steps.launch.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
 def _draws(seeds: range) -> range:
     return range(1, len(seeds) + 1)
 
 
-def _train_and_evaluate(steps: "_Steps", arm: Arm, draw: int, *, labels: int, seed: int) -> None:
-    bundle = steps.root / "bundle"
-    settings = {
-        "labels": labels,
-        "seed": seed,
-        "pretrained": str(bundle / "models/pretrained_dense.pt"),
-        **arm.settings,
-    }
-    if arm.longer > 1:
-        settings["finetune_epochs"] = arm.longer * steps.settings["finetune_epochs"]
-    name = f"{arm.title}, draw {draw}"
-    model = steps.model(arm, draw)
-    out = str(steps.output("train", arm, draw))
-    steps.run(f"fine-tune, {name}", ["train", *arm.overlays], model=model, output_dir=out, **settings)
-    out = str(steps.output("evaluate", arm, draw))
-    steps.run(f"evaluate, {name}", ["train", "evaluate"], model=model, output_dir=out)
+class _Draw:
+    """Work of an arm on one draw of the labels: fine-tuning, evaluation and, of the first draw, masks.
+
+    Args:
+        root: Folder of the demo.
+        steps: Runs the steps.
+        arm: The arm.
+        draw: Number of the draw, from 1.
+        labels: Labelled subjects.
+        seed: Seed of the draw and of the training.
+    """
+
+    def __init__(self, root: Path, steps: "_Steps", arm: Arm, draw: int, *, labels: int, seed: int) -> None:
+        self.root, self.steps, self.arm, self.draw, self.labels, self.seed = root, steps, arm, draw, labels, seed
+
+    def __call__(self, pretraining: "Future[None] | None") -> None:
+        """Run the steps, once the pretraining that they rest on has ended."""
+        if pretraining is not None:
+            pretraining.result()
+        steps, arm, draw = self.steps, self.arm, self.draw
+        name, model = f"{arm.title}, draw {draw}", steps.model(arm, draw)
+        out = str(steps.output("train", arm, draw))
+        steps.run(
+            f"fine-tune, {name}", ["train", *arm.overlays], model=model, output_dir=out, **self._training_settings()
+        )
+        out = str(steps.output("evaluate", arm, draw))
+        steps.run(f"evaluate, {name}", ["train", "evaluate"], model=model, output_dir=out)
+        if draw == 1:
+            out = f"{self.root}/masks/{arm.name}"
+            steps.run(f"masks for new scans, {arm.title}", ["inference"], output_dir=out, model=model)
+
+    def _training_settings(self) -> dict[str, Any]:
+        pretrained = str(self.root / "bundle/models/pretrained_dense.pt")
+        settings = {"labels": self.labels, "seed": self.seed, "pretrained": pretrained, **self.arm.settings}
+        if self.arm.longer > 1:
+            settings["finetune_epochs"] = self.arm.longer * self.steps.settings["finetune_epochs"]
+        return settings
 
 
 class _Steps:
-    """Runs steps of the bundle, printing the command a user would give."""
+    """Runs steps of the bundle as processes, printing the command a user would give once each has ended.
 
-    def __init__(self, root: Path, console: Console, settings: dict[str, Any]) -> None:
-        self.root = root
-        self.console = console
-        self.settings = settings
+    Args:
+        root: Folder of the demo.
+        console: Where to print.
+        settings: Settings of all steps.
+        launch: Starts a process.
+        processes: Number of steps at the same time.
+    """
+
+    def __init__(
+        self, root: Path, console: Console, settings: Mapping[str, Any], launch: Processes, processes: int
+    ) -> None:
+        self.root, self.console, self.settings = root, console, settings
+        self.launch, self.processes = launch, processes
         self.seconds: dict[str, float] = {}
+        self.ended: Callable[[], object] = lambda: None
 
-    def run(self, title: str, configs: list[str], **settings: Any) -> None:
-        from monai.bundle import run
+    def run(self, title: str, configs: Sequence[str], **settings: Any) -> None:
+        """Run a step and wait for it.
 
+        Raises:
+            CellError: If it fails.
+        """
         bundle = self.root / "bundle"
-        files = [str(bundle / "configs" / f"{name}.yaml") for name in (*configs, "small")]
-        common = {**NETWORK, **self.settings} if "inference" not in configs else NETWORK
-        arguments = {"bundle_root": str(bundle), "config_file": files, **self.study(configs), **common, **settings}
-        self.console.rule(title)
-        self.console.print(command_line(arguments), soft_wrap=True, markup=False, highlight=False)
-        started = time.perf_counter()
-        with _quiet(), bundles.heeding_stops():
-            run(**arguments)
-        self.seconds[title] = time.perf_counter() - started
+        step = Step.of(bundle, configs, ["small"])
+        common = step.pick({**NETWORK, **self.settings})
+        arguments = step.arguments({"bundle_root": str(bundle), **self.study(configs), **common, **settings})
+        log = self.root / "logs" / f"{title.replace(', ', '_').replace(' ', '_')}.txt"
+        done = Job(((title, tuple(arguments)),), log, self.launch, {}, self.processes, threads=1)()
+        self.seconds[title] = done.seconds
+        heading = Rule(Text(f"{title}, {done.seconds:.0f} s"))
+        # in one call, so that what another thread prints does not come between
+        self.console.print(Group(heading, Text(in_words(arguments))), soft_wrap=True)
+        self.ended()
 
     def output(self, step: str, arm: Arm, draw: int) -> Path:
         """Folder of a step of an arm."""
@@ -188,38 +260,12 @@ class _Steps:
         """File of the network of an arm."""
         return str(self.root / f"bundle/models/{arm.name}_{draw}.pt")
 
-    def study(self, configs: list[str]) -> dict[str, Any]:
+    def study(self, configs: Sequence[str]) -> dict[str, Any]:
+        """Settings that name the scans."""
         if "inference" in configs:
             return {"dataset_dir": str(self.root / "new_scans"), **RECIPE}
         scans = self.root / "scans"
         return {"dataset_dir": str(scans), "datalist": str(scans / "dataset.json"), **RECIPE}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep MONAI from repeating the command and the notice that configs are code."""
-    loggers = [logging.getLogger(name) for name in ("monai.bundle.scripts", "monai.bundle.workflows")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "parsing config_file", UserWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def command_line(arguments: dict[str, Any]) -> str:
-    r"""The ``python -m monai.bundle run`` command with these arguments.
-
-    Example:
-        >>> command_line({"bundle_root": "b", "config_file": ["train.yaml"]})
-        'python -m monai.bundle run --bundle_root b --config_file "[\'train.yaml\']"'
-    """
-    given = (f"--{key} {quoted(str(value))}" for key, value in arguments.items())
-    return " ".join(["python -m monai.bundle run", *given])
 
 
 def _make_subjects(folder: Path, console: Console, **counts: int) -> None:
@@ -234,16 +280,13 @@ def _make_subjects(folder: Path, console: Console, **counts: int) -> None:
         )
 
 
-def _masks(root: Path, steps: _Steps, arm: Arm) -> None:
-    # one test subject becomes a new scan, without its label
-    new = root / "new_scans"
-    if not new.exists():
-        from monai_cl.datalist import load_datalist
+def _new_scan(root: Path) -> None:
+    """Copy one test subject, without its label, to where new scans are."""
+    from monai_cl.datalist import load_datalist
 
-        new.mkdir()
-        shutil.copy(load_datalist(root / "scans/dataset.json", "validation")[0]["image"], new)
-    out = {"output_dir": f"{root}/masks/{arm.name}", "model": steps.model(arm, 1)}
-    steps.run(f"masks for new scans, {arm.title}", ["inference"], **out)
+    new = root / "new_scans"
+    new.mkdir()
+    shutil.copy(load_datalist(root / "scans/dataset.json", "validation")[0]["image"], new)
 
 
 def _mean_dice(folder: Path) -> float:

@@ -1,15 +1,15 @@
 """The demo runs every step, and says of its own figures alone whether anything helped."""
 
 import math
-import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-from monai_cl import bundles
-from monai_cl.demo import ARMS, LONGER, command_line, run_demo
+from monai_cl.demo import ARMS, LONGER, run_demo
+from monai_cl.evaluation._launch import Processes
+from monai_cl.evaluation._running import CellError
 from monai_cl.report.demo_finding import Gain, finding, gains_of
 
 TINY = {"max_epochs": 1, "epoch_length": 2, "finetune_epochs": 2, "finetune_epoch_length": 2, "batch_size": 2}
@@ -17,34 +17,55 @@ TINY = {"max_epochs": 1, "epoch_length": 2, "finetune_epochs": 2, "finetune_epoc
 
 def test_the_demo_runs_every_step_and_draws_its_picture(tmp_path: Path) -> None:
     console = Console(record=True, width=400)
-    result = run_demo(tmp_path / "d", unlabelled=2, labelled=1, draws=1, test=2, overrides=TINY, console=console)
+    result = run_demo(
+        tmp_path / "d", unlabelled=2, labelled=1, draws=1, test=2, overrides=TINY, processes=2, console=console
+    )
     assert list(result.dice) == [arm.title for arm in ARMS]
     assert all(0 <= value <= 1 for values in result.dice.values() for value in values)
     assert result.picture.read_bytes().startswith(b"\x89PNG")
     text = console.export_text()
     commands = [line for line in text.splitlines() if line.startswith("python -m monai.bundle run")]
-    assert len(commands) == 1 + 2 * len(ARMS) + len(ARMS)
-    assert f"--finetune_epochs {2 * LONGER}" in text
+    assert len(commands) == len(result.seconds) == 1 + 3 * len(ARMS)
+    assert len(list((tmp_path / "d/logs").iterdir())) == len(commands)
+    assert f"--finetune_epochs={2 * LONGER}" in text
     assert result.finding in text
     assert result.finding.startswith("One draw of the labels has no spread and shows nothing")
     with pytest.raises(FileExistsError, match="the demo needs an empty folder"):
         run_demo(tmp_path / "d")
 
 
-def test_a_pretraining_that_was_stopped_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows would fine-tune half a network."""
-    steps: list[list[str]] = []
+class Refusing(Processes):
+    """Launch that runs nothing: pretraining fails, all else succeeds."""
 
-    def stopped_run(**arguments: Any) -> None:
-        steps.append(arguments["config_file"])
-        bundles.stopped()
-        bundles.release()
+    def __init__(self) -> None:
+        super().__init__()
+        self.titles: list[str] = []
 
-    monkeypatch.setattr("monai.bundle.run", stopped_run)
-    with pytest.raises(SystemExit, match=r"^143$"):
-        run_demo(tmp_path / "d", unlabelled=1, labelled=1, draws=1, test=1, console=Console(quiet=True))
-    assert [Path(file).stem for file in steps[0]] == ["pretrain", "dense", "small"]
-    assert len(steps) == 1
+    def __call__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+        self.titles.append(log.stem)
+        log.write_text("error: no room for a checkpoint\n", encoding="utf-8")
+        return 1 if log.stem == "pretrain" else 0
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_pretraining_that_failed_ends_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    """What rests on it would fine-tune half a network."""
+    launch = Refusing()
+    monkeypatch.setattr("monai_cl.demo.quickest", lambda: launch)
+    console = Console(quiet=True)
+    with pytest.raises(CellError, match=r"^pretrain ended with code 1: no room for a checkpoint"):
+        run_demo(tmp_path / "d", unlabelled=1, labelled=1, draws=2, test=1, processes=processes, console=console)
+    assert "pretrain" in launch.titles
+    assert launch.stopped
+    assert not [title for title in launch.titles if "self-trained" in title]
+
+
+def test_a_demo_needs_a_process(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="processes must be at least 1, got 0"):
+        run_demo(tmp_path / "d", processes=0)
+    assert not (tmp_path / "d").exists()
 
 
 def test_gains_are_paired_differences_in_dice_points_with_their_spread() -> None:
@@ -95,9 +116,3 @@ def test_the_sentence_follows_from_the_figures(
     over_same: tuple[float, ...], over_all: tuple[float, ...], said: str
 ) -> None:
     assert finding("X", [Gain("same", over_same), Gain("all", over_all)]).startswith(said)
-
-
-def test_commands_can_be_pasted() -> None:
-    words = shlex.split(command_line({"bundle_root": "a b", "config_file": ["x.yaml", "y.yaml"], "labels": 4}))
-    assert words[:4] == ["python", "-m", "monai.bundle", "run"]
-    assert words[4:] == ["--bundle_root", "a b", "--config_file", "['x.yaml', 'y.yaml']", "--labels", "4"]
