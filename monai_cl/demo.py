@@ -5,6 +5,7 @@ picture.
 """
 
 import csv
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,18 +24,18 @@ from monai_cl import bundles
 from monai_cl._cores import cores
 from monai_cl._locks import alone_in, is_empty
 from monai_cl.evaluation._launch import Processes, quickest
-from monai_cl.evaluation._running import Job, terminated_as_interrupt
+from monai_cl.evaluation._running import Job
 from monai_cl.evaluation._steps import Step, in_words
 
 RECIPE = {"recipe": "cardiac_mr", "recipe_options": {"spacing": [2.5, 2.5, 0], "size": [64, 64]}, "out_channels": 4}
 # of slices, for which a step takes a fraction of one for volumes: labels are short here, not steps
 NETWORK = {"image_size": [48, 48], "roi_size": [64, 64], "filters": [8, 16, 32, 32]}
-BUDGET = {"max_epochs": 3, "batch_size": 2, "finetune_epochs": 30, "finetune_batch_size": 4}
+BUDGET = {"max_epochs": 3, "batch_size": 2, "finetune_epochs": 20, "finetune_batch_size": 4}
 ANCHORS = 256  # of the dense term: its maps have the size of the image here, and 1024 take five times as long
-# times the steps of the others: a self-training takes about twice as long as a fine-tuning, and of the pretraining,
-# which serves three draws, each has a share of half of one
-LONGER = 3
-PROCESSES = 4  # more at the same time wait for the pretraining
+# times the steps of the others: a self-training takes 1.9 times as long as a fine-tuning, and of the pretraining, which
+# serves three draws, each has a share of 0.7 of one
+LONGER = 2.75
+PROCESSES = 4  # at the same time at most, half a GB each
 POOL = 12  # labelled subjects for one that is used; the labels of the others stay unread
 
 
@@ -54,7 +55,7 @@ class Arm:
     title: str
     overlays: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
-    longer: int = 1
+    longer: float = 1
 
 
 ARMS = (
@@ -125,14 +126,8 @@ def run_demo(
         _make_subjects(root / "scans", console, seed=seed, unlabelled=unlabelled, labelled=POOL * labelled, test=test)
         bundles.copy("global_local_contrast", root / "bundle")
         (root / "logs").mkdir()
-        launch = quickest()
-        steps = _Steps(root, console, {**BUDGET, **(overrides or {})}, launch, workers)
-        try:
-            with terminated_as_interrupt():
-                return _run_steps(root, steps, console, labels=labelled, seeds=range(seed, seed + draws))
-        except BaseException:
-            launch.stop()
-            raise
+        steps = _Steps(root, console, {**BUDGET, **(overrides or {})}, quickest(), workers)
+        return _run_steps(root, steps, console, labels=labelled, seeds=range(seed, seed + draws))
 
 
 def _run_steps(root: Path, steps: "_Steps", console: Console, *, labels: int, seeds: range) -> DemoResult:
@@ -211,7 +206,7 @@ class _Draw:
         pretrained = str(self.root / "bundle/models/pretrained_dense.pt")
         settings = {"labels": self.labels, "seed": self.seed, "pretrained": pretrained, **self.arm.settings}
         if self.arm.longer > 1:
-            settings["finetune_epochs"] = self.arm.longer * self.steps.settings["finetune_epochs"]
+            settings["finetune_epochs"] = math.ceil(self.arm.longer * self.steps.settings["finetune_epochs"])
         return settings
 
 

@@ -132,7 +132,7 @@ class Pool:
             stop: Called when this process is interrupted, to end the jobs.
             watch: Called a few times a second, to show how it goes.
         """
-        with terminated_as_interrupt():
+        with _terminated_as_interrupt():
             try:
                 while self._turn():
                     watch()
@@ -259,7 +259,7 @@ def reason(log: Path) -> str:
 
 
 @contextlib.contextmanager
-def terminated_as_interrupt() -> Iterator[None]:
+def _terminated_as_interrupt() -> Iterator[None]:
     """Let SIGTERM, with which clusters end a job, do what Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
