@@ -16,7 +16,7 @@ def demo(
         int | None, typer.Option(help="Steps at the same time; one for each core when left out, at most four.", min=1)
     ] = None,
 ) -> None:
-    """Pretrain, fine-tune and evaluate on made-up hearts, beside training from scratch; ten minutes on two cores."""
+    """Pretrain, fine-tune and evaluate on made-up hearts, beside training from scratch; six minutes on two cores."""
     from monai_cl.demo import run_demo
 
     run_demo(out, seed=seed, processes=processes, console=console)
