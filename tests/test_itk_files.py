@@ -167,6 +167,22 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize(("slope", "offset"), [("2", "0"), ("1", "-1024"), ("0", "0")])
+def test_metaimages_of_scaled_values_are_refused(tmp_path: Path, slope: str, offset: str) -> None:
+    """ITK reads the stored values, which are others than the header promises."""
+    (tmp_path / "data").mkdir()
+    fields = "ElementToIntensityFunctionSlope = {}\nElementToIntensityFunctionOffset = {}\n"
+    for name, values in (("scaled", (slope, offset)), ("plain", ("1", "0"))):
+        text = MHA.format(fields.format(*values)) + "ElementDataFile = LOCAL\n"
+        (tmp_path / f"data/{name}.mha").write_bytes(text.encode() + VALUES.tobytes())
+    result = scanned(tmp_path / "data")
+    assert result.reasons == {"scaled values": 1}
+    assert f"the slope {slope} and the offset {offset}" in result.left_out[0].detail
+    with pytest.raises(ValueError, match="scaled values: ElementToIntensityFunction has the slope"):
+        LoadVolume()(tmp_path / "data/scaled.mha")
+    assert_as_itk(tmp_path / "data/plain.mha")
+
+
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_metaimages_are_counted(tmp_path: Path, case: str) -> None:
     (tmp_path / "data").mkdir()

@@ -166,6 +166,16 @@ def test_echoes_and_time_points_are_four_dimensional(data):
             "in 1 of 6",
         ),
         (lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}, "mosaic", "convert it"),
+        (
+            lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "DIXON", "WATER" if k < 3 else "FAT"]},
+            "mixed contrasts",
+            "one series holds images of ImageType FAT and WATER; split it",
+        ),
+        (
+            lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "P" if k == 5 else "M", "ND"]},
+            "mixed contrasts",
+            "of ImageType M and P; split it",
+        ),
     ],
 )
 def test_pictures_of_several_kinds_are_no_volume_though_their_places_fit(data, tags, reason, words):
@@ -174,6 +184,30 @@ def test_pictures_of_several_kinds_are_no_volume_though_their_places_fit(data, t
     result = scanned(data)
     assert result.reasons == {reason: 1}
     assert words in result.left_out[0].detail
+
+
+def test_a_slice_that_lacks_a_word_for_its_contrast_is_no_other_picture(data):
+    for index in range(6):
+        words = ["ORIGINAL", "PRIMARY", "M", *["ND", "WATER"][: 2 * (index > 2)]]
+        write_slice(data / f"more/{index}", index, "1.2.8", ImageType=words)
+    assert "more" in kept(data)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_capture_among_slices_takes_none_of_them_with_it(data, alone):
+    place = data / ("shots" if alone else "series")
+    write_series(data / "series", range(6), "1.2.8")
+    for number in range(2):
+        write_slice(place / f"shot{number}", number, "1.2.8", SOPClassUID=CAPTURE, ImagePositionPatient=None)
+    result = scanned(data)
+    assert result.reasons == {"secondary capture": 1}
+    (entry,) = result.left_out
+    assert len(entry.paths) == 2
+    assert all(f"{place.name}/shot" in path for path in entry.paths)
+    assert "among the slices of a series" in entry.detail
+    (image,) = [image for image in kept(data) if "series" in str(image)]
+    names = [image] if isinstance(image, str) else image
+    assert LoadVolume()([data / name for name in names] if len(names) > 1 else data / names[0]).shape[-1] == 6
 
 
 @pytest.mark.parametrize("point", [lambda k: k, lambda k: 1 + k % 2, lambda k: 1])

@@ -32,6 +32,7 @@ _MAX_TILT = 0.3  # degrees
 _PAUSE, _STANDS_OUT, _MOST_PASSES = 10.0, 5, 4  # seconds, and times the usual step from slice to slice
 _LOCALISERS = ("LOCALIZER", "LOCALISER", "SCOUT", "SURVIEW", "TOPOGRAM")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_CAPTURE = "secondary capture"  # reason
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,10 @@ def find_series(
     """
     findings = Findings()
     kept, singles = [], []
-    for files in store.series():
+    for members in store.series():
+        files, captures = _without_captures(members)
+        if captures:
+            _leave_out_captures(captures, findings)
         image = _name(files, store)
         try:
             kept.append(_judge(files, image, keep_derived, keep_tilted))
@@ -100,6 +104,20 @@ def find_series(
         elif (series := _stacked(group, keep_tilted, stack_series, findings)) is not None:
             kept.append(series)
     return sorted(kept, key=lambda series: series.first), findings
+
+
+def _without_captures(files: Sequence[SliceHeader]) -> tuple[list[SliceHeader], list[SliceHeader]]:
+    """Slices of a series, and pictures of screens that an export has put among them."""
+    captures = [header for header in files if _is_capture(header) and not _has_place(header)]
+    if len(captures) == len(files):
+        return list(files), []
+    return [header for header in files if header not in captures], captures
+
+
+def _leave_out_captures(captures: Sequence[SliceHeader], findings: Findings) -> None:
+    detail = "pictures of a screen or a paper among the slices of a series; the series is judged without them"
+    paths = [header.path.as_posix() for header in captures]
+    _leave_out(captures, paths, UnusableImageError(_CAPTURE, detail), findings)
 
 
 def _leave_out(
@@ -222,7 +240,7 @@ def _check_kind(files: Sequence[SliceHeader], keep_derived: bool) -> None:
         detail = "each file holds the slices of a volume side by side; convert it, as with dcm2niix"
         raise UnusableImageError("mosaic", detail)
     check_pixels(files)
-    captured = first.sop_class.startswith(_SECONDARY_CAPTURE)
+    captured = _is_capture(first)
     if captured:
         _check_capture(files)
     if first.modality not in MODALITIES:
@@ -238,17 +256,25 @@ def _check_kind(files: Sequence[SliceHeader], keep_derived: bool) -> None:
         )
 
 
+def _is_capture(header: SliceHeader) -> bool:
+    return header.sop_class.startswith(_SECONDARY_CAPTURE)
+
+
+def _has_place(header: SliceHeader) -> bool:
+    return (len(header.position), len(header.orientation), len(header.pixel_spacing)) == (3, 6, 2)
+
+
 def _check_capture(files: Sequence[SliceHeader]) -> None:
     """Check that files of the class of secondary captures are grey slices of a known place, as computed maps are."""
     for header in files:
         if header.samples != 1 or not header.photometric.startswith("MONOCHROME"):
             lacking = "{} is in colour"
-        elif (len(header.position), len(header.orientation), len(header.pixel_spacing)) != (3, 6, 2):
+        elif not _has_place(header):
             lacking = "{} has no position, orientation or pixel spacing"
         else:
             continue
         raise UnusableImageError(
-            "secondary capture",
+            _CAPTURE,
             Quoting(f"a picture of a screen or a paper, not a slice of a scan: {lacking}", header.path.name),
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_cl.io.errors import UnusableImageError
 from monai_cl.io.raw_volume import RawVolume, beside, listed, whole_numbers
 
 _TYPES = {
@@ -25,10 +26,11 @@ def read_metaimage(path: Path, start: bytes, root: Path | None) -> RawVolume:
         root: Folder that no link may lead out of.
 
     Raises:
-        UnusableImageError: If a file with voxels lies elsewhere.
+        UnusableImageError: If a file with voxels lies elsewhere, or values are stored scaled.
         Exception: If a field is absent or none of its kind.
     """
     fields, begin, rest = _fields(start)
+    _check_unscaled(fields)
     axes = whole_numbers(fields["NDims"], 1, low=1, high=9)[0]
     shape = whole_numbers(fields["DimSize"], axes, low=1, high=1 << 40)
     (components,) = whole_numbers(fields.get("ElementNumberOfChannels", "1"), 1, low=1, high=1 << 16)
@@ -73,6 +75,18 @@ def _fields(start: bytes) -> tuple[dict[str, str], int, list[str]]:
             rest = start[place:].decode("utf-8", "surrogateescape").splitlines()
             return fields, place, [one.strip() for one in rest if one.strip()]
     raise ValueError("the header ends early")
+
+
+def _check_unscaled(fields: Mapping[str, str]) -> None:
+    """Refuse stored values that a slope and an offset lead to others: ITK reads the stored ones."""
+    slope = float(fields.get("ElementToIntensityFunctionSlope", "1"))
+    offset = float(fields.get("ElementToIntensityFunctionOffset", "0"))
+    if (slope, offset) != (1, 0):
+        detail = (
+            f"ElementToIntensityFunction has the slope {slope:g} and the offset {offset:g}, which readers leave out; "
+            "write the values themselves, with 1 and 0 there"
+        )
+        raise UnusableImageError("scaled values", detail)
 
 
 def _is_true(fields: Mapping[str, str], name: str) -> bool:

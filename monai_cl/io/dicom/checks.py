@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from monai_cl.io.dicom.lookup import shown_units
 from monai_cl.io.dicom.pixels import OTHER_SIZE
@@ -17,6 +17,11 @@ from monai_cl.privacy.quoting import Quoting
 _LARGEST_SLICE = 1 << 26  # pixels: 8192 x 8192
 _RLE = "1.2.840.10008.1.2.5"
 _MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "US", "XA")
+# words of ImageType for pictures that are made of the same echoes: Dixon, and parts of complex values
+_CONTRASTS = frozenset({
+    *("WATER", "FAT", "W", "F", "IN_PHASE", "OUT_PHASE", "OPP_PHASE", "IN", "OPP", "IP", "OP"),
+    *("M", "P", "R", "I", "MAGNITUDE", "PHASE", "PHASE MAP", "REAL", "IMAGINARY"),
+})  # fmt: skip
 _SLICES = ENHANCED | {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"}
 
 
@@ -32,18 +37,27 @@ def check_single_image(header: SliceHeader) -> None:
 
 
 def check_one_picture(headers: Sequence[SliceHeader]) -> None:
-    """Refuse sorted slices of several pictures: time points, modalities, units, echoes or b-values in one stack."""
+    """Refuse sorted slices of several pictures in one stack: modalities, units, echoes, contrasts and others."""
     _check_units([header for header in headers if not header.value_table])
     modalities = {header.modality for header in headers}
     if len(modalities) > 1:  # a name may stand in place of one
         listed = " and ".join(sorted({one if one in _MODALITIES else "another kind" for one in modalities}))
         raise UnusableImageError("mixed modalities", f"one series holds images of modality {listed}; split it")
     _check_time_points([header.facts.get("temporal_position", "") for header in headers])
+    _check_contrasts([_CONTRASTS.intersection(header.image_type) for header in headers])
     for fact, name, unit, noise in (("te", "echo times", "ms", 0.5), ("b_value", "b-values", "s/mm2", 5)):
         values = [value for header in headers if (value := _number(header.facts.get(fact, ""))) is not None]
         if values and max(values) > 1.1 * min(values) + noise:
             listed = f"{name} from {min(values):g} to {max(values):g} {unit}"
             raise UnusableImageError(f"mixed {name}", f"one series holds images of {listed}; split it")
+
+
+def _check_contrasts(words: Sequence[frozenset[str]]) -> None:
+    """Refuse parts of different pictures, such as water and fat; one that lacks a word of the other is no other."""
+    for one, other in combinations(sorted(set(words), key=sorted), 2):
+        if one - other and other - one:
+            listed = " and ".join("\\".join(sorted(kind)) for kind in (one, other))
+            raise UnusableImageError("mixed contrasts", f"one series holds images of ImageType {listed}; split it")
 
 
 def _check_time_points(points: Sequence[str]) -> None:
