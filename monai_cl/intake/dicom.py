@@ -85,18 +85,17 @@ def find_series(
     """
     findings = Findings()
     kept, singles = [], []
-    for members in store.series():
-        files, captures = _without_captures(members)
-        if captures:
-            _leave_out_captures(captures, findings)
+    for files in store.series():
         image = _name(files, store)
         try:
             kept.append(_judge(files, image, keep_derived, keep_tilted))
         except UnusableImageError as error:
             if isinstance(error, _TooFewSlicesError) and len(files) == 1 and files[0].study:
                 singles.append(files[0])
-                continue
-            _leave_out(files, image, error, findings)
+            elif series := _without_captures(files, store, keep_derived, keep_tilted, findings):
+                kept.append(series)
+            else:
+                _leave_out(files, image, error, findings)
     for group in stacks_of(singles):
         if len(group) < MIN_SLICES:
             for one in group:
@@ -106,18 +105,23 @@ def find_series(
     return sorted(kept, key=lambda series: series.first), findings
 
 
-def _without_captures(files: Sequence[SliceHeader]) -> tuple[list[SliceHeader], list[SliceHeader]]:
-    """Slices of a series, and pictures of screens that an export has put among them."""
+def _without_captures(
+    files: Sequence[SliceHeader], store: SliceStore, keep_derived: bool, keep_tilted: bool, findings: Findings
+) -> Series | None:
+    """The volume of a series among whose slices are pictures of screens, which are left out; else ``None``."""
     captures = [header for header in files if _is_capture(header) and not _has_place(header)]
-    if len(captures) == len(files):
-        return list(files), []
-    return [header for header in files if header not in captures], captures
-
-
-def _leave_out_captures(captures: Sequence[SliceHeader], findings: Findings) -> None:
-    detail = "pictures of a screen or a paper among the slices of a series; the series is judged without them"
-    paths = [header.path.as_posix() for header in captures]
-    _leave_out(captures, paths, UnusableImageError(_CAPTURE, detail), findings)
+    rest = [header for header in files if header not in captures]
+    if not captures or not rest:
+        return None
+    try:
+        series = _judge(rest, _name(rest, store), keep_derived, keep_tilted)
+    except UnusableImageError:
+        return None
+    detail = "pictures of a screen or a paper among the slices of a series, which is kept without them"
+    _leave_out(
+        captures, [header.path.as_posix() for header in captures], UnusableImageError(_CAPTURE, detail), findings
+    )
+    return series
 
 
 def _leave_out(
