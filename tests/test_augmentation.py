@@ -44,6 +44,19 @@ def test_strong_changes_are_those_of_the_table(sides: int) -> None:
         assert bool(changed["image"].isfinite().all())
 
 
+@pytest.mark.parametrize("strength", ["mild", "strong"])
+@pytest.mark.parametrize(("roi", "axis"), [((12, 12, 12), None), ((12, 12), 2), ((12, 12, 8), 2)])
+def test_labels_of_turned_patches_are_those_of_the_volume(
+    roi: tuple[int, ...], axis: int | None, strength: str
+) -> None:
+    label = torch.zeros(1, 20, 20, 20)
+    label[:, 5:15, 5:15, 5:15], label[:, :, :, 17:] = 3, 255  # a mean of two would be a class that the volume lacks
+    chain = usual_augmentation(roi, 4, strength=strength, slice_axis=axis, affine_prob=1.0, ignore_index=255)
+    for seed in range(3):
+        item = {"image": MetaTensor(torch.rand(1, 20, 20, 20)), "label": MetaTensor(label)}
+        assert set(first(chain.set_random_state(seed=seed)(item))["label"].unique().tolist()) <= {0, 3, 255}
+
+
 @pytest.mark.parametrize("name", RARE)
 def test_each_rare_change_is_left_out_at_zero_and_seen_at_one(name: str) -> None:
     still = dict.fromkeys(RARE, 0.0) | {"intensity_prob": 0.0}

@@ -150,8 +150,8 @@ def usual_augmentation(
     cropped = _crop(roi_size, num_classes, keys, ignore_index=ignore_index)
     padded, looks = SpatialPadd(keys, roi_size), _looks(sides, usual)
     # a lazy pair is one resampling: what turns into a crop comes from the volume around it, not from its border;
-    # an outer Compose that is not lazy=None would take that from it
-    turned = Compose([cropped, pose], lazy=True)
+    # an outer Compose that is not lazy=None would take that from it. MONAI leaves the mode of a lazy RandAffined unread
+    turned = Compose([cropped, pose], lazy=True, overrides={"label": {"mode": "nearest"}})
     if slice_axis is None:
         return Compose([padded, turned, WithoutMetadata(looks)], lazy=None)
     appearance = [RandAxisFlipd(keys, prob=flip), *looks]
