@@ -251,7 +251,7 @@ def test_the_overlays_of_the_bundles_are_one() -> None:
     studies = files["missing_sequences"].splitlines()
     of_studies = [line for line in studies if line not in volumes and not line.startswith("#")]
     assert all(line in studies for line in volumes if line.split(":")[0] in ("u_weight", "selftraining", "optimizer"))
-    assert len(of_studies) == 11, of_studies  # their data, their copies and what these stand for
+    assert len(of_studies) == 12, of_studies  # their data, their copies, what these stand for and how a patch is cut
     own = [line for line in slices if line not in volumes]
     assert all(any(key in line for key in ("flip", "mixup", "slice_axis")) for line in own), own  # what slices have
     assert len(own) == 3

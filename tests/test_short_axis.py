@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, MapTransform
+from monai.transforms import Compose, Flip, MapTransform
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from monai_cl.data import SliceDataset
@@ -94,6 +94,14 @@ def test_numpy_and_plain_tensors_pass() -> None:
     values = np.zeros((1, 20, 22, 5), np.float32)
     assert ShortAxisOrientation()(values).shape == (1, 20, 22, 5)
     assert ShortAxisOrientation()(torch.zeros(1, 5, 20, 22)).shape == (1, 20, 22, 5)
+
+
+def test_it_sees_the_volume_that_a_lazy_chain_has_made_before_it() -> None:
+    image = stored_as(heart(oblique()), STORED[7])
+    results = [Compose([Flip(0), Flip(2), ShortAxisOrientation()], lazy=lazy)(image.clone()) for lazy in (False, True)]
+    assert torch.equal(results[0], results[1])
+    assert torch.allclose(results[0].affine, results[1].affine)
+    assert not results[1].pending_operations
 
 
 def test_it_follows_the_contract() -> None:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, get_track_meta
 from monai.transforms import (
+    CenterSpatialCropd,
     Compose,
+    Flipd,
     Lambdad,
     OneOf,
     RandAffined,
@@ -108,6 +110,19 @@ class Flag(Dataset):
 def test_worker_processes_leave_metadata_out_whatever_their_threads() -> None:
     (batch,) = DataLoader(Flag([0]), num_workers=1, collate_fn=list)
     assert batch == [(False, True)]
+
+
+def test_pending_operations_of_a_lazy_chain_are_carried_out_before_and_none_within() -> None:
+    image = MetaTensor(torch.arange(216.0).reshape(1, 6, 6, 6))
+    results = [
+        Compose([Flipd("image", 0), WithoutMetadata([CenterSpatialCropd("image", [4, 4, 2])])], lazy=lazy)(
+            {"image": image}
+        )["image"]
+        for lazy in (False, True)
+    ]
+    assert torch.equal(results[0], image.flip(1)[:, 1:5, 1:5, 2:4].as_tensor())
+    assert torch.equal(results[0], results[1])
+    assert type(results[1]) is torch.Tensor
 
 
 def test_one_generator_serves_a_chain_and_all_within_it() -> None:

@@ -67,6 +67,11 @@ class ShortAxisOrientation(Orientation):
     def __init__(self) -> None:
         super().__init__(axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))  # its own is found for each volume
 
+    @property
+    def requires_current_data(self) -> bool:
+        """Return True: shape and affine decide, with pending operations carried out."""
+        return True
+
     def __call__(self, data_array: Tensor, lazy: bool | None = None) -> Tensor:
         """Orient a volume (C, X, Y, Z)."""
         image = convert_to_tensor(data_array, track_meta=get_track_meta())

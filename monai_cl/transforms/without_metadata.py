@@ -30,9 +30,15 @@ class WithoutMetadata(Compose):
         ('Tensor', 'a')
     """
 
+    @property
+    def requires_current_data(self) -> bool:
+        """Return True: an outer lazy ``Compose`` has to carry out pending operations, which lie in the metadata."""
+        return True
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Apply the transforms to a dictionary, given first."""
+        """Apply the transforms to a dictionary, given first, and none of them lazily."""
         data, *others = args
+        kwargs["lazy"] = False  # plain tensors hold no pending operations
         with _untracked():
             return _plain(super().__call__(_plain(data), *others, **kwargs))
 
