@@ -30,9 +30,7 @@ RECORDS = HERE.parents[1] / "bundles/global_local_contrast/docs/records"
 MEASURED = (
     ("acdc_labels", "dense_selftrain", "hearts, 1 label,\npretrained too"),
     ("acdc_two_labels", "dense_selftrain", "hearts, 2 labels,\npretrained too"),
-    ("hippocampus_labels", "selftrain", "hippocampus,\n1 label"),
     ("hippocampus_two_labels", "selftrain", "hippocampus,\n2 labels"),
-    ("la_labels", "selftrain", "left atrium,\n1 label"),
 )
 HEART = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
