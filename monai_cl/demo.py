@@ -22,6 +22,7 @@ from rich.text import Text
 from monai_cl import bundles
 from monai_cl._cores import cores
 from monai_cl._locks import alone_in, is_empty
+from monai_cl._words import quoted
 from monai_cl.evaluation._launch import Processes, quickest
 from monai_cl.evaluation._running import Job
 from monai_cl.evaluation._steps import Step, in_words
@@ -146,7 +147,7 @@ def _run_steps(root: Path, steps: "_Steps", console: Console, *, labels: int, se
 def _run_all(root: Path, steps: "_Steps", console: Console, *, labels: int, seeds: range) -> None:
     """Pretrain, and do what follows for each arm and draw: first what needs no pretraining, the longest before."""
     _new_scan(root)
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("steps", markup=False))
     total = 1 + len(ARMS) * (2 * len(seeds) + 1)
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(steps.processes) as pool:
         bar = progress.add_task("steps", total=total)
@@ -260,6 +261,17 @@ class _Steps:
             return {"dataset_dir": str(self.root / "new_scans"), **RECIPE}
         scans = self.root / "scans"
         return {"dataset_dir": str(scans), "datalist": str(scans / "dataset.json"), **RECIPE}
+
+
+def command_line(arguments: dict[str, Any]) -> str:
+    r"""The ``python -m monai.bundle run`` command with these arguments.
+
+    Example:
+        >>> command_line({"bundle_root": "b", "config_file": ["train.yaml"]})
+        'python -m monai.bundle run --bundle_root b --config_file "[\'train.yaml\']"'
+    """
+    given = (f"--{key} {quoted(str(value))}" for key, value in arguments.items())
+    return " ".join(["python -m monai.bundle run", *given])
 
 
 def _make_subjects(folder: Path, console: Console, **counts: int) -> None:

@@ -1,13 +1,14 @@
 """The demo runs every step, and says of its own figures alone whether anything helped."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from monai_cl.demo import ARMS, LONGER, run_demo
+from monai_cl.demo import ARMS, LONGER, command_line, run_demo
 from monai_cl.evaluation._launch import Processes
 from monai_cl.evaluation._running import CellError
 from monai_cl.report.demo_finding import Gain, finding, gains_of
@@ -116,3 +117,9 @@ def test_the_sentence_follows_from_the_figures(
     over_same: tuple[float, ...], over_all: tuple[float, ...], said: str
 ) -> None:
     assert finding("X", [Gain("same", over_same), Gain("all", over_all)]).startswith(said)
+
+
+def test_commands_can_be_pasted() -> None:
+    words = shlex.split(command_line({"bundle_root": "a b", "config_file": ["x.yaml", "y.yaml"], "labels": 4}))
+    assert words[:4] == ["python", "-m", "monai.bundle", "run"]
+    assert words[4:] == ["--bundle_root", "a b", "--config_file", "['x.yaml', 'y.yaml']", "--labels", "4"]
