@@ -109,8 +109,10 @@ def _without_captures(
     files: Sequence[SliceHeader], store: SliceStore, keep_derived: bool, keep_tilted: bool, findings: Findings
 ) -> Series | None:
     """The volume of a series among whose slices are pictures of screens, which are left out; else ``None``."""
-    captures = [header for header in files if _is_capture(header) and not _has_place(header)]
-    rest = [header for header in files if header not in captures]
+    captures: list[SliceHeader] = []
+    rest: list[SliceHeader] = []
+    for header in files:
+        (captures if _is_capture(header) and not header.has_place else rest).append(header)
     if not captures or not rest:
         return None
     try:
@@ -264,16 +266,12 @@ def _is_capture(header: SliceHeader) -> bool:
     return header.sop_class.startswith(_SECONDARY_CAPTURE)
 
 
-def _has_place(header: SliceHeader) -> bool:
-    return (len(header.position), len(header.orientation), len(header.pixel_spacing)) == (3, 6, 2)
-
-
 def _check_capture(files: Sequence[SliceHeader]) -> None:
     """Check that files of the class of secondary captures are grey slices of a known place, as computed maps are."""
     for header in files:
         if header.samples != 1 or not header.photometric.startswith("MONOCHROME"):
             lacking = "{} is in colour"
-        elif not _has_place(header):
+        elif not header.has_place:
             lacking = "{} has no position, orientation or pixel spacing"
         else:
             continue

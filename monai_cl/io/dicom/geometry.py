@@ -77,7 +77,7 @@ def check_one_grid(headers: Sequence[SliceHeader]) -> tuple[Values, Values]:
         if header.photometric not in ("", "MONOCHROME1", "MONOCHROME2"):  # a name may stand in its place
             detail = "{} has one value a pixel and a PhotometricInterpretation of another kind; write MONOCHROME2 there"
             raise UnusableImageError("invalid photometric interpretation", Quoting(detail, header.path.name))
-        if (len(header.position), len(header.orientation), len(header.pixel_spacing)) != (3, 6, 2):
+        if not header.has_place:
             detail = "{} lacks a valid image position, orientation or pixel spacing"
             raise UnusableImageError("no geometry tags", Quoting(detail, header.path.name))
     orientation = _agreed("orientations", [header.orientation for header in headers], noise=1e-4, rounding=5e-3)

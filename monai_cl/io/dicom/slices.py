@@ -76,6 +76,11 @@ class SliceHeader:
     time: float | None = None
 
     @property
+    def has_place(self) -> bool:
+        """Return whether position, orientation and pixel spacing are stated."""
+        return (len(self.position), len(self.orientation), len(self.pixel_spacing)) == (3, 6, 2)
+
+    @property
     def multi_frame(self) -> bool:
         """Return whether the file holds frames with a geometry of their own."""
         return self.frames > 1 or self.sop_class in ENHANCED
