@@ -39,10 +39,14 @@ class Forecast:
         self._store = store
         self._epochs = epochs
         self._known: dict[str, float] = {}
+        self._trained: set[str] | None = None  # before this start; read once, for records lie on disk
         self._evaluated: list[float] = []
 
     def seconds(self, done: set[str], failed: set[str], workers: int) -> float | None:
         """Seconds until the last run is done, or ``None`` where nothing is known yet."""
+        if self._trained is None:
+            cells = (cell for cell in self._plan.cells if cell.role != PRETRAIN and cell.folder not in done)
+            self._trained = {cell.folder for cell in cells if self._store.record(cell) is not None}
         self._learn(done)
         left = [cell for cell in self._plan.cells if cell.folder not in done | failed]
         result = [self._one(cell) for cell in left]
@@ -67,7 +71,7 @@ class Forecast:
         return [float(each["seconds"]) for each in contents if str(each.get("finished", "")) > finished]
 
     def _one(self, cell: Cell) -> float | None:
-        if cell.role != PRETRAIN and self._store.record(cell) is not None:
+        if self._trained is not None and cell.folder in self._trained:
             return _mean(self._evaluated)
         finished = [other for other in self._plan.cells if other.folder in self._known]
         if cell.role == PRETRAIN:
