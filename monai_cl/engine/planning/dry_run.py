@@ -25,7 +25,6 @@ from monai_cl.transforms.stored import StoredVolume
 
 _VOLUMES = 8  # prepared at least
 _NEEDED = ("train#trainer", "train#dataset")
-_SECTIONS = ("train", "unlabelled")  # of a configuration, whose datasets hold volumes
 _MEGA = 1e6
 Item = Mapping[str, Any]
 
@@ -143,15 +142,16 @@ def _volume_lists(parser: ConfigParser) -> dict[str, Sequence[Item]]:
     """Items of each dataset of volumes, none of them prepared."""
     if "train#dataset#data" not in parser:  # random anatomies
         return {}
-    result: dict[str, Sequence[Item]] = {"train": parser.get_parsed_content("train#dataset#data")}
-    others = [name for name in _SECTIONS if name not in result and f"{name}#dataset#data" in parser]
-    # the others are chosen by the items of the first, which a stand-in shows without preparing them
+    labelled = parser.get_parsed_content("train#dataset#data")
+    if "unlabelled#dataset#data" not in parser:
+        return {"train": labelled}
+    # the others are chosen by the items of the first dataset, which a stand-in shows without preparing them
     dataset = parser["train#dataset"]
-    parser.globals["_planned_dataset"] = SimpleNamespace(data=result["train"])
+    parser.globals["_planned_dataset"] = SimpleNamespace(data=labelled)
     parser["train#dataset"] = "$_planned_dataset"
-    result.update({name: parser.get_parsed_content(f"{name}#dataset#data") for name in others})
+    unlabelled = parser.get_parsed_content("unlabelled#dataset#data")
     parser["train#dataset"] = dataset
-    return result
+    return {"train": labelled, "unlabelled": unlabelled}
 
 
 def _few(parser: ConfigParser, items: Sequence[Item]) -> list[Item]:
