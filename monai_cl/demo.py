@@ -134,7 +134,8 @@ def _run_steps(root: Path, steps: "_Steps", console: Console, *, labels: int, se
     from monai_cl.report.demo_finding import finding, gains_of
     from monai_cl.report.demo_picture import DemoArm, draw_demo
 
-    _run_all(root, steps, console, labels=labels, seeds=seeds)
+    _new_scan(root)
+    _run_all(steps, console, labels=labels, seeds=seeds)
     dice = {arm.title: tuple(_mean_dice(steps.output("evaluate", arm, draw)) for draw in _draws(seeds)) for arm in ARMS}
     sentence = finding("Pretraining with self-training", gains_of(dice, ARMS[0].title))
     _print(console, dice, sentence, steps, seeds)
@@ -144,9 +145,8 @@ def _run_steps(root: Path, steps: "_Steps", console: Console, *, labels: int, se
     return DemoResult(dice, sentence, picture, steps.seconds)
 
 
-def _run_all(root: Path, steps: "_Steps", console: Console, *, labels: int, seeds: range) -> None:
+def _run_all(steps: "_Steps", console: Console, *, labels: int, seeds: range) -> None:
     """Pretrain, and do what follows for each arm and draw: first what needs no pretraining, the longest before."""
-    _new_scan(root)
     columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("steps", markup=False))
     total = 1 + len(ARMS) * (2 * len(seeds) + 1)
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(steps.processes) as pool:
@@ -156,8 +156,8 @@ def _run_all(root: Path, steps: "_Steps", console: Console, *, labels: int, seed
         work = [pretrained]
         for arm in sorted(ARMS, key=lambda arm: (bool(arm.overlays), -arm.longer)):
             for draw, seed in enumerate(seeds, start=1):
-                task = _Draw(root, steps, arm, draw, labels=labels, seed=seed)
-                work.append(pool.submit(task, pretrained if arm.overlays else None))
+                before = pretrained if arm.overlays else None
+                work.append(pool.submit(_run_draw, steps, arm, draw, before, labels=labels, seed=seed))
         try:
             for each in work:
                 each.result()
@@ -171,43 +171,24 @@ def _draws(seeds: range) -> range:
     return range(1, len(seeds) + 1)
 
 
-class _Draw:
-    """Work of an arm on one draw of the labels: fine-tuning, evaluation and, of the first draw, masks.
-
-    Args:
-        root: Folder of the demo.
-        steps: Runs the steps.
-        arm: The arm.
-        draw: Number of the draw, from 1.
-        labels: Labelled subjects.
-        seed: Seed of the draw and of the training.
-    """
-
-    def __init__(self, root: Path, steps: "_Steps", arm: Arm, draw: int, *, labels: int, seed: int) -> None:
-        self.root, self.steps, self.arm, self.draw, self.labels, self.seed = root, steps, arm, draw, labels, seed
-
-    def __call__(self, pretraining: "Future[None] | None") -> None:
-        """Run the steps, once the pretraining that they rest on has ended."""
-        if pretraining is not None:
-            pretraining.result()
-        steps, arm, draw = self.steps, self.arm, self.draw
-        name, model = f"{arm.title}, draw {draw}", steps.model(arm, draw)
-        out = str(steps.output("train", arm, draw))
-        steps.run(
-            f"fine-tune, {name}", ["train", *arm.overlays], model=model, output_dir=out, **self._training_settings()
-        )
-        out = str(steps.output("evaluate", arm, draw))
-        steps.run(f"evaluate, {name}", ["train", "evaluate"], model=model, output_dir=out)
-        if draw == 1:
-            out = f"{self.root}/masks/{arm.name}"
-            steps.run(f"masks for new scans, {arm.title}", ["inference"], output_dir=out, model=model)
-
-    def _training_settings(self) -> dict[str, Any]:
-        pretrained = str(self.root / "bundle/models/pretrained_dense.pt")
-        settings = {"labels": self.labels, "seed": self.seed, "pretrained": pretrained, **self.arm.settings}
-        if self.arm.longer > 1:
-            settings["finetune_epochs"] = self.arm.longer * self.steps.settings["finetune_epochs"]
-        return settings
+def _run_draw(
+    steps: "_Steps", arm: Arm, draw: int, pretraining: "Future[None] | None", *, labels: int, seed: int
+) -> None:
+    """Fine-tune an arm on a draw of the labels, evaluate it and, of the first draw, write masks."""
+    if pretraining is not None:  # what follows rests on it
+        pretraining.result()
+    pretrained = str(steps.root / "bundle/models/pretrained_dense.pt")
+    settings = {"labels": labels, "seed": seed, "pretrained": pretrained, **arm.settings}
+    if arm.longer > 1:
+        settings["finetune_epochs"] = arm.longer * steps.settings["finetune_epochs"]
+    name, model = f"{arm.title}, draw {draw}", steps.model(arm, draw)
+    out = str(steps.output("train", arm, draw))
+    steps.run(f"fine-tune, {name}", ["train", *arm.overlays], model=model, output_dir=out, **settings)
+    out = str(steps.output("evaluate", arm, draw))
+    steps.run(f"evaluate, {name}", ["train", "evaluate"], model=model, output_dir=out)
+    if draw == 1:
+        out = f"{steps.root}/masks/{arm.name}"
+        steps.run(f"masks for new scans, {arm.title}", ["inference"], output_dir=out, model=model)
 
 
 class _Steps:
